@@ -1,0 +1,320 @@
+//! Shuffled minibatches, a pure function of (seed, epoch, step).
+
+use crate::Split;
+use crate::augment::shift_into;
+use crate::random::{Purpose, below, keystream};
+use rand::Rng;
+
+/// One minibatch. The last one of an epoch may be smaller than the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'b> {
+    /// `[b, height·width]`, shifted if jitter is on.
+    pub pixels: &'b [u8],
+    /// `[b]`, if the split has labels.
+    pub labels: Option<&'b [u8]>,
+    /// `[b]`: the row of each example in the split, by which cached teacher logits are found.
+    pub indices: &'b [u32],
+}
+
+/// Endless epochs of minibatches over a split.
+///
+/// **Order.** Epoch e visits every example once, in the Fisher–Yates permutation drawn from the
+/// shuffle keystream of (seed, e): a pure function of (seed, e, number of examples).
+///
+/// **Jitter.** With `Some(j)` each example is translated by (dx, dy), each uniform on −j..=j with
+/// zero fill (paper section 3: j = 2). The shift depends only on (seed, epoch, position in the
+/// epoch): position p takes 64-bit word p of the jitter keystream of (seed, epoch), mapped to the
+/// (2j+1)² shifts by multiplication, with a bias below 2⁻⁴⁵.
+///
+/// So [`start_epoch`](Self::start_epoch) can seek anywhere and give the same bits as running
+/// through. Buffers are allocated by [`new`](Self::new) only.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    split: &'a Split,
+    batch_size: usize,
+    seed: u64,
+    jitter: Option<u8>,
+    epoch: u64,
+    /// Where in the epoch the next batch starts.
+    position: usize,
+    /// `[n]`: the epoch's permutation.
+    order: Vec<u32>,
+    /// `[batch_size, height·width]`.
+    pixels: Vec<u8>,
+    /// `[batch_size]`.
+    labels: Vec<u8>,
+}
+
+impl<'a> Batches<'a> {
+    /// Batches of `batch_size` (at least 1) examples, placed at the start of epoch 0.
+    ///
+    /// # Panics
+    /// If `batch_size` is 0, or the split has labels for another number of examples, or more than
+    /// `u32::MAX` examples.
+    #[must_use]
+    pub fn new(split: &'a Split, batch_size: usize, seed: u64, jitter: Option<u8>) -> Self {
+        assert!(batch_size > 0, "a batch holds at least one example");
+        let n = split.len();
+        assert!(u32::try_from(n).is_ok(), "{n} examples, at most u32::MAX");
+        if let Some(labels) = &split.labels {
+            assert_eq!(labels.len(), n, "one label per example");
+        }
+        let batch_size = batch_size.min(n.max(1));
+        let mut batches = Self {
+            split,
+            batch_size,
+            seed,
+            jitter,
+            epoch: 0,
+            position: 0,
+            order: vec![0; n],
+            pixels: vec![0; batch_size * split.image_size()],
+            labels: vec![0; batch_size],
+        };
+        batches.start_epoch(0, 0);
+        batches
+    }
+
+    /// Number of batches in an epoch, ⌈n / batch size⌉.
+    #[must_use]
+    pub fn steps_per_epoch(&self) -> usize {
+        self.order.len().div_ceil(self.batch_size)
+    }
+
+    /// Seeks: the next batch is number `step` of `epoch`; none is left if `step` is at or behind
+    /// the epoch's end.
+    pub fn start_epoch(&mut self, epoch: u64, step: usize) {
+        self.epoch = epoch;
+        self.position = step.saturating_mul(self.batch_size).min(self.order.len());
+        for (place, i) in self.order.iter_mut().zip(0..) {
+            *place = i;
+        }
+        let mut rng = keystream(self.seed, Purpose::Shuffle, epoch);
+        for last in (1..self.order.len()).rev() {
+            let chosen = below(&mut rng, last as u32 + 1) as usize;
+            self.order.swap(last, chosen);
+        }
+    }
+
+    /// The next batch of this epoch, valid until the next call; `None` at the epoch's end.
+    #[expect(clippy::should_implement_trait, reason = "a batch borrows the buffers")]
+    pub fn next(&mut self) -> Option<Batch<'_>> {
+        let start = self.position;
+        let end = (start + self.batch_size).min(self.order.len());
+        if start == end {
+            return None;
+        }
+        self.position = end;
+        self.gather(start, end);
+        let indices = &self.order[start..end];
+        let labels = self.split.labels.as_ref().map(|labels| {
+            for (label, &i) in self.labels.iter_mut().zip(indices) {
+                *label = labels[i as usize];
+            }
+            &self.labels[..indices.len()]
+        });
+        Some(Batch {
+            pixels: &self.pixels[..indices.len() * self.split.image_size()],
+            labels,
+            indices,
+        })
+    }
+
+    /// Fills `pixels` with the examples at positions start..end.
+    fn gather(&mut self, start: usize, end: usize) {
+        let Split { height, width, .. } = *self.split;
+        let rows = self.pixels.chunks_exact_mut(height * width);
+        let rows = rows.zip(&self.order[start..end]);
+        let Some(jitter) = self.jitter else {
+            for (row, &i) in rows {
+                row.copy_from_slice(self.split.example(i as usize));
+            }
+            return;
+        };
+        let mut rng = keystream(self.seed, Purpose::Jitter, self.epoch);
+        rng.set_word_pos(2 * start as u128);
+        for (row, &i) in rows {
+            let (dx, dy) = shift(&mut rng, jitter);
+            shift_into(self.split.example(i as usize), height, width, dx, dy, row);
+        }
+    }
+}
+
+/// One of the (2j+1)² shifts, from exactly one 64-bit word.
+fn shift(rng: &mut impl Rng, jitter: u8) -> (i32, i32) {
+    let jitter = i32::from(jitter);
+    let span = 2 * jitter + 1;
+    let choice = ((u128::from(rng.next_u64()) * (span * span) as u128) >> 64) as i32;
+    (choice % span - jitter, choice / span - jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `n` images of 5x5 whose only ink, in the centre, is the index + 1.
+    fn dots(n: usize) -> Split {
+        let mut pixels = vec![0; n * 25];
+        for (i, image) in pixels.chunks_exact_mut(25).enumerate() {
+            image[12] = (i % 255) as u8 + 1;
+        }
+        Split {
+            pixels,
+            labels: Some((0..n).map(|i| (i % 7) as u8).collect()),
+            height: 5,
+            width: 5,
+        }
+    }
+
+    type Owned = (Vec<u8>, Option<Vec<u8>>, Vec<u32>);
+
+    fn rest_of_epoch(batches: &mut Batches) -> Vec<Owned> {
+        let mut all = Vec::new();
+        while let Some(b) = batches.next() {
+            all.push((
+                b.pixels.to_vec(),
+                b.labels.map(<[u8]>::to_vec),
+                b.indices.to_vec(),
+            ));
+        }
+        all
+    }
+
+    fn order(batches: &mut Batches, epoch: u64) -> Vec<u32> {
+        batches.start_epoch(epoch, 0);
+        rest_of_epoch(batches)
+            .into_iter()
+            .flat_map(|b| b.2)
+            .collect()
+    }
+
+    #[test]
+    fn an_epoch_visits_every_example_once_and_each_epoch_differently() {
+        let split = dots(103);
+        let mut batches = Batches::new(&split, 10, 3, None);
+        assert_eq!(batches.steps_per_epoch(), 11);
+        let orders: Vec<_> = (0..3).map(|epoch| order(&mut batches, epoch)).collect();
+        for order in &orders {
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert!(sorted.into_iter().eq(0..103));
+        }
+        assert_ne!(orders[0], orders[1]);
+        assert_ne!(orders[1], orders[2]);
+        assert_ne!(orders[0], order(&mut Batches::new(&split, 10, 4, None), 0));
+        // The batch size cuts the same order elsewhere.
+        assert_eq!(orders[0], order(&mut Batches::new(&split, 7, 3, None), 0));
+    }
+
+    #[test]
+    fn every_permutation_is_equally_likely() {
+        // 4! = 24 orders, 23 degrees of freedom: p = 0.001 at 49.7.
+        let split = dots(4);
+        let mut batches = Batches::new(&split, 4, 8, None);
+        let mut counts = std::collections::BTreeMap::new();
+        for epoch in 0..24_000 {
+            *counts.entry(order(&mut batches, epoch)).or_insert(0.0) += 1.0;
+        }
+        assert_eq!(counts.len(), 24);
+        let chi2: f64 = counts
+            .values()
+            .map(|c: &f64| (c - 1000.0).powi(2) / 1000.0)
+            .sum();
+        assert!(chi2 < 49.7, "{chi2}");
+    }
+
+    #[test]
+    fn batches_carry_the_examples_they_name() {
+        let split = dots(23);
+        let mut batches = Batches::new(&split, 5, 1, None);
+        let all = rest_of_epoch(&mut batches);
+        assert_eq!(
+            all.iter().map(|b| b.2.len()).collect::<Vec<_>>(),
+            [5, 5, 5, 5, 3]
+        );
+        for (pixels, labels, indices) in all {
+            let expected = split.subset(&indices);
+            assert_eq!(pixels, expected.pixels);
+            assert_eq!(labels, expected.labels);
+        }
+    }
+
+    #[test]
+    fn seeking_equals_running_through() {
+        let split = dots(61);
+        for jitter in [None, Some(2)] {
+            let mut batches = Batches::new(&split, 8, 9, jitter);
+            batches.start_epoch(5, 0);
+            let through = rest_of_epoch(&mut batches);
+            for step in 0..=through.len() + 1 {
+                let mut fresh = Batches::new(&split, 8, 9, jitter);
+                fresh.start_epoch(5, step);
+                assert_eq!(
+                    rest_of_epoch(&mut fresh),
+                    through[step.min(through.len())..]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_is_uniform_over_the_25_shifts() {
+        // 24 degrees of freedom: p = 0.001 at 51.2.
+        let split = dots(10_000);
+        let mut batches = Batches::new(&split, 128, 2, Some(2));
+        let mut counts = [0_u32; 25];
+        while let Some(batch) = batches.next() {
+            for (image, &i) in batch.pixels.chunks_exact(25).zip(batch.indices) {
+                let ink: Vec<_> = (0..25).filter(|&p| image[p] != 0).collect();
+                assert_eq!(ink.len(), 1, "one dot, zeros around it");
+                assert_eq!(image[ink[0]], (i % 255) as u8 + 1);
+                counts[ink[0]] += 1;
+            }
+        }
+        let chi2: f64 = counts
+            .iter()
+            .map(|&c| (f64::from(c) - 400.0).powi(2) / 400.0)
+            .sum();
+        assert!(chi2 < 51.2, "{counts:?}");
+    }
+
+    #[test]
+    fn jitter_differs_by_epoch_and_zero_jitter_is_none() {
+        let split = dots(50);
+        let mut batches = Batches::new(&split, 50, 1, Some(2));
+        let shifts = |batches: &mut Batches, epoch| -> Vec<_> {
+            batches.start_epoch(epoch, 0);
+            let pixels = rest_of_epoch(batches).remove(0).0;
+            let dot = |image: &[u8]| image.iter().position(|&p| p != 0);
+            pixels.chunks_exact(25).map(dot).collect()
+        };
+        assert_ne!(shifts(&mut batches, 0), shifts(&mut batches, 1));
+        let still = rest_of_epoch(&mut Batches::new(&split, 8, 1, Some(0)));
+        assert_eq!(still, rest_of_epoch(&mut Batches::new(&split, 8, 1, None)));
+    }
+
+    #[test]
+    fn the_bits_of_seed_0_never_change() {
+        // Computed by a separate implementation of ChaCha8 and of the documented mappings.
+        let split = dots(10);
+        let mut batches = Batches::new(&split, 10, 0, Some(2));
+        let batch = batches.next().unwrap();
+        assert_eq!(batch.indices, [0, 2, 3, 6, 1, 8, 4, 7, 9, 5]);
+        let dot = |image: &[u8]| image.iter().position(|&p| p != 0).unwrap();
+        let places: Vec<_> = batch.pixels.chunks_exact(25).map(dot).collect();
+        assert_eq!(places, [3, 4, 14, 10, 7, 9, 4, 1, 9, 14]);
+    }
+
+    #[test]
+    fn an_empty_or_unlabelled_split_is_fine() {
+        let split = dots(3).truncated(0);
+        let mut batches = Batches::new(&split, 4, 0, None);
+        assert_eq!(batches.steps_per_epoch(), 0);
+        assert!(batches.next().is_none());
+        let split = dots(3).without_labels();
+        let mut batches = Batches::new(&split, 4, 0, None);
+        let batch = batches.next().unwrap();
+        assert_eq!(batch.indices.len(), 3);
+        assert!(batch.labels.is_none());
+    }
+}

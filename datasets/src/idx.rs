@@ -1,0 +1,299 @@
+//! The IDX format of the MNIST files, plain or gzipped.
+//!
+//! Images: magic 0x00000803, then count, height and width, then count·height·width bytes.
+//! Labels: magic 0x00000801, then count, then count bytes. Header words are 32-bit big-endian.
+//! Gzip is recognised by its first two bytes, never by the name.
+//!
+//! Nothing a file says is believed: dimensions are checked before anything is allocated, memory
+//! is bounded by what the header announces *and* by what a file of that length can hold, and the
+//! stream is read to its end, so that the gzip checksum is verified.
+
+use crate::digest::sha256_hex;
+use crate::{Dataset, Error, Split};
+use byteorder::{BigEndian, ByteOrder};
+use flate2::bufread::MultiGzDecoder;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::path::Path;
+
+const IMAGES_MAGIC: u32 = 0x0803;
+const LABELS_MAGIC: u32 = 0x0801;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// The longest image side accepted, in pixels.
+const MAX_SIDE: usize = 4096;
+/// The longest decompressed body accepted, in bytes.
+const MAX_BODY: usize = 1 << 32;
+/// No deflate stream expands by more than this factor.
+const MAX_EXPANSION: u64 = 1032;
+
+/// An image file's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdxImages {
+    /// Number of images, at least 1.
+    pub count: usize,
+    /// Rows of one image, 1 to 4096.
+    pub height: usize,
+    /// Columns of one image, 1 to 4096.
+    pub width: usize,
+    /// `[count, height·width]`, row-major.
+    pub pixels: Vec<u8>,
+    /// Lower-case hex SHA-256 of the decompressed file.
+    pub sha256: String,
+}
+
+/// A label file's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdxLabels {
+    /// `[count]`, at least 1 of them.
+    pub labels: Vec<u8>,
+    /// Lower-case hex SHA-256 of the decompressed file.
+    pub sha256: String,
+}
+
+/// Reads an image file.
+///
+/// # Errors
+/// Not found or unreadable, corrupt gzip, wrong magic, a count of 0, a side outside 1..=4096, more
+/// than 4 GiB announced, truncated, or trailing bytes.
+pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
+    let mut file = Source::open(path, IMAGES_MAGIC, "an IDX image file")?;
+    let header = file.header::<16>()?;
+    let word = |i| BigEndian::read_u32(&header[i..]) as usize;
+    let (count, height, width) = (word(4), word(8), word(12));
+    let sides = 1..=MAX_SIDE;
+    let body = count.checked_mul(height * width);
+    let body = body.filter(|body| (1..=MAX_BODY).contains(body));
+    let (Some(body), true) = (body, sides.contains(&height) && sides.contains(&width)) else {
+        return Err(Error::Dimensions {
+            path: path.to_path_buf(),
+            found: format!("{count} images of {height}x{width} pixels"),
+            expected: format!(
+                "at least one image, sides of 1 to {MAX_SIDE}, at most {MAX_BODY} bytes"
+            ),
+        });
+    };
+    let (pixels, sha256) = file.body(&header, body)?;
+    Ok(IdxImages {
+        count,
+        height,
+        width,
+        pixels,
+        sha256,
+    })
+}
+
+/// Reads a label file whose labels must lie in 0..`classes`.
+///
+/// # Errors
+/// As [`read_images`], or a label out of range.
+pub fn read_labels(path: &Path, classes: usize) -> Result<IdxLabels, Error> {
+    let mut file = Source::open(path, LABELS_MAGIC, "an IDX label file")?;
+    let header = file.header::<8>()?;
+    let count = BigEndian::read_u32(&header[4..]) as usize;
+    if count == 0 {
+        return Err(Error::Dimensions {
+            path: path.to_path_buf(),
+            found: "0 labels".to_owned(),
+            expected: "at least one label".to_owned(),
+        });
+    }
+    let (labels, sha256) = file.body(&header, count)?;
+    let stray = labels
+        .iter()
+        .position(|&label| usize::from(label) >= classes);
+    if let Some(index) = stray {
+        return Err(Error::Label {
+            path: path.to_path_buf(),
+            index,
+            found: labels[index],
+            classes,
+        });
+    }
+    Ok(IdxLabels { labels, sha256 })
+}
+
+/// Reads the user's own image and label files as a data set named `idx`. Without training labels
+/// the training split is an unlabelled transfer set.
+///
+/// # Errors
+/// As [`read_images`] and [`read_labels`]; or images and labels that differ in number; or
+/// training and test images that differ in size.
+pub fn load_dataset(
+    train_images: &Path,
+    train_labels: Option<&Path>,
+    test_images: &Path,
+    test_labels: &Path,
+    classes: usize,
+) -> Result<Dataset, Error> {
+    let mut sha256 = BTreeMap::new();
+    let train = read_split(train_images, train_labels, classes, &mut sha256)?;
+    let test = read_split(test_images, Some(test_labels), classes, &mut sha256)?;
+    let (found, expected) = ((test.height, test.width), (train.height, train.width));
+    if found != expected {
+        return Err(Error::Shape {
+            test: test_images.to_path_buf(),
+            found,
+            train: train_images.to_path_buf(),
+            expected,
+        });
+    }
+    Ok(Dataset {
+        name: "idx".to_owned(),
+        classes,
+        train,
+        test,
+        sha256,
+    })
+}
+
+/// Reads images and, if given, their labels, and notes each file's digest under its path.
+fn read_split(
+    images_path: &Path,
+    labels_path: Option<&Path>,
+    classes: usize,
+    sha256: &mut BTreeMap<String, String>,
+) -> Result<Split, Error> {
+    let images = read_images(images_path)?;
+    sha256.insert(images_path.display().to_string(), images.sha256.clone());
+    let Some(labels_path) = labels_path else {
+        return Ok(images.unlabelled());
+    };
+    let labels = read_labels(labels_path, classes)?;
+    sha256.insert(labels_path.display().to_string(), labels.sha256.clone());
+    pair(images_path, images, labels_path, labels)
+}
+
+/// Joins images with their labels.
+///
+/// # Errors
+/// If they differ in number; the message names both files and both counts.
+pub fn pair(
+    images_path: &Path,
+    images: IdxImages,
+    labels_path: &Path,
+    labels: IdxLabels,
+) -> Result<Split, Error> {
+    if images.count != labels.labels.len() {
+        return Err(Error::Counts {
+            images: images_path.to_path_buf(),
+            image_count: images.count,
+            labels: labels_path.to_path_buf(),
+            label_count: labels.labels.len(),
+        });
+    }
+    Ok(Split {
+        labels: Some(labels.labels),
+        ..images.unlabelled()
+    })
+}
+
+impl IdxImages {
+    fn unlabelled(self) -> Split {
+        Split {
+            pixels: self.pixels,
+            labels: None,
+            height: self.height,
+            width: self.width,
+        }
+    }
+}
+
+/// An open IDX file behind its gzip, if it has one.
+struct Source<'p> {
+    path: &'p Path,
+    magic: u32,
+    kind: &'static str,
+    reader: Box<dyn Read>,
+    /// The most decompressed bytes that a file of this length can hold.
+    capacity: u64,
+}
+
+impl<'p> Source<'p> {
+    fn open(path: &'p Path, magic: u32, kind: &'static str) -> Result<Self, Error> {
+        let opened = || -> io::Result<(Box<dyn Read>, u64)> {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            let mut file = BufReader::new(file);
+            if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
+                let capacity = length.saturating_mul(MAX_EXPANSION);
+                Ok((Box::new(MultiGzDecoder::new(file)), capacity))
+            } else {
+                Ok((Box::new(file), length))
+            }
+        };
+        let (reader, capacity) = opened().map_err(|e| Error::from_os(path, kind, e))?;
+        Ok(Self {
+            path,
+            magic,
+            kind,
+            reader,
+            capacity,
+        })
+    }
+
+    /// Reads `wanted` bytes and at most `probe` more into a buffer; `before` bytes came earlier.
+    /// A stream that ends too early gives fewer than `wanted`; damage and I/O trouble are errors,
+    /// and so is a gzip stream that has all wanted bytes but lost its checksum.
+    fn read(&mut self, before: usize, wanted: usize, probe: usize) -> Result<Vec<u8>, Error> {
+        let mut buffer = Vec::with_capacity(wanted.min(self.capacity as usize) + probe);
+        let mut reader = self.reader.by_ref().take((wanted + probe) as u64);
+        let Err(cause) = reader.read_to_end(&mut buffer) else {
+            return Ok(buffer);
+        };
+        match cause.kind() {
+            ErrorKind::UnexpectedEof if buffer.len() < wanted => Ok(buffer),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+                Err(Error::Gzip {
+                    path: self.path.to_path_buf(),
+                    found: (before + buffer.len()) as u64,
+                    cause,
+                })
+            }
+            _ => Err(Error::from_os(self.path, self.kind, cause)),
+        }
+    }
+
+    /// The first N bytes, after a check of the magic number.
+    fn header<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let read = self.read(0, N, 0)?;
+        if read.len() >= 4 {
+            let found = BigEndian::read_u32(&read);
+            if found != self.magic {
+                return Err(Error::Magic {
+                    path: self.path.to_path_buf(),
+                    found,
+                    expected: self.magic,
+                    kind: self.kind,
+                });
+            }
+        }
+        <[u8; N]>::try_from(read.as_slice()).map_err(|_| Error::Truncated {
+            path: self.path.to_path_buf(),
+            found: read.len() as u64,
+            expected: N as u64,
+        })
+    }
+
+    /// The `length` bytes behind the header, which must be all there is, and the digest of both.
+    fn body(mut self, header: &[u8], length: usize) -> Result<(Vec<u8>, String), Error> {
+        // The probe byte takes the reader to the end, where gzip verifies its checksum.
+        let body = self.read(header.len(), length, 1)?;
+        let path = self.path.to_path_buf();
+        let found = (header.len() + body.len()) as u64;
+        let expected = (header.len() + length) as u64;
+        match body.len().cmp(&length) {
+            Ordering::Less => Err(Error::Truncated {
+                path,
+                found,
+                expected,
+            }),
+            Ordering::Greater => Err(Error::Trailing { path, expected }),
+            Ordering::Equal => {
+                let sha256 = sha256_hex(&[header, &body]);
+                Ok((body, sha256))
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Limbeck's data: files and generators to arrays.
+//!
+//! Three sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), any IDX files
+//! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`]), which need no download.
+//! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`].
+//!
+//! Pixels stay resident as the `u8` they were published in; turning them into `f32` belongs to
+//! whoever knows a model's input scale. Nothing here knows of models or kernels.
+//!
+//! Every random choice is a function of (seed, purpose, epoch or example, position), drawn from
+//! ChaCha8 with plain integer and IEEE arithmetic: the same seed gives the same bits on every
+//! machine.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod augment;
+mod batches;
+mod digest;
+mod error;
+pub mod glyphs;
+pub mod idx;
+pub mod mnist;
+pub mod npy;
+mod random;
+mod split;
+
+pub use batches::{Batch, Batches};
+pub use error::Error;
+pub use split::{Dataset, Split};

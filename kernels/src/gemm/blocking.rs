@@ -1,0 +1,61 @@
+//! Block sizes: one table, a row for each ISA, and the split of rows into tiles.
+
+use crate::isa::Isa;
+use std::ops::Range;
+
+/// Block sizes in elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocking {
+    /// Depth of one pass over K: a B micropanel kc × 16 × 4 bytes stays in L1 while every
+    /// tile of the row block reads it.
+    pub kc: usize,
+    /// Most rows of a task: an A block mc × kc × 4 bytes stays in L2 while every panel of B
+    /// passes.
+    pub mc: usize,
+}
+
+impl Blocking {
+    pub fn of(isa: Isa) -> Self {
+        match isa {
+            // 16 KiB of B in a 32 to 48 KiB L1; 256 KiB of A in a 1 to 2 MiB L2.
+            Isa::Avx512 => Self { kc: 256, mc: 256 },
+            // 16 KiB of B in a 32 KiB L1; 128 KiB of A in a 256 to 512 KiB L2.
+            Isa::Avx2 => Self { kc: 256, mc: 128 },
+            // The arithmetic is the limit (emulated) or NEON's 128-bit loads are; as AVX2.
+            Isa::Portable => Self { kc: 256, mc: 128 },
+        }
+    }
+}
+
+/// Cuts `rows` into as few tiles of at most `mr` rows as possible, as even as possible: 16 rows
+/// become 6 + 5 + 5, not 6 + 6 + 4. A thin last tile would have too few accumulators to hide
+/// the latency of the multiply-add.
+pub(crate) fn tiles(rows: Range<usize>, mr: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = rows.len().div_ceil(mr).max(1);
+    let (base, longer) = (rows.len() / count, rows.len() % count);
+    (0..count).map(move |i| {
+        let start = rows.start + i * base + i.min(longer);
+        start..start + base + usize::from(i < longer)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_the_rows_evenly() {
+        for mr in [4, 6, 16] {
+            for rows in 1..100 {
+                let tiles: Vec<_> = tiles(7..7 + rows, mr).collect();
+                assert_eq!(tiles[0].start, 7);
+                assert!(tiles.windows(2).all(|w| w[0].end == w[1].start));
+                assert_eq!(tiles.last().unwrap().end, 7 + rows);
+                assert_eq!(tiles.len(), rows.div_ceil(mr));
+                let lengths: Vec<_> = tiles.iter().map(|t| t.len()).collect();
+                assert!(lengths.iter().max().unwrap() - lengths.iter().min().unwrap() <= 1);
+                assert!(lengths.iter().all(|&l| l <= mr));
+            }
+        }
+    }
+}

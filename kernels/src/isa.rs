@@ -1,0 +1,118 @@
+//! Which instruction set runs: detected once, overridable, and the only place where a kernel
+//! crosses into code compiled for it.
+
+use crate::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{avx2::Avx2, avx512::Avx512};
+use crate::simd::portable::Portable;
+use std::{fmt, str::FromStr};
+
+/// An instruction set the kernels are compiled for. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512F, 16 × 16 microtile.
+    Avx512,
+    /// AVX2 with FMA, 6 × 16 microtile.
+    Avx2,
+    /// `wide`: NEON on aarch64; elsewhere a slow fallback that emulates the fused multiply-add.
+    Portable,
+}
+
+impl Isa {
+    /// Every ISA, best first.
+    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+
+    /// Whether this CPU and operating system can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2::detect().is_some(),
+            Isa::Portable => true,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// The best available ISA.
+    pub fn best() -> Isa {
+        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+    }
+
+    /// The available ISAs, best first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = String;
+
+    /// Parses `auto`, `avx512`, `avx2` or `portable`; an ISA this machine lacks is an error.
+    fn from_str(name: &str) -> Result<Isa, String> {
+        if name == "auto" {
+            return Ok(Isa::best());
+        }
+        let isa = Self::ALL
+            .into_iter()
+            .find(|isa| isa.to_string() == name)
+            .ok_or_else(|| format!("unknown ISA '{name}', expected auto, avx512, avx2 or portable"))?;
+        if isa.is_available() {
+            Ok(isa)
+        } else {
+            let have: Vec<_> = Self::available().map(|isa| isa.to_string()).collect();
+            Err(format!("this CPU has no {isa}; it has {}", have.join(", ")))
+        }
+    }
+}
+
+/// Work that is compiled once per ISA. `run` must be `#[inline(always)]`, and so must all it
+/// calls with the token: otherwise it is compiled without the ISA's features and is slow.
+pub(crate) trait Kernel {
+    type Output;
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `kernel` in code compiled for `isa`, or for the best one where `isa` is missing.
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa == Isa::Avx512
+            && let Some(token) = Avx512::detect()
+        {
+            // SAFETY: the token proves that the CPU has the features.
+            return unsafe { run_avx512(token, kernel) };
+        }
+        if isa != Isa::Portable
+            && let Some(token) = Avx2::detect()
+        {
+            // SAFETY: the token proves that the CPU has the features.
+            return unsafe { run_avx2(token, kernel) };
+        }
+    }
+    let _ = isa;
+    kernel.run(Portable)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn run_avx512<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
+    kernel.run(token)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
+    kernel.run(token)
+}

@@ -1,0 +1,234 @@
+//! What every fast operation must compute: one plain function each, in f64.
+//!
+//! Nothing here is fast, and nothing is shared with the fast code but the names in
+//! [`Layout`] and [`Rule`], so an error would have to be made twice to go unnoticed. Inputs are
+//! f32 values widened to f64, which is exact; the rounding error of an f64 sum is 2⁻²⁹ of that
+//! of the f32 sum it judges and is left out of the tests' error bounds.
+//!
+//! Matrices are row-major slices without padding and have the shapes of the panel matrices they
+//! stand for: W [inputs, outputs], X [inputs, batch], Z [outputs, batch]. Softmax and losses are
+//! functions of one example.
+
+use crate::gemm::Layout;
+use crate::update::Rule;
+
+/// C ← A·B + beta·C, C [m, n], for a `shape` of (m, n, k). C is not read when `beta` is 0.
+pub fn gemm(
+    layout: Layout,
+    (m, n, k): (usize, usize, usize),
+    a: &[f64],
+    b: &[f64],
+    beta: f64,
+    c: &mut [f64],
+) {
+    for i in 0..m {
+        for j in 0..n {
+            let mut sum = if beta == 0.0 { 0.0 } else { beta * c[i * n + j] };
+            for p in 0..k {
+                sum += match layout {
+                    Layout::Nn => a[i * k + p] * b[p * n + j],
+                    Layout::Nt => a[i * k + p] * b[j * k + p],
+                    Layout::Tn => a[p * m + i] * b[p * n + j],
+                };
+            }
+            c[i * n + j] = sum;
+        }
+    }
+}
+
+/// Y = mask ∘ relu(Wᵀ·X + b), Y [outputs, batch]; `mask` [outputs, batch] holds dropout's factor
+/// of each element, 0 or 1/(1 − rate).
+pub fn forward(
+    (inputs, outputs, batch): (usize, usize, usize),
+    w: &[f64],
+    x: &[f64],
+    bias: &[f64],
+    relu: bool,
+    mask: Option<&[f64]>,
+) -> Vec<f64> {
+    let mut y = vec![0.0; outputs * batch];
+    for o in 0..outputs {
+        for e in 0..batch {
+            let mut z = bias[o];
+            for i in 0..inputs {
+                z += w[i * outputs + o] * x[i * batch + e];
+            }
+            if relu && z < 0.0 {
+                z = 0.0;
+            }
+            y[o * batch + e] = z * mask.map_or(1.0, |mask| mask[o * batch + e]);
+        }
+    }
+    y
+}
+
+/// (W·dZ) · `scale` where Y > 0, else 0; dZ [outputs, batch], Y and the result [inputs, batch].
+pub fn input_gradient(
+    (inputs, outputs, batch): (usize, usize, usize),
+    w: &[f64],
+    dz: &[f64],
+    y: &[f64],
+    scale: f64,
+) -> Vec<f64> {
+    let mut dx = vec![0.0; inputs * batch];
+    for i in 0..inputs {
+        for e in 0..batch {
+            if y[i * batch + e] > 0.0 {
+                let mut sum = 0.0;
+                for o in 0..outputs {
+                    sum += w[i * outputs + o] * dz[o * batch + e];
+                }
+                dx[i * batch + e] = sum * scale;
+            }
+        }
+    }
+    dx
+}
+
+/// dW = X·dZᵀ, dW [inputs, outputs].
+pub fn weight_gradient(
+    (inputs, outputs, batch): (usize, usize, usize),
+    x: &[f64],
+    dz: &[f64],
+) -> Vec<f64> {
+    let mut dw = vec![0.0; inputs * outputs];
+    for i in 0..inputs {
+        for o in 0..outputs {
+            for e in 0..batch {
+                dw[i * outputs + o] += x[i * batch + e] * dz[o * batch + e];
+            }
+        }
+    }
+    dw
+}
+
+/// The sum of each row of [rows, cols].
+pub fn row_sums(cols: usize, values: &[f64]) -> Vec<f64> {
+    values.chunks(cols).map(|row| row.iter().sum()).collect()
+}
+
+/// log softmax(z / T) = (z − m)/T − ln Σ exp((z − m)/T), m = max z, of one example.
+pub fn log_softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = logits.iter().map(|z| ((z - max) / temperature).exp()).sum();
+    logits.iter().map(|z| (z - max) / temperature - sum.ln()).collect()
+}
+
+/// softmax(z / T) = exp((z − m)/T) / Σ exp((z − m)/T), m = max z, of one example.
+pub fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|z| ((z - max) / temperature).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / sum).collect()
+}
+
+/// What one example's distillation loss is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Distillation<'a> {
+    /// The teacher's logits v.
+    pub teacher: Option<&'a [f64]>,
+    /// The class.
+    pub label: Option<usize>,
+    /// T of the soft term.
+    pub temperature: f64,
+    /// Weight of the soft term.
+    pub soft_weight: f64,
+    /// Weight of the hard term.
+    pub hard_weight: f64,
+}
+
+impl Distillation<'_> {
+    /// CE(softmax(v/T), softmax(z/T)) = −Σ p·log q, without T² or weight; 0 without a teacher.
+    pub fn soft_loss(&self, logits: &[f64]) -> f64 {
+        let Some(teacher) = self.teacher else { return 0.0 };
+        let p = softmax(teacher, self.temperature);
+        let log_q = log_softmax(logits, self.temperature);
+        -p.iter().zip(log_q).map(|(p, log_q)| p * log_q).sum::<f64>()
+    }
+
+    /// CE(label, softmax(z)) = −log q of the label at T = 1; 0 without a label.
+    pub fn hard_loss(&self, logits: &[f64]) -> f64 {
+        self.label.map_or(0.0, |label| -log_softmax(logits, 1.0)[label])
+    }
+
+    /// soft_weight · T² · soft loss + hard_weight · hard loss (paper, section 2).
+    pub fn loss(&self, logits: &[f64]) -> f64 {
+        self.soft_weight * self.temperature.powi(2) * self.soft_loss(logits)
+            + self.hard_weight * self.hard_loss(logits)
+    }
+
+    /// ∂loss/∂z = soft_weight·T·(softmax(z/T) − softmax(v/T)) + hard_weight·(softmax(z) − y).
+    pub fn gradient(&self, logits: &[f64]) -> Vec<f64> {
+        let mut gradient = vec![0.0; logits.len()];
+        if let Some(teacher) = self.teacher {
+            let q = softmax(logits, self.temperature);
+            let p = softmax(teacher, self.temperature);
+            for i in 0..logits.len() {
+                gradient[i] += self.soft_weight * self.temperature * (q[i] - p[i]);
+            }
+        }
+        if let Some(label) = self.label {
+            let q = softmax(logits, 1.0);
+            for i in 0..logits.len() {
+                let y = if i == label { 1.0 } else { 0.0 };
+                gradient[i] += self.hard_weight * (q[i] - y);
+            }
+        }
+        gradient
+    }
+}
+
+/// One step of `rule` for one parameter w with gradient g and moments v and u.
+pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: &mut f64) {
+    let g = g + weight_decay * *w;
+    match rule {
+        Rule::Sgd { learning_rate, momentum } => {
+            *v = f64::from(momentum) * *v + g;
+            *w -= f64::from(learning_rate) * *v;
+        }
+        Rule::Nesterov { learning_rate, momentum } => {
+            *v = f64::from(momentum) * *v + g;
+            *w -= f64::from(learning_rate) * (g + f64::from(momentum) * *v);
+        }
+        Rule::Hinton2012 { learning_rate, momentum } => {
+            let (learning_rate, momentum) = (f64::from(learning_rate), f64::from(momentum));
+            *v = momentum * *v - (1.0 - momentum) * learning_rate * g;
+            *w += *v;
+        }
+        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+            let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
+            *v = beta1 * *v + (1.0 - beta1) * g;
+            *u = beta2 * *u + (1.0 - beta2) * g * g;
+            let first = *v / f64::from(corrections[0]);
+            let second = *u / f64::from(corrections[1]);
+            *w -= f64::from(learning_rate) * first / (second.sqrt() + f64::from(epsilon));
+        }
+    }
+}
+
+/// average ← decay · average + (1 − decay) · params.
+pub fn average(params: &[f64], decay: f64, average: &mut [f64]) {
+    for (average, params) in average.iter_mut().zip(params) {
+        *average = decay * *average + (1.0 - decay) * params;
+    }
+}
+
+/// Scales each column of W [inputs, units] whose Euclidean norm exceeds `limit` down to `limit`.
+pub fn max_norm(limit: f64, units: usize, w: &mut [f64]) {
+    for unit in 0..units {
+        let norm = w.iter().skip(unit).step_by(units).map(|w| w * w).sum::<f64>().sqrt();
+        if norm > limit {
+            w.iter_mut().skip(unit).step_by(units).for_each(|w| *w *= limit / norm);
+        }
+    }
+}
+
+/// pixel · scale + shift, the product and the sum rounded to f32 one after the other.
+pub fn load_pixels(pixels: &[u8], scale: f32, shift: f32) -> Vec<f32> {
+    let load = |&pixel| {
+        let product = f64::from(pixel) * f64::from(scale);
+        let sum = f64::from(product as f32) + f64::from(shift);
+        sum as f32
+    };
+    pixels.iter().map(load).collect()
+}

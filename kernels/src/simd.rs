@@ -1,0 +1,108 @@
+//! The vector operations the kernels are written in, and no more.
+//!
+//! A vector has **16 lanes on every ISA** (one zmm, two ymm, or `wide`'s emulation), so a
+//! reduction groups its terms the same way everywhere. Together with a correctly rounded
+//! fused multiply-add this is what makes the results bit-identical across ISAs.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod portable;
+
+/// Lanes of a vector, and the width of a panel (see [`crate::matrix::Panels`]).
+pub const LANES: usize = 16;
+
+/// Sixteen lanes of f32 and u32 arithmetic on one ISA.
+///
+/// The implementor is a proof token: it can only be made where the ISA was detected
+/// (see [`crate::isa`]). Every method is one `#[inline(always)]` line of intrinsics and must be
+/// reached from a `#[target_feature]` trampoline of [`crate::isa`], or it is slow.
+pub trait Simd: Copy + Send + Sync + 'static {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × u32.
+    type U: Copy;
+    /// 16 lane conditions.
+    type Mask: Copy;
+
+    /// Rows of the GEMM microtile: as many accumulators as the registers hold.
+    const MR: usize;
+
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F;
+    /// Loads 16 consecutive values.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// Stores 16 consecutive values.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a − b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`, correctly rounded.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c` with one rounding.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `√a`, correctly rounded.
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// `a > b`, false for NaN.
+    fn gt(self, a: Self::F, b: Self::F) -> Self::Mask;
+    /// `if mask { a } else { b }`.
+    fn select(self, mask: Self::Mask, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a > b { a } else { b }`: when either is NaN, `b`.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `if a < b { a } else { b }`: when either is NaN, `b`.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+
+    /// The bit patterns of `a`.
+    fn bits(self, a: Self::F) -> Self::U;
+    /// The floats with bit patterns `a`.
+    fn from_bits(self, a: Self::U) -> Self::F;
+    /// All lanes `x`.
+    fn splat_u(self, x: u32) -> Self::U;
+    /// Loads 16 consecutive words.
+    fn load_u(self, x: &[u32; LANES]) -> Self::U;
+    /// Stores 16 consecutive words.
+    fn store_u(self, v: Self::U, out: &mut [u32; LANES]);
+    /// Wrapping `a + b`.
+    fn add_u(self, a: Self::U, b: Self::U) -> Self::U;
+    /// Wrapping `a · b`.
+    fn mul_u(self, a: Self::U, b: Self::U) -> Self::U;
+    /// `a ^ b`.
+    fn xor_u(self, a: Self::U, b: Self::U) -> Self::U;
+    /// `a << N`.
+    fn shl_u<const N: u32>(self, a: Self::U) -> Self::U;
+    /// `a >> N`, zeros shifted in.
+    fn shr_u<const N: u32>(self, a: Self::U) -> Self::U;
+    /// `a < b` for values below 2³¹ (compared as signed integers).
+    fn lt_u(self, a: Self::U, b: Self::U) -> Self::Mask;
+
+    /// The sum of the lanes by a fixed tree: lane i with i+8, then i+4, i+2, i+1.
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F) -> f32 {
+        self.reduce(v, |a, b| a + b)
+    }
+
+    /// The maximum of the lanes; NaN lanes are ignored unless all are NaN.
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F) -> f32 {
+        self.reduce(v, f32::max)
+    }
+
+    /// Combines the lanes by the fixed tree of [`Simd::reduce_add`].
+    #[inline(always)]
+    fn reduce(self, v: Self::F, combine: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                x[i] = combine(x[i], x[i + half]);
+            }
+            half /= 2;
+        }
+        x[0]
+    }
+}

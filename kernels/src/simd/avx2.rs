@@ -1,0 +1,171 @@
+//! AVX2 with FMA: a vector of 16 lanes is two 256-bit registers.
+
+use super::{LANES, Simd};
+use std::arch::x86_64::*;
+
+/// Proof that the CPU has AVX2 and FMA.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2 {
+    _private: (),
+}
+
+impl Avx2 {
+    /// The token, if the CPU (and the operating system) support the ISA.
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+            .then_some(Self { _private: () })
+    }
+}
+
+/// 16 × f32.
+#[derive(Clone, Copy)]
+pub(crate) struct F(__m256, __m256);
+/// 16 × u32.
+#[derive(Clone, Copy)]
+pub(crate) struct U(__m256i, __m256i);
+
+/// Applies an intrinsic to both halves.
+macro_rules! halves {
+    ($wrap:ident, $intrinsic:path; $($x:expr),+) => {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe { $wrap($intrinsic($($x.0),+), $intrinsic($($x.1),+)) }
+    };
+}
+
+impl Simd for Avx2 {
+    type F = F;
+    type U = U;
+    type Mask = F;
+
+    const MR: usize = 6;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        let v = unsafe { _mm256_set1_ps(x) };
+        F(v, v)
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F {
+        // SAFETY: `x` holds 16 values, so both halves are in bounds; ISA as above.
+        unsafe {
+            F(
+                _mm256_loadu_ps(x.as_ptr()),
+                _mm256_loadu_ps(x.as_ptr().add(8)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn store(self, v: F, out: &mut [f32; LANES]) {
+        // SAFETY: `out` holds 16 values, so both halves are in bounds; ISA as above.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), v.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        halves!(F, _mm256_add_ps; a, b)
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        halves!(F, _mm256_sub_ps; a, b)
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        halves!(F, _mm256_mul_ps; a, b)
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        halves!(F, _mm256_div_ps; a, b)
+    }
+    #[inline(always)]
+    fn fma(self, a: F, b: F, c: F) -> F {
+        halves!(F, _mm256_fmadd_ps; a, b, c)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: F) -> F {
+        halves!(F, _mm256_sqrt_ps; a)
+    }
+    #[inline(always)]
+    fn gt(self, a: F, b: F) -> F {
+        halves!(F, _mm256_cmp_ps::<_CMP_GT_OQ>; a, b)
+    }
+    #[inline(always)]
+    fn select(self, mask: F, a: F, b: F) -> F {
+        halves!(F, _mm256_blendv_ps; b, a, mask)
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        halves!(F, _mm256_max_ps; a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        halves!(F, _mm256_min_ps; a, b)
+    }
+
+    #[inline(always)]
+    fn bits(self, a: F) -> U {
+        halves!(U, _mm256_castps_si256; a)
+    }
+    #[inline(always)]
+    fn from_bits(self, a: U) -> F {
+        halves!(F, _mm256_castsi256_ps; a)
+    }
+    #[inline(always)]
+    fn splat_u(self, x: u32) -> U {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        let v = unsafe { _mm256_set1_epi32(x as i32) };
+        U(v, v)
+    }
+    #[inline(always)]
+    fn load_u(self, x: &[u32; LANES]) -> U {
+        // SAFETY: `x` holds 16 words, so both halves are in bounds; ISA as above.
+        unsafe {
+            U(
+                _mm256_loadu_si256(x.as_ptr().cast()),
+                _mm256_loadu_si256(x.as_ptr().add(8).cast()),
+            )
+        }
+    }
+    #[inline(always)]
+    fn store_u(self, v: U, out: &mut [u32; LANES]) {
+        // SAFETY: `out` holds 16 words, so both halves are in bounds; ISA as above.
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v.0);
+            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v.1);
+        }
+    }
+    #[inline(always)]
+    fn add_u(self, a: U, b: U) -> U {
+        halves!(U, _mm256_add_epi32; a, b)
+    }
+    #[inline(always)]
+    fn mul_u(self, a: U, b: U) -> U {
+        halves!(U, _mm256_mullo_epi32; a, b)
+    }
+    #[inline(always)]
+    fn xor_u(self, a: U, b: U) -> U {
+        halves!(U, _mm256_xor_si256; a, b)
+    }
+    #[inline(always)]
+    fn shl_u<const N: u32>(self, a: U) -> U {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe {
+            let n = _mm_cvtsi32_si128(N as i32);
+            U(_mm256_sll_epi32(a.0, n), _mm256_sll_epi32(a.1, n))
+        }
+    }
+    #[inline(always)]
+    fn shr_u<const N: u32>(self, a: U) -> U {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe {
+            let n = _mm_cvtsi32_si128(N as i32);
+            U(_mm256_srl_epi32(a.0, n), _mm256_srl_epi32(a.1, n))
+        }
+    }
+    #[inline(always)]
+    fn lt_u(self, a: U, b: U) -> F {
+        self.from_bits(halves!(U, _mm256_cmpgt_epi32; b, a))
+    }
+}

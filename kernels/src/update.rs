@@ -1,0 +1,234 @@
+//! Optimiser steps, elementwise over flat arrays, and the max-norm constraint.
+
+use crate::Context;
+use crate::isa::{Kernel, dispatch};
+use crate::matrix::PanelsMut;
+use crate::simd::{LANES, Simd};
+use rayon::prelude::*;
+
+/// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// v ← m·v + g; w ← w − η·v (PyTorch's form).
+    Sgd {
+        /// η
+        learning_rate: f32,
+        /// m
+        momentum: f32,
+    },
+    /// v ← m·v + g; w ← w − η·(g + m·v) (Nesterov in PyTorch's form).
+    Nesterov {
+        /// η
+        learning_rate: f32,
+        /// m
+        momentum: f32,
+    },
+    /// v ← m·v − (1 − m)·η·g; w ← w + v (Hinton et al. 2012, arXiv 1207.0580, appendix A.1).
+    Hinton2012 {
+        /// η
+        learning_rate: f32,
+        /// m
+        momentum: f32,
+    },
+    /// v ← β₁v + (1 − β₁)g; u ← β₂u + (1 − β₂)g²; w ← w − η·(v/c₁)/(√(u/c₂) + ε), where
+    /// cᵢ = 1 − βᵢᵗ at step t (Kingma & Ba 2015).
+    Adam {
+        /// η
+        learning_rate: f32,
+        /// β₁
+        beta1: f32,
+        /// β₂
+        beta2: f32,
+        /// ε
+        epsilon: f32,
+        /// c₁ and c₂
+        corrections: [f32; 2],
+    },
+}
+
+impl Rule {
+    /// How many moment arrays the rule keeps: 1, or 2 for Adam.
+    pub fn moments(&self) -> usize {
+        match self {
+            Rule::Adam { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Values of one parallel task: 64 KiB an array.
+const CHUNK: usize = 1 << 14;
+
+/// One step of `rule` with g = `grads` + `weight_decay` · `params`.
+///
+/// `moments` holds v (and u for Adam). All arrays have the same length, a multiple of 16.
+/// Returns whether every gradient was finite.
+///
+/// # Panics
+/// If the lengths differ, are no multiple of 16, or a moment is missing.
+pub fn step(
+    context: &Context,
+    rule: Rule,
+    weight_decay: f32,
+    params: &mut [f32],
+    grads: &[f32],
+    moments: &mut [&mut [f32]],
+) -> bool {
+    let len = params.len();
+    assert!(len.is_multiple_of(LANES) && grads.len() == len, "lengths of parameters and gradients");
+    assert!(moments.iter().all(|m| m.len() == len), "lengths of the moments");
+    let (v, rest) = moments.split_first_mut().expect("a first moment");
+    let u: &mut [f32] = match rest.first_mut() {
+        Some(u) if rule.moments() == 2 => u,
+        _ => &mut [],
+    };
+    assert!(rule.moments() == 1 || u.len() == len, "Adam's second moment");
+
+    let isa = context.isa;
+    let update = |((params, grads), v): ((&mut [f32], &[f32]), &mut [f32]), u: &mut [f32]| {
+        dispatch(isa, Step { rule, weight_decay, params, grads, v, u })
+    };
+    context.pool.install(|| {
+        let arrays =
+            params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).zip(v.par_chunks_mut(CHUNK));
+        if u.is_empty() {
+            arrays.map(|arrays| update(arrays, &mut [])).reduce(|| true, |a, b| a & b)
+        } else {
+            let arrays = arrays.zip(u.par_chunks_mut(CHUNK));
+            arrays.map(|(arrays, u)| update(arrays, u)).reduce(|| true, |a, b| a & b)
+        }
+    })
+}
+
+struct Step<'a> {
+    rule: Rule,
+    weight_decay: f32,
+    params: &'a mut [f32],
+    grads: &'a [f32],
+    v: &'a mut [f32],
+    u: &'a mut [f32],
+}
+
+impl Kernel for Step<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> bool {
+        let decay = s.splat(self.weight_decay);
+        // 0·g is 0 for a finite g and NaN otherwise, and NaN survives every later sum.
+        let mut finite = s.splat(0.0);
+        let params = self.params.as_chunks_mut::<LANES>().0;
+        let grads = self.grads.as_chunks::<LANES>().0;
+        let v = self.v.as_chunks_mut::<LANES>().0;
+        let u = self.u.as_chunks_mut::<LANES>().0;
+        for (i, ((params, grads), v)) in params.iter_mut().zip(grads).zip(v).enumerate() {
+            let (w, g) = (s.load(params), s.load(grads));
+            finite = s.fma(g, s.splat(0.0), finite);
+            let g = s.fma(decay, w, g);
+            let w = match self.rule {
+                Rule::Sgd { learning_rate, momentum } => {
+                    let velocity = s.fma(s.splat(momentum), s.load(v), g);
+                    s.store(velocity, v);
+                    s.fma(s.splat(-learning_rate), velocity, w)
+                }
+                Rule::Nesterov { learning_rate, momentum } => {
+                    let velocity = s.fma(s.splat(momentum), s.load(v), g);
+                    s.store(velocity, v);
+                    let ahead = s.fma(s.splat(momentum), velocity, g);
+                    s.fma(s.splat(-learning_rate), ahead, w)
+                }
+                Rule::Hinton2012 { learning_rate, momentum } => {
+                    let pull = s.mul(s.splat(-(1.0 - momentum) * learning_rate), g);
+                    let velocity = s.fma(s.splat(momentum), s.load(v), pull);
+                    s.store(velocity, v);
+                    s.add(w, velocity)
+                }
+                Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+                    let first = s.fma(s.splat(beta1), s.load(v), s.mul(s.splat(1.0 - beta1), g));
+                    let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
+                    let second = s.fma(s.splat(beta2), s.load(&u[i]), square);
+                    s.store(first, v);
+                    s.store(second, &mut u[i]);
+                    let root = s.sqrt(s.mul(second, s.splat(1.0 / corrections[1])));
+                    let step = s.div(first, s.add(root, s.splat(epsilon)));
+                    s.fma(s.splat(-learning_rate / corrections[0]), step, w)
+                }
+            };
+            s.store(w, params);
+        }
+        s.reduce_add(finite) == 0.0
+    }
+}
+
+/// average ← average + (1 − `decay`)·(params − average).
+///
+/// # Panics
+/// If the lengths differ or are no multiple of 16.
+pub fn average(context: &Context, params: &[f32], decay: f32, average: &mut [f32]) {
+    assert!(params.len().is_multiple_of(LANES) && params.len() == average.len(), "lengths");
+    context.pool.for_each_chunk(average, CHUNK, |i, average| {
+        let params = &params[i * CHUNK..][..average.len()];
+        dispatch(context.isa, Average { params, weight: 1.0 - decay, average });
+    });
+}
+
+struct Average<'a> {
+    params: &'a [f32],
+    weight: f32,
+    average: &'a mut [f32],
+}
+
+impl Kernel for Average<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let params = self.params.as_chunks::<LANES>().0;
+        for (average, params) in self.average.as_chunks_mut::<LANES>().0.iter_mut().zip(params) {
+            let old = s.load(average);
+            let v = s.fma(s.splat(self.weight), s.sub(s.load(params), old), old);
+            s.store(v, average);
+        }
+    }
+}
+
+/// Scales the incoming weights of each unit (a lane of W [inputs, units]) down to the Euclidean
+/// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained.
+pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) {
+    let len = (w.rows() * LANES).max(1);
+    context.pool.for_each_chunk(w.data(), len, |_, panel| {
+        dispatch(context.isa, MaxNorm { limit, panel });
+    });
+}
+
+struct MaxNorm<'a> {
+    limit: f32,
+    panel: &'a mut [f32],
+}
+
+impl Kernel for MaxNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let rows = self.panel.as_chunks_mut::<LANES>().0;
+        // Four chains, rows i mod 4, hide the latency of the multiply-add.
+        let mut sums = [s.splat(0.0); 4];
+        for (i, row) in rows.iter().enumerate() {
+            let w = s.load(row);
+            sums[i % 4] = s.fma(w, w, sums[i % 4]);
+        }
+        let square = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
+        let norm = s.sqrt(square);
+        let limit = s.splat(self.limit);
+        let exceeds = s.gt(norm, limit);
+        let factor = s.select(exceeds, s.div(limit, norm), s.splat(1.0));
+        if s.reduce_max(s.select(exceeds, s.splat(1.0), s.splat(0.0))) == 0.0 {
+            return;
+        }
+        for row in rows {
+            let w = s.mul(s.load(row), factor);
+            s.store(w, row);
+        }
+    }
+}

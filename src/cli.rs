@@ -1,0 +1,171 @@
+//! The command line: what can be asked, who answers, and how it ends.
+//!
+//! Results go to stdout, everything else to stderr. Each command is a file: its arguments and its
+//! `run`.
+
+mod data;
+mod eval;
+mod info;
+mod progress;
+mod session;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
+use clap_complete::Shell;
+use limbeck::Result;
+use limbeck_kernels::Isa;
+use session::Session;
+use std::io::Write;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code of a bug, as for [`limbeck::Error::Internal`].
+const BUG: u8 = 70;
+
+/// Knowledge distillation from the instruction set up: train, distil, evaluate
+#[derive(Parser)]
+#[command(name = "limbeck", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 2 usage, 65 bad data, 70 a bug of limbeck, 74 input or output failed,
+75 interrupted and resumable, 76 diverged.";
+
+/// Options of every command.
+#[derive(Args)]
+struct Global {
+    /// Threads of the kernels; as many as the machine runs at once if absent
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+
+    /// Instruction set of the kernels
+    #[arg(long, global = true, env = "LIMBECK_ISA", hide_env_values = true, default_value = "auto")]
+    #[arg(value_parser = isa_parser())]
+    isa: Isa,
+
+    /// Folder that holds the data sets: mnist/
+    #[arg(long, global = true, env = "LIMBECK_DATA", hide_env_values = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Output folder of the run; a new one under runs/ if absent
+    #[arg(long, global = true, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Seed, in place of the configuration's or preset's
+    #[arg(long, global = true, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Show no progress and no notes, only results, warnings and errors
+    #[arg(long, global = true)]
+    quiet: bool,
+}
+
+/// The names for help and completions; the ISA's own parser for what this machine has.
+fn isa_parser() -> impl TypedValueParser<Value = Isa> {
+    PossibleValuesParser::new(["auto", "avx512", "avx2", "portable"])
+        .try_map(|name| name.parse::<Isa>())
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Errors, likelihood and calibration of models on test data
+    Eval(eval::EvalArgs),
+    /// The data sets: which are there, and whether they are intact
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// This program and this machine
+    Info,
+    /// Completions for a shell, to stdout
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// The manual page in roff, to stdout
+    Man,
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    panic::set_hook(Box::new(report_bug));
+    panic::catch_unwind(AssertUnwindSafe(parse_and_run)).unwrap_or(ExitCode::from(BUG))
+}
+
+fn parse_and_run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Help and version end here too, with code 0. A closed stdout is no one's error.
+            let _ = usage.print();
+            return ExitCode::from(usage.exit_code() as u8);
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            session::to_stderr(&format!("error: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let session = Session::new(cli.global)?;
+    match cli.command {
+        Command::Eval(args) => eval::run(&session, &args),
+        Command::Data(command) => data::run(&session, &command),
+        Command::Info => info::run(&session),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut script);
+            session::to_stdout(&script)
+        }
+        Command::Man => session::to_stdout(&manual()?),
+    }
+}
+
+/// The manual: a page for the program, then one for each command.
+fn manual() -> Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let mut program = Cli::command();
+    program.build();
+    let mut commands = vec![program];
+    while let Some(command) = commands.pop() {
+        let subcommands = command.get_subcommands().filter(|c| c.get_name() != "help");
+        commands.extend(subcommands.cloned().collect::<Vec<_>>().into_iter().rev());
+        let rendered = clap_mangen::Man::new(command).render(&mut page);
+        rendered.map_err(|e| limbeck::Error::Internal(format!("manual page: {e}")))?;
+    }
+    Ok(page)
+}
+
+fn report_bug(panic: &PanicHookInfo) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let place = panic.location().map(|at| format!(" at {at}")).unwrap_or_default();
+    // The message may not reach a closed stderr; the exit code still tells.
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: this is a bug in limbeck {}: {message}{place}\n\
+         Please report it with the command that you ran and the output of `limbeck info`.",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

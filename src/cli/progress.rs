@@ -1,0 +1,124 @@
+//! A training run as one line on a terminal, or as a line per epoch in a log.
+
+use super::session::to_stderr;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use limbeck::Result;
+use limbeck::trainer::{EpochRecord, Observer, Progress};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Time between two updates of the line.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// Shows a run on stderr.
+pub enum ProgressLine {
+    /// A terminal: one line, redrawn.
+    Bar {
+        /// The line.
+        bar: ProgressBar,
+        /// When it was last updated; never before the first step.
+        updated: Option<Instant>,
+    },
+    /// A file or a pipe: a line for each finished epoch.
+    Log {
+        /// The last step seen, for what an epoch's record leaves out.
+        last: Option<Progress>,
+    },
+    /// Warnings only.
+    Quiet,
+}
+
+impl ProgressLine {
+    /// Whatever suits stderr.
+    pub fn new(quiet: bool) -> ProgressLine {
+        if quiet {
+            return ProgressLine::Quiet;
+        }
+        if !std::io::stderr().is_terminal() {
+            return ProgressLine::Log { last: None };
+        }
+        let style = ProgressStyle::with_template("{prefix} {bar:20} {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        ProgressLine::Bar { bar: bar.with_style(style), updated: None }
+    }
+}
+
+impl Observer for ProgressLine {
+    fn on_step(&mut self, progress: &Progress) {
+        match self {
+            ProgressLine::Bar { bar, updated } => {
+                let is_last = progress.epoch == progress.epochs && progress.step == progress.steps;
+                if !is_last && updated.is_some_and(|updated| updated.elapsed() < REFRESH) {
+                    return;
+                }
+                *updated = Some(Instant::now());
+                let done = (progress.epoch - 1) * progress.steps + progress.step;
+                bar.set_length((progress.epochs * progress.steps) as u64);
+                bar.set_position(done as u64);
+                let Progress { model, epoch, epochs, .. } = progress;
+                bar.set_prefix(format!("{model} epoch {epoch}/{epochs}"));
+                bar.set_message(figures(progress));
+            }
+            ProgressLine::Log { last } => *last = Some(progress.clone()),
+            ProgressLine::Quiet => {}
+        }
+    }
+
+    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+        if let ProgressLine::Log { last: Some(progress) } = self {
+            let Progress { model, epoch, epochs, .. } = progress;
+            to_stderr(&format!("{model} epoch {epoch}/{epochs}  {}", figures(progress)));
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, message: &str) {
+        let print = || to_stderr(&format!("warning: {message}"));
+        match self {
+            ProgressLine::Bar { bar, .. } => bar.suspend(print),
+            _ => print(),
+        }
+    }
+}
+
+impl Drop for ProgressLine {
+    fn drop(&mut self) {
+        if let ProgressLine::Bar { bar, .. } = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn figures(progress: &Progress) -> String {
+    let rate = limbeck::metrics::error_rate(progress.errors as usize, progress.examples as usize);
+    format!(
+        "loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s  {} left",
+        progress.loss,
+        100.0 * rate,
+        progress.samples_per_second,
+        progress.gflops,
+        clock(progress.remaining)
+    )
+}
+
+/// Hours, minutes and seconds: `1:02:03`, `2:03`.
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match hours {
+        0 => format!("{minutes}:{seconds:02}"),
+        _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_clocks() {
+        let shown = [0, 59, 61, 3599, 3600, 90_061].map(|s| clock(Duration::from_secs(s)));
+        assert_eq!(shown, ["0:00", "0:59", "1:01", "59:59", "1:00:00", "25:01:01"]);
+    }
+}

@@ -1,0 +1,206 @@
+//! The paper's experiments, one file per table, and what they share.
+
+pub mod mnist;
+
+use crate::checkpoint::ModelFile;
+use crate::config::{DataConfig, DatasetKind};
+use crate::error::{Error, Result};
+use crate::metrics;
+use crate::mlp::Mlp;
+use crate::run::{Manifest, Row, RunFolder};
+use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck_datasets::{Dataset, glyphs, idx, mnist as mnist_files};
+use limbeck_kernels::Context;
+use std::path::Path;
+
+/// What an experiment runs with.
+pub struct Lab<'a> {
+    /// Kernels and threads.
+    pub context: &'a Context,
+    /// The folder that holds `mnist/`.
+    pub data: Option<&'a Path>,
+    /// The command line, for the manifest.
+    pub command: Vec<String>,
+    /// Commit of the source, where known, for the manifest.
+    pub git_commit: Option<String>,
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// MNIST where `data` holds it, else the embedded glyphs.
+///
+/// # Errors
+/// Those of a damaged MNIST.
+pub fn mnist_or_glyphs(data: Option<&Path>) -> Result<Dataset> {
+    match data {
+        Some(folder) if mnist_files::is_present(folder) => Ok(mnist_files::load(folder)?),
+        _ => Ok(glyphs::default()),
+    }
+}
+
+/// The data set that a configuration names, with its hold-out and limit applied: the last
+/// `holdout` training examples become the test set, then the first `train_limit` are kept.
+///
+/// # Errors
+/// [`Error::Usage`] for a hold-out that leaves nothing to train on or images that do not fit the
+/// net; those of reading the files.
+pub fn load_data(config: &DataConfig, inputs: usize, data: Option<&Path>) -> Result<Dataset> {
+    let mut dataset = match config.dataset {
+        DatasetKind::Mnist => {
+            let folder = data.ok_or_else(|| {
+                Error::Usage("dataset = \"mnist\" needs a data folder: set --data or LIMBECK_DATA".into())
+            })?;
+            mnist_files::load(folder)?
+        }
+        DatasetKind::Glyphs => glyphs::default(),
+        DatasetKind::Idx => {
+            let missing = |key: &str| Error::Usage(format!("dataset = \"idx\" needs the key data.{key}"));
+            idx::load_dataset(
+                config.train_images.as_deref().ok_or_else(|| missing("train_images"))?,
+                config.train_labels.as_deref(),
+                config.test_images.as_deref().ok_or_else(|| missing("test_images"))?,
+                config.test_labels.as_deref().ok_or_else(|| missing("test_labels"))?,
+                config.classes,
+            )?
+        }
+    };
+    if dataset.train.image_size() != inputs {
+        return Err(Error::Usage(format!(
+            "model.layers: found {inputs} inputs, expected {} ({} × {} pixels of {})",
+            dataset.train.image_size(),
+            dataset.train.height,
+            dataset.train.width,
+            dataset.name
+        )));
+    }
+    if let Some(last) = config.holdout {
+        if last == 0 || last >= dataset.train.len() {
+            return Err(Error::Usage(format!(
+                "data.holdout: found {last}, expected 1 to {} of the {} training examples",
+                dataset.train.len() - 1,
+                dataset.train.len()
+            )));
+        }
+        (dataset.train, dataset.test) = dataset.train.holdout(last);
+    }
+    if let Some(limit) = config.train_limit {
+        dataset.train = dataset.train.truncated(limit);
+    }
+    Ok(dataset)
+}
+
+/// Reads a model and checks that it fits images of `inputs` pixels in `classes` classes.
+///
+/// # Errors
+/// Those of [`ModelFile::load`]; [`Error::Data`] if the sizes do not fit.
+pub fn load_model(path: &Path, inputs: usize, classes: usize) -> Result<Mlp> {
+    let (file, _) = ModelFile::load(path)?;
+    let model = Mlp::from_file(&file);
+    let unfit = |what: &str, found: usize, expected: usize| Error::Data {
+        path: path.to_path_buf(),
+        what: what.into(),
+        found: found.to_string(),
+        expected: format!("{expected}, as the data has"),
+    };
+    if model.inputs() != inputs {
+        return Err(unfit("inputs of the model", model.inputs(), inputs));
+    }
+    if model.classes() != classes {
+        return Err(unfit("classes of the model", model.classes(), classes));
+    }
+    Ok(model)
+}
+
+/// Trains `task` in a run folder (metrics, checkpoints, model file) and evaluates it on the test
+/// set. The model is written before its row is returned, the checkpoints are removed after.
+///
+/// # Errors
+/// Those of [`trainer::train`] and of writing the files.
+pub fn train_model(
+    lab: &mut Lab,
+    folder: &RunFolder,
+    dataset: &Dataset,
+    task: &Task,
+    seed: u64,
+) -> Result<(Mlp, Row)> {
+    let name = format!("{}-{seed}", task.name);
+    let checkpoints = folder.checkpoints().join(&name);
+    let mut recorder = Recorder { folder, seed, inner: &mut *lab.observer };
+    let trained = trainer::train(lab.context, task, Some(&checkpoints), &mut recorder)?;
+    let model = trained.model;
+
+    let path = folder.model(&name);
+    let sha256 = model.to_file().save(&path)?;
+    let classes = model.classes();
+    let test = evaluate(lab.context, &model, &dataset.test)?;
+    let train_errors = task.split.labels.as_ref().map(|labels| {
+        metrics::errors(&model.logits(lab.context, task.split), labels, classes) as u64
+    });
+    let epochs = task.config.training.epochs as u64;
+    let row = Row {
+        system: task.name.to_string(),
+        seed,
+        test_errors: test.errors as u64,
+        train_errors,
+        seconds: trained.seconds,
+        model: format!("models/{name}.safetensors"),
+        sha256,
+        test_nll: Some(test.nll),
+        epochs: Some(epochs),
+        samples_per_second: Some(epochs as f64 * task.split.len() as f64 / trained.seconds),
+    };
+    std::fs::remove_dir_all(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
+    Ok((model, row))
+}
+
+/// Errors, likelihood and calibration of `model` on a labelled split.
+///
+/// # Errors
+/// [`Error::Usage`] if the split has no labels.
+pub fn evaluate(
+    context: &Context,
+    model: &Mlp,
+    split: &limbeck_datasets::Split,
+) -> Result<metrics::Evaluation> {
+    let labels = split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
+    Ok(metrics::evaluate(&model.logits(context, split), labels, model.classes()))
+}
+
+/// The manifest of this run, to be completed by the experiment.
+pub fn manifest(lab: &Lab, dataset: &Dataset, seeds: Vec<u64>) -> Manifest {
+    let isa = lab.context.isa.to_string();
+    let threads = lab.context.pool.threads();
+    let mut manifest = Manifest::new(lab.command.clone(), lab.git_commit.clone(), &isa, threads);
+    manifest.seeds = seeds;
+    manifest.data = dataset.sha256.clone();
+    manifest
+}
+
+/// Writes each epoch to `metrics.jsonl` before passing it on.
+struct Recorder<'a> {
+    folder: &'a RunFolder,
+    seed: u64,
+    inner: &'a mut dyn Observer,
+}
+
+#[derive(serde::Serialize)]
+struct SeededRecord<'a> {
+    seed: u64,
+    #[serde(flatten)]
+    record: &'a EpochRecord,
+}
+
+impl Observer for Recorder<'_> {
+    fn on_step(&mut self, progress: &Progress) {
+        self.inner.on_step(progress);
+    }
+
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        self.folder.append_metrics(&SeededRecord { seed: self.seed, record })?;
+        self.inner.on_epoch(record)
+    }
+
+    fn warn(&mut self, message: &str) {
+        self.inner.warn(message);
+    }
+}

@@ -1,0 +1,169 @@
+//! The paper's section 3, first table: teacher, plain net, and the same net distilled.
+//!
+//! | system | net | training |
+//! |---|---|---|
+//! | teacher | 784-1200-1200-10 | dropout, ±2-pixel jitter, labels |
+//! | baseline | 784-800-800-10 | labels, no regularisation |
+//! | student | 784-800-800-10 | the teacher's soft targets on the untranslated images |
+//!
+//! Baseline and student share the budget, the optimiser, the initial weights and the order of
+//! the examples; only the targets differ.
+
+use super::{Lab, load_model, manifest, train_model};
+use crate::config::{Config, OptimizerKind};
+use crate::distill;
+use crate::error::{Error, Result};
+use crate::loss::Objective;
+use crate::run::{Row, RunFolder, Summary};
+use crate::trainer::Task;
+use limbeck_datasets::Dataset;
+use std::fs;
+use std::path::Path;
+
+/// How much to spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Under 2 minutes on 2 cores: smaller nets, few epochs.
+    Quick,
+    /// Under 30 minutes: the paper's nets.
+    Standard,
+    /// Hours: the paper's nets, trained to the end.
+    Paper,
+}
+
+impl Preset {
+    /// Its name on the command line and in `summary.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Quick => "quick",
+            Preset::Standard => "standard",
+            Preset::Paper => "paper",
+        }
+    }
+}
+
+/// The paper's test errors.
+pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("student", 74)];
+
+/// The three models of one preset.
+pub struct Plan {
+    /// With dropout and jitter.
+    pub teacher: Config,
+    /// Baseline and student.
+    pub small: Config,
+    /// The student's loss.
+    pub objective: Objective,
+}
+
+/// Widths and epochs by preset. The embedded glyphs have a sixth of MNIST's examples, so their
+/// epochs are shorter and there are more of them.
+pub fn plan(preset: Preset, dataset: &Dataset) -> Plan {
+    let (teacher, small, epochs, epochs_on_glyphs) = match preset {
+        Preset::Quick => ([784, 400, 400, 10], [784, 300, 300, 10], [14, 14], [40, 40]),
+        Preset::Standard => ([784, 1200, 1200, 10], [784, 800, 800, 10], [60, 60], [120, 80]),
+        Preset::Paper => ([784, 1200, 1200, 10], [784, 800, 800, 10], [400, 300], [400, 300]),
+    };
+    let epochs = if dataset.name == "mnist" { epochs } else { epochs_on_glyphs };
+    let config = |layers: [usize; 4], epochs: usize| {
+        let mut config = Config::default();
+        config.model.layers = layers.to_vec();
+        config.training.epochs = epochs;
+        config.training.optimizer = OptimizerKind::Adam;
+        config.training.learning_rate = 1e-3;
+        config
+    };
+    let mut teacher = config(teacher, epochs[0]);
+    teacher.model.dropout = Some(vec![0.2, 0.5, 0.5]);
+    teacher.data.jitter = Some(2);
+    let objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.0 };
+    Plan { teacher, small: config(small, epochs[1]), objective }
+}
+
+/// Trains the three models for `seeds` seeds from `first_seed` on, in the run folder `out`.
+///
+/// A folder in which the same experiment was begun is continued: finished models are kept,
+/// the interrupted one goes on from its last checkpoint.
+///
+/// # Errors
+/// [`Error::Usage`] if `out` holds another run; those of training and writing.
+pub fn reproduce(
+    lab: &mut Lab,
+    dataset: &Dataset,
+    preset: Preset,
+    (first_seed, seeds): (u64, u64),
+    out: &Path,
+) -> Result<Summary> {
+    let mut plan = plan(preset, dataset);
+    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
+    let (folder, mut rows) = open(lab, dataset, preset, &plan, &all, out)?;
+    let (inputs, classes) = (dataset.train.image_size(), dataset.classes);
+    for seed in all {
+        plan.teacher.seed = seed;
+        plan.small.seed = seed;
+        let soft_split = &dataset.train;
+        let task = |name, config, objective, teacher_logits| Task {
+            name,
+            config,
+            split: soft_split,
+            objective,
+            teacher_logits,
+        };
+        let mut finish = |lab: &mut Lab, task: Task| {
+            if let Some(done) = rows.iter().find(|r: &&Row| r.system == task.name && r.seed == seed) {
+                return load_model(&folder.root.join(&done.model), inputs, classes);
+            }
+            let (model, row) = train_model(lab, &folder, dataset, &task, seed)?;
+            rows.push(row);
+            let summary = Summary::new("mnist", &dataset.name, preset.name(), rows.clone(), &PAPER);
+            folder.write_json("summary.json", &summary)?;
+            Ok(model)
+        };
+        let teacher = finish(lab, task("teacher", &plan.teacher, Objective::HARD, None))?;
+        finish(lab, task("baseline", &plan.small, Objective::HARD, None))?;
+        let temperature = plan.objective.temperature;
+        let logits = distill::teacher_logits(lab.context, &[teacher], &dataset.train, temperature);
+        finish(lab, task("student", &plan.small, plan.objective, Some(&logits)))?;
+    }
+    Ok(Summary::new("mnist", &dataset.name, preset.name(), rows, &PAPER))
+}
+
+/// A new run folder with its manifest, or the one of an interrupted run with its rows.
+fn open(
+    lab: &Lab,
+    dataset: &Dataset,
+    preset: Preset,
+    plan: &Plan,
+    seeds: &[u64],
+    out: &Path,
+) -> Result<(RunFolder, Vec<Row>)> {
+    if !out.join("manifest.json").exists() {
+        let folder = RunFolder::create(out)?;
+        let mut manifest = manifest(lab, dataset, seeds.to_vec());
+        manifest.loss_contract = Some(plan.objective.contract());
+        folder.write_json("manifest.json", &manifest)?;
+        return Ok((folder, Vec::new()));
+    }
+    let folder = RunFolder::open(out)?;
+    let path = folder.summary();
+    if !path.exists() {
+        return Ok((folder, Vec::new()));
+    }
+    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let summary: Summary = serde_json::from_str(&text).map_err(|e| Error::Data {
+        path: path.clone(),
+        what: "summary".into(),
+        found: e.to_string(),
+        expected: "the summary of an interrupted run".into(),
+    })?;
+    let (found, expected) = (
+        format!("{} {} on {}", summary.experiment, summary.preset, summary.dataset),
+        format!("mnist {} on {}", preset.name(), dataset.name),
+    );
+    if found != expected {
+        return Err(Error::Usage(format!(
+            "{}: found the run '{found}', expected '{expected}'; choose another --out",
+            out.display()
+        )));
+    }
+    Ok((folder, summary.rows))
+}

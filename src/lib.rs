@@ -1,0 +1,31 @@
+//! Limbeck: knowledge distillation from the instruction set up.
+//!
+//! A multilayer-perceptron engine that trains, distils and verifies, and reproduces Hinton,
+//! Vinyals & Dean, *Distilling the Knowledge in a Neural Network* (arXiv 1503.02531).
+//!
+//! A minibatch's way through the house:
+//!
+//! ```text
+//! 1 Batches::next        gather, jitter                              pixels [B, D], labels [B]
+//! 2 Mlp::forward         Z = Wᵀ·X + b, Y = dropout(relu(Z)) a layer  logits [C, B]
+//! 3 loss::distillation   d_logits = (soft_weight·T·(q − p) + hard_weight·(softmax(z) − y)) / B
+//! 4 Mlp::backward        dW = X·dZᵀ, db = Σ dZ, dX = W·dZ            last layer first
+//! 5 Optimizer::step      elementwise over the flat parameters
+//! ```
+
+pub mod checkpoint;
+pub mod config;
+pub mod distill;
+pub mod error;
+pub mod experiments;
+pub mod init;
+pub mod loss;
+pub mod metrics;
+pub mod mlp;
+pub mod optimizer;
+pub mod params;
+pub mod run;
+pub mod stats;
+pub mod trainer;
+
+pub use error::{Error, Result};

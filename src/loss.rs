@@ -1,0 +1,73 @@
+//! The loss that is minimised, and its gradient.
+//!
+//! With student logits z, teacher logits v, labels y, temperature T, batch size B:
+//!
+//! L = (1/B) Σ [ soft_weight · T² · CE(softmax(v/T), softmax(z/T)) + hard_weight · CE(y, softmax(z)) ]
+//!
+//! ∂L/∂z = (1/B) [ soft_weight · T · (softmax(z/T) − softmax(v/T)) + hard_weight · (softmax(z) − y) ]
+//!
+//! The soft term's gradient scales as 1/T² without the factor T², so that factor keeps the two
+//! terms' ratio when T changes; one T of it is used up by the derivative of softmax(z/T), which
+//! leaves T in the gradient. CE(p, q) = −Σ pᵢ ln qᵢ; it differs from KL(p‖q) by the entropy of p,
+//! which no parameter of the student changes. (Paper, section 2.)
+
+use crate::mlp::{Mlp, Workspace};
+use crate::run::LossContract;
+use limbeck_kernels::softmax::{Distillation, Loss};
+use limbeck_kernels::{Context, Panels};
+
+/// The weights of the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    /// T > 0 of student and teacher in the soft term.
+    pub temperature: f32,
+    /// Weight of the soft term; 0 for training on labels alone.
+    pub soft_weight: f32,
+    /// Weight of the hard term; 0 for an unlabelled transfer set.
+    pub hard_weight: f32,
+}
+
+impl Objective {
+    /// Cross-entropy with the labels.
+    pub const HARD: Objective = Objective { temperature: 1.0, soft_weight: 0.0, hard_weight: 1.0 };
+
+    /// L of a batch or an epoch from its summed cross-entropies.
+    pub fn value(&self, loss: Loss, examples: usize) -> f64 {
+        let t = f64::from(self.temperature);
+        let soft = f64::from(self.soft_weight) * t * t * loss.soft;
+        (soft + f64::from(self.hard_weight) * loss.hard) / examples as f64
+    }
+
+    /// What the manifest says about the loss.
+    pub fn contract(&self) -> LossContract {
+        // The decimal digits that were asked for, not the tail of their nearest f32.
+        let digits = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
+        LossContract::new(digits(self.temperature), digits(self.soft_weight), digits(self.hard_weight))
+    }
+}
+
+/// Writes d_logits of the batch in `work` and returns its summed cross-entropies.
+///
+/// A term without targets or of weight 0 is left out: `teacher` are the teacher's logits
+/// [C, B], `labels` the classes [B].
+pub fn distillation(
+    context: &Context,
+    objective: &Objective,
+    model: &Mlp,
+    teacher: Option<Panels>,
+    labels: Option<&[u8]>,
+    work: &mut Workspace,
+) -> Loss {
+    let Objective { temperature, soft_weight, hard_weight } = *objective;
+    let task = Distillation {
+        teacher: teacher.filter(|_| soft_weight > 0.0),
+        labels: labels.filter(|_| hard_weight > 0.0),
+        temperature,
+        soft_weight,
+        hard_weight,
+    };
+    let (logits, losses, d_logits) = work.loss_parts(model);
+    task.gradient(context, logits, losses, d_logits);
+    let zero = Loss::default();
+    losses.iter().fold(zero, |sum, l| Loss { soft: sum.soft + l.soft, hard: sum.hard + l.hard })
+}

@@ -1,0 +1,282 @@
+//! Measures of a classifier's logits.
+//!
+//! Shapes: logits `[n, classes]` row-major, labels `[n]` below `classes`. Sums run in f64 in index
+//! order, so that a figure does not depend on how the logits were computed in batches.
+//!
+//! # Panics
+//! Every function panics on shapes that contradict each other and on a label that is no class:
+//! both are established when data and model are loaded.
+
+use serde::Serialize;
+
+/// Bins of the calibration error.
+const CALIBRATION_BINS: usize = 15;
+
+/// What `eval` reports of one model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// n.
+    pub examples: usize,
+    /// Misclassified examples.
+    pub errors: usize,
+    /// errors/n.
+    pub error_rate: f64,
+    /// See [`nll`].
+    pub nll: f64,
+    /// See [`calibration_error`].
+    pub calibration_error: f64,
+    /// Indices of the misclassified examples, ascending.
+    pub misclassified: Vec<usize>,
+}
+
+/// All measures of `logits` against `labels`.
+pub fn evaluate(logits: &[f32], labels: &[u8], classes: usize) -> Evaluation {
+    let misclassified = misclassified(logits, labels, classes);
+    Evaluation {
+        examples: labels.len(),
+        errors: misclassified.len(),
+        error_rate: error_rate(misclassified.len(), labels.len()),
+        nll: nll(logits, labels, classes),
+        calibration_error: calibration_error(logits, labels, classes),
+        misclassified,
+    }
+}
+
+/// Class of the largest logit, the lowest such class on ties; none when a logit is not finite.
+pub fn predict(row: &[f32]) -> Option<usize> {
+    if row.iter().any(|z| !z.is_finite()) {
+        return None;
+    }
+    (0..row.len()).reduce(|best, class| if row[class] > row[best] { class } else { best })
+}
+
+/// Number of examples whose prediction is not their label. A row with a logit that is not finite
+/// is an error whatever its label.
+pub fn errors(logits: &[f32], labels: &[u8], classes: usize) -> usize {
+    labelled_rows(logits, labels, classes)
+        .filter(|&(row, label)| predict(row) != Some(label))
+        .count()
+}
+
+/// errors/examples; 0 for no examples.
+pub fn error_rate(errors: usize, examples: usize) -> f64 {
+    errors as f64 / examples.max(1) as f64
+}
+
+/// Indices, ascending, of the examples that [`errors`] counts.
+pub fn misclassified(logits: &[f32], labels: &[u8], classes: usize) -> Vec<usize> {
+    labelled_rows(logits, labels, classes)
+        .enumerate()
+        .filter(|&(_, (row, label))| predict(row) != Some(label))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+/// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
+/// the maximum of each row taken out before the exponential.
+/// NaN when a logit is not finite or there are no examples.
+pub fn nll(logits: &[f32], labels: &[u8], classes: usize) -> f64 {
+    let sum: f64 = labelled_rows(logits, labels, classes)
+        .map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label]))
+        .sum();
+    sum / labels.len() as f64
+}
+
+/// Expected calibration error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over 15 bins of equal
+/// width, where bin b holds the examples whose confidence max_c softmax(z)_c lies in
+/// (b/15, (b + 1)/15] and accuracy_b and confidence_b are means over the bin. In [0, 1]; NaN when
+/// a logit is not finite or there are no examples.
+///
+/// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
+pub fn calibration_error(logits: &[f32], labels: &[u8], classes: usize) -> f64 {
+    // Σ (correct − confidence) of a bin is n_b·(accuracy_b − confidence_b).
+    let mut gaps = [0.0f64; CALIBRATION_BINS];
+    for (row, label) in labelled_rows(logits, labels, classes) {
+        let Some(predicted) = predict(row) else {
+            return f64::NAN;
+        };
+        let confidence = LogSoftmax::new(row, 1.0).of(row[predicted]).exp();
+        let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
+        let correct = f64::from(u8::from(predicted == label));
+        gaps[bin.clamp(1, CALIBRATION_BINS) - 1] += correct - confidence;
+    }
+    gaps.iter().map(|gap| gap.abs()).sum::<f64>() / labels.len() as f64
+}
+
+/// Share of the examples for which two models predict the same class, in [0, 1]. A row with a
+/// logit that is not finite agrees with nothing. NaN for no examples.
+pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
+    let same = row_pairs(a, b, classes)
+        .filter(|(a, b)| predict(a).is_some_and(|class| Some(class) == predict(b)))
+        .count();
+    same as f64 / (a.len() / classes) as f64
+}
+
+/// Mean over the examples of KL(p ‖ q) = Σ_c p_c·(ln p_c − ln q_c) in nats, p = softmax(v/T) of
+/// the teacher's logits v, q = softmax(z/T) of the student's logits z. NaN when a logit is not
+/// finite or there are no examples.
+///
+/// Forward direction and mean over the examples alone, as in the distillation loss, but without
+/// its factor T².
+pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f64) -> f64 {
+    assert!(temperature > 0.0, "temperature {temperature}");
+    let sum: f64 = row_pairs(teacher, student, classes)
+        .map(|(v, z)| {
+            let (p, q) = (
+                LogSoftmax::new(v, temperature),
+                LogSoftmax::new(z, temperature),
+            );
+            let terms = v.iter().zip(z).map(|(&v, &z)| {
+                let (ln_p, ln_q) = (p.of(v), q.of(z));
+                ln_p.exp() * (ln_p - ln_q)
+            });
+            terms.sum::<f64>()
+        })
+        .sum();
+    sum / (teacher.len() / classes) as f64
+}
+
+/// ln softmax(z/T) of one row: (z − max)/T − ln Σ_c exp((z_c − max)/T). The two shifts are kept
+/// apart: added up, a large maximum would swallow the logarithm.
+struct LogSoftmax {
+    max: f64,
+    ln_sum: f64,
+    temperature: f64,
+}
+
+impl LogSoftmax {
+    /// Everything is NaN when a logit is not finite.
+    fn new(row: &[f32], temperature: f64) -> LogSoftmax {
+        let finite = row.iter().all(|z| z.is_finite());
+        let max = match finite {
+            true => row.iter().copied().fold(f32::MIN, f32::max).into(),
+            false => f64::NAN,
+        };
+        let sum: f64 = row
+            .iter()
+            .map(|&z| ((f64::from(z) - max) / temperature).exp())
+            .sum();
+        LogSoftmax {
+            max,
+            ln_sum: sum.ln(),
+            temperature,
+        }
+    }
+
+    fn of(&self, logit: f32) -> f64 {
+        (f64::from(logit) - self.max) / self.temperature - self.ln_sum
+    }
+}
+
+fn labelled_rows<'a>(
+    logits: &'a [f32],
+    labels: &'a [u8],
+    classes: usize,
+) -> impl Iterator<Item = (&'a [f32], usize)> {
+    assert_eq!(
+        logits.len(),
+        labels.len() * classes,
+        "logits must be [{}, {classes}]",
+        labels.len()
+    );
+    let labels = labels.iter().map(move |&label| {
+        let label = usize::from(label);
+        assert!(label < classes, "label {label} of {classes} classes");
+        label
+    });
+    logits.chunks_exact(classes).zip(labels)
+}
+
+fn row_pairs<'a>(
+    a: &'a [f32],
+    b: &'a [f32],
+    classes: usize,
+) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+    assert_eq!(a.len(), b.len(), "both logits must have the same shape");
+    assert_eq!(a.len() % classes, 0, "logits must be [n, {classes}]");
+    a.chunks_exact(classes).zip(b.chunks_exact(classes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-7, "{found} {expected}");
+    }
+
+    /// ln of a probability as the logit of that class: softmax gives the probabilities back.
+    fn ln(probs: &[f64]) -> Vec<f32> {
+        probs.iter().map(|p| p.ln() as f32).collect()
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_class_and_bad_logits_to_none() {
+        assert_eq!(predict(&[1.0, 3.0, 3.0]), Some(1));
+        assert_eq!(predict(&[0.0, 0.0]), Some(0));
+        assert_eq!(predict(&[-0.0, 0.0]), Some(0));
+        assert_eq!(predict(&[f32::NAN, 1.0]), None);
+        assert_eq!(predict(&[0.0, f32::INFINITY]), None);
+        assert_eq!(predict(&[0.0, f32::NEG_INFINITY]), None);
+    }
+
+    #[test]
+    fn errors_and_their_indices() {
+        let logits = [1.0, 0.0, 0.0, 1.0, 2.0, 2.0, f32::NAN, 0.0];
+        let labels = [0, 0, 1, 0];
+        assert_eq!(errors(&logits, &labels, 2), 3);
+        assert_eq!(misclassified(&logits, &labels, 2), [1, 2, 3]);
+        let evaluation = evaluate(&logits, &labels, 2);
+        assert_eq!((evaluation.examples, evaluation.errors), (4, 3));
+        assert_eq!(evaluation.error_rate, 0.75);
+        assert!(evaluation.nll.is_nan() && evaluation.calibration_error.is_nan());
+    }
+
+    #[test]
+    fn nll_of_known_probabilities() {
+        let logits = ln(&[0.5, 0.25, 0.25, 0.1, 0.2, 0.7]);
+        // −(ln 0.5 + ln 0.2)/2 = ln(10)/2
+        near(nll(&logits, &[0, 1], 3), 10f64.ln() / 2.0);
+        // Far beyond exp's range: 1000 − 0 for the wrong label, 0 for the right one.
+        assert_eq!(nll(&[1000.0, 0.0], &[1], 2), 1000.0);
+        assert_eq!(nll(&[1000.0, 0.0], &[0], 2), 0.0);
+        assert_eq!(nll(&[-1e30, -1e30], &[0], 2), 2f64.ln());
+    }
+
+    #[test]
+    fn calibration_of_known_confidences() {
+        // Confidence 0.7 and 0.69 share bin (10/15, 11/15], one of them right: |1 − 1.39| = 0.39.
+        // Confidence 0.9, right, is alone: 0.1. Mean over three examples.
+        let logits = ln(&[0.7, 0.3, 0.31, 0.69, 0.9, 0.1]);
+        near(calibration_error(&logits, &[0, 0, 0], 2), 0.49 / 3.0);
+        // Full confidence belongs to the last bin, a certain error is as wrong as can be.
+        assert_eq!(calibration_error(&[900.0, 0.0], &[0], 2), 0.0);
+        assert_eq!(calibration_error(&[900.0, 0.0], &[1], 2), 1.0);
+        // A uniform guess over 15 classes has confidence 1/15, up to rounding on the edge.
+        near(calibration_error(&[0.0; 15], &[0], 15), 14.0 / 15.0);
+    }
+
+    #[test]
+    fn agreement_counts_equal_predictions() {
+        let a = [1.0, 0.0, 0.0, 1.0, f32::NAN, 0.0];
+        let b = [5.0, 2.0, 3.0, 1.0, f32::NAN, 0.0];
+        near(agreement(&a, &b, 2), 1.0 / 3.0);
+        assert_eq!(agreement(&a[..4], &a[..4], 2), 1.0);
+    }
+
+    #[test]
+    fn kl_of_known_distributions() {
+        let p = ln(&[0.5, 0.5]);
+        let q = ln(&[0.9, 0.1]);
+        // 0.5·ln(0.5/0.9) + 0.5·ln(0.5/0.1), which differs from the reverse direction.
+        let forward = 0.5 * (0.5f64 / 0.9).ln() + 0.5 * 5f64.ln();
+        near(mean_kl(&p, &q, 2, 1.0), forward);
+        let reverse = 0.9 * (0.9f64 / 0.5).ln() + 0.1 * (0.1f64 / 0.5).ln();
+        near(mean_kl(&q, &p, 2, 1.0), reverse);
+        assert_eq!(mean_kl(&p, &p, 2, 4.0), 0.0);
+        // T = 2 takes the square roots of the odds: 9 : 1 becomes 3 : 1.
+        let softened = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * 2f64.ln();
+        near(mean_kl(&p, &q, 2, 2.0), softened);
+        assert!(mean_kl(&[f32::NAN, 0.0], &p, 2, 1.0).is_nan());
+    }
+}

@@ -1,0 +1,253 @@
+//! The net: dense layers with ReLU, forwards and backwards.
+//!
+//! B batch, layer i from Dᵢ inputs to Hᵢ units; all matrices are panels with the examples as
+//! lanes, so what is written [B, D] in the paper's terms is [D rows, B lanes] here.
+
+use crate::checkpoint::{Layer, ModelFile};
+use crate::init;
+use crate::params::{self, LayerParams};
+use limbeck_datasets::Split;
+use limbeck_kernels::random::Dropout;
+use limbeck_kernels::softmax::Loss;
+use limbeck_kernels::{Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce};
+
+/// How a pixel becomes an input: x = pixel · scale + shift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InputScale {
+    /// Factor.
+    pub scale: f32,
+    /// Summand.
+    pub shift: f32,
+}
+
+impl InputScale {
+    /// 0 … 255 to 0 … 1.
+    pub const UNIT: InputScale = InputScale { scale: 1.0 / 255.0, shift: 0.0 };
+}
+
+/// A multilayer perceptron: Yᵢ = relu(Wᵢᵀ·Yᵢ₋₁ + bᵢ), the last layer without ReLU.
+#[derive(Clone)]
+pub struct Mlp {
+    layers: Vec<LayerParams>,
+    params: Buffer,
+    /// How its pixels are scaled.
+    pub input: InputScale,
+}
+
+impl Mlp {
+    /// A net of these widths, initialised by [`init::he_uniform`].
+    pub fn new(widths: &[usize], seed: u64) -> Self {
+        let layers = params::layers(widths);
+        let mut params = Buffer::zeroed(params::len(&layers));
+        init::he_uniform(seed, &layers, &mut params);
+        Self { layers, params, input: InputScale::UNIT }
+    }
+
+    /// The net in a model file.
+    pub fn from_file(file: &ModelFile) -> Self {
+        let mut widths: Vec<usize> = file.layers.iter().map(|layer| layer.inputs).collect();
+        widths.extend(file.layers.last().map(|layer| layer.outputs));
+        let layers = params::layers(&widths);
+        let mut params = Buffer::zeroed(params::len(&layers));
+        for (layer, from) in layers.iter().zip(&file.layers) {
+            PanelsMut::new(&mut params[layer.weight.clone()], layer.inputs, layer.outputs)
+                .copy_from_lane_major(&from.weight);
+            params[layer.bias.clone()][..layer.outputs].copy_from_slice(&from.bias);
+        }
+        let input = InputScale { scale: file.input_scale, shift: file.input_shift };
+        Self { layers, params, input }
+    }
+
+    /// The net as a model file: weights [outputs, inputs].
+    pub fn to_file(&self) -> ModelFile {
+        let layers = self.layers.iter().enumerate().map(|(i, layer)| {
+            let mut weight = vec![0.0; layer.inputs * layer.outputs];
+            self.weight(i).to_lane_major(&mut weight);
+            let bias = self.bias(i).to_vec();
+            Layer { inputs: layer.inputs, outputs: layer.outputs, weight, bias }
+        });
+        ModelFile {
+            layers: layers.collect(),
+            input_scale: self.input.scale,
+            input_shift: self.input.shift,
+        }
+    }
+
+    /// The layers' sizes and places in [`Mlp::params`].
+    pub fn layers(&self) -> &[LayerParams] {
+        &self.layers
+    }
+
+    /// Values of an example.
+    pub fn inputs(&self) -> usize {
+        self.layers[0].inputs
+    }
+
+    /// Classes.
+    pub fn classes(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs
+    }
+
+    /// All parameters, padding included.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// All parameters, padding included.
+    pub fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params
+    }
+
+    /// Wᵢ [inputs, outputs].
+    pub fn weight(&self, i: usize) -> Panels<'_> {
+        let layer = &self.layers[i];
+        Panels::new(&self.params[layer.weight.clone()], layer.inputs, layer.outputs)
+    }
+
+    /// bᵢ [outputs].
+    pub fn bias(&self, i: usize) -> &[f32] {
+        let layer = &self.layers[i];
+        &self.params[layer.bias.clone()][..layer.outputs]
+    }
+
+    /// Floating-point operations of a training step: 2·B·Dᵢ·Hᵢ for each of the forward product,
+    /// the weight gradient and, but for the first layer, the input gradient.
+    pub fn flop_per_step(&self, batch: usize) -> f64 {
+        let products = |i| if i == 0 { 2.0 } else { 3.0 };
+        let layers = self.layers.iter().enumerate();
+        layers.map(|(i, l)| 2.0 * products(i) * (batch * l.inputs * l.outputs) as f64).sum()
+    }
+
+    /// The logits of the batch in `work.inputs`, left in `work`; `dropout` has an entry for the
+    /// input and one for each hidden layer, or is empty (evaluation). The input's dropout is
+    /// applied by [`Workspace::load`].
+    pub fn forward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
+        let last = self.layers.len() - 1;
+        for i in 0..=last {
+            let (below, above) = work.outputs.split_at_mut(i);
+            let x = below.last().unwrap_or(&work.inputs);
+            let x = Panels::new(x, self.layers[i].inputs, work.batch);
+            let y = PanelsMut::new(&mut above[0], self.layers[i].outputs, work.batch);
+            let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
+            gemm::forward(context, self.weight(i), x, self.bias(i), i < last, dropout, y);
+        }
+    }
+
+    /// The gradients of all parameters from d_logits in `work`; [`Mlp::forward`] must have run
+    /// with the same `dropout`. Last layer first:
+    /// dW = X·dZᵀ, db = Σ dZ, dZ_below = (W·dZ) ⊙ relu′ ⊙ mask. The input gets no gradient.
+    pub fn backward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
+        let batch = work.batch;
+        for i in (0..self.layers.len()).rev() {
+            let LayerParams { inputs, outputs, weight, bias } = &self.layers[i];
+            let (below, d_above) = work.gradients.split_at_mut(i);
+            let dz = Panels::new(&d_above[0], *outputs, batch);
+            let x = if i > 0 { &work.outputs[i - 1] } else { &work.inputs };
+            let x = Panels::new(x, *inputs, batch);
+            if let Some(below) = below.last_mut() {
+                let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
+                let dx = PanelsMut::new(below, *inputs, batch);
+                gemm::input_gradient(context, self.weight(i), dz, x, scale, dx);
+            }
+            gemm::transpose(context, dz, PanelsMut::new(&mut work.transposed, batch, *outputs));
+            let dz_transposed = Panels::new(&work.transposed, batch, *outputs);
+            let dw = PanelsMut::new(&mut work.grads[weight.clone()], *inputs, *outputs);
+            gemm::weight_gradient(context, x, dz_transposed, dw);
+            reduce::row_sums(context, dz, &mut work.grads[bias.clone()]);
+        }
+    }
+
+    /// The logits [n, classes], row-major, of all examples of `split`, in evaluation mode: no
+    /// dropout, no jitter.
+    ///
+    /// # Panics
+    /// If the images do not have [`Mlp::inputs`] pixels.
+    pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
+        const BATCH: usize = 512;
+        let classes = self.classes();
+        let mut logits = vec![0.0; split.len() * classes];
+        context.pool.install(|| {
+            let mut work = Workspace::for_evaluation(self, BATCH);
+            let pixels = split.pixels.chunks(BATCH * self.inputs());
+            for (pixels, logits) in pixels.zip(logits.chunks_mut(BATCH * classes)) {
+                work.load(context, self, pixels, None);
+                self.forward(context, &mut work, &[]);
+                work.logits(self).to_lane_major(logits);
+            }
+        });
+        logits
+    }
+}
+
+/// Everything a step writes, allocated once: inputs, outputs and, for training, gradients.
+pub struct Workspace {
+    batch: usize,
+    capacity: usize,
+    inputs: Buffer,
+    /// Yᵢ [Hᵢ, B]; the last is the logits.
+    outputs: Vec<Buffer>,
+    /// dZᵢ [Hᵢ, B].
+    gradients: Vec<Buffer>,
+    /// dZᵢᵀ [B, Hᵢ] of the layer at hand.
+    transposed: Buffer,
+    /// Gradients of all parameters, in the order of [`Mlp::params`].
+    grads: Buffer,
+    losses: Vec<Loss>,
+}
+
+impl Workspace {
+    /// Memory for training with batches of at most `capacity` examples.
+    pub fn for_training(model: &Mlp, capacity: usize) -> Self {
+        let widest = model.layers.iter().map(|l| l.outputs).max().unwrap_or(0);
+        let mut work = Self::for_evaluation(model, capacity);
+        work.gradients = model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity))).collect();
+        work.transposed = Buffer::zeroed(panel_len(capacity, widest));
+        work.grads = Buffer::zeroed(model.params.len());
+        work
+    }
+
+    /// Memory for [`Mlp::forward`] alone.
+    pub fn for_evaluation(model: &Mlp, capacity: usize) -> Self {
+        let outputs = model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity)));
+        Self {
+            batch: 0,
+            capacity,
+            inputs: Buffer::zeroed(panel_len(model.inputs(), capacity)),
+            outputs: outputs.collect(),
+            gradients: Vec::new(),
+            transposed: Buffer::zeroed(0),
+            grads: Buffer::zeroed(0),
+            losses: vec![Loss::default(); capacity.div_ceil(LANES)],
+        }
+    }
+
+    /// Takes a batch of `pixels` [B, D], row-major, as input, with the input's dropout.
+    ///
+    /// # Panics
+    /// If the batch exceeds the capacity or `pixels` is no multiple of D.
+    pub fn load(&mut self, context: &Context, model: &Mlp, pixels: &[u8], dropout: Option<Dropout>) {
+        let InputScale { scale, shift } = model.input;
+        self.batch = pixels.len() / model.inputs();
+        assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
+        let x = PanelsMut::new(&mut self.inputs, model.inputs(), self.batch);
+        activation::load_pixels(context, pixels, scale, shift, dropout, x);
+    }
+
+    /// The logits [C, B] of the last [`Mlp::forward`].
+    pub fn logits(&self, model: &Mlp) -> Panels<'_> {
+        Panels::new(&self.outputs[self.outputs.len() - 1], model.classes(), self.batch)
+    }
+
+    /// The logits, the losses of each panel, and d_logits to be written.
+    pub fn loss_parts(&mut self, model: &Mlp) -> (Panels<'_>, &mut [Loss], PanelsMut<'_>) {
+        let last = self.outputs.len() - 1;
+        let logits = Panels::new(&self.outputs[last], model.classes(), self.batch);
+        let d_logits = PanelsMut::new(&mut self.gradients[last], model.classes(), self.batch);
+        (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
+    }
+
+    /// The gradients of all parameters, in the order of [`Mlp::params`].
+    pub fn grads(&self) -> &[f32] {
+        &self.grads
+    }
+}

@@ -1,0 +1,187 @@
+//! Learning-rate schedules and the state of the optimiser.
+
+use crate::config::{OptimizerKind, ScheduleKind, TrainingConfig};
+use crate::error::{Error, Result};
+use crate::mlp::Mlp;
+use crate::params;
+use limbeck_kernels::update::{self, Rule};
+use limbeck_kernels::{Buffer, Context, PanelsMut};
+
+/// The learning rate after `epochs_done` epochs (fractional within an epoch), η₀ at the start.
+///
+/// | schedule | η |
+/// |---|---|
+/// | constant | η₀ |
+/// | exponential | η₀ · decay^⌊e⌋ |
+/// | step | η₀ · step_factor^⌊e / step_epochs⌋ |
+/// | linear | η₀ · (1 − e/epochs) |
+/// | cosine | η₀ · ½(1 + cos(π e/epochs)) |
+/// | hinton2012 | η₀ · decay^⌊e⌋, with the momentum of [`momentum`] (arXiv 1207.0580, A.1) |
+pub fn learning_rate(training: &TrainingConfig, epochs_done: f64) -> f64 {
+    let rate = training.learning_rate;
+    let fraction = epochs_done / training.epochs as f64;
+    match training.schedule {
+        ScheduleKind::Constant => rate,
+        ScheduleKind::Exponential | ScheduleKind::Hinton2012 => {
+            rate * libm::pow(training.decay, epochs_done.floor())
+        }
+        ScheduleKind::Step => {
+            let steps = (epochs_done / training.step_epochs as f64).floor();
+            rate * libm::pow(training.step_factor, steps)
+        }
+        ScheduleKind::Linear => rate * (1.0 - fraction),
+        ScheduleKind::Cosine => rate * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * fraction)),
+    }
+}
+
+/// The momentum after `epochs_done` epochs: constant, but with `hinton2012` linear from 0.5 to
+/// 0.99 over `momentum_epochs`.
+pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
+    match training.schedule {
+        ScheduleKind::Hinton2012 => {
+            let t = (epochs_done / training.momentum_epochs as f64).min(1.0);
+            t * 0.99 + (1.0 - t) * 0.5
+        }
+        _ => training.momentum,
+    }
+}
+
+/// Moments, averaged weights, and the rule they follow.
+pub struct Optimizer {
+    training: TrainingConfig,
+    moments: Vec<Buffer>,
+    average: Option<Buffer>,
+    /// β₁ᵗ and β₂ᵗ after t steps, for Adam.
+    powers: [f64; 2],
+}
+
+impl Optimizer {
+    /// An optimiser at rest for `model`.
+    pub fn new(training: &TrainingConfig, model: &Mlp) -> Self {
+        let len = params::len(model.layers());
+        let moments = if training.optimizer == OptimizerKind::Adam { 2 } else { 1 };
+        let average = (training.average > 0.0).then(|| {
+            let mut average = Buffer::zeroed(len);
+            average.copy_from_slice(model.params());
+            average
+        });
+        Self {
+            training: training.clone(),
+            moments: (0..moments).map(|_| Buffer::zeroed(len)).collect(),
+            average,
+            powers: [1.0; 2],
+        }
+    }
+
+    /// One step with gradients `grads` after `epochs_done` epochs: every layer's weights (with
+    /// weight decay) and biases (without), then max-norm on the hidden layers' units, then the
+    /// average of the weights.
+    ///
+    /// # Errors
+    /// The layer and kind of the first gradient that is not finite.
+    pub fn step(
+        &mut self,
+        context: &Context,
+        epochs_done: f64,
+        model: &mut Mlp,
+        grads: &[f32],
+    ) -> std::result::Result<(), (usize, &'static str)> {
+        let rule = self.rule(epochs_done);
+        let layers = model.layers().to_vec();
+        let last = layers.len() - 1;
+        for (i, layer) in layers.iter().enumerate() {
+            let decay = self.training.weight_decay as f32;
+            let parts = [(&layer.weight, decay, "weight gradient"), (&layer.bias, 0.0, "bias gradient")];
+            for (range, decay, name) in parts {
+                let mut moments: Vec<&mut [f32]> =
+                    self.moments.iter_mut().map(|m| &mut m[range.clone()]).collect();
+                let params = &mut model.params_mut()[range.clone()];
+                if !update::step(context, rule, decay, params, &grads[range.clone()], &mut moments) {
+                    return Err((i, name));
+                }
+            }
+            if let Some(limit) = self.training.max_norm
+                && i < last
+            {
+                let w = &mut model.params_mut()[layer.weight.clone()];
+                update::max_norm(context, limit as f32, PanelsMut::new(w, layer.inputs, layer.outputs));
+            }
+        }
+        if let Some(average) = &mut self.average {
+            update::average(context, model.params(), self.training.average as f32, average);
+        }
+        Ok(())
+    }
+
+    /// The rule for the next step; counts it.
+    fn rule(&mut self, epochs_done: f64) -> Rule {
+        let learning_rate = learning_rate(&self.training, epochs_done) as f32;
+        let momentum = momentum(&self.training, epochs_done);
+        match self.training.optimizer {
+            _ if self.training.schedule == ScheduleKind::Hinton2012 => {
+                Rule::Hinton2012 { learning_rate, momentum: momentum as f32 }
+            }
+            OptimizerKind::Sgd => Rule::Sgd { learning_rate, momentum: momentum as f32 },
+            OptimizerKind::Nesterov => Rule::Nesterov { learning_rate, momentum: momentum as f32 },
+            OptimizerKind::Adam => {
+                // A running product: unlike powi it is the same on every platform.
+                self.powers[0] *= momentum;
+                self.powers[1] *= self.training.beta2;
+                Rule::Adam {
+                    learning_rate,
+                    beta1: momentum as f32,
+                    beta2: self.training.beta2 as f32,
+                    epsilon: self.training.epsilon as f32,
+                    corrections: self.powers.map(|power| (1.0 - power) as f32),
+                }
+            }
+        }
+    }
+
+    /// The weights to evaluate: their average where one is kept, else the model's own.
+    pub fn evaluated(&self, model: &Mlp) -> Mlp {
+        let mut model = model.clone();
+        if let Some(average) = &self.average {
+            model.params_mut().copy_from_slice(average);
+        }
+        model
+    }
+
+    /// The state's arrays by name, for a checkpoint.
+    pub fn tensors(&self) -> Vec<(String, Vec<f32>)> {
+        let moments = self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.to_vec()));
+        moments.chain(self.average.iter().map(|a| ("average".to_string(), a.to_vec()))).collect()
+    }
+
+    /// β₁ᵗ and β₂ᵗ, for a checkpoint.
+    pub fn powers(&self) -> [f64; 2] {
+        self.powers
+    }
+
+    /// Takes back what [`Optimizer::tensors`] and [`Optimizer::powers`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if an array is missing or has another length: a checkpoint of this
+    /// configuration cannot lack it.
+    pub fn restore(&mut self, tensors: &[(String, Vec<f32>)], powers: [f64; 2]) -> Result<()> {
+        let moments = self.moments.iter_mut().enumerate().map(|(i, m)| (format!("moment.{i}"), m));
+        for (name, buffer) in moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a))) {
+            restore(tensors, &name, buffer)?;
+        }
+        self.powers = powers;
+        Ok(())
+    }
+}
+
+/// Copies the array `name` of a checkpoint to `buffer`.
+///
+/// # Errors
+/// [`Error::Internal`] if it is missing or has another length.
+pub fn restore(tensors: &[(String, Vec<f32>)], name: &str, buffer: &mut [f32]) -> Result<()> {
+    let found = tensors.iter().find(|(n, values)| n == name && values.len() == buffer.len());
+    let (_, values) = found.ok_or_else(|| {
+        Error::Internal(format!("checkpoint without {} values of '{name}'", buffer.len()))
+    })?;
+    buffer.copy_from_slice(values);
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Where each layer's parameters lie in the one flat array.
+//!
+//! All parameters of a net are one buffer, so that an optimiser step is a pass over an array
+//! and a checkpoint one tensor. In order: W₀, b₀, W₁, b₁, …, with W in panel order
+//! ([`limbeck_kernels::matrix`]) and each b padded to 16. Padding is zero and stays zero: its
+//! gradients are.
+
+use limbeck_kernels::{LANES, panel_len};
+use std::ops::Range;
+
+/// One dense layer's sizes and place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerParams {
+    /// Inputs of the layer.
+    pub inputs: usize,
+    /// Units of the layer.
+    pub outputs: usize,
+    /// W [inputs, outputs], a panel matrix.
+    pub weight: Range<usize>,
+    /// b [outputs], padded to a multiple of 16.
+    pub bias: Range<usize>,
+}
+
+/// The layers of a net with these widths: `[784, 1200, 10]` has two.
+pub fn layers(widths: &[usize]) -> Vec<LayerParams> {
+    let mut end = 0;
+    widths
+        .windows(2)
+        .map(|pair| {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let weight = end..end + panel_len(inputs, outputs);
+            let bias = weight.end..weight.end + outputs.next_multiple_of(LANES);
+            end = bias.end;
+            LayerParams { inputs, outputs, weight, bias }
+        })
+        .collect()
+}
+
+/// Length of the flat array.
+pub fn len(layers: &[LayerParams]) -> usize {
+    layers.last().map_or(0, |last| last.bias.end)
+}

@@ -1,0 +1,624 @@
+//! What a run leaves behind: atomic writes, the run folder, its manifest and its summary.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+use crate::stats;
+
+/// Replaces `path` by a file of these `bytes`, or leaves it untouched: a temporary file in the
+/// same folder is written, synced and renamed, and the folder synced.
+///
+/// # Errors
+/// [`Error::Io`] naming `path`; the temporary file is removed.
+pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| {
+        Error::io("write", path)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not the name of a file",
+        ))
+    })?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let temporary = folder.join(format!(
+        ".{}.{}.tmp",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
+    let replace = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    replace().map_err(|source| {
+        // The first failure is the one to report; the temporary may not even exist.
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path)(source)
+    })?;
+    // The rename itself is durable once the folder is; only Unix can open a folder to sync it.
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::io("sync the folder of", path))?;
+    }
+    Ok(())
+}
+
+/// SHA-256 of `bytes` as 64 lowercase hexadecimal digits.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    sha256_of([bytes])
+}
+
+/// SHA-256 of the concatenation of `parts` as 64 lowercase hexadecimal digits.
+pub fn sha256_of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
+/// `report.html`, `models/` and `checkpoints/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder {
+    /// The folder itself.
+    pub root: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run, and makes sure that it can be written to before hours of
+    /// training depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the folder already holds a run, [`Error::Io`] naming the folder that
+    /// cannot be made or written.
+    pub fn create(out: &Path) -> Result<RunFolder> {
+        let run = RunFolder {
+            root: out.to_path_buf(),
+        };
+        if run.manifest().exists() {
+            return Err(Error::Usage(format!(
+                "{} already holds a run; choose another output folder or resume it",
+                out.display()
+            )));
+        }
+        for folder in [run.root.clone(), run.models(), run.checkpoints()] {
+            fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
+        }
+        let probe = out.join(format!(".probe.{}.tmp", std::process::id()));
+        File::create(&probe)
+            .and_then(|_| fs::remove_file(&probe))
+            .map_err(Error::io("write in the folder", out))?;
+        Ok(run)
+    }
+
+    /// The folder of a run to resume or report.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when `root` holds no manifest.
+    pub fn open(root: &Path) -> Result<RunFolder> {
+        let run = RunFolder {
+            root: root.to_path_buf(),
+        };
+        if run.manifest().is_file() {
+            return Ok(run);
+        }
+        Err(Error::Data {
+            path: root.to_path_buf(),
+            what: "run folder".into(),
+            found: "no manifest.json".into(),
+            expected: "the output folder of an earlier run".into(),
+        })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The record of what ran where.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.json")
+    }
+
+    /// One JSON object per line, in the order of training.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// The results.
+    pub fn summary(&self) -> PathBuf {
+        self.root.join("summary.json")
+    }
+
+    /// The folder of the models.
+    pub fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    /// The file of the model called `name`.
+    pub fn model(&self, name: &str) -> PathBuf {
+        self.models().join(format!("{name}.safetensors"))
+    }
+
+    /// The folder of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// Writes `value` as indented JSON to the file `name` in the folder, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Internal`] for a value that has no JSON form.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(value)
+            .map_err(|e| Error::Internal(format!("{name} to JSON: {e}")))?;
+        json.push(b'\n');
+        atomic_write(&self.root.join(name), &json)
+    }
+
+    /// Appends `record` as one line of JSON to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Internal`] for a record that has no JSON form.
+    pub fn append_metrics(&self, record: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(record)
+            .map_err(|e| Error::Internal(format!("metrics to JSON: {e}")))?;
+        line.push(b'\n');
+        let path = self.metrics();
+        // One unbuffered write of the whole line: a kill between two calls leaves whole lines.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&line))
+            .map_err(Error::io("append to", &path))
+    }
+}
+
+/// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, with a number behind
+/// it where two runs start within a second.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be made.
+pub fn default_out(command: &str) -> Result<PathBuf> {
+    new_folder(Path::new("runs"), command, SystemTime::now())
+}
+
+fn new_folder(parent: &Path, command: &str, now: SystemTime) -> Result<PathBuf> {
+    fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
+    let stamp = utc(now).replace(['-', ':'], "");
+    let base = format!("{}-{stamp}", command.replace([' ', '/', '\\'], "-"));
+    let mut attempt = 1u64;
+    loop {
+        let name = match attempt {
+            1 => base.clone(),
+            n => format!("{base}-{n}"),
+        };
+        let folder = parent.join(name);
+        // Making the folder claims its name, also against another process.
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+            Err(e) => return Err(Error::io("create the folder", &folder)(e)),
+        }
+    }
+}
+
+/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. Times before 1970 show as 1970.
+pub fn utc(time: SystemTime) -> String {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    // Days are counted from 1 March of year 0, so that a leap day ends its year; 400 years are
+    // 146,097 days, and (153·m + 2)/5 is the number of days before month m of March, April, …
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let second = seconds % 86_400;
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// `manifest.json`: everything needed to run the same thing again and to judge its figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Manifest {
+    /// `limbeck`.
+    pub program: &'static str,
+    /// Version of this crate.
+    pub version: &'static str,
+    /// Commit of the source, where known.
+    pub git_commit: Option<String>,
+    /// Start of the run, UTC, ISO 8601.
+    pub started: String,
+    /// Model name of the processor, or its architecture where the system does not tell.
+    pub cpu: String,
+    /// Hardware threads available to the process.
+    pub cores: usize,
+    /// Instruction set that the kernels use.
+    pub isa: String,
+    /// Threads that the kernels use.
+    pub threads: usize,
+    /// Seed of each model trained.
+    pub seeds: Vec<u64>,
+    /// SHA-256 of each data file by name.
+    pub data: BTreeMap<String, String>,
+    /// The distillation loss, where one was minimised.
+    pub loss_contract: Option<LossContract>,
+    /// The command line to replay.
+    pub command: Vec<String>,
+    /// The resolved configuration as TOML, for runs of one configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+impl Manifest {
+    /// A manifest of this program, machine and moment; the caller adds seeds, data, loss contract
+    /// and configuration.
+    pub fn new(
+        command: Vec<String>,
+        git_commit: Option<String>,
+        isa: &str,
+        threads: usize,
+    ) -> Manifest {
+        Manifest {
+            program: "limbeck",
+            version: env!("CARGO_PKG_VERSION"),
+            git_commit,
+            started: utc(SystemTime::now()),
+            cpu: cpu_model(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            isa: isa.to_string(),
+            threads,
+            seeds: Vec::new(),
+            data: BTreeMap::new(),
+            loss_contract: None,
+            command,
+            config: None,
+        }
+    }
+}
+
+/// Model name of the processor: from `/proc/cpuinfo` where that exists and tells, else the
+/// architecture.
+pub fn cpu_model() -> String {
+    fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_string())
+        })
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}
+
+/// What exactly was minimised:
+/// soft_weight · T² · CE(p, q) + hard_weight · CE(label, softmax(z)), p = softmax(v/T) of the
+/// teacher, q = softmax(z/T) of the student, averaged over the batch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LossContract {
+    /// Which distribution is the target.
+    pub direction: &'static str,
+    /// How examples are combined.
+    pub reduction: &'static str,
+    /// T.
+    pub temperature: f64,
+    /// Whether the soft term is multiplied by T².
+    pub t_squared: bool,
+    /// Weight of the soft term.
+    pub soft_weight: f64,
+    /// Weight of the hard term.
+    pub hard_weight: f64,
+}
+
+impl LossContract {
+    /// The contract at this temperature and these weights.
+    pub fn new(temperature: f64, soft_weight: f64, hard_weight: f64) -> LossContract {
+        LossContract {
+            direction: "forward cross-entropy: soft targets p from the teacher, q from the student",
+            reduction: "mean over the batch",
+            temperature,
+            t_squared: true,
+            soft_weight,
+            hard_weight,
+        }
+    }
+}
+
+/// `summary.json`: the results of an experiment, a row for each model trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the experiment, `mnist`.
+    pub experiment: String,
+    /// Name of the data set.
+    pub dataset: String,
+    /// Name of the preset.
+    pub preset: String,
+    /// One entry for each model, in the order of training.
+    pub rows: Vec<Row>,
+    /// Test errors of each system over its seeds.
+    pub aggregate: BTreeMap<String, Aggregate>,
+    /// The paper's test errors of each system.
+    pub paper: BTreeMap<String, u64>,
+}
+
+/// One trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `teacher`, `baseline`, `student`, …
+    pub system: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Misclassified test examples.
+    pub test_errors: u64,
+    /// Misclassified training examples, untranslated; absent for an unlabelled transfer set.
+    pub train_errors: Option<u64>,
+    /// Wall-clock time of the training.
+    pub seconds: f64,
+    /// Path of the model, relative to the run folder.
+    pub model: String,
+    /// SHA-256 of its parameters, see [`crate::checkpoint::ModelFile::sha256`].
+    pub sha256: String,
+    /// Mean negative log-likelihood of the test labels, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_nll: Option<f64>,
+    /// Epochs trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Training throughput.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples_per_second: Option<f64>,
+}
+
+/// Test errors of one system over its seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// Number of models.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their sample standard deviation; absent for a single model.
+    pub sd: Option<f64>,
+}
+
+impl Summary {
+    /// A summary of these rows, with the aggregate worked out.
+    pub fn new(
+        experiment: &str,
+        dataset: &str,
+        preset: &str,
+        rows: Vec<Row>,
+        paper: &[(&str, u64)],
+    ) -> Summary {
+        Summary {
+            experiment: experiment.to_string(),
+            dataset: dataset.to_string(),
+            preset: preset.to_string(),
+            aggregate: aggregate(&rows),
+            rows,
+            paper: paper.iter().map(|&(s, n)| (s.to_string(), n)).collect(),
+        }
+    }
+
+    /// The systems in the order of their first rows, for printed tables.
+    pub fn systems(&self) -> Vec<&str> {
+        let mut systems: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !systems.contains(&row.system.as_str()) {
+                systems.push(&row.system);
+            }
+        }
+        systems
+    }
+}
+
+fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
+    let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for row in rows {
+        let errors = errors.entry(row.system.clone()).or_default();
+        errors.push(row.test_errors as f64);
+    }
+    let summarise = |errors: Vec<f64>| Aggregate {
+        n: errors.len(),
+        mean: stats::mean(&errors),
+        sd: stats::sample_sd(&errors),
+    };
+    errors
+        .into_iter()
+        .map(|(system, errors)| (system, summarise(errors)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn atomic_writes_replace_the_file_and_leave_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        atomic_write(&path, b"one").unwrap();
+        atomic_write(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(folder.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn failed_writes_name_the_path_and_leave_everything_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder of that name lets the temporary be written and the rename fail.
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        let error = atomic_write(&taken, b"x").unwrap_err();
+        assert_eq!(error.exit_code(), 74);
+        assert!(error.to_string().contains(&*taken.to_string_lossy()));
+        assert_eq!(names(folder.path()), ["taken"]);
+        assert!(names(&taken).is_empty());
+
+        let missing = folder.path().join("missing/a.json");
+        let error = atomic_write(&missing, b"x").unwrap_err();
+        assert!(error.to_string().contains(&*missing.to_string_lossy()));
+        assert_eq!(
+            atomic_write(Path::new("/"), b"x").unwrap_err().exit_code(),
+            74
+        );
+    }
+
+    #[test]
+    fn sha256_of_the_standards_examples() {
+        assert_eq!(
+            sha256_hex(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(sha256_of(["a", "", "bc"]), sha256_hex(b"abc"));
+    }
+
+    #[test]
+    fn run_folders_are_made_once_and_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("deep/run");
+        assert_eq!(RunFolder::open(&out).unwrap_err().exit_code(), 65);
+        let run = RunFolder::create(&out).unwrap();
+        assert_eq!(names(&out), ["checkpoints", "models"]);
+        assert_eq!(RunFolder::create(&out).unwrap(), run);
+        run.write_json("manifest.json", &1).unwrap();
+        assert_eq!(RunFolder::create(&out).unwrap_err().exit_code(), 2);
+        assert_eq!(RunFolder::open(&out).unwrap(), run);
+
+        run.append_metrics(&BTreeMap::from([("epoch", 1)])).unwrap();
+        run.append_metrics(&BTreeMap::from([("epoch", 2)])).unwrap();
+        assert_eq!(
+            fs::read_to_string(run.metrics()).unwrap(),
+            "{\"epoch\":1}\n{\"epoch\":2}\n"
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = RunFolder::create(&file.join("run")).unwrap_err();
+        assert_eq!(error.exit_code(), 74);
+        assert!(error.to_string().contains("file/run"), "{error}");
+    }
+
+    #[test]
+    fn default_folders_never_collide() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_425_945_599);
+        let made: Vec<PathBuf> = (0..3)
+            .map(|_| new_folder(folder.path(), "reproduce mnist", now).unwrap())
+            .collect();
+        let expected = [
+            "reproduce-mnist-20150309T235959Z",
+            "reproduce-mnist-20150309T235959Z-2",
+            "reproduce-mnist-20150309T235959Z-3",
+        ];
+        for (made, expected) in made.iter().zip(expected) {
+            assert_eq!(made.file_name().unwrap(), expected);
+        }
+        assert_eq!(names(folder.path()), expected);
+    }
+
+    #[test]
+    fn dates_agree_with_the_calendar() {
+        // Seconds and dates from `date -u -d @SECONDS`.
+        let known = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_425_945_599, "2015-03-09T23:59:59Z"),
+            (1_704_067_199, "2023-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, date) in known {
+            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), date);
+        }
+    }
+
+    #[test]
+    fn manifests_hold_the_loss_contract() {
+        let mut manifest = Manifest::new(vec!["limbeck".into()], None, "avx2", 2);
+        manifest.loss_contract = Some(LossContract::new(20.0, 1.0, 0.05));
+        let json = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(json["program"], "limbeck");
+        assert_eq!(json["loss_contract"]["t_squared"], true);
+        assert_eq!(json["loss_contract"]["temperature"], 20.0);
+        assert!(json["cores"].as_u64().unwrap() >= 1);
+        assert!(!json["cpu"].as_str().unwrap().is_empty());
+        assert!(json.get("config").is_none());
+    }
+
+    #[test]
+    fn summaries_aggregate_by_system_and_keep_their_order() {
+        let row = |system: &str, seed, test_errors| Row {
+            system: system.into(),
+            seed,
+            test_errors,
+            train_errors: None,
+            seconds: 1.5,
+            model: format!("models/{system}-{seed}.safetensors"),
+            sha256: "00".into(),
+            test_nll: None,
+            epochs: Some(3),
+            samples_per_second: None,
+        };
+        let rows = vec![
+            row("teacher", 0, 67),
+            row("baseline", 0, 140),
+            row("baseline", 1, 150),
+            row("baseline", 2, 160),
+        ];
+        let summary = Summary::new("mnist", "mnist", "quick", rows, &[("teacher", 67)]);
+        assert_eq!(summary.systems(), ["teacher", "baseline"]);
+        let teacher = summary.aggregate["teacher"];
+        assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
+        let baseline = summary.aggregate["baseline"];
+        assert_eq!(
+            (baseline.n, baseline.mean, baseline.sd),
+            (3, 150.0, Some(10.0))
+        );
+
+        let json = serde_json::to_string(&summary).unwrap();
+        assert!(
+            json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#),
+            "{json}"
+        );
+        assert!(json.contains(r#""paper":{"teacher":67}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+    }
+}

@@ -1,0 +1,381 @@
+//! The training loop: five calls a step (see the crate's documentation), checkpoints, progress.
+
+use crate::checkpoint::{self, TrainingState};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::loss::{self, Objective};
+use crate::metrics;
+use crate::mlp::{Mlp, Workspace};
+use crate::optimizer::{self, Optimizer};
+use crate::run::sha256_of;
+use limbeck_datasets::{Batches, Split};
+use limbeck_kernels::random::{Dropout, Key};
+use limbeck_kernels::softmax::Loss;
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
+use serde::Serialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// One model to train.
+pub struct Task<'a> {
+    /// What it is called in progress and metrics: `teacher`, `student`, …
+    pub name: &'a str,
+    /// Everything but the data and the loss.
+    pub config: &'a Config,
+    /// The training or transfer set.
+    pub split: &'a Split,
+    /// The loss.
+    pub objective: Objective,
+    /// The teacher's logits [n, classes] for the examples of `split`, row-major; needed for a
+    /// soft term.
+    pub teacher_logits: Option<&'a [f32]>,
+}
+
+/// A trained model.
+pub struct Trained {
+    /// The model: the average of the weights where one is kept.
+    pub model: Mlp,
+    /// Time spent training, interruptions not counted.
+    pub seconds: f64,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// [`Task::name`].
+    pub model: String,
+    /// The current epoch, from 1.
+    pub epoch: usize,
+    /// Epochs of the run.
+    pub epochs: usize,
+    /// Steps done in this epoch.
+    pub step: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
+    /// Mean loss of this epoch so far.
+    pub loss: f64,
+    /// Training examples of this epoch misclassified so far, seen through jitter and dropout.
+    pub errors: u64,
+    /// Examples of this epoch so far.
+    pub examples: u64,
+    /// Throughput since the run started or was resumed.
+    pub samples_per_second: f64,
+    /// Floating-point rate since then, by 2·M·N·K for each product.
+    pub gflops: f64,
+    /// Time left at that rate.
+    pub remaining: Duration,
+}
+
+/// A finished epoch, one line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct EpochRecord {
+    /// [`Task::name`].
+    pub model: String,
+    /// From 1.
+    pub epoch: usize,
+    /// Mean loss over the epoch.
+    pub loss: f64,
+    /// Training examples misclassified when they were seen; absent without labels.
+    pub train_errors: Option<u64>,
+    /// Examples seen.
+    pub examples: u64,
+    /// Of the epoch's last step.
+    pub learning_rate: f64,
+    /// Training time since the start.
+    pub seconds: f64,
+    /// Throughput of the run.
+    pub samples_per_second: f64,
+    /// Floating-point rate of the run.
+    pub gflops: f64,
+}
+
+/// Who watches a training run.
+pub trait Observer: Send {
+    /// After each step.
+    fn on_step(&mut self, progress: &Progress);
+    /// After each epoch.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()>;
+    /// Something the user should know.
+    fn warn(&mut self, message: &str);
+}
+
+/// Streams of the counter-based generator: dropout of layer i is stream `DROPOUT + i`.
+const DROPOUT: u64 = 0;
+
+/// Trains a model from scratch, or from the newest checkpoint in `checkpoints`.
+///
+/// The weights are a function of configuration, data and teacher alone: not of threads, ISA, or
+/// of where the run was interrupted.
+///
+/// # Errors
+/// [`Error::Diverged`] in the step in which a loss or gradient is not finite; [`Error::Data`]
+/// for a checkpoint of another configuration; [`Error::Io`] where a checkpoint cannot be written.
+pub fn train(
+    context: &Context,
+    task: &Task,
+    checkpoints: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| Run::new(task)?.train(context, checkpoints, observer))
+}
+
+struct Run<'a> {
+    task: &'a Task<'a>,
+    model: Mlp,
+    optimizer: Optimizer,
+    batches: Batches<'a>,
+    work: Workspace,
+    /// Teacher's logits of the batch [C, B].
+    teacher: Buffer,
+    /// Student's logits of the batch, row-major, to count errors.
+    logits: Vec<f32>,
+    /// Epochs done, and steps done in the current one.
+    epoch: usize,
+    step: usize,
+    /// Sums over the current epoch.
+    loss: Loss,
+    errors: u64,
+    examples: u64,
+    /// Training time before this process.
+    earlier: Duration,
+    config_sha256: String,
+}
+
+impl<'a> Run<'a> {
+    fn new(task: &'a Task) -> Result<Self> {
+        let config = task.config;
+        let model = Mlp::new(&config.model.layers, config.seed);
+        let examples = task.split.len();
+        if examples == 0 {
+            return Err(Error::Usage("the training set is empty".into()));
+        }
+        let batch = config.training.batch_size.min(examples);
+        let teacher = task.teacher_logits.unwrap_or(&[]);
+        if task.objective.soft_weight > 0.0 && teacher.len() != examples * model.classes() {
+            return Err(Error::Usage(format!(
+                "the teacher's logits: found {} values, expected {examples} examples × {} classes",
+                teacher.len(),
+                model.classes()
+            )));
+        }
+        if task.objective.hard_weight > 0.0 && task.split.labels.is_none() {
+            return Err(Error::Usage(format!(
+                "the training set has no labels, but hard_weight is {}: set it to 0",
+                task.objective.hard_weight
+            )));
+        }
+        let objective = format!("{:?} {}", task.objective, task.name);
+        let config_sha256 = sha256_of([config.to_toml()?.as_bytes(), objective.as_bytes()]);
+        let jitter = config.data.jitter.map(|j| j as u8);
+        Ok(Self {
+            optimizer: Optimizer::new(&config.training, &model),
+            batches: Batches::new(task.split, batch, config.seed, jitter),
+            work: Workspace::for_training(&model, batch),
+            teacher: Buffer::zeroed(panel_len(model.classes(), batch)),
+            logits: vec![0.0; batch * model.classes()],
+            epoch: 0,
+            step: 0,
+            loss: Loss::default(),
+            errors: 0,
+            examples: 0,
+            earlier: Duration::ZERO,
+            config_sha256,
+            task,
+            model,
+        })
+    }
+
+    fn train(
+        mut self,
+        context: &Context,
+        checkpoints: Option<&Path>,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained> {
+        if let Some(folder) = checkpoints {
+            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            if let Some(latest) = checkpoint::latest(folder)? {
+                latest.warnings.iter().for_each(|warning| observer.warn(warning));
+                self.restore(&latest.path, &latest.state)?;
+            }
+        }
+        let training = &self.task.config.training;
+        let (epochs, steps) = (training.epochs, self.batches.steps_per_epoch());
+        let every = Duration::from_secs_f64(training.checkpoint_minutes * 60.0);
+        let start = Instant::now();
+        let mut saved = Instant::now();
+        let mut examples_here = 0u64;
+        let mut flop_here = 0.0;
+
+        while self.epoch < epochs {
+            self.batches.start_epoch(self.epoch as u64, self.step);
+            while self.step < steps {
+                let batch = self.step(context, steps)?;
+                examples_here += batch as u64;
+                flop_here += self.model.flop_per_step(batch);
+                let seconds = start.elapsed().as_secs_f64();
+                let left = self.task.split.len() as u64 * (epochs - self.epoch) as u64 - self.examples;
+                observer.on_step(&Progress {
+                    model: self.task.name.to_string(),
+                    epoch: self.epoch + 1,
+                    epochs,
+                    step: self.step,
+                    steps,
+                    loss: self.task.objective.value(self.loss, self.examples as usize),
+                    errors: self.errors,
+                    examples: self.examples,
+                    samples_per_second: examples_here as f64 / seconds,
+                    gflops: flop_here / seconds / 1e9,
+                    remaining: Duration::from_secs_f64(left as f64 * seconds / examples_here as f64),
+                });
+                if let Some(folder) = checkpoints
+                    && saved.elapsed() >= every
+                {
+                    self.save(folder, start)?;
+                    saved = Instant::now();
+                }
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            observer.on_epoch(&EpochRecord {
+                model: self.task.name.to_string(),
+                epoch: self.epoch + 1,
+                loss: self.task.objective.value(self.loss, self.examples as usize),
+                train_errors: self.task.split.labels.as_ref().map(|_| self.errors),
+                examples: self.examples,
+                learning_rate: optimizer::learning_rate(training, self.epochs_done(steps - 1, steps)),
+                seconds: (self.earlier + start.elapsed()).as_secs_f64(),
+                samples_per_second: examples_here as f64 / seconds,
+                gflops: flop_here / seconds / 1e9,
+            })?;
+            self.epoch += 1;
+            self.step = 0;
+            (self.loss, self.errors, self.examples) = (Loss::default(), 0, 0);
+        }
+        let seconds = (self.earlier + start.elapsed()).as_secs_f64();
+        Ok(Trained { model: self.optimizer.evaluated(&self.model), seconds })
+    }
+
+    fn epochs_done(&self, step: usize, steps: usize) -> f64 {
+        self.epoch as f64 + step as f64 / steps as f64
+    }
+
+    /// One minibatch; returns its size.
+    fn step(&mut self, context: &Context, steps: usize) -> Result<usize> {
+        let epochs_done = self.epochs_done(self.step, steps);
+        let (task, classes) = (self.task, self.model.classes());
+        let number = (self.epoch * steps + self.step) as u64;
+        let batch = self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
+        let size = batch.indices.len();
+        let dropout: Vec<Option<Dropout>> = (0..self.model.layers().len())
+            .map(|i| {
+                let rate = *task.config.model.dropout.as_ref()?.get(i)? as f32;
+                let key = Key::new(task.config.seed, DROPOUT + i as u64, number);
+                (rate > 0.0).then(|| Dropout::new(key, rate, size))
+            })
+            .collect();
+
+        let input_dropout = dropout.first().copied().flatten();
+        self.work.load(context, &self.model, batch.pixels, input_dropout);
+        self.model.forward(context, &mut self.work, &dropout);
+        let teacher = task.teacher_logits.map(|logits| {
+            let rows = batch.indices.iter().map(|&i| &logits[i as usize * classes..][..classes]);
+            for (to, row) in self.logits.chunks_exact_mut(classes).zip(rows) {
+                to.copy_from_slice(row);
+            }
+            PanelsMut::new(&mut self.teacher, classes, size)
+                .copy_from_lane_major(&self.logits[..size * classes]);
+            Panels::new(&self.teacher, classes, size)
+        });
+        let loss = loss::distillation(
+            context,
+            &task.objective,
+            &self.model,
+            teacher,
+            batch.labels,
+            &mut self.work,
+        );
+        let value = task.objective.value(loss, size);
+        if !value.is_finite() {
+            return Err(self.diverged("loss", None));
+        }
+        self.model.backward(context, &mut self.work, &dropout);
+        let stepped = self.optimizer.step(context, epochs_done, &mut self.model, self.work.grads());
+        if let Err((layer, tensor)) = stepped {
+            return Err(self.diverged(tensor, Some(layer)));
+        }
+
+        if let Some(labels) = batch.labels {
+            let logits = &mut self.logits[..size * classes];
+            self.work.logits(&self.model).to_lane_major(logits);
+            self.errors += metrics::errors(logits, labels, classes) as u64;
+        }
+        self.loss.soft += loss.soft;
+        self.loss.hard += loss.hard;
+        self.examples += size as u64;
+        self.step += 1;
+        Ok(size)
+    }
+
+    fn diverged(&self, tensor: &str, layer: Option<usize>) -> Error {
+        let (epoch, step) = (self.epoch as u64 + 1, self.step as u64 + 1);
+        Error::Diverged { tensor: tensor.into(), layer, epoch, step }
+    }
+
+    /// Writes a checkpoint and removes old ones.
+    fn save(&self, folder: &Path, start: Instant) -> Result<()> {
+        let mut tensors = vec![("params".to_string(), self.model.params().to_vec())];
+        tensors.extend(self.optimizer.tensors());
+        let powers = self.optimizer.powers();
+        let seconds = (self.earlier + start.elapsed()).as_secs_f64();
+        let state = TrainingState {
+            epoch: self.epoch as u64,
+            step: self.step as u64,
+            tensors,
+            counters: [("errors", self.errors), ("examples", self.examples)]
+                .map(|(name, count)| (name.to_string(), count))
+                .into(),
+            scalars: [
+                ("soft", self.loss.soft),
+                ("hard", self.loss.hard),
+                ("seconds", seconds),
+                ("beta1_power", powers[0]),
+                ("beta2_power", powers[1]),
+            ]
+            .map(|(name, value)| (name.to_string(), value))
+            .into(),
+            config_sha256: self.config_sha256.clone(),
+        };
+        state.save(&folder.join(state.file_name()))?;
+        checkpoint::rotate(folder, 2)
+    }
+
+    fn restore(&mut self, path: &Path, state: &TrainingState) -> Result<()> {
+        if state.config_sha256 != self.config_sha256 {
+            return Err(Error::Data {
+                path: path.to_path_buf(),
+                what: "configuration of the checkpoint".into(),
+                found: state.config_sha256.clone(),
+                expected: format!("{} (this run's)", self.config_sha256),
+            });
+        }
+        let scalar = |name: &str| {
+            let missing = || Error::Internal(format!("checkpoint without '{name}'"));
+            state.scalars.get(name).copied().ok_or_else(missing)
+        };
+        let counter = |name: &str| {
+            let missing = || Error::Internal(format!("checkpoint without '{name}'"));
+            state.counters.get(name).copied().ok_or_else(missing)
+        };
+        optimizer::restore(&state.tensors, "params", self.model.params_mut())?;
+        self.optimizer.restore(&state.tensors, [scalar("beta1_power")?, scalar("beta2_power")?])?;
+        self.loss = Loss { soft: scalar("soft")?, hard: scalar("hard")? };
+        self.errors = counter("errors")?;
+        self.examples = counter("examples")?;
+        self.earlier = Duration::try_from_secs_f64(scalar("seconds")?).unwrap_or_default();
+        self.epoch = state.epoch as usize;
+        self.step = state.step as usize;
+        Ok(())
+    }
+}
