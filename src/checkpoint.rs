@@ -67,8 +67,7 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Io`]; [`Error::Internal`] for a model that [`ModelFile::load`] would refuse.
     pub fn save(&self, path: &Path) -> Result<String> {
-        self.check()
-            .map_err(|f| Error::Internal(format!("saving a model: {f}")))?;
+        self.check().map_err(|f| Error::Internal(format!("saving a model: {f}")))?;
         let sha256 = self.sha256();
         let classes = self.layers.last().map_or(0, |layer| layer.outputs);
         let metadata = metadata([
@@ -96,11 +95,7 @@ impl ModelFile {
         file.expect("activation", "relu")?;
         let input_scale = file.parse("input_scale", "a finite number", |x: &f32| x.is_finite())?;
         let input_shift = file.parse("input_shift", "a finite number", |x: &f32| x.is_finite())?;
-        let model = ModelFile {
-            layers: file.layers()?,
-            input_scale,
-            input_shift,
-        };
+        let model = ModelFile { layers: file.layers()?, input_scale, input_shift };
         let outputs = model.layers.last().map_or(0, |layer| layer.outputs);
         file.parse(
             "classes",
@@ -111,9 +106,7 @@ impl ModelFile {
         if file.metadata.contains_key("sha256") {
             file.expect("sha256", &sha256)?;
         }
-        model
-            .check()
-            .map_err(|f| file.bad(f.what, f.found, f.expected))?;
+        model.check().map_err(|f| file.bad(f.what, f.found, f.expected))?;
         Ok((model, sha256))
     }
 
@@ -138,10 +131,8 @@ impl ModelFile {
         if self.layers.is_empty() {
             return Err(fault("model".into(), "no layers".into(), "at least one"));
         }
-        for (name, value) in [
-            ("input_scale", self.input_scale),
-            ("input_shift", self.input_shift),
-        ] {
+        for (name, value) in [("input_scale", self.input_scale), ("input_shift", self.input_shift)]
+        {
             if !value.is_finite() {
                 return Err(fault(name.into(), value.to_string(), "a finite number"));
             }
@@ -228,10 +219,7 @@ impl TrainingState {
             metadata.insert(format!("counter.{name}"), count.to_string());
         }
         for (name, value) in &self.scalars {
-            metadata.insert(
-                format!("scalar.{name}"),
-                format!("{:016x}", value.to_bits()),
-            );
+            metadata.insert(format!("scalar.{name}"), format!("{:016x}", value.to_bits()));
         }
         let tensors = self.tensors.iter();
         let (tensors, data) = pack(tensors.map(|(name, v)| (name.clone(), vec![v.len()], &v[..])));
@@ -286,11 +274,7 @@ pub fn latest(dir: &Path) -> Result<Option<Latest>> {
     for path in newest_first(dir)? {
         match TrainingState::load(&path) {
             Ok(state) => {
-                return Ok(Some(Latest {
-                    path,
-                    state,
-                    warnings,
-                }));
+                return Ok(Some(Latest { path, state, warnings }));
             }
             Err(error) => warnings.push(error.to_string()),
         }
@@ -351,11 +335,7 @@ struct Fault {
 
 impl Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}: found {}, expected {}",
-            self.what, self.found, self.expected
-        )
+        write!(f, "{}: found {}, expected {}", self.what, self.found, self.expected)
     }
 }
 
@@ -386,9 +366,7 @@ impl TensorFile {
         bytes
             .try_reserve_exact(size as usize)
             .map_err(|_| Error::io("read", path)(io::ErrorKind::OutOfMemory.into()))?;
-        file.take(size)
-            .read_to_end(&mut bytes)
-            .map_err(Error::io("read", path))?;
+        file.take(size).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
         let (header_bytes, parsed) = SafeTensors::read_metadata(&bytes)
             .map_err(|e| bad(e.to_string(), "a safetensors file"))?;
         let tensors = parsed
@@ -457,11 +435,8 @@ impl TensorFile {
 
     /// The layers of a model: exactly `layers.{i}.weight` and `layers.{i}.bias` for 0 ≤ i < n.
     fn layers(&self) -> Result<Vec<Layer>> {
-        let tensors: BTreeMap<&str, &TensorInfo> = self
-            .tensors
-            .iter()
-            .map(|(name, info)| (&name[..], info))
-            .collect();
+        let tensors: BTreeMap<&str, &TensorInfo> =
+            self.tensors.iter().map(|(name, info)| (&name[..], info)).collect();
         let mut layers = Vec::new();
         loop {
             let (weight, bias) = (weight_name(layers.len()), bias_name(layers.len()));
@@ -471,9 +446,8 @@ impl TensorFile {
                     return Ok(layers);
                 }
                 (None, None) => {
-                    let known: BTreeSet<String> = (0..layers.len())
-                        .flat_map(|i| [weight_name(i), bias_name(i)])
-                        .collect();
+                    let known: BTreeSet<String> =
+                        (0..layers.len()).flat_map(|i| [weight_name(i), bias_name(i)]).collect();
                     let stranger = tensors.keys().find(|&&name| !known.contains(name));
                     let found = stranger.map_or("no tensors".into(), |n| format!("tensor `{n}`"));
                     let expected = format!("`{weight}` or nothing else");
@@ -517,10 +491,7 @@ fn metadata<const N: usize>(entries: [(&str, String); N]) -> BTreeMap<String, St
 }
 
 fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// The tensors' entries for the header, and their bytes one after the other.
@@ -532,11 +503,7 @@ fn pack<'a>(
     for (name, shape, values) in tensors {
         let start = data.len();
         data.extend(le_bytes(values));
-        let info = TensorInfo {
-            dtype: Dtype::F32,
-            shape,
-            data_offsets: (start, data.len()),
-        };
+        let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, data.len()) };
         infos.push((name, info));
     }
     (infos, data)
@@ -625,9 +592,7 @@ mod tests {
             ("input_shift", "-1"),
             ("classes", "3"),
         ];
-        entries
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .into()
+        entries.map(|(key, value)| (key.to_string(), value.to_string())).into()
     }
 
     /// Loads a file written by the safetensors crate, which orders the tensors by name.
@@ -697,14 +662,7 @@ mod tests {
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
         let keys: BTreeSet<&str> = metadata.keys().map(String::as_str).collect();
-        let expected = [
-            "format",
-            "activation",
-            "input_scale",
-            "input_shift",
-            "classes",
-            "sha256",
-        ];
+        let expected = ["format", "activation", "input_scale", "input_shift", "classes", "sha256"];
         assert_eq!(keys, BTreeSet::from(expected));
         assert_eq!(metadata["classes"], "1");
         let scale: f32 = metadata["input_scale"].parse().unwrap();
@@ -722,29 +680,13 @@ mod tests {
     #[test]
     fn wrong_metadata_is_refused() {
         let cases = [
-            (
-                "format",
-                Some("pt"),
-                "metadata `format`: found `pt`, expected `limbeck-mlp/1`",
-            ),
+            ("format", Some("pt"), "metadata `format`: found `pt`, expected `limbeck-mlp/1`"),
             ("format", None, "metadata `format`: found `none`"),
             ("activation", Some("tanh"), "found `tanh`, expected `relu`"),
-            (
-                "input_scale",
-                Some("inf"),
-                "found `inf`, expected a finite number",
-            ),
+            ("input_scale", Some("inf"), "found `inf`, expected a finite number"),
             ("input_scale", None, "metadata `input_scale`: found none"),
-            (
-                "input_shift",
-                Some("x"),
-                "found `x`, expected a finite number",
-            ),
-            (
-                "classes",
-                Some("10"),
-                "found `10`, expected 3, the outputs of the last layer",
-            ),
+            ("input_shift", Some("x"), "found `x`, expected a finite number"),
+            ("classes", Some("10"), "found `10`, expected 3, the outputs of the last layer"),
             ("sha256", Some("00"), "metadata `sha256`: found `00`"),
         ];
         for (key, value, expected) in cases {
@@ -771,10 +713,7 @@ mod tests {
                 |t| (t[1].1, t[1].2) = (Dtype::F16, vec![2, 2]),
                 "layers.0.bias: found shape [2, 2], expected [2]",
             ),
-            (
-                |t| t[1].1 = Dtype::I32,
-                "layers.0.bias: found type I32, expected F32",
-            ),
+            (|t| t[1].1 = Dtype::I32, "layers.0.bias: found type I32, expected F32"),
             (
                 |t| t[2].2 = vec![2, 3],
                 "layers.1.bias: found shape [3], expected [2], the outputs of `layers.1.weight`",
@@ -786,26 +725,14 @@ mod tests {
                 },
                 "layers.1.weight: found 1 inputs, expected 2, the outputs of layer 0",
             ),
-            (
-                |t| drop(t.remove(3)),
-                "layers.1.bias: found none, expected a tensor",
-            ),
-            (
-                |t| drop(t.remove(2)),
-                "layers.1.weight: found none, expected a tensor",
-            ),
-            (
-                |t| t[3].0 = "layers.1.scale".into(),
-                "layers.1.bias: found none",
-            ),
+            (|t| drop(t.remove(3)), "layers.1.bias: found none, expected a tensor"),
+            (|t| drop(t.remove(2)), "layers.1.weight: found none, expected a tensor"),
+            (|t| t[3].0 = "layers.1.scale".into(), "layers.1.bias: found none"),
             (
                 |t| t.push(("head.weight".into(), Dtype::F32, vec![1], vec![0; 4])),
                 "found tensor `head.weight`, expected `layers.2.weight` or nothing else",
             ),
-            (
-                |t| t.clear(),
-                "tensors: found no tensors, expected `layers.0.weight`",
-            ),
+            (|t| t.clear(), "tensors: found no tensors, expected `layers.0.weight`"),
         ];
         for (change, expected) in cases {
             let mut tensors = foreign(&model());
@@ -820,10 +747,7 @@ mod tests {
         let mut broken = model();
         broken.layers[1].weight[4] = f32::NAN;
         let message = refusal(load_foreign(&foreign(&broken), foreign_metadata()));
-        assert!(
-            message.contains("layers.1.weight: found NaN at index 4"),
-            "{message}"
-        );
+        assert!(message.contains("layers.1.weight: found NaN at index 4"), "{message}");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let error = broken.save(&path).unwrap_err();
@@ -878,9 +802,7 @@ mod tests {
         let path = folder.path().join("m.safetensors");
         assert_eq!(ModelFile::load(&path).unwrap_err().exit_code(), 74);
         // A hole of this length takes no space.
-        File::create(&path)
-            .and_then(|file| file.set_len(MAX_FILE_BYTES + 1))
-            .unwrap();
+        File::create(&path).and_then(|file| file.set_len(MAX_FILE_BYTES + 1)).unwrap();
         assert!(refusal(ModelFile::load(&path)).contains("at most 18253611008"));
     }
 
@@ -913,17 +835,11 @@ mod tests {
         assert_eq!(loaded.counters, saved.counters);
         assert_eq!(loaded.config_sha256, saved.config_sha256);
         let scalars = |s: &TrainingState| -> Vec<(String, u64)> {
-            s.scalars
-                .iter()
-                .map(|(n, x)| (n.clone(), x.to_bits()))
-                .collect()
+            s.scalars.iter().map(|(n, x)| (n.clone(), x.to_bits())).collect()
         };
         assert_eq!(scalars(&loaded), scalars(&saved));
         let tensors = |s: &TrainingState| -> Vec<(String, Vec<u8>)> {
-            s.tensors
-                .iter()
-                .map(|(n, v)| (n.clone(), le_bytes(v)))
-                .collect()
+            s.tensors.iter().map(|(n, v)| (n.clone(), le_bytes(v))).collect()
         };
         assert_eq!(tensors(&loaded), tensors(&saved));
     }

@@ -7,14 +7,18 @@ mod data;
 mod eval;
 mod info;
 mod progress;
+mod reproduce;
 mod session;
+mod train;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 use limbeck::Result;
 use limbeck_kernels::Isa;
+use serde::Serialize;
 use session::Session;
+use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::PathBuf;
@@ -22,6 +26,9 @@ use std::process::ExitCode;
 
 /// Exit code of a bug, as for [`limbeck::Error::Internal`].
 const BUG: u8 = 70;
+
+/// TOML, which records seeds, ends at 2⁶³ − 1; below that is room to count up from here.
+const MAX_SEED: u64 = 1 << 62;
 
 /// Knowledge distillation from the instruction set up: train, distil, evaluate
 #[derive(Parser)]
@@ -39,13 +46,20 @@ Exit codes: 0 done, 2 usage, 65 bad data, 70 a bug of limbeck, 74 input or outpu
 
 /// Options of every command.
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// Threads of the kernels; as many as the machine runs at once if absent
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
     /// Instruction set of the kernels
-    #[arg(long, global = true, env = "LIMBECK_ISA", hide_env_values = true, default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        env = "LIMBECK_ISA",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
     #[arg(value_parser = isa_parser())]
     isa: Isa,
 
@@ -58,7 +72,7 @@ struct Global {
     out: Option<PathBuf>,
 
     /// Seed, in place of the configuration's or preset's
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(..=MAX_SEED))]
     seed: Option<u64>,
 
     /// Print the result as one JSON object
@@ -78,6 +92,12 @@ fn isa_parser() -> impl TypedValueParser<Value = Isa> {
 
 #[derive(Subcommand)]
 enum Command {
+    /// A table of the paper: trains its models and prints our figures beside the paper's
+    Reproduce(reproduce::ReproduceArgs),
+    /// Trains the model of a configuration
+    Train(train::TrainArgs),
+    /// Trains the model of a configuration on the soft targets of teachers
+    Distill(train::DistillArgs),
     /// Errors, likelihood and calibration of models on test data
     Eval(eval::EvalArgs),
     /// The data sets: which are there, and whether they are intact
@@ -121,15 +141,36 @@ fn parse_and_run() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let session = Session::new(cli.global)?;
     match cli.command {
+        Command::Reproduce(args) => reproduce::run(&session, &args),
+        Command::Train(args) => train::train(&session, &args),
+        Command::Distill(args) => train::distill(&session, &args),
         Command::Eval(args) => eval::run(&session, &args),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut script);
-            session::to_stdout(&script)
+            session.result(&Text::new(&script))
         }
-        Command::Man => session::to_stdout(&manual()?),
+        Command::Man => session.result(&Text::new(&manual()?)),
+    }
+}
+
+/// A result that is plain text.
+#[derive(Serialize)]
+struct Text {
+    text: String,
+}
+
+impl Text {
+    fn new(bytes: &[u8]) -> Text {
+        Text { text: String::from_utf8_lossy(bytes).into_owned() }
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

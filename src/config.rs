@@ -193,10 +193,7 @@ impl Default for DataConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig {
-            layers: vec![784, 1200, 1200, 10],
-            dropout: None,
-        }
+        ModelConfig { layers: vec![784, 1200, 1200, 10], dropout: None }
     }
 }
 
@@ -264,10 +261,7 @@ impl Config {
             &mut data.test_images,
             &mut data.test_labels,
         ];
-        let logits = config
-            .distillation
-            .as_mut()
-            .map(|table| &mut table.teacher_logits);
+        let logits = config.distillation.as_mut().map(|table| &mut table.teacher_logits);
         for path in paths.into_iter().chain(logits).flatten() {
             *path = folder.join(&*path);
         }
@@ -319,8 +313,7 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] with key, value expected and value found.
     pub fn validate(&self) -> Result<()> {
-        self.check()
-            .map_err(|violation| Error::Usage(violation.message))
+        self.check().map_err(|violation| Error::Usage(violation.message))
     }
 
     fn check(&self) -> Check {
@@ -382,12 +375,7 @@ impl DataConfig {
                 self.classes,
             );
         }
-        require(
-            (2..=256).contains(&self.classes),
-            "data.classes",
-            "2 to 256",
-            self.classes,
-        )?;
+        require((2..=256).contains(&self.classes), "data.classes", "2 to 256", self.classes)?;
         let needs = |(key, path): (&'static str, &Option<PathBuf>), why: &str| {
             require(path.is_some(), key, &format!("a path ({why})"), "none")
         };
@@ -406,12 +394,7 @@ impl ModelConfig {
         const MAX_WIDTH: usize = 65_536;
         let layers = &self.layers;
         let shown = || format!("{layers:?}");
-        require(
-            layers.len() >= 2,
-            "model.layers",
-            "at least 2 sizes",
-            shown(),
-        )?;
+        require(layers.len() >= 2, "model.layers", "at least 2 sizes", shown())?;
         require(
             layers.iter().all(|n| (1..=MAX_WIDTH).contains(n)),
             "model.layers",
@@ -419,9 +402,7 @@ impl ModelConfig {
             shown(),
         )?;
         // Each product is below 2^33, and the sum saturates: no overflow however many layers.
-        let params = layers
-            .windows(2)
-            .fold(0usize, |sum, w| sum.saturating_add((w[0] + 1) * w[1]));
+        let params = layers.windows(2).fold(0usize, |sum, w| sum.saturating_add((w[0] + 1) * w[1]));
         require(
             params <= MAX_PARAMS,
             "model.layers",
@@ -432,10 +413,7 @@ impl ModelConfig {
             require(
                 dropout.len() == layers.len() - 1,
                 "model.dropout",
-                &format!(
-                    "{} values, the inputs and each hidden layer",
-                    layers.len() - 1
-                ),
+                &format!("{} values, the inputs and each hidden layer", layers.len() - 1),
                 format!("{dropout:?}"),
             )?;
             require(
@@ -452,12 +430,7 @@ impl ModelConfig {
 impl TrainingConfig {
     fn check(&self) -> Check {
         let size = |key, value: usize, most: usize| {
-            require(
-                (1..=most).contains(&value),
-                key,
-                &format!("1 to {most}"),
-                value,
-            )
+            require((1..=most).contains(&value), key, &format!("1 to {most}"), value)
         };
         let positive_value = |key, value| require(positive(value), key, "> 0 and finite", value);
         let fraction = |key, value| require(below_one(value), key, "in [0, 1)", value);
@@ -570,9 +543,7 @@ fn explain(text: &str, at: Option<usize>, message: &str) -> String {
     } else {
         let line = at.and_then(|at| text.lines().nth(line_of(text, at) - 1));
         let line = line.map(str::trim).filter(|line| !line.is_empty());
-        let shown = line
-            .map(|line| format!(", in `{line}`"))
-            .unwrap_or_default();
+        let shown = line.map(|line| format!(", in `{line}`")).unwrap_or_default();
         return format!("{}{shown}", message.replace('\n', ", "));
     };
     let Some((found, known)) = names.split_first() else {
@@ -583,9 +554,7 @@ fn explain(text: &str, at: Option<usize>, message: &str) -> String {
         .map(|name| (edit_distance(found, name), name))
         .min()
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-        .map_or(String::from("."), |(_, name)| {
-            format!("; did you mean `{name}`?")
-        });
+        .map_or(String::from("."), |(_, name)| format!("; did you mean `{name}`?"));
     let known = known.join(", ");
     format!("found the unknown {kind} `{found}`{nearest} Expected one of: {known}")
 }
@@ -680,23 +649,13 @@ teacher_logits = "t.npy"
 
     #[test]
     fn the_whole_range_of_seeds_survives() {
-        let config = Config {
-            seed: u64::MAX,
-            ..Config::default()
-        };
+        let config = Config { seed: u64::MAX, ..Config::default() };
         assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
     }
 
     #[test]
     fn every_enum_value_parses() {
-        for name in [
-            "constant",
-            "exponential",
-            "step",
-            "linear",
-            "cosine",
-            "hinton2012",
-        ] {
+        for name in ["constant", "exponential", "step", "linear", "cosine", "hinton2012"] {
             parse(&format!("[training]\nschedule = \"{name}\"")).unwrap();
         }
         for name in ["sgd", "nesterov", "adam"] {
@@ -725,10 +684,7 @@ teacher_logits = "t.npy"
     fn wrong_types_and_broken_syntax_name_the_line() {
         let message = refusal("seed = 1\n[training]\nepochs = \"many\"");
         assert!(message.starts_with("/etc/limbeck/a.toml:3: "), "{message}");
-        assert!(
-            message.contains("expected usize, in `epochs = \"many\"`"),
-            "{message}"
-        );
+        assert!(message.contains("expected usize, in `epochs = \"many\"`"), "{message}");
         let message = refusal("seed = 1\n[training\nepochs = 2");
         assert!(message.starts_with("/etc/limbeck/a.toml:2: "), "{message}");
         assert!(refusal("seed = -1").contains("a.toml:1: "));
@@ -745,14 +701,8 @@ teacher_logits = "t.npy"
             ("[distillation]\ntemperature = inf", "found inf"),
             ("[distillation]\ntemperature = nan", "found NaN"),
             ("[distillation]\ntemperature = 1e-60", "> 0 and finite"),
-            (
-                "[distillation]\nsoft_weight = 0\nhard_weight = 0",
-                "soft_weight must be > 0",
-            ),
-            (
-                "[distillation]\nhard_weight = -0.5",
-                "hard_weight must be >= 0",
-            ),
+            ("[distillation]\nsoft_weight = 0\nhard_weight = 0", "soft_weight must be > 0"),
+            ("[distillation]\nhard_weight = -0.5", "hard_weight must be >= 0"),
             ("[model]\nlayers = [784]", "at least 2 sizes; found [784]"),
             ("[model]\nlayers = [784, 0, 10]", "sizes of 1 to 65536"),
             ("[model]\nlayers = [784, 65537, 10]", "sizes of 1 to 65536"),
@@ -761,67 +711,37 @@ teacher_logits = "t.npy"
             ("[model]\nlayers = [783, 30, 10]", "starting with 784"),
             ("[model]\ndropout = [0.2, 0.5]", "3 values"),
             ("[model]\ndropout = [0.2, 0.5, 1.0]", "values in [0, 1)"),
-            (
-                "[model]\ndropout = [0.2, 0.5, 0.999999999999]",
-                "values in [0, 1)",
-            ),
-            (
-                "[training]\nepochs = 0",
-                "epochs must be 1 to 1000000; found 0",
-            ),
+            ("[model]\ndropout = [0.2, 0.5, 0.999999999999]", "values in [0, 1)"),
+            ("[training]\nepochs = 0", "epochs must be 1 to 1000000; found 0"),
             ("[training]\nbatch_size = 0", "1 to 65536; found 0"),
             ("[training]\nbatch_size = 65537", "1 to 65536; found 65537"),
             ("[training]\nlearning_rate = 0", "learning_rate must be > 0"),
-            (
-                "[training]\nlearning_rate = 1e39",
-                "learning_rate must be > 0 and finite",
-            ),
-            (
-                "[training]\nmomentum = 1.0",
-                "momentum must be in [0, 1); found 1",
-            ),
+            ("[training]\nlearning_rate = 1e39", "learning_rate must be > 0 and finite"),
+            ("[training]\nmomentum = 1.0", "momentum must be in [0, 1); found 1"),
             ("[training]\naverage = -0.1", "average must be in [0, 1)"),
             ("[training]\nmax_norm = 0", "max_norm must be > 0"),
             ("[training]\nweight_decay = -1", "weight_decay must be >= 0"),
-            (
-                "[training]\ncheckpoint_minutes = 0",
-                "checkpoint_minutes must be > 0",
-            ),
+            ("[training]\ncheckpoint_minutes = 0", "checkpoint_minutes must be > 0"),
             ("[training]\nbeta2 = 1", "beta2 must be in [0, 1)"),
             ("[training]\nepsilon = 0", "epsilon must be > 0"),
-            (
-                "[training]\nmomentum_epochs = 0",
-                "momentum_epochs must be 1",
-            ),
+            ("[training]\nmomentum_epochs = 0", "momentum_epochs must be 1"),
             ("[training]\ndecay = 1.5", "decay must be in (0, 1]"),
             ("[training]\nstep_epochs = 0", "step_epochs must be 1"),
-            (
-                "[training]\nstep_factor = 0",
-                "step_factor must be in (0, 1]",
-            ),
+            ("[training]\nstep_factor = 0", "step_factor must be in (0, 1]"),
             (
                 "[training]\noptimizer = \"adam\"\nschedule = \"hinton2012\"",
                 "optimizer must be \"sgd\"",
             ),
-            (
-                "[data]\njitter = 14",
-                "jitter must be 0 to 13 pixels; found 14",
-            ),
+            ("[data]\njitter = 14", "jitter must be 0 to 13 pixels; found 14"),
             ("[data]\ntrain_limit = 0", "train_limit must be at least 1"),
             ("[data]\nholdout = 0", "holdout must be at least 1"),
             ("[data]\nclasses = 12", "classes must be 10"),
-            (
-                "[data]\ntrain_images = \"x\"",
-                "absent unless data.dataset is \"idx\"",
-            ),
+            ("[data]\ntrain_images = \"x\"", "absent unless data.dataset is \"idx\""),
         ];
         for (text, expected) in cases {
             let message = refusal(text);
             assert!(message.contains(expected), "{text}: {message}");
-            assert!(
-                !message.starts_with("/etc/limbeck/a.toml: "),
-                "no line: {message}"
-            );
+            assert!(!message.starts_with("/etc/limbeck/a.toml: "), "no line: {message}");
         }
     }
 
@@ -857,10 +777,7 @@ teacher_logits = "t.npy"
         assert_eq!(Config::load(&path).unwrap_err().exit_code(), 74);
         fs::write(&path, b"seed = 1\n\xff").unwrap();
         let message = Config::load(&path).unwrap_err().to_string();
-        assert!(
-            message.contains("a.toml:2: found byte 0xff at offset 9"),
-            "{message}"
-        );
+        assert!(message.contains("a.toml:2: found byte 0xff at offset 9"), "{message}");
         fs::write(&path, b"seed = 7").unwrap();
         assert_eq!(Config::load(&path).unwrap().seed, 7);
     }

@@ -13,7 +13,12 @@ use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 ///
 /// # Panics
 /// If there is no teacher, or they differ in inputs or classes from `split` or each other.
-pub fn teacher_logits(context: &Context, teachers: &[Mlp], split: &Split, temperature: f32) -> Vec<f32> {
+pub fn teacher_logits(
+    context: &Context,
+    teachers: &[Mlp],
+    split: &Split,
+    temperature: f32,
+) -> Vec<f32> {
     let (first, others) = teachers.split_first().expect("at least one teacher");
     let logits = first.logits(context, split);
     if others.is_empty() {

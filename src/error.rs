@@ -118,11 +118,7 @@ impl Error {
     /// For `map_err`: an [`Error::Io`] that names the file and what was tried.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_path_buf();
-        move |source| Error::Io {
-            path,
-            action,
-            source,
-        }
+        move |source| Error::Io { path, action, source }
     }
 }
 
@@ -138,38 +134,23 @@ mod tests {
             line: Some(3),
             message: "epochs must be at least 1; found 0".into(),
         };
-        assert_eq!(
-            config.to_string(),
-            "x:3: epochs must be at least 1; found 0"
-        );
+        assert_eq!(config.to_string(), "x:3: epochs must be at least 1; found 0");
         let data = Error::Data {
             path: path.clone(),
             what: "layers.0.bias".into(),
             found: "F64".into(),
             expected: "F32".into(),
         };
-        assert_eq!(
-            data.to_string(),
-            "x: layers.0.bias: found F64, expected F32"
-        );
-        let diverged = Error::Diverged {
-            tensor: "weight gradient".into(),
-            layer: Some(1),
-            epoch: 2,
-            step: 5,
-        };
+        assert_eq!(data.to_string(), "x: layers.0.bias: found F64, expected F32");
+        let diverged =
+            Error::Diverged { tensor: "weight gradient".into(), layer: Some(1), epoch: 2, step: 5 };
         assert!(
             diverged
                 .to_string()
                 .contains("weight gradient of layer 1 is not finite in epoch 2, step 5")
         );
-        let dataset = |io| Error::Dataset {
-            message: String::new(),
-            io,
-        };
-        let interrupted = Error::Interrupted {
-            run: Some("runs/a".into()),
-        };
+        let dataset = |io| Error::Dataset { message: String::new(), io };
+        let interrupted = Error::Interrupted { run: Some("runs/a".into()) };
         assert!(interrupted.to_string().ends_with("--resume runs/a"));
         let codes = [
             (Error::Usage(String::new()), 2),

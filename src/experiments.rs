@@ -48,13 +48,16 @@ pub fn load_data(config: &DataConfig, inputs: usize, data: Option<&Path>) -> Res
     let mut dataset = match config.dataset {
         DatasetKind::Mnist => {
             let folder = data.ok_or_else(|| {
-                Error::Usage("dataset = \"mnist\" needs a data folder: set --data or LIMBECK_DATA".into())
+                Error::Usage(
+                    "dataset = \"mnist\" needs a data folder: set --data or LIMBECK_DATA".into(),
+                )
             })?;
             mnist_files::load(folder)?
         }
         DatasetKind::Glyphs => glyphs::default(),
         DatasetKind::Idx => {
-            let missing = |key: &str| Error::Usage(format!("dataset = \"idx\" needs the key data.{key}"));
+            let missing =
+                |key: &str| Error::Usage(format!("dataset = \"idx\" needs the key data.{key}"));
             idx::load_dataset(
                 config.train_images.as_deref().ok_or_else(|| missing("train_images"))?,
                 config.train_labels.as_deref(),
@@ -162,7 +165,8 @@ pub fn evaluate(
     model: &Mlp,
     split: &limbeck_datasets::Split,
 ) -> Result<metrics::Evaluation> {
-    let labels = split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
+    let labels =
+        split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
     Ok(metrics::evaluate(&model.logits(context, split), labels, model.classes()))
 }
 

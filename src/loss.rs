@@ -38,11 +38,21 @@ impl Objective {
         (soft + f64::from(self.hard_weight) * loss.hard) / examples as f64
     }
 
+    /// L without its constant part, the entropy of the soft targets: T²·KL in place of T²·CE. It
+    /// is 0 for a student that equals its teacher.
+    pub fn reducible(&self, loss: Loss, examples: usize) -> f64 {
+        self.value(Loss { soft: loss.soft - loss.entropy, ..loss }, examples)
+    }
+
     /// What the manifest says about the loss.
     pub fn contract(&self) -> LossContract {
         // The decimal digits that were asked for, not the tail of their nearest f32.
         let digits = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
-        LossContract::new(digits(self.temperature), digits(self.soft_weight), digits(self.hard_weight))
+        LossContract::new(
+            digits(self.temperature),
+            digits(self.soft_weight),
+            digits(self.hard_weight),
+        )
     }
 }
 
@@ -68,6 +78,14 @@ pub fn distillation(
     };
     let (logits, losses, d_logits) = work.loss_parts(model);
     task.gradient(context, logits, losses, d_logits);
-    let zero = Loss::default();
-    losses.iter().fold(zero, |sum, l| Loss { soft: sum.soft + l.soft, hard: sum.hard + l.hard })
+    let mut sum = Loss::default();
+    losses.iter().for_each(|loss| add(&mut sum, *loss));
+    sum
+}
+
+/// sum ← sum + loss.
+pub fn add(sum: &mut Loss, loss: Loss) {
+    sum.soft += loss.soft;
+    sum.entropy += loss.entropy;
+    sum.hard += loss.hard;
 }

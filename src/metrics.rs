@@ -122,10 +122,7 @@ pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f6
     assert!(temperature > 0.0, "temperature {temperature}");
     let sum: f64 = row_pairs(teacher, student, classes)
         .map(|(v, z)| {
-            let (p, q) = (
-                LogSoftmax::new(v, temperature),
-                LogSoftmax::new(z, temperature),
-            );
+            let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
             let terms = v.iter().zip(z).map(|(&v, &z)| {
                 let (ln_p, ln_q) = (p.of(v), q.of(z));
                 ln_p.exp() * (ln_p - ln_q)
@@ -152,15 +149,8 @@ impl LogSoftmax {
             true => row.iter().copied().fold(f32::MIN, f32::max).into(),
             false => f64::NAN,
         };
-        let sum: f64 = row
-            .iter()
-            .map(|&z| ((f64::from(z) - max) / temperature).exp())
-            .sum();
-        LogSoftmax {
-            max,
-            ln_sum: sum.ln(),
-            temperature,
-        }
+        let sum: f64 = row.iter().map(|&z| ((f64::from(z) - max) / temperature).exp()).sum();
+        LogSoftmax { max, ln_sum: sum.ln(), temperature }
     }
 
     fn of(&self, logit: f32) -> f64 {

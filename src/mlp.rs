@@ -9,7 +9,9 @@ use crate::params::{self, LayerParams};
 use limbeck_datasets::Split;
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::softmax::Loss;
-use limbeck_kernels::{Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce};
+use limbeck_kernels::{
+    Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce,
+};
 
 /// How a pixel becomes an input: x = pixel · scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,7 +202,8 @@ impl Workspace {
     pub fn for_training(model: &Mlp, capacity: usize) -> Self {
         let widest = model.layers.iter().map(|l| l.outputs).max().unwrap_or(0);
         let mut work = Self::for_evaluation(model, capacity);
-        work.gradients = model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity))).collect();
+        work.gradients =
+            model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity))).collect();
         work.transposed = Buffer::zeroed(panel_len(capacity, widest));
         work.grads = Buffer::zeroed(model.params.len());
         work
@@ -225,7 +228,13 @@ impl Workspace {
     ///
     /// # Panics
     /// If the batch exceeds the capacity or `pixels` is no multiple of D.
-    pub fn load(&mut self, context: &Context, model: &Mlp, pixels: &[u8], dropout: Option<Dropout>) {
+    pub fn load(
+        &mut self,
+        context: &Context,
+        model: &Mlp,
+        pixels: &[u8],
+        dropout: Option<Dropout>,
+    ) {
         let InputScale { scale, shift } = model.input;
         self.batch = pixels.len() / model.inputs();
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);

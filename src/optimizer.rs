@@ -91,12 +91,14 @@ impl Optimizer {
         let last = layers.len() - 1;
         for (i, layer) in layers.iter().enumerate() {
             let decay = self.training.weight_decay as f32;
-            let parts = [(&layer.weight, decay, "weight gradient"), (&layer.bias, 0.0, "bias gradient")];
+            let parts =
+                [(&layer.weight, decay, "weight gradient"), (&layer.bias, 0.0, "bias gradient")];
             for (range, decay, name) in parts {
                 let mut moments: Vec<&mut [f32]> =
                     self.moments.iter_mut().map(|m| &mut m[range.clone()]).collect();
                 let params = &mut model.params_mut()[range.clone()];
-                if !update::step(context, rule, decay, params, &grads[range.clone()], &mut moments) {
+                if !update::step(context, rule, decay, params, &grads[range.clone()], &mut moments)
+                {
                     return Err((i, name));
                 }
             }
@@ -104,7 +106,11 @@ impl Optimizer {
                 && i < last
             {
                 let w = &mut model.params_mut()[layer.weight.clone()];
-                update::max_norm(context, limit as f32, PanelsMut::new(w, layer.inputs, layer.outputs));
+                update::max_norm(
+                    context,
+                    limit as f32,
+                    PanelsMut::new(w, layer.inputs, layer.outputs),
+                );
             }
         }
         if let Some(average) = &mut self.average {
@@ -149,7 +155,8 @@ impl Optimizer {
 
     /// The state's arrays by name, for a checkpoint.
     pub fn tensors(&self) -> Vec<(String, Vec<f32>)> {
-        let moments = self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.to_vec()));
+        let moments =
+            self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.to_vec()));
         moments.chain(self.average.iter().map(|a| ("average".to_string(), a.to_vec()))).collect()
     }
 
@@ -165,7 +172,9 @@ impl Optimizer {
     /// configuration cannot lack it.
     pub fn restore(&mut self, tensors: &[(String, Vec<f32>)], powers: [f64; 2]) -> Result<()> {
         let moments = self.moments.iter_mut().enumerate().map(|(i, m)| (format!("moment.{i}"), m));
-        for (name, buffer) in moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a))) {
+        for (name, buffer) in
+            moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a)))
+        {
             restore(tensors, &name, buffer)?;
         }
         self.powers = powers;

@@ -28,11 +28,7 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let temporary = folder.join(format!(
-        ".{}.{}.tmp",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
+    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let replace = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -84,9 +80,7 @@ impl RunFolder {
     /// [`Error::Usage`] when the folder already holds a run, [`Error::Io`] naming the folder that
     /// cannot be made or written.
     pub fn create(out: &Path) -> Result<RunFolder> {
-        let run = RunFolder {
-            root: out.to_path_buf(),
-        };
+        let run = RunFolder { root: out.to_path_buf() };
         if run.manifest().exists() {
             return Err(Error::Usage(format!(
                 "{} already holds a run; choose another output folder or resume it",
@@ -108,9 +102,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Data`] when `root` holds no manifest.
     pub fn open(root: &Path) -> Result<RunFolder> {
-        let run = RunFolder {
-            root: root.to_path_buf(),
-        };
+        let run = RunFolder { root: root.to_path_buf() };
         if run.manifest().is_file() {
             return Ok(run);
         }
@@ -218,9 +210,7 @@ fn new_folder(parent: &Path, command: &str, now: SystemTime) -> Result<PathBuf> 
 
 /// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. Times before 1970 show as 1970.
 pub fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Days are counted from 1 March of year 0, so that a leap day ends its year; 400 years are
     // 146,097 days, and (153·m + 2)/5 is the number of days before month m of March, April, …
     let days = seconds / 86_400 + 719_468;
@@ -444,10 +434,7 @@ fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
         mean: stats::mean(&errors),
         sd: stats::sample_sd(&errors),
     };
-    errors
-        .into_iter()
-        .map(|(system, errors)| (system, summarise(errors)))
-        .collect()
+    errors.into_iter().map(|(system, errors)| (system, summarise(errors))).collect()
 }
 
 #[cfg(test)]
@@ -490,10 +477,7 @@ mod tests {
         let missing = folder.path().join("missing/a.json");
         let error = atomic_write(&missing, b"x").unwrap_err();
         assert!(error.to_string().contains(&*missing.to_string_lossy()));
-        assert_eq!(
-            atomic_write(Path::new("/"), b"x").unwrap_err().exit_code(),
-            74
-        );
+        assert_eq!(atomic_write(Path::new("/"), b"x").unwrap_err().exit_code(), 74);
     }
 
     #[test]
@@ -519,10 +503,7 @@ mod tests {
 
         run.append_metrics(&BTreeMap::from([("epoch", 1)])).unwrap();
         run.append_metrics(&BTreeMap::from([("epoch", 2)])).unwrap();
-        assert_eq!(
-            fs::read_to_string(run.metrics()).unwrap(),
-            "{\"epoch\":1}\n{\"epoch\":2}\n"
-        );
+        assert_eq!(fs::read_to_string(run.metrics()).unwrap(), "{\"epoch\":1}\n{\"epoch\":2}\n");
     }
 
     #[test]
@@ -539,9 +520,8 @@ mod tests {
     fn default_folders_never_collide() {
         let folder = tempfile::tempdir().unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_425_945_599);
-        let made: Vec<PathBuf> = (0..3)
-            .map(|_| new_folder(folder.path(), "reproduce mnist", now).unwrap())
-            .collect();
+        let made: Vec<PathBuf> =
+            (0..3).map(|_| new_folder(folder.path(), "reproduce mnist", now).unwrap()).collect();
         let expected = [
             "reproduce-mnist-20150309T235959Z",
             "reproduce-mnist-20150309T235959Z-2",
@@ -608,16 +588,10 @@ mod tests {
         let teacher = summary.aggregate["teacher"];
         assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
         let baseline = summary.aggregate["baseline"];
-        assert_eq!(
-            (baseline.n, baseline.mean, baseline.sd),
-            (3, 150.0, Some(10.0))
-        );
+        assert_eq!((baseline.n, baseline.mean, baseline.sd), (3, 150.0, Some(10.0)));
 
         let json = serde_json::to_string(&summary).unwrap();
-        assert!(
-            json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#),
-            "{json}"
-        );
+        assert!(json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#), "{json}");
         assert!(json.contains(r#""paper":{"teacher":67}"#), "{json}");
         assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
     }

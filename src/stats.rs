@@ -57,20 +57,13 @@ pub struct McNemar {
 pub fn mcnemar(first: &[usize], second: &[usize]) -> McNemar {
     for list in [first, second] {
         let ascending = list.windows(2).all(|pair| pair[0] < pair[1]);
-        assert!(
-            ascending,
-            "misclassified indices must be strictly ascending"
-        );
+        assert!(ascending, "misclassified indices must be strictly ascending");
     }
     let without =
         |a: &[usize], b: &[usize]| a.iter().filter(|i| b.binary_search(i).is_err()).count();
     let only_first = without(first, second);
     let only_second = without(second, first);
-    McNemar {
-        only_first,
-        only_second,
-        p_value: mcnemar_p(only_first, only_second),
-    }
+    McNemar { only_first, only_second, p_value: mcnemar_p(only_first, only_second) }
 }
 
 /// min(1, 2·Σ_{k ≤ m} C(n, k)/2ⁿ) with n = b + c and m = min(b, c): the two-sided binomial
@@ -82,9 +75,7 @@ pub fn mcnemar(first: &[usize], second: &[usize]) -> McNemar {
 pub fn mcnemar_p(b: usize, c: usize) -> f64 {
     let n = (b + c) as f64;
     let m = b.min(c);
-    let ln_largest: f64 = (1..=m)
-        .map(|k| ((n - (m - k) as f64) / k as f64).ln())
-        .sum::<f64>()
+    let ln_largest: f64 = (1..=m).map(|k| ((n - (m - k) as f64) / k as f64).ln()).sum::<f64>()
         - n * std::f64::consts::LN_2;
     let (mut ratio, mut sum) = (1.0, 1.0);
     for k in (1..=m).rev() {
@@ -123,10 +114,7 @@ mod tests {
                 let tail: u64 = pascal[..=b.min(n - b)].iter().sum();
                 let expected = (2.0 * tail as f64 / (n as f64).exp2()).min(1.0);
                 let p = mcnemar_p(b, n - b);
-                assert!(
-                    (p - expected).abs() <= 1e-13 * expected,
-                    "{n} {b}: {p} {expected}"
-                );
+                assert!((p - expected).abs() <= 1e-13 * expected, "{n} {b}: {p} {expected}");
             }
             let next = (1..pascal.len()).map(|k| pascal[k - 1] + pascal[k]);
             pascal = std::iter::once(1).chain(next).chain([1]).collect();
@@ -136,10 +124,8 @@ mod tests {
     #[test]
     fn mcnemar_survives_many_examples() {
         // Far beyond the range of 2¹⁰²⁴; expected values from exact integer arithmetic.
-        let exact = [
-            (4900, 5100, 0.046_585_527_704_947_39),
-            (4500, 5500, 1.551_064_056_824_604_2e-23),
-        ];
+        let exact =
+            [(4900, 5100, 0.046_585_527_704_947_39), (4500, 5500, 1.551_064_056_824_604_2e-23)];
         for (b, c, expected) in exact {
             let p = mcnemar_p(b, c);
             assert!((p / expected - 1.0).abs() < 1e-10, "{p} {expected}");

@@ -52,7 +52,7 @@ pub struct Progress {
     pub step: usize,
     /// Steps of an epoch.
     pub steps: usize,
-    /// Mean loss of this epoch so far.
+    /// Mean loss of this epoch so far, without the entropy of the soft targets.
     pub loss: f64,
     /// Training examples of this epoch misclassified so far, seen through jitter and dropout.
     pub errors: u64,
@@ -75,6 +75,8 @@ pub struct EpochRecord {
     pub epoch: usize,
     /// Mean loss over the epoch.
     pub loss: f64,
+    /// The same without the entropy of the soft targets, which no student can lower.
+    pub reducible_loss: f64,
     /// Training examples misclassified when they were seen; absent without labels.
     pub train_errors: Option<u64>,
     /// Examples seen.
@@ -216,19 +218,22 @@ impl<'a> Run<'a> {
                 examples_here += batch as u64;
                 flop_here += self.model.flop_per_step(batch);
                 let seconds = start.elapsed().as_secs_f64();
-                let left = self.task.split.len() as u64 * (epochs - self.epoch) as u64 - self.examples;
+                let left =
+                    self.task.split.len() as u64 * (epochs - self.epoch) as u64 - self.examples;
                 observer.on_step(&Progress {
                     model: self.task.name.to_string(),
                     epoch: self.epoch + 1,
                     epochs,
                     step: self.step,
                     steps,
-                    loss: self.task.objective.value(self.loss, self.examples as usize),
+                    loss: self.task.objective.reducible(self.loss, self.examples as usize),
                     errors: self.errors,
                     examples: self.examples,
                     samples_per_second: examples_here as f64 / seconds,
                     gflops: flop_here / seconds / 1e9,
-                    remaining: Duration::from_secs_f64(left as f64 * seconds / examples_here as f64),
+                    remaining: Duration::from_secs_f64(
+                        left as f64 * seconds / examples_here as f64,
+                    ),
                 });
                 if let Some(folder) = checkpoints
                     && saved.elapsed() >= every
@@ -242,9 +247,13 @@ impl<'a> Run<'a> {
                 model: self.task.name.to_string(),
                 epoch: self.epoch + 1,
                 loss: self.task.objective.value(self.loss, self.examples as usize),
+                reducible_loss: self.task.objective.reducible(self.loss, self.examples as usize),
                 train_errors: self.task.split.labels.as_ref().map(|_| self.errors),
                 examples: self.examples,
-                learning_rate: optimizer::learning_rate(training, self.epochs_done(steps - 1, steps)),
+                learning_rate: optimizer::learning_rate(
+                    training,
+                    self.epochs_done(steps - 1, steps),
+                ),
                 seconds: (self.earlier + start.elapsed()).as_secs_f64(),
                 samples_per_second: examples_here as f64 / seconds,
                 gflops: flop_here / seconds / 1e9,
@@ -266,7 +275,8 @@ impl<'a> Run<'a> {
         let epochs_done = self.epochs_done(self.step, steps);
         let (task, classes) = (self.task, self.model.classes());
         let number = (self.epoch * steps + self.step) as u64;
-        let batch = self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
+        let batch =
+            self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
         let size = batch.indices.len();
         let dropout: Vec<Option<Dropout>> = (0..self.model.layers().len())
             .map(|i| {
@@ -311,8 +321,7 @@ impl<'a> Run<'a> {
             self.work.logits(&self.model).to_lane_major(logits);
             self.errors += metrics::errors(logits, labels, classes) as u64;
         }
-        self.loss.soft += loss.soft;
-        self.loss.hard += loss.hard;
+        loss::add(&mut self.loss, loss);
         self.examples += size as u64;
         self.step += 1;
         Ok(size)
@@ -338,6 +347,7 @@ impl<'a> Run<'a> {
                 .into(),
             scalars: [
                 ("soft", self.loss.soft),
+                ("entropy", self.loss.entropy),
                 ("hard", self.loss.hard),
                 ("seconds", seconds),
                 ("beta1_power", powers[0]),
@@ -370,7 +380,8 @@ impl<'a> Run<'a> {
         };
         optimizer::restore(&state.tensors, "params", self.model.params_mut())?;
         self.optimizer.restore(&state.tensors, [scalar("beta1_power")?, scalar("beta2_power")?])?;
-        self.loss = Loss { soft: scalar("soft")?, hard: scalar("hard")? };
+        self.loss =
+            Loss { soft: scalar("soft")?, entropy: scalar("entropy")?, hard: scalar("hard")? };
         self.errors = counter("errors")?;
         self.examples = counter("examples")?;
         self.earlier = Duration::try_from_secs_f64(scalar("seconds")?).unwrap_or_default();

@@ -10,11 +10,7 @@
 /// If a slice is not height·width long.
 pub fn shift_into(src: &[u8], height: usize, width: usize, dx: i32, dy: i32, dst: &mut [u8]) {
     assert_eq!(src.len(), height * width, "source is not height x width");
-    assert_eq!(
-        dst.len(),
-        height * width,
-        "destination is not height x width"
-    );
+    assert_eq!(dst.len(), height * width, "destination is not height x width");
     dst.fill(0);
     let (away_x, away_y) = (dx.unsigned_abs() as usize, dy.unsigned_abs() as usize);
     if away_x >= width || away_y >= height {
@@ -46,16 +42,9 @@ mod tests {
                     for x in 0..width {
                         let inside =
                             (0..height).contains(&(y - dy)) && (0..width).contains(&(x - dx));
-                        let expected = if inside {
-                            src[((y - dy) * width + x - dx) as usize]
-                        } else {
-                            0
-                        };
-                        assert_eq!(
-                            dst[(y * width + x) as usize],
-                            expected,
-                            "{dx} {dy} at {x},{y}"
-                        );
+                        let expected =
+                            if inside { src[((y - dy) * width + x - dx) as usize] } else { 0 };
+                        assert_eq!(dst[(y * width + x) as usize], expected, "{dx} {dy} at {x},{y}");
                     }
                 }
             }

@@ -158,12 +158,7 @@ mod tests {
         for (i, image) in pixels.chunks_exact_mut(25).enumerate() {
             image[12] = (i % 255) as u8 + 1;
         }
-        Split {
-            pixels,
-            labels: Some((0..n).map(|i| (i % 7) as u8).collect()),
-            height: 5,
-            width: 5,
-        }
+        Split { pixels, labels: Some((0..n).map(|i| (i % 7) as u8).collect()), height: 5, width: 5 }
     }
 
     type Owned = (Vec<u8>, Option<Vec<u8>>, Vec<u32>);
@@ -171,21 +166,14 @@ mod tests {
     fn rest_of_epoch(batches: &mut Batches) -> Vec<Owned> {
         let mut all = Vec::new();
         while let Some(b) = batches.next() {
-            all.push((
-                b.pixels.to_vec(),
-                b.labels.map(<[u8]>::to_vec),
-                b.indices.to_vec(),
-            ));
+            all.push((b.pixels.to_vec(), b.labels.map(<[u8]>::to_vec), b.indices.to_vec()));
         }
         all
     }
 
     fn order(batches: &mut Batches, epoch: u64) -> Vec<u32> {
         batches.start_epoch(epoch, 0);
-        rest_of_epoch(batches)
-            .into_iter()
-            .flat_map(|b| b.2)
-            .collect()
+        rest_of_epoch(batches).into_iter().flat_map(|b| b.2).collect()
     }
 
     #[test]
@@ -216,10 +204,7 @@ mod tests {
             *counts.entry(order(&mut batches, epoch)).or_insert(0.0) += 1.0;
         }
         assert_eq!(counts.len(), 24);
-        let chi2: f64 = counts
-            .values()
-            .map(|c: &f64| (c - 1000.0).powi(2) / 1000.0)
-            .sum();
+        let chi2: f64 = counts.values().map(|c: &f64| (c - 1000.0).powi(2) / 1000.0).sum();
         assert!(chi2 < 49.7, "{chi2}");
     }
 
@@ -228,10 +213,7 @@ mod tests {
         let split = dots(23);
         let mut batches = Batches::new(&split, 5, 1, None);
         let all = rest_of_epoch(&mut batches);
-        assert_eq!(
-            all.iter().map(|b| b.2.len()).collect::<Vec<_>>(),
-            [5, 5, 5, 5, 3]
-        );
+        assert_eq!(all.iter().map(|b| b.2.len()).collect::<Vec<_>>(), [5, 5, 5, 5, 3]);
         for (pixels, labels, indices) in all {
             let expected = split.subset(&indices);
             assert_eq!(pixels, expected.pixels);
@@ -249,10 +231,7 @@ mod tests {
             for step in 0..=through.len() + 1 {
                 let mut fresh = Batches::new(&split, 8, 9, jitter);
                 fresh.start_epoch(5, step);
-                assert_eq!(
-                    rest_of_epoch(&mut fresh),
-                    through[step.min(through.len())..]
-                );
+                assert_eq!(rest_of_epoch(&mut fresh), through[step.min(through.len())..]);
             }
         }
     }
@@ -271,10 +250,7 @@ mod tests {
                 counts[ink[0]] += 1;
             }
         }
-        let chi2: f64 = counts
-            .iter()
-            .map(|&c| (f64::from(c) - 400.0).powi(2) / 400.0)
-            .sum();
+        let chi2: f64 = counts.iter().map(|&c| (f64::from(c) - 400.0).powi(2) / 400.0).sum();
         assert!(chi2 < 51.2, "{counts:?}");
     }
 

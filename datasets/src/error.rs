@@ -174,11 +174,7 @@ impl Error {
         if cause.kind() == io::ErrorKind::NotFound {
             Self::NotFound { path, expected }
         } else {
-            Self::Io {
-                path,
-                expected,
-                cause,
-            }
+            Self::Io { path, expected, cause }
         }
     }
 }

@@ -75,13 +75,7 @@ pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
         });
     };
     let (pixels, sha256) = file.body(&header, body)?;
-    Ok(IdxImages {
-        count,
-        height,
-        width,
-        pixels,
-        sha256,
-    })
+    Ok(IdxImages { count, height, width, pixels, sha256 })
 }
 
 /// Reads a label file whose labels must lie in 0..`classes`.
@@ -100,9 +94,7 @@ pub fn read_labels(path: &Path, classes: usize) -> Result<IdxLabels, Error> {
         });
     }
     let (labels, sha256) = file.body(&header, count)?;
-    let stray = labels
-        .iter()
-        .position(|&label| usize::from(label) >= classes);
+    let stray = labels.iter().position(|&label| usize::from(label) >= classes);
     if let Some(index) = stray {
         return Err(Error::Label {
             path: path.to_path_buf(),
@@ -139,13 +131,7 @@ pub fn load_dataset(
             expected,
         });
     }
-    Ok(Dataset {
-        name: "idx".to_owned(),
-        classes,
-        train,
-        test,
-        sha256,
-    })
+    Ok(Dataset { name: "idx".to_owned(), classes, train, test, sha256 })
 }
 
 /// Reads images and, if given, their labels, and notes each file's digest under its path.
@@ -183,20 +169,12 @@ pub fn pair(
             label_count: labels.labels.len(),
         });
     }
-    Ok(Split {
-        labels: Some(labels.labels),
-        ..images.unlabelled()
-    })
+    Ok(Split { labels: Some(labels.labels), ..images.unlabelled() })
 }
 
 impl IdxImages {
     fn unlabelled(self) -> Split {
-        Split {
-            pixels: self.pixels,
-            labels: None,
-            height: self.height,
-            width: self.width,
-        }
+        Split { pixels: self.pixels, labels: None, height: self.height, width: self.width }
     }
 }
 
@@ -224,20 +202,17 @@ impl<'p> Source<'p> {
             }
         };
         let (reader, capacity) = opened().map_err(|e| Error::from_os(path, kind, e))?;
-        Ok(Self {
-            path,
-            magic,
-            kind,
-            reader,
-            capacity,
-        })
+        Ok(Self { path, magic, kind, reader, capacity })
     }
 
     /// Reads `wanted` bytes and at most `probe` more into a buffer; `before` bytes came earlier.
     /// A stream that ends too early gives fewer than `wanted`; damage and I/O trouble are errors,
     /// and so is a gzip stream that has all wanted bytes but lost its checksum.
     fn read(&mut self, before: usize, wanted: usize, probe: usize) -> Result<Vec<u8>, Error> {
-        let mut buffer = Vec::with_capacity(wanted.min(self.capacity as usize) + probe);
+        let mut buffer = Vec::new();
+        buffer
+            .try_reserve_exact(wanted.min(self.capacity as usize) + probe)
+            .map_err(|refused| Error::from_os(self.path, self.kind, refused.into()))?;
         let mut reader = self.reader.by_ref().take((wanted + probe) as u64);
         let Err(cause) = reader.read_to_end(&mut buffer) else {
             return Ok(buffer);
@@ -284,11 +259,7 @@ impl<'p> Source<'p> {
         let found = (header.len() + body.len()) as u64;
         let expected = (header.len() + length) as u64;
         match body.len().cmp(&length) {
-            Ordering::Less => Err(Error::Truncated {
-                path,
-                found,
-                expected,
-            }),
+            Ordering::Less => Err(Error::Truncated { path, found, expected }),
             Ordering::Greater => Err(Error::Trailing { path, expected }),
             Ordering::Equal => {
                 let sha256 = sha256_hex(&[header, &body]);

@@ -35,11 +35,7 @@ impl Published {
     fn path(&self, data_dir: &Path) -> PathBuf {
         let plain = data_dir.join("mnist").join(self.name);
         let gzipped = plain.with_extension("gz");
-        if !plain.exists() && gzipped.exists() {
-            gzipped
-        } else {
-            plain
-        }
+        if !plain.exists() && gzipped.exists() { gzipped } else { plain }
     }
 
     fn images(&self, data_dir: &Path) -> Result<IdxImages, Error> {
@@ -60,11 +56,7 @@ impl Published {
         if found == self.sha256 {
             return Ok(());
         }
-        Err(Error::Hash {
-            path,
-            found: found.to_owned(),
-            expected: self.sha256,
-        })
+        Err(Error::Hash { path, found: found.to_owned(), expected: self.sha256 })
     }
 }
 
@@ -89,13 +81,7 @@ pub fn load(data_dir: &Path) -> Result<Dataset, Error> {
     };
     let train = split(TRAIN_IMAGES, TRAIN_LABELS)?;
     let test = split(TEST_IMAGES, TEST_LABELS)?;
-    Ok(Dataset {
-        name: "mnist".to_owned(),
-        classes: CLASSES,
-        train,
-        test,
-        sha256,
-    })
+    Ok(Dataset { name: "mnist".to_owned(), classes: CLASSES, train, test, sha256 })
 }
 
 /// Whether all four files exist, plain or `.gz`; their contents are not looked at.
@@ -121,9 +107,7 @@ impl FileStatus {
     /// Whether the file is the published one.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.found
-            .as_ref()
-            .is_ok_and(|found| found == self.expected)
+        self.found.as_ref().is_ok_and(|found| found == self.expected)
     }
 }
 
@@ -132,11 +116,7 @@ impl FileStatus {
 pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     let status = |file: Published, read: fn(&Path) -> Result<String, Error>| {
         let path = file.path(data_dir);
-        FileStatus {
-            found: read(&path),
-            path,
-            expected: file.sha256,
-        }
+        FileStatus { found: read(&path), path, expected: file.sha256 }
     };
     let images = |path: &Path| idx::read_images(path).map(|images| images.sha256);
     let labels = |path: &Path| idx::read_labels(path, CLASSES).map(|labels| labels.sha256);

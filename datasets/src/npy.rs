@@ -32,17 +32,10 @@ pub fn read_logits(path: &Path, rows: usize, classes: usize) -> Result<Vec<f32>,
     let values = rows.saturating_mul(classes).saturating_mul(width);
     let expected = values.saturating_add(offset) as u64;
     if length < expected {
-        return Err(Error::Truncated {
-            path: path.to_path_buf(),
-            found: length,
-            expected,
-        });
+        return Err(Error::Truncated { path: path.to_path_buf(), found: length, expected });
     }
     if length > expected {
-        return Err(Error::Trailing {
-            path: path.to_path_buf(),
-            expected,
-        });
+        return Err(Error::Trailing { path: path.to_path_buf(), expected });
     }
     let mut bytes = vec![0; length as usize - offset];
     reader.read_exact(&mut bytes).map_err(from_os)?;
@@ -82,18 +75,13 @@ fn read_header(
     let mut take = |count: usize| -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(count);
         let mut part = reader.by_ref().take(count as u64);
-        part.read_to_end(&mut bytes)
-            .map_err(|cause| Error::from_os(path, KIND, cause))?;
+        part.read_to_end(&mut bytes).map_err(|cause| Error::from_os(path, KIND, cause))?;
         Ok(bytes)
     };
     let start = take(8)?;
     if start.len() < 8 || !start.starts_with(MAGIC) {
         let found = format!("bytes {start:02x?}");
-        return Err(bad(
-            0,
-            found,
-            format!("{KIND}, which starts with {MAGIC:02x?}"),
-        ));
+        return Err(bad(0, found, format!("{KIND}, which starts with {MAGIC:02x?}")));
     }
     let size_bytes = match start[6] {
         1 => 2,
@@ -103,11 +91,7 @@ fn read_header(
     let size = take(size_bytes)?;
     let offset = 8 + size_bytes;
     if size.len() < size_bytes {
-        return Err(bad(
-            8,
-            "the end of the file".to_owned(),
-            "a header".to_owned(),
-        ));
+        return Err(bad(8, "the end of the file".to_owned(), "a header".to_owned()));
     }
     let size = LittleEndian::read_uint(&size, size_bytes) as usize;
     if size > MAX_HEADER {
@@ -139,11 +123,8 @@ fn value_width(header: &str, shape: &[usize]) -> Option<usize> {
     let value = |key: &str| Some(fields.split_once(&format!("'{key}':"))?.1);
     let is_c_order = value("fortran_order")?.starts_with("False");
     let (sides, _) = value("shape")?.strip_prefix('(')?.split_once(')')?;
-    let sides: Option<Vec<usize>> = sides
-        .trim_end_matches(',')
-        .split(',')
-        .map(|side| side.parse().ok())
-        .collect();
+    let sides: Option<Vec<usize>> =
+        sides.trim_end_matches(',').split(',').map(|side| side.parse().ok()).collect();
     let descr = value("descr")?;
     let width = match () {
         () if descr.starts_with("'<f4'") => 4,
@@ -202,16 +183,10 @@ mod tests {
         let values = [1.0, -2.5, 3.0, 0.0, 1e-30, f32::MAX];
         assert_eq!(read(&npy(F4, &le(&values)), 2, 3).unwrap(), values);
 
-        let doubles: Vec<u8> = values
-            .iter()
-            .flat_map(|&v| (f64::from(v) * (1.0 + 1e-12)).to_le_bytes())
-            .collect();
+        let doubles: Vec<u8> =
+            values.iter().flat_map(|&v| (f64::from(v) * (1.0 + 1e-12)).to_le_bytes()).collect();
         let wide = npy(&F4.replace("f4", "f8"), &doubles);
-        assert_eq!(
-            read(&wide, 2, 3).unwrap(),
-            values,
-            "rounded to the nearest f32"
-        );
+        assert_eq!(read(&wide, 2, 3).unwrap(), values, "rounded to the nearest f32");
 
         for version in [2, 3] {
             let mut bytes = b"\x93NUMPY".to_vec();
@@ -246,10 +221,7 @@ mod tests {
             ("}", ""),
         ] {
             let header = F4.replace(from, to);
-            refused(
-                &npy(&header, &values),
-                &["offset 10", header.trim(), "shape (2, 3)"],
-            );
+            refused(&npy(&header, &values), &["offset 10", header.trim(), "shape (2, 3)"]);
         }
     }
 
@@ -264,14 +236,8 @@ mod tests {
         refused(b"", &["offset 0", "[]"]);
         refused(b"PK\x03\x04 an npz archive", &["offset 0", "[50, 4b,"]);
         refused(b"\x93NUMPY\x09\x00", &["offset 6", "version 9"]);
-        refused(
-            b"\x93NUMPY\x02\x00\xff\xff\xff\xff{",
-            &["offset 8", "4294967295", "10000"],
-        );
-        refused(
-            b"\x93NUMPY\x01\x00\x10\x00{\xff",
-            &["offset 10", "2 bytes", "16"],
-        );
+        refused(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{", &["offset 8", "4294967295", "10000"]);
+        refused(b"\x93NUMPY\x01\x00\x10\x00{\xff", &["offset 10", "2 bytes", "16"]);
     }
 
     #[test]
@@ -279,10 +245,7 @@ mod tests {
         let header =
             "{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 2), }";
         let error = read(&npy(header, &[0; 64]), 1 << 62, 2).unwrap_err();
-        assert!(
-            matches!(error, Error::Truncated { found: 192, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, Error::Truncated { found: 192, .. }), "{error}");
     }
 
     #[test]
@@ -301,14 +264,7 @@ mod tests {
     fn a_missing_file_is_an_io_error() {
         let (_dir, path) = written(b"");
         let error = read_logits(&path.with_extension("gone"), 1, 1).unwrap_err();
-        assert!(
-            error.is_io() && error.to_string().contains("t.gone"),
-            "{error}"
-        );
-        assert!(
-            read_logits(path.parent().unwrap(), 1, 1)
-                .unwrap_err()
-                .is_io()
-        );
+        assert!(error.is_io() && error.to_string().contains("t.gone"), "{error}");
+        assert!(read_logits(path.parent().unwrap(), 1, 1).unwrap_err().is_io());
     }
 }

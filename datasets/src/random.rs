@@ -64,10 +64,7 @@ mod tests {
         for _ in 0..70_000 {
             counts[below(&mut rng, 7) as usize] += 1;
         }
-        let chi2: f64 = counts
-            .iter()
-            .map(|&c| (f64::from(c) - 10_000.0).powi(2) / 10_000.0)
-            .sum();
+        let chi2: f64 = counts.iter().map(|&c| (f64::from(c) - 10_000.0).powi(2) / 10_000.0).sum();
         assert!(chi2 < 22.5, "{counts:?}");
     }
 
@@ -77,9 +74,7 @@ mod tests {
         // values divisible by 3 would come twice as often as the others.
         let mut rng = keystream(6, Purpose::Shuffle, 0);
         let bound = 3 << 30;
-        let thirds = (0..30_000)
-            .filter(|_| below(&mut rng, bound) % 3 == 0)
-            .count();
+        let thirds = (0..30_000).filter(|_| below(&mut rng, bound) % 3 == 0).count();
         assert!((9_700..10_300).contains(&thirds), "{thirds}");
     }
 

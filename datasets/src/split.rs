@@ -22,10 +22,7 @@ impl Split {
     /// Number of examples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pixels
-            .len()
-            .checked_div(self.image_size())
-            .unwrap_or(0)
+        self.pixels.len().checked_div(self.image_size()).unwrap_or(0)
     }
 
     /// Whether there is no example.
@@ -75,12 +72,7 @@ impl Split {
             .labels
             .as_ref()
             .map(|labels| indices.iter().map(|&i| labels[i as usize]).collect());
-        Self {
-            pixels,
-            labels,
-            height: self.height,
-            width: self.width,
-        }
+        Self { pixels, labels, height: self.height, width: self.width }
     }
 
     /// The same images as an unlabelled transfer set.
@@ -104,10 +96,7 @@ impl Split {
             height: self.height,
             width: self.width,
         };
-        (
-            part(fit, labels.map(|l| l.0)),
-            part(held, labels.map(|l| l.1)),
-        )
+        (part(fit, labels.map(|l| l.0)), part(held, labels.map(|l| l.1)))
     }
 }
 

@@ -39,10 +39,7 @@ impl Folder {
     fn images_error(&self, bytes: &[u8]) -> Error {
         let path = self.file("hostile", bytes);
         let error = idx::read_images(&path).unwrap_err();
-        assert!(
-            error.to_string().contains(path.to_str().unwrap()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         assert!(!error.is_io(), "{error}");
         error
     }
@@ -64,18 +61,12 @@ fn known_answer_plain_and_gzipped_whatever_the_name() {
     assert_eq!((read.count, read.height, read.width), (2, 2, 3));
     assert!(read.pixels.iter().copied().eq(1..=12));
     // sha256sum of the 28 bytes
-    assert_eq!(
-        read.sha256,
-        "f7169b91c01c82a1c0c44aee0f6db5b5a609be8d0ba16e2ded674fe748c45dfe"
-    );
+    assert_eq!(read.sha256, "f7169b91c01c82a1c0c44aee0f6db5b5a609be8d0ba16e2ded674fe748c45dfe");
     assert_eq!(idx::read_images(&gzipped).unwrap(), read);
 
     let labels = idx::read_labels(&folder.file("l", &LABELS), 8).unwrap();
     assert_eq!(labels.labels, [7, 2]);
-    assert_eq!(
-        labels.sha256,
-        "ccde9e37761edb216f68e4cda3e7e1a07cc7abea3580be5ea61f98b64667576c"
-    );
+    assert_eq!(labels.sha256, "ccde9e37761edb216f68e4cda3e7e1a07cc7abea3580be5ea61f98b64667576c");
     let gzipped = folder.file("lz", &gzip(&LABELS));
     assert_eq!(idx::read_labels(&gzipped, 8).unwrap(), labels);
 }
@@ -85,13 +76,7 @@ fn concatenated_gzip_members_are_one_file() {
     let folder = Folder::new();
     let whole = images();
     let path = folder.file("two", &[gzip(&whole[..20]), gzip(&whole[20..])].concat());
-    assert!(
-        idx::read_images(&path)
-            .unwrap()
-            .pixels
-            .into_iter()
-            .eq(1..=12)
-    );
+    assert!(idx::read_images(&path).unwrap().pixels.into_iter().eq(1..=12));
 }
 
 #[test]
@@ -103,10 +88,7 @@ fn wrong_magic() {
     assert_says(&error, &["labels", "0x00000801", "0x00000803", "offset 0"]);
     let path = folder.file("images", &gzip(&images()));
     let error = idx::read_labels(&path, 10).unwrap_err();
-    assert_says(
-        &error,
-        &["images", "found magic number 0x00000803", "0x00000801"],
-    );
+    assert_says(&error, &["images", "found magic number 0x00000803", "0x00000801"]);
 }
 
 #[test]
@@ -118,10 +100,7 @@ fn truncation_anywhere_names_found_and_expected() {
         for bytes in [whole[..cut].to_vec(), gzip(&whole[..cut])] {
             let error = folder.images_error(&bytes);
             assert!(matches!(error, Error::Truncated { .. }), "{error}");
-            assert_says(
-                &error,
-                &[&format!("found {cut} "), &format!("expected {expected}")],
-            );
+            assert_says(&error, &[&format!("found {cut} "), &format!("expected {expected}")]);
         }
     }
 }
@@ -133,9 +112,7 @@ fn a_gzip_stream_cut_anywhere_is_an_error() {
     for cut in 0..whole.len() {
         let error = folder.images_error(&whole[..cut]);
         match error {
-            Error::Truncated {
-                found, expected, ..
-            } => assert!(found < expected, "{cut}"),
+            Error::Truncated { found, expected, .. } => assert!(found < expected, "{cut}"),
             // All data there, but not the end of the stream or its checksum.
             Error::Gzip { found, .. } => assert_eq!(found, 28, "{cut}"),
             other => panic!("{cut}: {other}"),
@@ -153,10 +130,7 @@ fn corrupt_gzip() {
         bytes[place] ^= 0x10;
         let error = folder.images_error(&bytes);
         assert!(matches!(error, Error::Gzip { .. }), "{error}");
-        assert_says(
-            &error,
-            &["corrupt gzip after 28 ", "expected an intact gzip"],
-        );
+        assert_says(&error, &["corrupt gzip after 28 ", "expected an intact gzip"]);
     }
     let mut bytes = whole.clone();
     bytes[10] = 0x07;
@@ -221,10 +195,7 @@ fn label_out_of_range() {
     let path = folder.file("labels", &LABELS);
     let error = idx::read_labels(&path, 7).unwrap_err();
     assert!(!error.is_io());
-    assert_says(
-        &error,
-        &["labels", "label 7 at index 0", "offset 8", "below 7"],
-    );
+    assert_says(&error, &["labels", "label 7 at index 0", "offset 8", "below 7"]);
 }
 
 #[test]
@@ -258,10 +229,7 @@ fn own_files_with_and_without_training_labels() {
     assert_eq!(data.train, data.test);
     assert_eq!(data.train.labels.as_deref(), Some(&[7, 2][..]));
     assert_eq!(data.train.example(1), [7, 8, 9, 10, 11, 12]);
-    assert_eq!(
-        data.sha256[x.to_str().unwrap()],
-        idx::read_images(&x).unwrap().sha256
-    );
+    assert_eq!(data.sha256[x.to_str().unwrap()], idx::read_images(&x).unwrap().sha256);
 
     let data = idx::load_dataset(&x, None, &x, &y, 10).unwrap();
     assert!(data.train.labels.is_none());
@@ -273,17 +241,8 @@ fn not_found_and_unreadable_are_io_trouble() {
     let folder = Folder::new();
     let error = idx::read_images(&folder.0.path().join("absent")).unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }) && error.is_io());
-    assert_says(
-        &error,
-        &["absent", "LIMBECK_DATA", "--data", "an IDX image file"],
-    );
+    assert_says(&error, &["absent", "LIMBECK_DATA", "--data", "an IDX image file"]);
     let error = idx::read_labels(folder.0.path(), 10).unwrap_err(); // a folder
     assert!(matches!(error, Error::Io { .. }) && error.is_io());
-    assert_says(
-        &error,
-        &[
-            Path::new(folder.0.path()).to_str().unwrap(),
-            "cannot be read",
-        ],
-    );
+    assert_says(&error, &[Path::new(folder.0.path()).to_str().unwrap(), "cannot be read"]);
 }

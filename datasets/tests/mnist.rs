@@ -6,9 +6,8 @@ use std::path::PathBuf;
 /// The data folder; `None` (and a line saying so) if there is none, which is a failure when
 /// `LIMBECK_REQUIRE` lists `data`.
 fn data_dir() -> Option<PathBuf> {
-    let found = std::env::var_os("LIMBECK_DATA")
-        .map(PathBuf::from)
-        .filter(|dir| mnist::is_present(dir));
+    let found =
+        std::env::var_os("LIMBECK_DATA").map(PathBuf::from).filter(|dir| mnist::is_present(dir));
     if found.is_none() {
         let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
         assert!(
@@ -33,10 +32,7 @@ fn the_published_files() {
     for &label in data.test.labels.as_ref().unwrap() {
         counts[usize::from(label)] += 1;
     }
-    assert_eq!(
-        counts,
-        [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    );
+    assert_eq!(counts, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
     let (fit, held) = data.train.holdout(10_000);
     assert_eq!((fit.len(), held.len()), (50_000, 10_000));
     assert_eq!(held.example(0), data.train.example(50_000));
@@ -52,11 +48,7 @@ fn a_well_formed_file_that_is_not_the_published_one() {
     let folder = dir.path().join("mnist");
     std::fs::create_dir(&folder).unwrap();
     let impostor = folder.join("train-images-idx3-ubyte");
-    std::fs::write(
-        &impostor,
-        [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9],
-    )
-    .unwrap();
+    std::fs::write(&impostor, [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9]).unwrap();
     assert!(!mnist::is_present(dir.path()));
 
     let error = mnist::load(dir.path()).unwrap_err();

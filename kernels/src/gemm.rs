@@ -60,7 +60,8 @@ pub fn forward(
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu, dropout };
-    Product { walk: Walk::Rows, a: w, b: x, beta: 0.0, epilogue }.compute(context, Tiles::panels(y));
+    Product { walk: Walk::Rows, a: w, b: x, beta: 0.0, epilogue }
+        .compute(context, Tiles::panels(y));
 }
 
 /// The gradient of a layer's input, taken through the activation Y of the layer below:
@@ -68,12 +69,20 @@ pub fn forward(
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], dZ [outputs, batch], Y and dX [inputs, batch] do not fit.
-pub fn input_gradient(context: &Context, w: Panels, dz: Panels, y: Panels, scale: f32, dx: PanelsMut) {
+pub fn input_gradient(
+    context: &Context,
+    w: Panels,
+    dz: Panels,
+    y: Panels,
+    scale: f32,
+    dx: PanelsMut,
+) {
     assert_eq!(w.lanes(), dz.rows(), "outputs of W and dZ");
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
     let epilogue = ActivateGradient { y, scale };
-    Product { walk: Walk::Lanes, a: w, b: dz, beta: 0.0, epilogue }.compute(context, Tiles::panels(dx));
+    Product { walk: Walk::Lanes, a: w, b: dz, beta: 0.0, epilogue }
+        .compute(context, Tiles::panels(dx));
 }
 
 /// The gradient of the weights: dW = X·dZᵀ; `dz_transposed` [batch, outputs] comes from
@@ -128,7 +137,8 @@ pub fn gemm(
     packed: &mut Packed,
 ) {
     let (m, k) = if layout == Layout::Tn { (a.cols(), a.rows()) } else { (a.rows(), a.cols()) };
-    let (k_of_b, n) = if layout == Layout::Nt { (b.cols(), b.rows()) } else { (b.rows(), b.cols()) };
+    let (k_of_b, n) =
+        if layout == Layout::Nt { (b.cols(), b.rows()) } else { (b.rows(), b.cols()) };
     assert_eq!(k, k_of_b, "k of A and B");
     assert_eq!((c.rows(), c.cols()), (m, n), "shape of C");
 
@@ -139,7 +149,8 @@ pub fn gemm(
     pack_a(context, a, PanelsMut::new(packed_a, k, m));
     pack_b(context, b, PanelsMut::new(packed_b, k, n));
     let (a, b) = (Panels::new(packed_a, k, m), Panels::new(packed_b, k, n));
-    Product { walk: Walk::Rows, a, b, beta, epilogue: Identity }.compute(context, Tiles::row_major(c));
+    Product { walk: Walk::Rows, a, b, beta, epilogue: Identity }
+        .compute(context, Tiles::row_major(c));
 }
 
 /// Fewest rows of a task: two panels of A.
@@ -167,7 +178,8 @@ impl<E: Epilogue> Product<'_, E> {
         let Blocking { kc, mc } = Blocking::of(context.isa);
         let tasks = threads * TASKS_PER_THREAD;
         let mc = rows.div_ceil(tasks).next_multiple_of(LANES).clamp(MIN_ROWS, mc);
-        let panel_blocks = if threads == 1 { 1 } else { tasks.div_ceil(rows.div_ceil(mc)).min(panels) };
+        let panel_blocks =
+            if threads == 1 { 1 } else { tasks.div_ceil(rows.div_ceil(mc)).min(panels) };
         c.for_each_block(&context.pool, mc, panels.div_ceil(panel_blocks), |block| {
             dispatch(context.isa, Task { product: &self, kc, block });
         });
@@ -224,7 +236,13 @@ impl<E: Epilogue> Task<'_, '_, E> {
 
     /// One pass over `k` for C's rows `row` … `row + MR` in `panel`.
     #[inline(always)]
-    fn tile_of<S: Simd, const MR: usize>(&mut self, s: S, row: usize, panel: usize, k: Range<usize>) {
+    fn tile_of<S: Simd, const MR: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        panel: usize,
+        k: Range<usize>,
+    ) {
         let Product { walk, a, b, beta, ref epilogue } = *self.product;
         let (continues, last) = (k.start > 0, k.end == b.rows());
         // Loops, not iterator closures: a closure is compiled without the ISA's features.

@@ -2,9 +2,9 @@
 //! crosses into code compiled for it.
 
 use crate::simd::Simd;
+use crate::simd::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512};
-use crate::simd::portable::Portable;
 use std::{fmt, str::FromStr};
 
 /// An instruction set the kernels are compiled for. All give the same bits.
@@ -64,10 +64,9 @@ impl FromStr for Isa {
         if name == "auto" {
             return Ok(Isa::best());
         }
-        let isa = Self::ALL
-            .into_iter()
-            .find(|isa| isa.to_string() == name)
-            .ok_or_else(|| format!("unknown ISA '{name}', expected auto, avx512, avx2 or portable"))?;
+        let isa = Self::ALL.into_iter().find(|isa| isa.to_string() == name).ok_or_else(|| {
+            format!("unknown ISA '{name}', expected auto, avx512, avx2 or portable")
+        })?;
         if isa.is_available() {
             Ok(isa)
         } else {

@@ -2,7 +2,7 @@
 //!
 //! Every operation takes a [`Context`], which names the instruction set and holds the threads,
 //! and gives **the same bits for every ISA and every thread count**. Each has a naive f64
-//! counterpart in [`reference`].
+//! counterpart in [`mod@reference`].
 //!
 //! Shapes: B batch, D inputs, H hidden units, C classes. Hot matrices are in panel order, see
 //! [`matrix`].

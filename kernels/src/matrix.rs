@@ -159,7 +159,10 @@ pub struct MatMut<'a> {
 fn check(len: usize, rows: usize, cols: usize, stride: usize) {
     assert!(cols <= stride, "{cols} columns do not fit a row stride of {stride}");
     let need = if rows == 0 { 0 } else { (rows - 1) * stride + cols };
-    assert!(len >= need, "a {rows}×{cols} matrix of stride {stride} needs {need} values, found {len}");
+    assert!(
+        len >= need,
+        "a {rows}×{cols} matrix of stride {stride} needs {need} values, found {len}"
+    );
 }
 
 impl<'a> MatRef<'a> {

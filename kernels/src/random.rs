@@ -74,9 +74,9 @@ impl Dropout {
     /// Dropout at `rate` for a matrix of `width` lanes.
     ///
     /// # Panics
-    /// Unless 0 ≤ rate < 1.
+    /// Unless 0 < rate < 1.
     pub fn new(key: Key, rate: f32, width: usize) -> Self {
-        assert!((0.0..1.0).contains(&rate), "dropout rate {rate} is not in [0, 1)");
+        assert!(rate > 0.0 && rate < 1.0, "dropout rate {rate} is not between 0 and 1");
         let keep = 1.0 - f64::from(rate);
         Self {
             key,

@@ -5,7 +5,7 @@ use crate::isa::{Kernel, dispatch};
 use crate::matrix::Panels;
 use crate::simd::Simd;
 
-/// sums[r] = Σ over lanes of row r: the gradient of a bias, db = Σ dZ.
+/// `sums[r]` = Σ over lanes of row r: the gradient of a bias, db = Σ dZ.
 ///
 /// Panels are added in order, lane by lane, and the 16 lanes by the fixed tree of
 /// [`Simd::reduce_add`]. Padding lanes must be zero.

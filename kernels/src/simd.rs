@@ -59,7 +59,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The bit patterns of `a`.
     fn bits(self, a: Self::F) -> Self::U;
     /// The floats with bit patterns `a`.
-    fn from_bits(self, a: Self::U) -> Self::F;
+    fn float(self, a: Self::U) -> Self::F;
     /// All lanes `x`.
     fn splat_u(self, x: u32) -> Self::U;
     /// Loads 16 consecutive words.

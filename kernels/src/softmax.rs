@@ -15,7 +15,11 @@ use crate::simd::{LANES, Simd};
 const PARALLEL_FROM: usize = 1 << 15;
 
 /// Calls `work(panel, values)` for each panel of `out`, in parallel where that pays.
-fn for_each_panel(context: &Context, mut out: PanelsMut, work: impl Fn(usize, &mut [f32]) + Sync + Send) {
+fn for_each_panel(
+    context: &Context,
+    mut out: PanelsMut,
+    work: impl Fn(usize, &mut [f32]) + Sync + Send,
+) {
     let len = (out.rows() * LANES).max(1);
     if out.data().len() < PARALLEL_FROM {
         out.data().chunks_mut(len).enumerate().for_each(|(panel, out)| work(panel, out));
@@ -24,8 +28,8 @@ fn for_each_panel(context: &Context, mut out: PanelsMut, work: impl Fn(usize, &m
     }
 }
 
-/// out ← softmax(logits / T) over the classes (rows) of each example (lane); in (0, 1], each
-/// example's sum is 1 within classes · 2⁻²⁴ (paper, section 2).
+/// out ← softmax(logits / T) over the classes (rows) of each example (lane); in [0, 1], each
+/// example's sum is 1 within (classes + 1) · 2⁻²⁴ (paper, section 2).
 ///
 /// # Panics
 /// If the shapes differ or T is not positive.
@@ -139,6 +143,8 @@ pub struct Distillation<'a> {
 pub struct Loss {
     /// Σ CE(softmax(v/T), softmax(z/T)), without the factor T².
     pub soft: f64,
+    /// Σ H(softmax(v/T)), the least that `soft` can be.
+    pub entropy: f64,
     /// Σ CE(label, softmax(z)).
     pub hard: f64,
 }
@@ -153,7 +159,13 @@ impl Distillation<'_> {
     /// # Panics
     /// If shapes differ, a label is out of range, T is not positive, or `losses` does not have
     /// one entry for each panel.
-    pub fn gradient(&self, context: &Context, logits: Panels, losses: &mut [Loss], mut d_logits: PanelsMut) {
+    pub fn gradient(
+        &self,
+        context: &Context,
+        logits: Panels,
+        losses: &mut [Loss],
+        mut d_logits: PanelsMut,
+    ) {
         let (classes, batch) = (logits.rows(), logits.lanes());
         assert_eq!((d_logits.rows(), d_logits.lanes()), (classes, batch), "shape of d_logits");
         assert_eq!(losses.len(), logits.panels(), "a loss for each panel");
@@ -208,10 +220,13 @@ impl Kernel for Gradient<'_> {
             let scale = s.splat(task.soft_weight * task.temperature / batch as f32);
             let (q_scale, p_scale) = (s.div(scale, q_sum), s.div(scale, p_sum));
             let mut expected = s.splat(0.0);
+            let mut own = s.splat(0.0);
             for (row, d) in rows.iter_mut().enumerate() {
                 let exponent = student.exponent(s, row);
-                let p = exp(s, teacher.exponent(s, row));
+                let teacher_exponent = teacher.exponent(s, row);
+                let p = exp(s, teacher_exponent);
                 expected = s.fma(p, exponent, expected);
+                own = s.fma(p, teacher_exponent, own);
                 // One product each, subtracted last: identical logits give exactly zero.
                 s.store(s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale)), d);
             }
@@ -219,6 +234,8 @@ impl Kernel for Gradient<'_> {
             loss.soft = total(s, width, [q_sum, p_sum, expected], |_, [q_sum, p_sum, expected]| {
                 libm::log(q_sum) - expected / p_sum
             });
+            loss.entropy =
+                total(s, width, [p_sum, own], |_, [p_sum, own]| libm::log(p_sum) - own / p_sum);
         }
 
         if let Some(labels) = task.labels {

@@ -64,7 +64,11 @@ struct Case {
 }
 
 impl Case {
-    fn new(layout: Layout, shape: (usize, usize, usize), draw: impl FnMut(usize) -> Vec<f32>) -> Self {
+    fn new(
+        layout: Layout,
+        shape: (usize, usize, usize),
+        draw: impl FnMut(usize) -> Vec<f32>,
+    ) -> Self {
         let (m, n, k) = shape;
         let mut draw = draw;
         Self { layout, shape, a: draw(m * k), b: draw(k * n), c: draw(m * n) }
@@ -99,16 +103,16 @@ impl Case {
     fn bound(&self, beta: f32) -> Vec<f64> {
         let mut sum = magnitudes(&self.c);
         let (a, b) = (magnitudes(&self.a), magnitudes(&self.b));
-        reference::gemm(self.layout, self.shape, &a, &b, beta.into(), &mut sum);
-        let product = magnitudes(&self.c).into_iter().map(|c| f64::from(beta) * c);
+        reference::gemm(self.layout, self.shape, &a, &b, beta.abs().into(), &mut sum);
+        let product = magnitudes(&self.c).into_iter().map(|c| f64::from(beta.abs()) * c);
         let k = self.shape.2 as f64;
         sum.iter().zip(product).map(|(sum, product)| EPS * (k * sum + product)).collect()
     }
 }
 
-/// (m, n, k) around 16 lanes, tiles of 4, 6 and 16 rows, K blocks of 256, row blocks of 32 and
-/// 128, and primes.
-const SHAPES: [(usize, usize, usize); 23] = [
+/// (m, n, k) around 16 lanes, tiles of 4, 6 and 16 rows, K blocks of 256 and 512, row blocks of 32
+/// and 128, and primes.
+const SHAPES: [(usize, usize, usize); 24] = [
     (1, 1, 1),
     (1, 17, 3),
     (17, 1, 31),
@@ -117,6 +121,7 @@ const SHAPES: [(usize, usize, usize); 23] = [
     (5, 17, 15),
     (6, 31, 255),
     (7, 33, 256),
+    (9, 21, 1025),
     (11, 16, 257),
     (12, 5, 512),
     (13, 47, 513),
@@ -143,7 +148,8 @@ fn gemm_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
             for beta in [0.0, 1.0, 0.5, -0.3] {
                 let name = case.name(beta);
                 let mut packed = Packed::default();
-                let got = same_bits_everywhere(&name, |context| case.fast(context, beta, &mut packed));
+                let got =
+                    same_bits_everywhere(&name, |context| case.fast(context, beta, &mut packed));
                 assert_within(&name, &got, &case.exact(beta), &case.bound(beta));
             }
         }

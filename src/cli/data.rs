@@ -1,6 +1,6 @@
 //! `limbeck data`: which data sets are there, and whether they are intact.
 
-use super::session::{Session, data_error};
+use super::session::Session;
 use clap::Subcommand;
 use limbeck::Result;
 use limbeck_datasets::{Error, glyphs, mnist};
@@ -138,7 +138,7 @@ fn verify(session: &Session) -> Result<()> {
         first_trouble = first_trouble.or(trouble);
     }
     session.result(&Verified { ok: first_trouble.is_none(), files })?;
-    first_trouble.map_or(Ok(()), |trouble| Err(data_error(trouble)))
+    first_trouble.map_or(Ok(()), |trouble| Err(trouble.into()))
 }
 
 impl Display for Verified {

@@ -37,7 +37,7 @@ impl ProgressLine {
         if !std::io::stderr().is_terminal() {
             return ProgressLine::Log { last: None };
         }
-        let style = ProgressStyle::with_template("{prefix} {bar:20} {wide_msg}")
+        let style = ProgressStyle::with_template("{prefix} {bar:10} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         ProgressLine::Bar { bar: bar.with_style(style), updated: None }
@@ -66,7 +66,7 @@ impl Observer for ProgressLine {
     }
 
     fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        if let ProgressLine::Log { last: Some(progress) } = self {
+        if let ProgressLine::Log { last: Some(progress) } = &*self {
             let Progress { model, epoch, epochs, .. } = progress;
             to_stderr(&format!("{model} epoch {epoch}/{epochs}  {}", figures(progress)));
         }
@@ -90,15 +90,16 @@ impl Drop for ProgressLine {
     }
 }
 
+/// The most wanted first: a narrow terminal cuts the end off.
 fn figures(progress: &Progress) -> String {
     let rate = limbeck::metrics::error_rate(progress.errors as usize, progress.examples as usize);
     format!(
-        "loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s  {} left",
+        "{} left  loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s",
+        clock(progress.remaining),
         progress.loss,
         100.0 * rate,
         progress.samples_per_second,
-        progress.gflops,
-        clock(progress.remaining)
+        progress.gflops
     )
 }
 

@@ -1,6 +1,8 @@
 //! What the global flags decide, once for the whole run.
 
 use super::Global;
+use limbeck::experiments::Lab;
+use limbeck::trainer::Observer;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, glyphs, mnist};
 use limbeck_kernels::Context;
@@ -8,6 +10,9 @@ use serde::Serialize;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+
+/// Commit of the source, where it was built from a checkout.
+pub const COMMIT: Option<&str> = option_env!("LIMBECK_COMMIT");
 
 /// One run of the program.
 pub struct Session {
@@ -63,6 +68,17 @@ impl Session {
         to_stdout(&json)
     }
 
+    /// What experiments run with.
+    pub fn lab<'a>(&'a self, observer: &'a mut dyn Observer) -> Lab<'a> {
+        Lab {
+            context: &self.context,
+            data: self.data.as_deref(),
+            command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            git_commit: COMMIT.map(str::to_string),
+            observer,
+        }
+    }
+
     /// Tells the user what was decided for them.
     pub fn note(&self, message: &str) {
         if !self.quiet {
@@ -89,7 +105,7 @@ impl Session {
     /// As [`Session::data_dir`] and [`mnist::load`].
     pub fn dataset(&self, name: Option<DatasetName>) -> Result<Dataset> {
         match name.unwrap_or_else(|| self.default_dataset()) {
-            DatasetName::Mnist => mnist::load(self.data_dir()?).map_err(data_error),
+            DatasetName::Mnist => Ok(mnist::load(self.data_dir()?)?),
             DatasetName::Glyphs => Ok(glyphs::default()),
         }
     }
@@ -97,7 +113,7 @@ impl Session {
     fn default_dataset(&self) -> DatasetName {
         let missing = match &self.data {
             Some(folder) if mnist::is_present(folder) => {
-                self.note(&format!("testing on MNIST in {}", folder.display()));
+                self.note(&format!("MNIST found in {}", folder.display()));
                 return DatasetName::Mnist;
             }
             Some(folder) => format!("no complete MNIST in {}", folder.join("mnist").display()),
@@ -108,16 +124,11 @@ impl Session {
     }
 }
 
-/// A data set's trouble as the program's.
-pub fn data_error(error: limbeck_datasets::Error) -> Error {
-    Error::Dataset { message: error.to_string(), io: error.is_io() }
-}
-
 /// Writes to stdout. That its reader has gone, as with `| head`, is no error.
 ///
 /// # Errors
 /// [`Error::Io`] for any other trouble: a full disk must not look like success.
-pub fn to_stdout(bytes: &[u8]) -> Result<()> {
+fn to_stdout(bytes: &[u8]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {

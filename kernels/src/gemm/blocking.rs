@@ -19,8 +19,9 @@ impl Blocking {
         match isa {
             // 16 KiB of B in a 32 to 48 KiB L1; 256 KiB of A in a 1 to 2 MiB L2.
             Isa::Avx512 => Self { kc: 256, mc: 256 },
-            // 16 KiB of B in a 32 KiB L1; 128 KiB of A in a 256 to 512 KiB L2.
-            Isa::Avx2 => Self { kc: 256, mc: 128 },
+            // Measured on Zen 3 against kc 128 … 2048 and mc 32 … 256: 24 KiB of B in a 32 KiB L1,
+            // 384 KiB of A in a 512 KiB L2.
+            Isa::Avx2 => Self { kc: 384, mc: 256 },
             // The arithmetic is the limit (emulated) or NEON's 128-bit loads are; as AVX2.
             Isa::Portable => Self { kc: 256, mc: 128 },
         }

@@ -41,7 +41,11 @@ pub(crate) fn microkernel<S: Simd, const MR: usize>(
     k: Range<usize>,
     acc: [S::F; MR],
 ) -> [S::F; MR] {
-    assert!(panel < b.panels() && k.end <= b.rows() && k.start % LANES == 0);
+    // Without terms A and B may hold no values, and no address in them exists.
+    if k.is_empty() {
+        return acc;
+    }
+    assert!(panel < b.panels() && k.end <= b.rows() && k.start.is_multiple_of(LANES));
     let b_start = (panel * b.rows() + k.start) * LANES;
     let b = b.data()[b_start..].as_ptr();
     let (start, rows, data) = (k.start, a.rows(), a.data());

@@ -46,7 +46,13 @@ impl<'a> Tiles<'a> {
     }
 
     /// Calls `work` in parallel for blocks of `mc` rows × `nc` panels that cover C.
-    pub fn for_each_block(self, pool: &Pool, mc: usize, nc: usize, work: impl Fn(Block) + Sync + Send) {
+    pub fn for_each_block(
+        self,
+        pool: &Pool,
+        mc: usize,
+        nc: usize,
+        work: impl Fn(Block) + Sync + Send,
+    ) {
         let (rows, panels) = (self.rows, self.panels_count());
         let blocks = panels.div_ceil(nc);
         // The closure borrows `tiles` whole: its Sync covers the raw pointer inside.

@@ -48,12 +48,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> F {
         // SAFETY: `x` holds 16 values, so both halves are in bounds; ISA as above.
-        unsafe {
-            F(
-                _mm256_loadu_ps(x.as_ptr()),
-                _mm256_loadu_ps(x.as_ptr().add(8)),
-            )
-        }
+        unsafe { F(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
     }
     #[inline(always)]
     fn store(self, v: F, out: &mut [f32; LANES]) {
@@ -109,7 +104,7 @@ impl Simd for Avx2 {
         halves!(U, _mm256_castps_si256; a)
     }
     #[inline(always)]
-    fn from_bits(self, a: U) -> F {
+    fn float(self, a: U) -> F {
         halves!(F, _mm256_castsi256_ps; a)
     }
     #[inline(always)]
@@ -122,10 +117,7 @@ impl Simd for Avx2 {
     fn load_u(self, x: &[u32; LANES]) -> U {
         // SAFETY: `x` holds 16 words, so both halves are in bounds; ISA as above.
         unsafe {
-            U(
-                _mm256_loadu_si256(x.as_ptr().cast()),
-                _mm256_loadu_si256(x.as_ptr().add(8).cast()),
-            )
+            U(_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast()))
         }
     }
     #[inline(always)]
@@ -166,6 +158,6 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn lt_u(self, a: U, b: U) -> F {
-        self.from_bits(halves!(U, _mm256_cmpgt_epi32; b, a))
+        self.float(halves!(U, _mm256_cmpgt_epi32; b, a))
     }
 }

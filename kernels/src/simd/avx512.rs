@@ -3,7 +3,7 @@
 use super::{LANES, Simd};
 use std::arch::x86_64::*;
 
-/// Proof that the CPU has AVX-512F.
+/// Proof that the CPU has AVX-512F, and with it AVX2 and FMA.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512 {
     _private: (),
@@ -12,7 +12,10 @@ pub(crate) struct Avx512 {
 impl Avx512 {
     /// The token, if the CPU (and the operating system) support the ISA.
     pub(crate) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self { _private: () })
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma"))
+        .then_some(Self { _private: () })
     }
 }
 
@@ -91,7 +94,7 @@ impl Simd for Avx512 {
         call!(_mm512_castps_si512; a)
     }
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn float(self, a: __m512i) -> __m512 {
         call!(_mm512_castsi512_ps; a)
     }
     #[inline(always)]

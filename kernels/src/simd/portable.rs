@@ -31,7 +31,9 @@ fn fused_multiply_add(a: f32, b: f32, c: f32) -> f32 {
     let inexact = u64::from(error > 0.0) | u64::from(error < 0.0);
     let toward_zero = u64::from((error > 0.0) != (s > 0.0));
     let even = !bits & 1;
-    f64::from_bits(bits.wrapping_add(inexact & even).wrapping_sub((inexact & even & toward_zero) << 1)) as f32
+    f64::from_bits(
+        bits.wrapping_add(inexact & even).wrapping_sub((inexact & even & toward_zero) << 1),
+    ) as f32
 }
 
 impl Simd for Portable {
@@ -103,7 +105,7 @@ impl Simd for Portable {
         u32x16::new(a.to_array().map(f32::to_bits))
     }
     #[inline(always)]
-    fn from_bits(self, a: u32x16) -> f32x16 {
+    fn float(self, a: u32x16) -> f32x16 {
         f32x16::new(a.to_array().map(f32::from_bits))
     }
     #[inline(always)]
@@ -140,7 +142,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn lt_u(self, a: u32x16, b: u32x16) -> f32x16 {
-        self.from_bits(a.simd_lt(b))
+        self.float(a.simd_lt(b))
     }
 }
 

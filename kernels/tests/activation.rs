@@ -1,0 +1,74 @@
+//! Pixels to f32 panels, with dropout.
+
+mod common;
+
+use common::{Data, Panel, same_bits_everywhere};
+use limbeck_kernels::activation::load_pixels;
+use limbeck_kernels::random::{Dropout, Key};
+use limbeck_kernels::reference;
+
+/// What [batch, size] pixels become, row-major [size, batch].
+fn expected(pixels: &[u8], size: usize, scale: f32, shift: f32) -> Vec<f32> {
+    let values = reference::load_pixels(pixels, scale, shift);
+    let batch = pixels.len() / size;
+    (0..size * batch).map(|i| values[i % batch * size + i / batch]).collect()
+}
+
+#[test]
+fn pixels_are_scaled_and_shifted_with_two_roundings() {
+    let mut data = Data::new(40);
+    // [0, 1], [−1, 1], standardised MNIST, and factors for which a fused multiply-add differs.
+    let factors = [(1.0 / 255.0, 0.0), (2.0 / 255.0, -1.0), (0.012_728_7, -0.424_213), (0.1, 1e-3)];
+    let (scale, shift) = factors[2];
+    let fused = (0..=255u8).map(|p| f32::from(p).mul_add(scale, shift));
+    let twice = reference::load_pixels(&(0..=255).collect::<Vec<u8>>(), scale, shift);
+    assert!(fused.zip(twice).any(|(fused, twice)| fused != twice), "the factors tell them apart");
+
+    for (size, batch) in [(1, 1), (3, 16), (28, 17), (784, 5), (97, 128), (300, 50)] {
+        let pixels: Vec<u8> = (0..size * batch).map(|_| data.bits() as u8).collect();
+        for (scale, shift) in factors {
+            let name = format!("{batch} examples of {size} pixels · {scale} + {shift}");
+            let got = same_bits_everywhere(&name, |context| {
+                let mut x = Panel::unwritten(size, batch);
+                load_pixels(context, &pixels, scale, shift, None, x.view_mut());
+                x.assert_padding_is_zero(&name);
+                x.row_major()
+            });
+            assert_eq!(got, expected(&pixels, size, scale, shift), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_pixel_value_is_loaded() {
+    let pixels: Vec<u8> = (0..=255).collect();
+    for (scale, shift) in [(1.0, 0.0), (1.0 / 255.0, -0.5)] {
+        let got = same_bits_everywhere("every pixel", |context| {
+            let mut x = Panel::unwritten(256, 1);
+            load_pixels(context, &pixels, scale, shift, None, x.view_mut());
+            x.row_major()
+        });
+        assert_eq!(got, expected(&pixels, 256, scale, shift));
+    }
+}
+
+#[test]
+fn dropout_zeroes_or_scales_each_input() {
+    let mut data = Data::new(41);
+    for (size, batch) in [(1, 1), (50, 5), (31, 16), (40, 37)] {
+        let pixels: Vec<u8> = (0..size * batch).map(|_| data.bits() as u8 | 1).collect();
+        let dropout = Dropout::new(Key::new(3, 0, 9), 0.2, batch);
+        assert_eq!(dropout.scale(), 1.25);
+        let got = same_bits_everywhere("input dropout", |context| {
+            let mut x = Panel::unwritten(size, batch);
+            load_pixels(context, &pixels, 0.01, 0.5, Some(dropout), x.view_mut());
+            x.assert_padding_is_zero("input dropout");
+            x.row_major()
+        });
+        let whole = expected(&pixels, size, 0.01, 0.5);
+        for (i, (got, whole)) in got.into_iter().zip(whole).enumerate() {
+            let kept = dropout.keeps(i / batch, i % batch);
+            assert_eq!(got, if kept { whole * 1.25 } else { 0.0 }, "element {i}");
+        }
+    }
+}

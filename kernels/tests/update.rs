@@ -1,0 +1,295 @@
+//! Optimiser steps, weight averaging and the max-norm constraint against the f64 reference.
+
+mod common;
+
+use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
+use limbeck_kernels::reference;
+use limbeck_kernels::update::{Rule, average, max_norm, step};
+
+/// Values of the arrays: more than two parallel tasks of 2¹⁴ and one odd vector.
+const LEN: usize = (2 << 14) + 48;
+
+fn rules(t: i32) -> [Rule; 5] {
+    let (beta1, beta2) = (0.9, 0.999);
+    [
+        Rule::Sgd { learning_rate: 0.1, momentum: 0.0 },
+        Rule::Sgd { learning_rate: 0.05, momentum: 0.9 },
+        Rule::Nesterov { learning_rate: 0.05, momentum: 0.9 },
+        Rule::Hinton2012 { learning_rate: 10.0, momentum: 0.95 },
+        Rule::Adam {
+            learning_rate: 1e-3,
+            beta1,
+            beta2,
+            epsilon: 1e-8,
+            corrections: [1.0 - beta1.powi(t), 1.0 - beta2.powi(t)],
+        },
+    ]
+}
+
+/// Parameters and moments, as f32 or as f64.
+struct State<T> {
+    w: Vec<T>,
+    v: Vec<T>,
+    u: Vec<T>,
+}
+
+/// Bounds on the rounding errors of one step of one parameter: of w, v and u.
+///
+/// Each is the number of roundings on a term's way to the result times ε times the sum of the
+/// terms' magnitudes. g + decay·w has one rounding, counted with every use.
+fn bounds(rule: Rule, decay: f64, (w, g, v, u): (f64, f64, f64, f64)) -> [f64; 3] {
+    let g = (g + decay * w).abs();
+    // The sizes of v and of the change of w, each with its roundings; for u the product of both.
+    let (v_size, v_roundings, move_size, move_roundings, u_size) = match rule {
+        Rule::Sgd { learning_rate, momentum } => {
+            let v = f64::from(momentum) * v.abs() + g;
+            (v, 2.0, f64::from(learning_rate) * v, 2.0, 0.0)
+        }
+        Rule::Nesterov { learning_rate, momentum } => {
+            let v = f64::from(momentum) * v.abs() + g;
+            let ahead = f64::from(momentum) * v + g;
+            (v, 2.0, f64::from(learning_rate) * ahead, 3.0, 0.0)
+        }
+        Rule::Hinton2012 { learning_rate, momentum } => {
+            let (rate, momentum) = (f64::from(learning_rate), f64::from(momentum));
+            // g, 1 − m, its product with η, the product with g, and the multiply-add.
+            let v = momentum * v.abs() + (1.0 - momentum) * rate * g;
+            (v, 5.0, v, 5.0, 0.0)
+        }
+        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+            let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
+            let v = beta1 * v.abs() + (1.0 - beta1) * g;
+            let u = beta2 * u + (1.0 - beta2) * g * g;
+            let root = (u / f64::from(corrections[1])).sqrt() + f64::from(epsilon);
+            let change = f64::from(learning_rate) / f64::from(corrections[0]) * v / root;
+            // v: g, 1 − β₁, product, multiply-add = 4. u: g twice, 1 − β₂, two products,
+            // multiply-add = 6. The root: half of u's 6 and of two for c₂, its own, and ε's = 6.
+            // w: 4 + 6, the quotient, and η/c₁.
+            (v, 4.0, change, 12.0, 6.0 * u)
+        }
+    };
+    // The last operation rounds w itself. The smallest normal number stands for underflow.
+    let tiny = f64::from(f32::MIN_POSITIVE);
+    let w_bound = EPS * (w.abs() + (move_roundings + 1.0) * move_size) + tiny;
+    [w_bound, EPS * v_roundings * v_size + tiny, EPS * u_size + tiny]
+}
+
+#[test]
+fn every_rule_takes_the_step_of_its_formula() {
+    let len = 4 * 48;
+    for rule_index in 0..5 {
+        for decay in [0.0, 0.01] {
+            let mut data = Data::new(50);
+            let start = data.values(len);
+            let mut f = State { w: start.clone(), v: vec![0.0; len], u: vec![0.0; len] };
+            let mut walk = widen(&start);
+            let (mut walk_v, mut walk_u) = (vec![0.0; len], vec![0.0; len]);
+            for t in 1..=8 {
+                let rule = rules(t)[rule_index];
+                let grads = data.values(len);
+                // The reference starts each step from the f32 state: the bounds are one step's.
+                let mut exact = State { w: widen(&f.w), v: widen(&f.v), u: widen(&f.u) };
+                let mut bound: [Vec<f64>; 3] = Default::default();
+                let decay64 = f64::from(decay);
+                for i in 0..len {
+                    let g = f64::from(grads[i]);
+                    let (w, v, u) = (&mut exact.w[i], &mut exact.v[i], &mut exact.u[i]);
+                    let of = bounds(rule, decay64, (*w, g, *v, *u));
+                    bound.iter_mut().zip(of).for_each(|(all, one)| all.push(one));
+                    reference::step(rule, decay64, w, g, v, u);
+                    let (w, v, u) = (&mut walk[i], &mut walk_v[i], &mut walk_u[i]);
+                    reference::step(rule, decay64, w, g, v, u);
+                }
+                let mut next = None;
+                let name = format!("{rule:?} with decay {decay}, step {t}");
+                same_bits_everywhere(&name, |context| {
+                    let (mut w, mut v, mut u) = (f.w.clone(), f.v.clone(), f.u.clone());
+                    let mut moments: [&mut [f32]; 2] = [&mut v, &mut u];
+                    let moments = &mut moments[..rule.moments()];
+                    assert!(step(context, rule, decay, &mut w, &grads, moments));
+                    let all = [&w[..], &v, &u].concat();
+                    next = Some(State { w, v, u });
+                    all
+                });
+                f = next.expect("a context ran");
+                assert_within(&name, &f.w, &exact.w, &bound[0]);
+                assert_within(&name, &f.v, &exact.v, &bound[1]);
+                if rule.moments() == 2 {
+                    assert_within(&name, &f.u, &exact.u, &bound[2]);
+                }
+            }
+            // Undisturbed, the reference ends at the same place, which is not the start.
+            let mut moved = 0.0;
+            for ((w, walk), start) in f.w.iter().zip(&walk).zip(&start) {
+                assert!((f64::from(*w) - walk).abs() < 1e-5, "{w} and {walk}");
+                moved += (w - start).abs() / len as f32;
+            }
+            assert!(moved > 1e-3, "{rule_index}: {moved}");
+        }
+    }
+}
+
+#[test]
+fn the_first_steps_are_the_known_ones() {
+    // With g = 2 from w = 1: v = 2, w − η·2; then v = 0.5·2 + 2 = 3.
+    let one_step = |rule: Rule, v: f32| {
+        let context = &contexts()[0];
+        let (mut w, mut v, mut u) = (vec![1.0; 16], vec![v; 16], vec![0.0; 16]);
+        let mut moments: [&mut [f32]; 2] = [&mut v, &mut u];
+        step(context, rule, 0.0, &mut w, &[2.0; 16], &mut moments[..rule.moments()]);
+        (w[0], v[0])
+    };
+    let (learning_rate, momentum) = (0.125, 0.5);
+    assert_eq!(one_step(Rule::Sgd { learning_rate, momentum }, 0.0), (0.75, 2.0));
+    assert_eq!(one_step(Rule::Sgd { learning_rate, momentum }, 2.0), (0.625, 3.0));
+    assert_eq!(one_step(Rule::Nesterov { learning_rate, momentum }, 2.0), (0.5625, 3.5 - 0.5));
+    assert_eq!(one_step(Rule::Hinton2012 { learning_rate, momentum }, 0.5), (1.125, 0.125));
+    // Adam's first step is the learning rate, whatever the gradient.
+    let (w, _) = one_step(rules(1)[4], 0.0);
+    assert!((w - (1.0 - 1e-3)).abs() < 2e-7, "{w}");
+}
+
+#[test]
+fn long_arrays_have_the_same_bits_everywhere() {
+    for rule_index in 0..5 {
+        let rule = rules(3)[rule_index];
+        same_bits_everywhere(&format!("{rule:?}"), |context| {
+            let mut data = Data::new(51);
+            let (mut w, grads) = (data.values(LEN), data.values(LEN));
+            let (mut v, mut u) = (data.values(LEN), data.values(LEN));
+            u.iter_mut().for_each(|u| *u = u.abs());
+            let mut moments: [&mut [f32]; 2] = [&mut v, &mut u];
+            step(context, rule, 1e-4, &mut w, &grads, &mut moments[..rule.moments()]);
+            [w, v, u].concat()
+        });
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_noticed_wherever_it_is() {
+    let mut data = Data::new(52);
+    for context in contexts() {
+        for rule in rules(1) {
+            let finite = |grads: &[f32]| {
+                let mut arrays = vec![vec![0.5; grads.len()]; 3];
+                let [w, v, u] = &mut arrays[..] else { unreachable!() };
+                let mut moments: [&mut [f32]; 2] = [v, u];
+                step(&context, rule, 0.0, w, grads, &mut moments[..rule.moments()])
+            };
+            let mut grads = data.values(48);
+            grads[3] = f32::MAX;
+            grads[4] = f32::MIN;
+            grads[5] = f32::from_bits(1);
+            assert!(finite(&grads));
+            for i in 0..grads.len() {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let good = std::mem::replace(&mut grads[i], bad);
+                    assert!(!finite(&grads), "{bad} at {i}: {rule:?} on {}", context.isa);
+                    grads[i] = good;
+                }
+            }
+        }
+        // In each parallel task.
+        let mut grads = data.values(LEN);
+        let rule = Rule::Sgd { learning_rate: 0.1, momentum: 0.9 };
+        for i in [0, (1 << 14) - 1, 1 << 14, (2 << 14) - 1, 2 << 14, LEN - 1] {
+            let good = std::mem::replace(&mut grads[i], f32::NAN);
+            let (mut w, mut v) = (vec![0.5; LEN], vec![0.0; LEN]);
+            assert!(!step(&context, rule, 0.0, &mut w, &grads, &mut [&mut v]), "NaN at {i}");
+            grads[i] = good;
+        }
+    }
+}
+
+#[test]
+fn the_average_moves_towards_the_parameters() {
+    let mut data = Data::new(53);
+    for len in [16, LEN] {
+        let (params, start) = (data.values(len), data.values(len));
+        for decay in [0.0, 0.5, 0.999] {
+            let name = format!("average of {len} with decay {decay}");
+            let got = same_bits_everywhere(&name, |context| {
+                let mut mean = start.clone();
+                average(context, &params, decay, &mut mean);
+                mean
+            });
+            let mut want = widen(&start);
+            reference::average(&widen(&params), decay.into(), &mut want);
+            // The difference's and the weight's roundings, and the last one.
+            let bound: Vec<f64> = params
+                .iter()
+                .zip(&start)
+                .zip(&want)
+                .map(|((p, s), want)| {
+                    let difference = f64::from(*p) - f64::from(*s);
+                    EPS * (3.0 * (1.0 - f64::from(decay)) * difference.abs() + want.abs())
+                })
+                .collect();
+            assert_within(&name, &got, &want, &bound);
+        }
+    }
+}
+
+/// Weights [inputs, units] whose units' norms grow from well below 1 to well above.
+fn weights(inputs: usize, units: usize) -> Panel {
+    let mut data = Data::new(54);
+    let size = |unit: usize| 2.0 * (unit + 1) as f32 / units as f32 * (3.0 / inputs as f32).sqrt();
+    let values: Vec<f32> = (0..inputs * units).map(|i| size(i % units) * data.value()).collect();
+    Panel::from_row_major(inputs, units, &values)
+}
+
+fn norm_of_unit(w: &[f32], units: usize, unit: usize) -> f64 {
+    w.iter().skip(unit).step_by(units).map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt()
+}
+
+#[test]
+fn max_norm_shortens_the_incoming_weights_of_each_unit_that_exceeds_it() {
+    let limit = 1.0;
+    for (inputs, units) in [(1, 1), (5, 3), (37, 30), (16, 100), (784, 33)] {
+        let name = format!("max norm of {inputs}×{units}");
+        let before = weights(inputs, units).row_major();
+        let got = same_bits_everywhere(&name, |context| {
+            let mut w = weights(inputs, units);
+            max_norm(context, limit, w.view_mut());
+            w.assert_padding_is_zero(&name);
+            w.row_major()
+        });
+        let mut want = widen(&before);
+        reference::max_norm(limit.into(), units, &mut want);
+        // The norm: half of the sum's roundings (four chains and two additions) and the root's;
+        // the quotient, the product.
+        let roundings = (inputs.div_ceil(4) + 2) as f64 / 2.0 + 3.0;
+        let bound: Vec<f64> = want.iter().map(|w| roundings * EPS * w.abs()).collect();
+        assert_within(&name, &got, &want, &bound);
+
+        let mut shortened = 0;
+        for unit in 0..units {
+            let (old, new) = (norm_of_unit(&before, units, unit), norm_of_unit(&got, units, unit));
+            assert!(new <= f64::from(limit) * (1.0 + 1e-6), "{name}: unit {unit} has norm {new}");
+            if old <= f64::from(limit) * (1.0 - 1e-6) {
+                for i in (unit..inputs * units).step_by(units) {
+                    assert_eq!(got[i].to_bits(), before[i].to_bits(), "{name}: unit {unit} moved");
+                }
+            } else {
+                shortened += 1;
+            }
+        }
+        assert!(units < 30 || (units / 4..units).contains(&shortened), "{name}: {shortened}");
+    }
+}
+
+#[test]
+fn max_norm_is_about_incoming_weights() {
+    // Unit 0 has the norm 5, unit 1 a norm below 1.
+    let before = [3.0, 0.25, 4.0, 0.5];
+    for context in contexts() {
+        let mut w = Panel::from_row_major(2, 2, &before);
+        max_norm(&context, 1.0, w.view_mut());
+        let want = [0.6, 0.25, 0.8, 0.5];
+        assert_within("incoming", &w.row_major(), &want, &[2.0 * EPS; 4]);
+    }
+    // The control: constraining what each input sends out would shorten unit 1 as well.
+    let mut transposed = [3.0, 4.0, 0.25, 0.5];
+    reference::max_norm(1.0, 2, &mut transposed);
+    assert!(transposed[2] < 0.2 && transposed[3] < 0.2);
+}

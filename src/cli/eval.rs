@@ -1,0 +1,190 @@
+//! `limbeck eval`: what models are worth on test data.
+
+use super::session::{DatasetName, Session};
+use clap::Args;
+use limbeck::checkpoint::ModelFile;
+use limbeck::config::Config;
+use limbeck::metrics::{self, Evaluation};
+use limbeck::mlp::Mlp;
+use limbeck::stats::{self, McNemar};
+use limbeck::{Result, distill, experiments};
+use limbeck_datasets::Dataset;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct EvalArgs {
+    /// Model files; several are compared and joined to an ensemble
+    #[arg(required = true, value_name = "MODEL")]
+    models: Vec<PathBuf>,
+
+    /// Test set; MNIST if absent and in the data folder, else the glyphs
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    dataset: Option<DatasetName>,
+
+    /// The test set, or the hold-out, of this configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
+    // The models' files are opened before minutes are spent on data.
+    let mut hashes = Vec::new();
+    for path in &args.models {
+        hashes.push(ModelFile::load(path)?.1);
+    }
+    let dataset = match &args.config {
+        Some(path) => {
+            let config = Config::load(path)?;
+            experiments::load_data(&config.data, config.model.layers[0], session.data.as_deref())?
+        }
+        None => session.dataset(args.dataset)?,
+    };
+    let mut logits = Vec::new();
+    let mut models = Vec::new();
+    for (path, sha256) in args.models.iter().zip(hashes) {
+        let model = experiments::load_model(path, dataset.test.image_size(), dataset.classes)?;
+        logits.push(model.logits(&session.context, &dataset.test));
+        models.push(ModelReport {
+            model: path.clone(),
+            layers: widths(&model),
+            sha256,
+            score: score(&dataset, logits.last().map_or(&[], Vec::as_slice)),
+        });
+    }
+    let dataset_name = dataset.name.clone();
+    if models.len() == 1 {
+        let report = models.remove(0);
+        return session.result(&Single { dataset: dataset_name, report });
+    }
+    let mcnemar = pairs(&models);
+    let joint = distill::ensemble_logits(&session.context, logits, dataset.classes, 1.0);
+    session.result(&Several {
+        dataset: dataset_name,
+        models,
+        ensemble: score(&dataset, &joint),
+        mcnemar,
+    })
+}
+
+/// One model's measures on the test set.
+#[derive(Serialize)]
+struct Score {
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    /// Wilson's 95 % interval of the error rate.
+    interval95: (f64, f64),
+}
+
+fn score(dataset: &Dataset, logits: &[f32]) -> Score {
+    let labels = dataset.test.labels.as_deref().unwrap_or_default();
+    let evaluation = metrics::evaluate(logits, labels, dataset.classes);
+    let counts = (evaluation.errors as u64, evaluation.examples as u64);
+    Score { evaluation, interval95: stats::wilson_interval(counts.0, counts.1) }
+}
+
+#[derive(Serialize)]
+struct ModelReport {
+    model: PathBuf,
+    layers: Vec<usize>,
+    sha256: String,
+    #[serde(flatten)]
+    score: Score,
+}
+
+fn widths(model: &Mlp) -> Vec<usize> {
+    let outputs = model.layers().iter().map(|layer| layer.outputs);
+    std::iter::once(model.inputs()).chain(outputs).collect()
+}
+
+#[derive(Serialize)]
+struct Single {
+    dataset: String,
+    #[serde(flatten)]
+    report: ModelReport,
+}
+
+#[derive(Serialize)]
+struct Several {
+    dataset: String,
+    models: Vec<ModelReport>,
+    /// The arithmetic mean of the models' distributions.
+    ensemble: Score,
+    mcnemar: Vec<Pair>,
+}
+
+/// Whether two models differ, from the examples that only one of them gets wrong.
+#[derive(Serialize)]
+struct Pair {
+    first: PathBuf,
+    second: PathBuf,
+    #[serde(flatten)]
+    test: McNemar,
+}
+
+fn pairs(models: &[ModelReport]) -> Vec<Pair> {
+    let wrong = |report: &ModelReport| report.score.evaluation.misclassified.clone();
+    let mut pairs = Vec::new();
+    for (i, first) in models.iter().enumerate() {
+        for second in &models[i + 1..] {
+            pairs.push(Pair {
+                first: first.model.clone(),
+                second: second.model.clone(),
+                test: stats::mcnemar(&wrong(first), &wrong(second)),
+            });
+        }
+    }
+    pairs
+}
+
+impl Display for Score {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Evaluation { errors, error_rate, nll, calibration_error, .. } = &self.evaluation;
+        let [rate, low, high] =
+            [*error_rate, self.interval95.0, self.interval95.1].map(|r| r * 100.0);
+        write!(
+            f,
+            "{errors:>6} errors  {rate:.2} % ({low:.2} to {high:.2})  NLL {nll:.4}  \
+             calibration error {calibration_error:.4}"
+        )
+    }
+}
+
+impl Display for ModelReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let layers: Vec<String> = self.layers.iter().map(usize::to_string).collect();
+        write!(f, "{}  {}  {}", self.score, layers.join("-"), self.model.display())
+    }
+}
+
+fn heading(f: &mut Formatter<'_>, dataset: &str, examples: usize) -> fmt::Result {
+    writeln!(f, "{examples} test examples of {dataset}, rates with their 95 % interval")
+}
+
+impl Display for Single {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        heading(f, &self.dataset, self.report.score.evaluation.examples)?;
+        writeln!(f, "{}", self.report)
+    }
+}
+
+impl Display for Several {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        heading(f, &self.dataset, self.ensemble.evaluation.examples)?;
+        for model in &self.models {
+            writeln!(f, "{model}")?;
+        }
+        writeln!(f, "{}  ensemble of {}", self.ensemble, self.models.len())?;
+        for Pair { first, second, test } in &self.mcnemar {
+            let McNemar { only_first, only_second, p_value } = test;
+            writeln!(
+                f,
+                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {p_value:.3e}",
+                first.display(),
+                second.display()
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! `limbeck train` and `limbeck distill`: one model from a configuration.
+
+use super::progress::ProgressLine;
+use super::session::Session;
+use clap::Args;
+use limbeck::config::Config;
+use limbeck::experiments::{self, Lab};
+use limbeck::loss::Objective;
+use limbeck::run::{self, Row, RunFolder, Summary};
+use limbeck::trainer::Task;
+use limbeck::{Error, Result, distill};
+use limbeck_datasets::{Dataset, npy};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct TrainArgs {
+    /// Configuration in TOML
+    #[arg(value_name = "CONFIG", required_unless_present = "resume")]
+    config: Option<PathBuf>,
+
+    /// Continue the interrupted run in this folder, with the configuration kept there
+    #[arg(long, value_name = "RUN", conflicts_with = "config")]
+    resume: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct DistillArgs {
+    #[command(flatten)]
+    train: TrainArgs,
+
+    /// Teacher; several are an ensemble. Absent if the configuration names teacher_logits
+    #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
+    teachers: Vec<PathBuf>,
+}
+
+pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
+    let config = config(session, args)?;
+    let dataset = data(session, &config)?;
+    let model = Model {
+        name: "model",
+        config: &config,
+        objective: Objective::HARD,
+        teacher_logits: None,
+        teacher_hashes: BTreeMap::new(),
+    };
+    model.run(session, args, "train", &dataset)
+}
+
+pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
+    let config = config(session, &args.train)?;
+    let loss = config.distillation.clone().unwrap_or_default();
+    let dataset = data(session, &config)?;
+    let (inputs, classes) = (dataset.train.image_size(), dataset.classes);
+    let temperature = loss.temperature as f32;
+    let mut teacher_hashes = BTreeMap::new();
+    let logits = match (&loss.teacher_logits, &args.teachers[..]) {
+        (Some(path), []) => {
+            let logits = npy::read_logits(path, dataset.train.len(), classes)?;
+            let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
+            teacher_hashes.insert("teacher logits".to_string(), run::sha256_hex(&bytes));
+            logits
+        }
+        (None, paths @ [_, ..]) => {
+            let mut teachers = Vec::new();
+            for (i, path) in paths.iter().enumerate() {
+                let teacher = experiments::load_model(path, inputs, classes)?;
+                teacher_hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
+                teachers.push(teacher);
+            }
+            distill::teacher_logits(&session.context, &teachers, &dataset.train, temperature)
+        }
+        (None, []) => {
+            return Err(Error::Usage(
+                "no teacher: give --teacher MODEL, or distillation.teacher_logits in the \
+                 configuration"
+                    .into(),
+            ));
+        }
+        (Some(path), _) => {
+            return Err(Error::Usage(format!(
+                "two teachers: --teacher and the configuration's teacher_logits ({}); give one",
+                path.display()
+            )));
+        }
+    };
+    let model = Model {
+        name: "student",
+        config: &config,
+        objective: Objective {
+            temperature,
+            soft_weight: loss.soft_weight as f32,
+            hard_weight: loss.hard_weight as f32,
+        },
+        teacher_logits: Some(&logits),
+        teacher_hashes,
+    };
+    model.run(session, &args.train, "distill", &dataset)
+}
+
+/// The configuration of a new run, or the one kept in the folder of an interrupted one.
+fn config(session: &Session, args: &TrainArgs) -> Result<Config> {
+    let Some(folder) = &args.resume else {
+        let path = args.config.as_deref();
+        let mut config = Config::load(path.ok_or_else(|| Error::Usage("no CONFIG".into()))?)?;
+        config.seed = session.seed.unwrap_or(config.seed);
+        return Ok(config);
+    };
+    if session.seed.is_some() || session.out.is_some() {
+        return Err(Error::Usage(
+            "--resume continues a run as it began: leave out --seed and --out".into(),
+        ));
+    }
+    let folder = RunFolder::open(folder)?;
+    if folder.summary().exists() {
+        let folder = folder.root.display();
+        return Err(Error::Usage(format!("the run in {folder} is finished")));
+    }
+    Config::load(&folder.config())
+}
+
+fn data(session: &Session, config: &Config) -> Result<Dataset> {
+    let inputs = config.model.layers[0];
+    experiments::load_data(&config.data, inputs, session.data.as_deref())
+}
+
+/// The model to train.
+struct Model<'a> {
+    name: &'a str,
+    config: &'a Config,
+    objective: Objective,
+    /// [n, classes] of the training split.
+    teacher_logits: Option<&'a [f32]>,
+    /// SHA-256 of what the teacher's logits come from.
+    teacher_hashes: BTreeMap<String, String>,
+}
+
+impl Model<'_> {
+    fn run(
+        self,
+        session: &Session,
+        args: &TrainArgs,
+        command: &str,
+        dataset: &Dataset,
+    ) -> Result<()> {
+        let mut progress = ProgressLine::new(session.quiet);
+        let mut lab = session.lab(&mut progress);
+        let folder = match &args.resume {
+            Some(folder) => self.resume(dataset, RunFolder::open(folder)?)?,
+            None => {
+                let out = session.out.clone().map_or_else(|| run::default_out(command), Ok)?;
+                self.begin(&lab, dataset, RunFolder::create(&out)?)?
+            }
+        };
+        session.note(&format!("writing to {}", folder.root.display()));
+        let task = Task {
+            name: self.name,
+            config: self.config,
+            split: &dataset.train,
+            objective: self.objective,
+            teacher_logits: self.teacher_logits,
+        };
+        let seed = self.config.seed;
+        let (_, row) = experiments::train_model(&mut lab, &folder, dataset, &task, seed)?;
+        drop(progress);
+        let summary = Summary::new(command, &dataset.name, "config", vec![row.clone()], &[]);
+        folder.write_json("summary.json", &summary)?;
+        session.result(&Report {
+            dataset: dataset.name.clone(),
+            test_examples: dataset.test.len(),
+            run: folder.root,
+            row,
+        })
+    }
+
+    /// SHA-256 of everything that the run reads.
+    fn sources(&self, dataset: &Dataset) -> BTreeMap<String, String> {
+        let mut sources = dataset.sha256.clone();
+        sources.extend(self.teacher_hashes.clone());
+        sources
+    }
+
+    /// Writes down what is going to be trained.
+    fn begin(&self, lab: &Lab, dataset: &Dataset, folder: RunFolder) -> Result<RunFolder> {
+        let resolved = self.config.to_toml()?;
+        run::atomic_write(&folder.config(), resolved.as_bytes())?;
+        let mut manifest = experiments::manifest(lab, dataset, vec![self.config.seed]);
+        manifest.data = self.sources(dataset);
+        manifest.loss_contract = self.teacher_logits.map(|_| self.objective.contract());
+        manifest.config = Some(resolved);
+        folder.write_json("manifest.json", &manifest)?;
+        Ok(folder)
+    }
+
+    /// Checks that data and teachers are those with which the run began.
+    fn resume(&self, dataset: &Dataset, folder: RunFolder) -> Result<RunFolder> {
+        let path = folder.manifest();
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let found = manifest["data"].take();
+        let expected = serde_json::json!(self.sources(dataset));
+        if found != expected {
+            return Err(Error::Data {
+                path,
+                what: "data and teachers of the run".into(),
+                found: found.to_string(),
+                expected: format!("{expected}, as given now"),
+            });
+        }
+        Ok(folder)
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    dataset: String,
+    test_examples: usize,
+    run: PathBuf,
+    #[serde(flatten)]
+    row: Row,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Report { row, run, .. } = self;
+        writeln!(
+            f,
+            "{} errors in {} test examples of {}, trained in {:.1} s",
+            row.test_errors, self.test_examples, self.dataset, row.seconds
+        )?;
+        writeln!(f, "{}", run.join(&row.model).display())
+    }
+}

@@ -1,0 +1,489 @@
+//! The program as its users meet it: arguments in; output, files and exit code out.
+
+use limbeck::checkpoint::{Layer, ModelFile};
+use limbeck_datasets::{Dataset, glyphs, idx};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ended {
+    /// Checks the exit code and that stderr holds every one of `parts`.
+    #[track_caller]
+    fn fails(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.stderr);
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} not in: {}", self.stderr);
+        }
+    }
+
+    /// Checks for success and exactly one JSON object on stdout.
+    #[track_caller]
+    fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        let value: Value = serde_json::from_str(&self.stdout).unwrap();
+        assert!(value.is_object());
+        value
+    }
+}
+
+/// Runs the program in `folder`, with no settings from the environment.
+fn limbeck_in(folder: &Path, args: &[&str]) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_limbeck"))
+        .args(args)
+        .current_dir(folder)
+        .env_remove("LIMBECK_DATA")
+        .env_remove("LIMBECK_ISA")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn limbeck(args: &[&str]) -> Ended {
+    limbeck_in(&std::env::temp_dir(), args)
+}
+
+static GLYPHS: LazyLock<Dataset> = LazyLock::new(glyphs::default);
+
+/// A net of one layer whose templates are the mean images of the first `examples` training
+/// digits: z_c = Σ mean_c·x − ½ Σ mean_c², the nearest mean.
+fn nearest_mean(examples: usize) -> ModelFile {
+    let train = &GLYPHS.train;
+    let scale = 1.0 / 255.0;
+    let mut weight = vec![0.0f32; 10 * 784];
+    for i in 0..examples {
+        let class = i % 10;
+        for (w, &pixel) in weight[class * 784..][..784].iter_mut().zip(train.example(i)) {
+            *w += f32::from(pixel) * scale / (examples / 10) as f32;
+        }
+    }
+    let squares = weight.chunks(784).map(|w| w.iter().map(|w| w * w).sum::<f32>());
+    let bias = squares.map(|sum| -0.5 * sum).collect();
+    let layers = vec![Layer { inputs: 784, outputs: 10, weight, bias }];
+    ModelFile { layers, input_scale: scale, input_shift: 0.0 }
+}
+
+/// The test examples that a one-layer net gets wrong, in f64.
+fn misclassified(model: &ModelFile) -> Vec<usize> {
+    let (test, layer) = (&GLYPHS.test, &model.layers[0]);
+    let wrong = |&i: &usize| {
+        let logit = |class: usize| {
+            let weights = &layer.weight[class * 784..][..784];
+            let products = weights
+                .iter()
+                .zip(test.example(i))
+                .map(|(&w, &pixel)| f64::from(w) * f64::from(f32::from(pixel) * model.input_scale));
+            products.sum::<f64>() + f64::from(layer.bias[class])
+        };
+        let best = (0..10).max_by(|&a, &b| logit(a).total_cmp(&logit(b))).unwrap();
+        best != i % 10
+    };
+    (0..test.len()).filter(wrong).collect()
+}
+
+fn save(dir: &TempDir, name: &str, model: &ModelFile) -> String {
+    let path = dir.path().join(name);
+    model.save(&path).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+fn indices(value: &Value) -> Vec<usize> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+#[test]
+fn usage_errors_exit_2() {
+    limbeck(&["frobnicate"]).fails(2, &["frobnicate"]);
+    limbeck(&[]).fails(2, &["Usage"]);
+    limbeck(&["info", "--isa", "mmx"]).fails(2, &["mmx", "portable"]);
+    limbeck(&["info", "--threads", "0"]).fails(2, &["--threads", "1..=1024"]);
+    limbeck(&["info", "--seed", "-1"]).fails(2, &["-1"]);
+    limbeck(&["eval"]).fails(2, &["MODEL"]);
+    limbeck(&["reproduce", "weather"]).fails(2, &["weather", "mnist"]);
+    limbeck(&["reproduce", "--preset", "huge"]).fails(2, &["huge", "standard"]);
+    limbeck(&["data", "verify"]).fails(2, &["LIMBECK_DATA", "--data"]);
+}
+
+#[test]
+fn info_tells_the_isa_and_threads_that_were_asked_for() {
+    let info = limbeck(&["info", "--json", "--isa", "portable", "--threads", "1"]).json();
+    assert_eq!(info["isa"], "portable");
+    assert_eq!(info["threads"], 1);
+    assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(info["isas"].as_array().unwrap().last().unwrap(), "portable");
+    assert!(limbeck(&["info"]).stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_pages_are_printed() {
+    for args in [&["man"][..], &["completions", "bash"], &["completions", "zsh"]] {
+        let page = limbeck(args);
+        assert_eq!(page.code, Some(0), "{}", page.stderr);
+        for word in ["reproduce", "eval", "--threads"] {
+            let plain = page.stdout.replace('\\', "");
+            assert!(plain.contains(word), "{args:?} without {word}");
+        }
+    }
+    assert!(limbeck(&["man", "--json"]).json()["text"].is_string());
+    assert_eq!(limbeck(&["--version"]).code, Some(0));
+}
+
+/// An IDX file of one dimension per entry of `sides`, filled with zeros.
+fn idx_file(path: &Path, sides: &[u32]) {
+    let mut bytes = vec![0, 0, 8, sides.len() as u8];
+    bytes.extend(sides.iter().flat_map(|side| side.to_be_bytes()));
+    bytes.resize(bytes.len() + sides.iter().product::<u32>() as usize, 0);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Well-formed files with MNIST's names but other contents.
+fn false_mnist() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let mnist = dir.path().join("mnist");
+    fs::create_dir(&mnist).unwrap();
+    for split in ["train", "t10k"] {
+        idx_file(&mnist.join(format!("{split}-images-idx3-ubyte")), &[3, 28, 28]);
+        idx_file(&mnist.join(format!("{split}-labels-idx1-ubyte")), &[3]);
+    }
+    assert_eq!(idx::read_labels(&mnist.join("t10k-labels-idx1-ubyte"), 10).unwrap().labels, [0; 3]);
+    (dir, mnist)
+}
+
+#[test]
+fn data_list_tells_what_is_there() {
+    let found = |args: &[&str]| -> Vec<(String, bool)> {
+        let list = limbeck(args).json();
+        let sets = list["datasets"].as_array().unwrap().iter();
+        sets.map(|set| (set["name"].as_str().unwrap().into(), set["found"] == true)).collect()
+    };
+    let expected = |mnist| vec![("mnist".to_string(), mnist), ("glyphs".to_string(), true)];
+    assert_eq!(found(&["data", "list", "--json"]), expected(false));
+    let (dir, mnist) = false_mnist();
+    let data = dir.path().to_str().unwrap();
+    assert_eq!(found(&["data", "list", "--json", "--data", data]), expected(true));
+    fs::remove_file(mnist.join("t10k-labels-idx1-ubyte")).unwrap();
+    assert_eq!(found(&["data", "list", "--json", "--data", data]), expected(false));
+}
+
+#[test]
+fn data_verify_finds_what_is_wrong() {
+    let (dir, mnist) = false_mnist();
+    let data = dir.path().to_str().unwrap();
+    let verify = || limbeck(&["data", "verify", "--json", "--data", data]);
+    let false_files = verify();
+    // The published file's digest, and that of ours, as `sha256sum` gives it.
+    let published = "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db";
+    false_files.fails(65, &["error: ", "train-images-idx3-ubyte", published]);
+    let report: Value = serde_json::from_str(&false_files.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["files"].as_array().unwrap().len(), 4);
+
+    let truncated = mnist.join("train-images-idx3-ubyte");
+    fs::write(&truncated, &fs::read(&truncated).unwrap()[..100]).unwrap();
+    verify().fails(65, &["truncated", "found 100", "expected 2368"]);
+    fs::remove_file(&truncated).unwrap();
+    verify().fails(74, &["train-images-idx3-ubyte", "no such file"]);
+}
+
+#[test]
+fn data_verify_accepts_the_published_files_and_no_copy_with_a_flipped_bit() {
+    let Some(data) = std::env::var_os("LIMBECK_DATA").map(PathBuf::from) else {
+        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
+        assert!(!required, "LIMBECK_DATA is not set");
+        return;
+    };
+    let verify = |folder: &Path| limbeck(&["data", "verify", "--data", folder.to_str().unwrap()]);
+    assert_eq!(verify(&data).code, Some(0));
+    let copy = tempfile::tempdir().unwrap();
+    fs::create_dir(copy.path().join("mnist")).unwrap();
+    for entry in fs::read_dir(data.join("mnist")).unwrap() {
+        let from = entry.unwrap();
+        let mut bytes = fs::read(from.path()).unwrap();
+        if from.file_name().to_str().unwrap().starts_with("t10k-labels") {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        fs::write(copy.path().join("mnist").join(from.file_name()), bytes).unwrap();
+    }
+    verify(copy.path()).fails(65, &["t10k-labels"]);
+}
+
+#[test]
+fn eval_counts_what_plain_arithmetic_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = nearest_mean(2000);
+    let path = save(&dir, "mean.safetensors", &model);
+    let expected = misclassified(&model);
+    assert!((1000..6000).contains(&expected.len()), "{}", expected.len());
+
+    let report = limbeck(&["eval", &path, "--json"]);
+    assert!(report.stderr.contains("glyphs"), "{}", report.stderr);
+    let report = report.json();
+    assert_eq!(report["dataset"], "glyphs");
+    assert_eq!(report["examples"], 10_000);
+    assert_eq!(report["errors"], expected.len());
+    assert_eq!(report["error_rate"], expected.len() as f64 / 10_000.0);
+    assert_eq!(indices(&report["misclassified"]), expected);
+    assert_eq!(report["sha256"], model.sha256());
+    let nll = report["nll"].as_f64().unwrap();
+    assert!(nll > 0.0 && nll.is_finite());
+
+    // For people: the same figures; --quiet leaves stderr empty.
+    let text = limbeck(&["eval", &path, "--dataset", "glyphs", "--quiet"]);
+    assert!(text.stdout.contains(&format!("{} errors", expected.len())), "{}", text.stdout);
+    assert_eq!(text.stderr, "");
+}
+
+#[test]
+fn eval_compares_several_models() {
+    let dir = tempfile::tempdir().unwrap();
+    let models = [nearest_mean(100), nearest_mean(8000)];
+    let names = ["few", "many"];
+    let [few, many] = [0, 1].map(|i| save(&dir, names[i], &models[i]));
+    let wrong = models.each_ref().map(misclassified);
+
+    let report = limbeck(&["eval", &few, &many, &few, "--json", "--dataset", "glyphs"]).json();
+    for (i, model) in [0, 1, 0].into_iter().enumerate() {
+        assert_eq!(indices(&report["models"][i]["misclassified"]), wrong[model]);
+    }
+    let only = |a: usize, b: usize| wrong[a].iter().filter(|i| !wrong[b].contains(i)).count();
+    let pairs = report["mcnemar"].as_array().unwrap();
+    assert_eq!(pairs.len(), 3);
+    assert_eq!(pairs[0]["first"].as_str(), Some(&few[..]));
+    assert_eq!(pairs[0]["only_first"], only(0, 1));
+    assert_eq!(pairs[0]["only_second"], only(1, 0));
+    assert_eq!(pairs[1]["p_value"], 1.0, "a model does not differ from itself");
+    assert!(report["ensemble"]["errors"].as_u64().unwrap() > 0);
+
+    // The mean of a model with itself is the model.
+    let twice = limbeck(&["eval", &many, &many, "--json", "--dataset", "glyphs"]).json();
+    assert_eq!(indices(&twice["ensemble"]["misclassified"]), wrong[1]);
+}
+
+#[test]
+fn eval_refuses_what_is_no_fitting_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    limbeck(&["eval", &path("none")]).fails(74, &["none", "No such file"]);
+    fs::write(path("text"), "not a model, but long enough to hold a length").unwrap();
+    limbeck(&["eval", &path("text")]).fails(65, &["text", "found", "expected a safetensors file"]);
+
+    let mut narrow = nearest_mean(100);
+    narrow.layers[0].inputs = 783;
+    narrow.layers[0].weight.truncate(7830);
+    let narrow = save(&dir, "narrow", &narrow);
+    let refused = limbeck(&["eval", &narrow, "--dataset", "glyphs"]);
+    refused.fails(65, &[&narrow, "found 783", "expected 784"]);
+
+    let model = save(&dir, "good", &nearest_mean(100));
+    let refused = limbeck(&["eval", &model, "--dataset", "mnist"]);
+    refused.fails(2, &["--data", "LIMBECK_DATA"]);
+    let (false_data, _) = false_mnist();
+    let data = false_data.path().to_str().unwrap();
+    limbeck(&["eval", &model, "--data", data]).fails(65, &["SHA-256", "train-images"]);
+
+    fs::write(path("config.toml"), "[data]\ndataset = \"glyphs\"\ncolour = 1\n").unwrap();
+    let refused = limbeck(&["eval", &model, "--config", &path("config.toml")]);
+    refused.fails(65, &["config.toml:3", "colour"]);
+}
+
+#[test]
+fn eval_takes_the_hold_out_of_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = save(&dir, "model", &nearest_mean(100));
+    let config = dir.path().join("config.toml");
+    fs::write(&config, "[data]\ndataset = \"glyphs\"\nholdout = 500\n").unwrap();
+    let config = config.to_str().unwrap();
+    let report = limbeck(&["eval", &model, "--json", "--config", config]).json();
+    assert_eq!(report["examples"], 500);
+    limbeck(&["eval", &model, "--config", config, "--dataset", "glyphs"]).fails(2, &["--dataset"]);
+}
+
+#[test]
+fn a_closed_or_full_stdout_is_told_apart() {
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let to = |file: &str| {
+        let shell = format!("{} man {file}", env!("CARGO_BIN_EXE_limbeck"));
+        let output = Command::new("sh").args(["-c", &shell]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, message) = to(">/dev/full");
+    assert_eq!(code, Some(74), "{message}");
+    assert!(message.contains("stdout"), "{message}");
+    let (_, message) = to("| head -1");
+    assert_eq!(message, "");
+}
+
+/// A small, quick model on the glyphs; `more` is appended.
+fn tiny_config(dir: &TempDir, name: &str, more: &str) -> String {
+    let path = dir.path().join(name);
+    let text = format!(
+        "seed = 3\n[data]\ndataset = \"glyphs\"\ntrain_limit = 500\n\
+         [model]\nlayers = [784, 16, 10]\n\
+         [training]\nepochs = 2\nbatch_size = 50\n{more}"
+    );
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// The names of everything below `folder`, which must hold no temporary files.
+fn files(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(path.extension().is_none_or(|e| e != "tmp"), "{path:?}");
+        if path.is_dir() {
+            names.extend(files(&path));
+        } else {
+            names.push(path.file_name().unwrap().to_str().unwrap().to_string());
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn train_then_distill_then_eval() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let config = tiny_config(&dir, "tiny.toml", "");
+
+    let report = limbeck(&["train", &config, "--json", "--out", &out("teacher")]).json();
+    let run = dir.path().join("teacher");
+    assert_eq!(
+        files(&run),
+        ["config.toml", "manifest.json", "metrics.jsonl", "model-3.safetensors", "summary.json"]
+    );
+    let epochs = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert_eq!(epochs.lines().count(), 2);
+    let teacher = run.join(report["model"].as_str().unwrap());
+    let teacher = teacher.to_str().unwrap();
+    let evaluated = limbeck(&["eval", teacher, "--json", "--dataset", "glyphs"]).json();
+    assert_eq!(evaluated["errors"], report["test_errors"]);
+    assert_eq!(evaluated["sha256"], report["sha256"]);
+    assert!(report["test_errors"].as_u64().unwrap() < 8000, "better than chance: {report}");
+
+    // The same seed gives the same bits on another ISA and thread count, another seed others.
+    let again = |extra: &[&str], name: &str| {
+        let folder = out(name);
+        let args = [&["train", &config, "--json", "--out", &folder], extra].concat();
+        limbeck(&args).json()["sha256"].clone()
+    };
+    let portable = again(&["--isa", "portable", "--threads", "1"], "again");
+    assert_eq!(portable, report["sha256"]);
+    assert_ne!(again(&["--seed", "4"], "other"), report["sha256"]);
+
+    // A finished run is neither overwritten nor resumed.
+    limbeck(&["train", &config, "--out", &out("teacher")]).fails(2, &["already holds a run"]);
+    limbeck(&["train", "--resume", &out("teacher")]).fails(2, &["finished"]);
+
+    let student =
+        limbeck(&["distill", &config, "--teacher", teacher, "--json", "--out", &out("student")]);
+    assert!(student.stderr.contains("student epoch 2/2"), "{}", student.stderr);
+    assert_eq!(student.json()["system"], "student");
+    let manifest = fs::read_to_string(dir.path().join("student/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["loss_contract"]["temperature"], 20.0);
+    assert_eq!(manifest["data"]["teacher 0"], report["sha256"]);
+}
+
+#[test]
+fn a_killed_run_resumes_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let with = |name: &str, minutes: &str| {
+        let config = tiny_config(&dir, name, &format!("checkpoint_minutes = {minutes}\n"));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("epochs = 2", "epochs = 1000")).unwrap();
+        config
+    };
+    let through = with("through.toml", "5");
+    let through = limbeck(&["train", &through, "--json", "--quiet", "--out", &out("through")]);
+
+    let config = with("killed.toml", "0.001");
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_limbeck"))
+        .args(["train", &config, "--quiet", "--out", &out("killed")])
+        .spawn()
+        .unwrap();
+    let checkpoints = dir.path().join("killed/checkpoints/model-3");
+    let begun = || fs::read_dir(&checkpoints).is_ok_and(|mut files| files.next().is_some());
+    while !begun() {
+        assert!(killed.try_wait().unwrap().is_none(), "ended without a checkpoint");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(!dir.path().join("killed/summary.json").exists());
+
+    let resume = ["train", "--json", "--resume", &out("killed")];
+    limbeck(&[&resume[..], &["--seed", "4"]].concat()).fails(2, &["--seed"]);
+    let resumed = limbeck(&resume);
+    assert_eq!(resumed.json()["sha256"], through.json()["sha256"]);
+    limbeck(&["train", "--resume", &out("nowhere")]).fails(65, &["nowhere", "manifest.json"]);
+}
+
+#[test]
+fn teacher_logits_from_a_file_teach_like_their_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = nearest_mean(8000);
+    let teacher = save(&dir, "teacher", &model);
+    let layer = &model.layers[0];
+    let logits = (0..500 * 10).flat_map(|k| {
+        let (i, class) = (k / 10, k % 10);
+        let weights = &layer.weight[class * 784..][..784];
+        let products = weights.iter().zip(GLYPHS.train.example(i));
+        let sum: f64 = products.map(|(&w, &x)| f64::from(w) * f64::from(x) / 255.0).sum();
+        (sum + f64::from(layer.bias[class])).to_le_bytes()
+    });
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (500, 10), }";
+    let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    npy.extend(format!("{header:<117}\n").into_bytes());
+    npy.extend(logits);
+    fs::write(dir.path().join("t.npy"), &npy).unwrap();
+
+    let out = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let plain = tiny_config(&dir, "plain.toml", "");
+    let named = tiny_config(&dir, "npy.toml", "[distillation]\nteacher_logits = \"t.npy\"\n");
+    let errors = |args: &[&str]| limbeck(args).json()["test_errors"].as_i64().unwrap();
+    let by_model =
+        errors(&["distill", &plain, "--teacher", &teacher, "--json", "--out", &out("a")]);
+    let by_file = errors(&["distill", &named, "--json", "--out", &out("b")]);
+    assert!((by_model - by_file).abs() <= 20, "{by_model} {by_file}");
+
+    limbeck(&["distill", &plain]).fails(2, &["--teacher", "teacher_logits"]);
+    limbeck(&["distill", &named, "--teacher", &teacher]).fails(2, &["two teachers", "t.npy"]);
+    fs::write(dir.path().join("t.npy"), &npy[..1000]).unwrap();
+    limbeck(&["distill", &named]).fails(65, &["t.npy", "1000", "40128"]);
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |more: &str| {
+        let config = tiny_config(&dir, "bad.toml", more);
+        limbeck_in(dir.path(), &["train", &config])
+    };
+    run("learning_rate = -1\n").fails(65, &["bad.toml:10", "learning_rate", "-1"]);
+    run("speed = 1\n").fails(65, &["bad.toml:10", "speed"]);
+    run("[distillation]\ntemperature = 0\n").fails(65, &["bad.toml:11", "temperature", "0"]);
+    run("learning_rate = 1e30\n").fails(76, &["diverged", "epoch 1", "learning rate"]);
+    limbeck(&["train", "none.toml"]).fails(74, &["none.toml"]);
+    limbeck(&["train"]).fails(2, &["CONFIG"]);
+
+    let config = tiny_config(&dir, "good.toml", "");
+    fs::write(dir.path().join("file"), "").unwrap();
+    let inside_a_file = dir.path().join("file/run");
+    let refused = limbeck(&["train", &config, "--out", inside_a_file.to_str().unwrap()]);
+    refused.fails(74, &["file/run", "Not a directory"]);
+}
