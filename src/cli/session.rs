@@ -73,7 +73,9 @@ impl Session {
         Lab {
             context: &self.context,
             data: self.data.as_deref(),
-            command: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            command: std::iter::once("limbeck".to_string())
+                .chain(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()))
+                .collect(),
             git_commit: COMMIT.map(str::to_string),
             observer,
         }
