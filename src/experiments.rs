@@ -3,7 +3,7 @@
 pub mod mnist;
 
 use crate::checkpoint::ModelFile;
-use crate::config::{DataConfig, DatasetKind};
+use crate::config::{Config, DatasetKind};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::mlp::Mlp;
@@ -38,14 +38,16 @@ pub fn mnist_or_glyphs(data: Option<&Path>) -> Result<Dataset> {
     }
 }
 
-/// The data set that a configuration names, with its hold-out and limit applied: the last
-/// `holdout` training examples become the test set, then the first `train_limit` are kept.
+/// The data set that `config` names, with its hold-out and limit applied: the last `holdout`
+/// training examples become the test set, then the first `train_limit` are kept.
 ///
 /// # Errors
-/// [`Error::Usage`] for a hold-out that leaves nothing to train on or images that do not fit the
-/// net; those of reading the files.
-pub fn load_data(config: &DataConfig, inputs: usize, data: Option<&Path>) -> Result<Dataset> {
-    let mut dataset = match config.dataset {
+/// [`Error::Config`] naming `origin` for keys that the data contradict; [`Error::Usage`] for a
+/// missing data folder; those of reading the files.
+pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
+    let Config { data: keys, model, .. } = config;
+    let fault = |message| Error::Config { path: origin.to_path_buf(), line: None, message };
+    let mut dataset = match keys.dataset {
         DatasetKind::Mnist => {
             let folder = data.ok_or_else(|| {
                 Error::Usage(
@@ -56,37 +58,42 @@ pub fn load_data(config: &DataConfig, inputs: usize, data: Option<&Path>) -> Res
         }
         DatasetKind::Glyphs => glyphs::default(),
         DatasetKind::Idx => {
-            let missing =
-                |key: &str| Error::Usage(format!("dataset = \"idx\" needs the key data.{key}"));
-            idx::load_dataset(
-                config.train_images.as_deref().ok_or_else(|| missing("train_images"))?,
-                config.train_labels.as_deref(),
-                config.test_images.as_deref().ok_or_else(|| missing("test_images"))?,
-                config.test_labels.as_deref().ok_or_else(|| missing("test_labels"))?,
-                config.classes,
-            )?
+            let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
+            let train_images = keys.train_images.as_deref().ok_or_else(|| missing("train_images"))?;
+            let train_labels = keys.train_labels.as_deref();
+            // A hold-out is cut from the training split; its labels are needed then.
+            let (test_images, test_labels) = match (&keys.test_images, &keys.test_labels) {
+                (Some(images), Some(labels)) => (images.as_path(), labels.as_path()),
+                (None, None) if keys.holdout.is_some() => {
+                    (train_images, train_labels.ok_or_else(|| missing("train_labels"))?)
+                }
+                (None, _) => return Err(missing("test_images")),
+                (_, None) => return Err(missing("test_labels")),
+            };
+            idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
         }
     };
-    if dataset.train.image_size() != inputs {
-        return Err(Error::Usage(format!(
-            "model.layers: found {inputs} inputs, expected {} ({} × {} pixels of {})",
+    if dataset.train.image_size() != model.layers[0] {
+        return Err(fault(format!(
+            "model.layers: found {} inputs, expected {} ({} × {} pixels of {})",
+            model.layers[0],
             dataset.train.image_size(),
             dataset.train.height,
             dataset.train.width,
             dataset.name
         )));
     }
-    if let Some(last) = config.holdout {
-        if last == 0 || last >= dataset.train.len() {
-            return Err(Error::Usage(format!(
-                "data.holdout: found {last}, expected 1 to {} of the {} training examples",
-                dataset.train.len() - 1,
-                dataset.train.len()
+    if let Some(last) = keys.holdout {
+        let examples = dataset.train.len();
+        if last == 0 || last >= examples {
+            return Err(fault(format!(
+                "data.holdout: found {last}, expected 1 to {} of the {examples} training examples",
+                examples - 1
             )));
         }
         (dataset.train, dataset.test) = dataset.train.holdout(last);
     }
-    if let Some(limit) = config.train_limit {
+    if let Some(limit) = keys.train_limit {
         dataset.train = dataset.train.truncated(limit);
     }
     Ok(dataset)
@@ -195,6 +202,24 @@ struct SeededRecord<'a> {
 }
 
 impl Observer for Recorder<'_> {
+    /// Drops the lines of epochs that are about to be trained again.
+    fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
+        let path = self.folder.metrics();
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            return self.inner.on_start(model, epochs_done);
+        };
+        let keep = |line: &&str| {
+            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { return false };
+            let epoch = record["epoch"].as_u64().unwrap_or(0) as usize;
+            record["model"] != model || record["seed"] != self.seed || epoch <= epochs_done
+        };
+        let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
+        if kept.len() < text.len() {
+            crate::run::atomic_write(&path, kept.as_bytes())?;
+        }
+        self.inner.on_start(model, epochs_done)
+    }
+
     fn on_step(&mut self, progress: &Progress) {
         self.inner.on_step(progress);
     }

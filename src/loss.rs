@@ -11,6 +11,7 @@
 //! leaves T in the gradient. CE(p, q) = −Σ pᵢ ln qᵢ; it differs from KL(p‖q) by the entropy of p,
 //! which no parameter of the student changes. (Paper, section 2.)
 
+use crate::config::Config;
 use crate::mlp::{Mlp, Workspace};
 use crate::run::LossContract;
 use limbeck_kernels::softmax::{Distillation, Loss};
@@ -30,6 +31,16 @@ pub struct Objective {
 impl Objective {
     /// Cross-entropy with the labels.
     pub const HARD: Objective = Objective { temperature: 1.0, soft_weight: 0.0, hard_weight: 1.0 };
+
+    /// The loss of the `[distillation]` table, or of its defaults.
+    pub fn soft(config: &Config) -> Objective {
+        let table = config.distillation.clone().unwrap_or_default();
+        Objective {
+            temperature: table.temperature as f32,
+            soft_weight: table.soft_weight as f32,
+            hard_weight: table.hard_weight as f32,
+        }
+    }
 
     /// L of a batch or an epoch from its summed cross-entropies.
     pub fn value(&self, loss: Loss, examples: usize) -> f64 {

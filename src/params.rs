@@ -17,7 +17,7 @@ pub struct LayerParams {
     pub outputs: usize,
     /// W [inputs, outputs], a panel matrix.
     pub weight: Range<usize>,
-    /// b [outputs], padded to a multiple of 16.
+    /// b, `outputs` values padded to a multiple of 16.
     pub bias: Range<usize>,
 }
 

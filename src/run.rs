@@ -114,6 +114,26 @@ impl RunFolder {
         })
     }
 
+    /// Checks that the run began with these data (and teachers), by name and SHA-256.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming what the manifest says and what is there now.
+    pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
+        let path = self.manifest();
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let (found, expected) = (manifest["data"].take(), serde_json::json!(sources));
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Data {
+            path,
+            what: "data and teachers of the run".into(),
+            found: found.to_string(),
+            expected: format!("{expected}, as given now"),
+        })
+    }
+
     /// The resolved configuration.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")

@@ -93,6 +93,14 @@ pub struct EpochRecord {
 
 /// Who watches a training run.
 pub trait Observer: Send {
+    /// Before the first step: a model starts, or goes on after `epochs_done` epochs.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
+        let _ = (model, epochs_done);
+        Ok(())
+    }
     /// After each step.
     fn on_step(&mut self, progress: &Progress);
     /// After each epoch.
@@ -203,6 +211,7 @@ impl<'a> Run<'a> {
                 self.restore(&latest.path, &latest.state)?;
             }
         }
+        observer.on_start(self.task.name, self.epoch)?;
         let training = &self.task.config.training;
         let (epochs, steps) = (training.epochs, self.batches.steps_per_epoch());
         let every = Duration::from_secs_f64(training.checkpoint_minutes * 60.0);

@@ -37,7 +37,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let dataset = match &args.config {
         Some(path) => {
             let config = Config::load(path)?;
-            experiments::load_data(&config.data, config.model.layers[0], session.data.as_deref())?
+            experiments::load_data(&config, path, session.data.as_deref())?
         }
         None => session.dataset(args.dataset)?,
     };

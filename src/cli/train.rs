@@ -13,7 +13,6 @@ use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::fs;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -39,7 +38,7 @@ pub struct DistillArgs {
 
 pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
     let config = config(session, args)?;
-    let dataset = data(session, &config)?;
+    let dataset = data(session, args, &config)?;
     let model = Model {
         name: "model",
         config: &config,
@@ -52,12 +51,12 @@ pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
 
 pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
     let config = config(session, &args.train)?;
-    let loss = config.distillation.clone().unwrap_or_default();
-    let dataset = data(session, &config)?;
+    let objective = Objective::soft(&config);
+    let logits_file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let dataset = data(session, &args.train, &config)?;
     let (inputs, classes) = (dataset.train.image_size(), dataset.classes);
-    let temperature = loss.temperature as f32;
     let mut teacher_hashes = BTreeMap::new();
-    let logits = match (&loss.teacher_logits, &args.teachers[..]) {
+    let logits = match (logits_file, &args.teachers[..]) {
         (Some(path), []) => {
             let logits = npy::read_logits(path, dataset.train.len(), classes)?;
             let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
@@ -71,7 +70,7 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
                 teacher_hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
                 teachers.push(teacher);
             }
-            distill::teacher_logits(&session.context, &teachers, &dataset.train, temperature)
+            distill::teacher_logits(&session.context, &teachers, &dataset.train, objective.temperature)
         }
         (None, []) => {
             return Err(Error::Usage(
@@ -90,11 +89,7 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
     let model = Model {
         name: "student",
         config: &config,
-        objective: Objective {
-            temperature,
-            soft_weight: loss.soft_weight as f32,
-            hard_weight: loss.hard_weight as f32,
-        },
+        objective,
         teacher_logits: Some(&logits),
         teacher_hashes,
     };
@@ -122,9 +117,10 @@ fn config(session: &Session, args: &TrainArgs) -> Result<Config> {
     Config::load(&folder.config())
 }
 
-fn data(session: &Session, config: &Config) -> Result<Dataset> {
-    let inputs = config.model.layers[0];
-    experiments::load_data(&config.data, inputs, session.data.as_deref())
+fn data(session: &Session, args: &TrainArgs, config: &Config) -> Result<Dataset> {
+    let kept = args.resume.as_ref().map(|folder| folder.join("config.toml"));
+    let origin = kept.or_else(|| args.config.clone()).unwrap_or_default();
+    experiments::load_data(config, &origin, session.data.as_deref())
 }
 
 /// The model to train.
@@ -197,19 +193,7 @@ impl Model<'_> {
 
     /// Checks that data and teachers are those with which the run began.
     fn resume(&self, dataset: &Dataset, folder: RunFolder) -> Result<RunFolder> {
-        let path = folder.manifest();
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let found = manifest["data"].take();
-        let expected = serde_json::json!(self.sources(dataset));
-        if found != expected {
-            return Err(Error::Data {
-                path,
-                what: "data and teachers of the run".into(),
-                found: found.to_string(),
-                expected: format!("{expected}, as given now"),
-            });
-        }
+        folder.expect_data(&self.sources(dataset))?;
         Ok(folder)
     }
 }

@@ -10,11 +10,11 @@
 //! the examples; only the targets differ.
 
 use super::{Lab, load_model, manifest, train_model};
-use crate::config::{Config, OptimizerKind};
+use crate::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
 use crate::distill;
 use crate::error::{Error, Result};
 use crate::loss::Objective;
-use crate::run::{Row, RunFolder, Summary};
+use crate::run::{Row, RunFolder, Summary, atomic_write};
 use crate::trainer::Task;
 use limbeck_datasets::Dataset;
 use std::fs;
@@ -49,10 +49,10 @@ pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("stude
 pub struct Plan {
     /// With dropout and jitter.
     pub teacher: Config,
-    /// Baseline and student.
-    pub small: Config,
-    /// The student's loss.
-    pub objective: Objective,
+    /// The small net on labels.
+    pub baseline: Config,
+    /// The same on soft targets.
+    pub student: Config,
 }
 
 /// Widths, epochs and, for `quick`, how many of the training examples.
@@ -73,6 +73,7 @@ pub fn plan(preset: Preset, dataset: &Dataset) -> Plan {
         let mut config = Config::default();
         config.model.layers = vec![dataset.train.image_size(), width, width, dataset.classes];
         config.data.train_limit = train_limit;
+        config.data.dataset = if full { DatasetKind::Mnist } else { DatasetKind::Glyphs };
         config.training.epochs = epochs;
         config.training.optimizer = OptimizerKind::Adam;
         config.training.learning_rate = 1e-3;
@@ -81,8 +82,11 @@ pub fn plan(preset: Preset, dataset: &Dataset) -> Plan {
     let mut teacher = config(widths.0, epochs.0);
     teacher.model.dropout = Some(vec![0.2, 0.5, 0.5]);
     teacher.data.jitter = Some(2);
-    let objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.0 };
-    Plan { teacher, small: config(widths.1, epochs.1), objective }
+    let baseline = config(widths.1, epochs.1);
+    let mut student = baseline.clone();
+    student.distillation =
+        Some(DistillationConfig { hard_weight: 0.0, ..DistillationConfig::default() });
+    Plan { teacher, baseline, student }
 }
 
 /// Trains the three models for `seeds` seeds from `first_seed` on, in the run folder `out`.
@@ -106,8 +110,9 @@ pub fn reproduce(
     let limit = plan.teacher.data.train_limit.unwrap_or(dataset.train.len());
     let train = dataset.train.clone().truncated(limit);
     for seed in all {
-        plan.teacher.seed = seed;
-        plan.small.seed = seed;
+        for config in [&mut plan.teacher, &mut plan.baseline, &mut plan.student] {
+            config.seed = seed;
+        }
         let split = &train;
         let task = |name, config, objective, teacher_logits| Task {
             name,
@@ -128,15 +133,16 @@ pub fn reproduce(
             Ok(model)
         };
         let teacher = finish(lab, task("teacher", &plan.teacher, Objective::HARD, None))?;
-        finish(lab, task("baseline", &plan.small, Objective::HARD, None))?;
-        let temperature = plan.objective.temperature;
-        let logits = distill::teacher_logits(lab.context, &[teacher], split, temperature);
-        finish(lab, task("student", &plan.small, plan.objective, Some(&logits)))?;
+        finish(lab, task("baseline", &plan.baseline, Objective::HARD, None))?;
+        let objective = Objective::soft(&plan.student);
+        let logits = distill::teacher_logits(lab.context, &[teacher], split, objective.temperature);
+        finish(lab, task("student", &plan.student, objective, Some(&logits)))?;
     }
     Ok(Summary::new("mnist", &dataset.name, preset.name(), rows, &PAPER))
 }
 
-/// A new run folder with its manifest, or the one of an interrupted run with its rows.
+/// A new run folder with its manifest and configurations, or the one of an interrupted run with
+/// its rows.
 fn open(
     lab: &Lab,
     dataset: &Dataset,
@@ -145,34 +151,46 @@ fn open(
     seeds: &[u64],
     out: &Path,
 ) -> Result<(RunFolder, Vec<Row>)> {
+    let configs = [
+        ("config-teacher.toml", &plan.teacher),
+        ("config-baseline.toml", &plan.baseline),
+        ("config-student.toml", &plan.student),
+    ];
     if !out.join("manifest.json").exists() {
         let folder = RunFolder::create(out)?;
+        for (name, config) in configs {
+            atomic_write(&folder.root.join(name), config.to_toml()?.as_bytes())?;
+        }
         let mut manifest = manifest(lab, dataset, seeds.to_vec());
-        manifest.loss_contract = Some(plan.objective.contract());
+        manifest.loss_contract = Some(Objective::soft(&plan.student).contract());
         folder.write_json("manifest.json", &manifest)?;
         return Ok((folder, Vec::new()));
     }
     let folder = RunFolder::open(out)?;
+    folder.expect_data(&dataset.sha256)?;
+    for (name, config) in configs {
+        let path = folder.root.join(name);
+        let found = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        if found != config.to_toml()? {
+            return Err(Error::Usage(format!(
+                "{}: found the configuration of another run, expected that of preset {} on {}; \
+                 choose another --out",
+                path.display(),
+                preset.name(),
+                dataset.name
+            )));
+        }
+    }
     let path = folder.summary();
     if !path.exists() {
         return Ok((folder, Vec::new()));
     }
     let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
     let summary: Summary = serde_json::from_str(&text).map_err(|e| Error::Data {
-        path: path.clone(),
+        path,
         what: "summary".into(),
         found: e.to_string(),
         expected: "the summary of an interrupted run".into(),
     })?;
-    let (found, expected) = (
-        format!("{} {} on {}", summary.experiment, summary.preset, summary.dataset),
-        format!("mnist {} on {}", preset.name(), dataset.name),
-    );
-    if found != expected {
-        return Err(Error::Usage(format!(
-            "{}: found the run '{found}', expected '{expected}'; choose another --out",
-            out.display()
-        )));
-    }
     Ok((folder, summary.rows))
 }
