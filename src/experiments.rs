@@ -59,7 +59,8 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
         DatasetKind::Glyphs => glyphs::default(),
         DatasetKind::Idx => {
             let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
-            let train_images = keys.train_images.as_deref().ok_or_else(|| missing("train_images"))?;
+            let train_images =
+                keys.train_images.as_deref().ok_or_else(|| missing("train_images"))?;
             let train_labels = keys.train_labels.as_deref();
             // A hold-out is cut from the training split; its labels are needed then.
             let (test_images, test_labels) = match (&keys.test_images, &keys.test_labels) {

@@ -10,7 +10,7 @@
 //! 2 Mlp::forward         Z = Wᵀ·X + b, Y = dropout(relu(Z)) a layer  logits [C, B]
 //! 3 loss::distillation   d_logits = (soft_weight·T·(q − p) + hard_weight·(softmax(z) − y)) / B
 //! 4 Mlp::backward        dW = X·dZᵀ, db = Σ dZ, dX = W·dZ            last layer first
-//! 5 Optimizer::step      elementwise over the flat parameters
+//! 5 Optimizer::step      elementwise over the flat parameters; backward_step fuses it into 4
 //! ```
 
 pub mod checkpoint;

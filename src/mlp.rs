@@ -139,24 +139,35 @@ impl Mlp {
     /// with the same `dropout`. Last layer first:
     /// dW = X·dZᵀ, db = Σ dZ, dZ_below = (W·dZ) ⊙ relu′ ⊙ mask. The input gets no gradient.
     pub fn backward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
-        let batch = work.batch;
         for i in (0..self.layers.len()).rev() {
-            let LayerParams { inputs, outputs, weight, bias } = &self.layers[i];
-            let (below, d_above) = work.gradients.split_at_mut(i);
-            let dz = Panels::new(&d_above[0], *outputs, batch);
-            let x = if i > 0 { &work.outputs[i - 1] } else { &work.inputs };
-            let x = Panels::new(x, *inputs, batch);
-            if let Some(below) = below.last_mut() {
-                let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
-                let dx = PanelsMut::new(below, *inputs, batch);
-                gemm::input_gradient(context, self.weight(i), dz, x, scale, dx);
-            }
-            gemm::transpose(context, dz, PanelsMut::new(&mut work.transposed, batch, *outputs));
-            let dz_transposed = Panels::new(&work.transposed, batch, *outputs);
-            let dw = PanelsMut::new(&mut work.grads[weight.clone()], *inputs, *outputs);
+            self.backward_layer(context, work, dropout, i);
+            let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
+            let (x, dz_transposed, grads) = work.weight_operands(self, i);
+            let dw = PanelsMut::new(&mut grads[weight.clone()], *inputs, *outputs);
             gemm::weight_gradient(context, x, dz_transposed, dw);
-            reduce::row_sums(context, dz, &mut work.grads[bias.clone()]);
         }
+    }
+
+    /// What [`Mlp::backward`] does for layer `i` but for dW: dZ of the layer below, dZᵀ, and db.
+    pub(crate) fn backward_layer(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        i: usize,
+    ) {
+        let batch = work.batch;
+        let LayerParams { inputs, outputs, bias, .. } = &self.layers[i];
+        let (below, d_above) = work.gradients.split_at_mut(i);
+        let dz = Panels::new(&d_above[0], *outputs, batch);
+        if let Some(below) = below.last_mut() {
+            let y = Panels::new(&work.outputs[i - 1], *inputs, batch);
+            let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
+            let dx = PanelsMut::new(below, *inputs, batch);
+            gemm::input_gradient(context, self.weight(i), dz, y, scale, dx);
+        }
+        gemm::transpose(context, dz, PanelsMut::new(&mut work.transposed, batch, *outputs));
+        reduce::row_sums(context, dz, &mut work.grads[bias.clone()]);
     }
 
     /// The logits [n, classes], row-major, of all examples of `split`, in evaluation mode: no
@@ -253,6 +264,19 @@ impl Workspace {
         let logits = Panels::new(&self.outputs[last], model.classes(), self.batch);
         let d_logits = PanelsMut::new(&mut self.gradients[last], model.classes(), self.batch);
         (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
+    }
+
+    /// X and dZᵀ of layer `i` after [`Mlp::backward_layer`], and the gradients to be written.
+    pub(crate) fn weight_operands(
+        &mut self,
+        model: &Mlp,
+        i: usize,
+    ) -> (Panels<'_>, Panels<'_>, &mut [f32]) {
+        let LayerParams { inputs, outputs, .. } = model.layers[i];
+        let x = if i > 0 { &self.outputs[i - 1] } else { &self.inputs };
+        let x = Panels::new(x, inputs, self.batch);
+        let dz_transposed = Panels::new(&self.transposed, self.batch, outputs);
+        (x, dz_transposed, &mut self.grads)
     }
 
     /// The gradients of all parameters, in the order of [`Mlp::params`].

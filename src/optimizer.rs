@@ -2,10 +2,11 @@
 
 use crate::config::{OptimizerKind, ScheduleKind, TrainingConfig};
 use crate::error::{Error, Result};
-use crate::mlp::Mlp;
-use crate::params;
+use crate::mlp::{Mlp, Workspace};
+use crate::params::{self, LayerParams};
+use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
-use limbeck_kernels::{Buffer, Context, PanelsMut};
+use limbeck_kernels::{Buffer, Context, PanelsMut, gemm};
 
 /// The learning rate after `epochs_done` epochs (fractional within an epoch), η₀ at the start.
 ///
@@ -46,6 +47,21 @@ pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
     }
 }
 
+/// The layer and kind of a gradient that is not finite.
+pub type NotFinite = (usize, &'static str);
+
+/// Calls `work` with one or two moments as a slice, without allocating.
+fn with_moments<'a, R>(
+    moments: &mut impl Iterator<Item = &'a mut [f32]>,
+    work: impl FnOnce(&mut [&mut [f32]]) -> R,
+) -> R {
+    match (moments.next(), moments.next()) {
+        (Some(v), Some(u)) => work(&mut [v, u]),
+        (Some(v), None) => work(&mut [v]),
+        _ => work(&mut []),
+    }
+}
+
 /// Moments, averaged weights, and the rule they follow.
 pub struct Optimizer {
     training: TrainingConfig,
@@ -78,45 +94,97 @@ impl Optimizer {
     /// average of the weights.
     ///
     /// # Errors
-    /// The layer and kind of the first gradient that is not finite.
+    /// The layer and kind of a gradient that is not finite.
     pub fn step(
         &mut self,
         context: &Context,
         epochs_done: f64,
         model: &mut Mlp,
         grads: &[f32],
-    ) -> std::result::Result<(), (usize, &'static str)> {
+    ) -> std::result::Result<(), NotFinite> {
         let rule = self.rule(epochs_done);
-        let layers = model.layers().to_vec();
-        let last = layers.len() - 1;
-        for (i, layer) in layers.iter().enumerate() {
+        for i in (0..model.layers().len()).rev() {
+            let weight = model.layers()[i].weight.clone();
+            let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
+            let params = &mut model.params_mut()[weight.clone()];
             let decay = self.training.weight_decay as f32;
-            let parts =
-                [(&layer.weight, decay, "weight gradient"), (&layer.bias, 0.0, "bias gradient")];
-            for (range, decay, name) in parts {
-                let mut moments: Vec<&mut [f32]> =
-                    self.moments.iter_mut().map(|m| &mut m[range.clone()]).collect();
-                let params = &mut model.params_mut()[range.clone()];
-                if !update::step(context, rule, decay, params, &grads[range.clone()], &mut moments)
-                {
-                    return Err((i, name));
-                }
+            let finite = with_moments(&mut moments, |moments| {
+                update::step(context, rule, decay, params, &grads[weight.clone()], moments)
+            });
+            if !finite {
+                return Err((i, "weight gradient"));
             }
-            if let Some(limit) = self.training.max_norm
-                && i < last
-            {
-                let w = &mut model.params_mut()[layer.weight.clone()];
-                update::max_norm(
-                    context,
-                    limit as f32,
-                    PanelsMut::new(w, layer.inputs, layer.outputs),
-                );
-            }
+            self.finish_layer(context, rule, model, grads, i)?;
         }
+        self.average(context, model);
+        Ok(())
+    }
+
+    /// [`Mlp::backward`] and [`Optimizer::step`] in one, with the same bits: each layer's weights
+    /// are updated while their gradient is in registers.
+    ///
+    /// # Errors
+    /// As for [`Optimizer::step`].
+    pub fn backward_step(
+        &mut self,
+        context: &Context,
+        epochs_done: f64,
+        model: &mut Mlp,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+    ) -> std::result::Result<(), NotFinite> {
+        let rule = self.rule(epochs_done);
+        for i in (0..model.layers().len()).rev() {
+            model.backward_layer(context, work, dropout, i);
+            let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
+            let (x, dz_transposed, _) = work.weight_operands(model, i);
+            let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
+            let w = PanelsMut::new(&mut model.params_mut()[weight.clone()], inputs, outputs);
+            let decay = self.training.weight_decay as f32;
+            let finite = with_moments(&mut moments, |moments| {
+                gemm::weight_update(context, x, dz_transposed, rule, decay, w, moments)
+            });
+            if !finite {
+                return Err((i, "weight gradient"));
+            }
+            self.finish_layer(context, rule, model, work.grads(), i)?;
+        }
+        self.average(context, model);
+        Ok(())
+    }
+
+    /// The biases of layer `i`, and max-norm on its units.
+    fn finish_layer(
+        &mut self,
+        context: &Context,
+        rule: Rule,
+        model: &mut Mlp,
+        grads: &[f32],
+        i: usize,
+    ) -> std::result::Result<(), NotFinite> {
+        let last = model.layers().len() - 1;
+        let LayerParams { inputs, outputs, weight, bias } = model.layers()[i].clone();
+        let mut moments = self.moments.iter_mut().map(|m| &mut m[bias.clone()]);
+        let params = &mut model.params_mut()[bias.clone()];
+        let finite = with_moments(&mut moments, |moments| {
+            update::step(context, rule, 0.0, params, &grads[bias.clone()], moments)
+        });
+        if !finite {
+            return Err((i, "bias gradient"));
+        }
+        if let Some(limit) = self.training.max_norm
+            && i < last
+        {
+            let w = &mut model.params_mut()[weight];
+            update::max_norm(context, limit as f32, PanelsMut::new(w, inputs, outputs));
+        }
+        Ok(())
+    }
+
+    fn average(&mut self, context: &Context, model: &Mlp) {
         if let Some(average) = &mut self.average {
             update::average(context, model.params(), self.training.average as f32, average);
         }
-        Ok(())
     }
 
     /// The rule for the next step; counts it.

@@ -319,8 +319,13 @@ impl<'a> Run<'a> {
         if !value.is_finite() {
             return Err(self.diverged("loss", None));
         }
-        self.model.backward(context, &mut self.work, &dropout);
-        let stepped = self.optimizer.step(context, epochs_done, &mut self.model, self.work.grads());
+        let stepped = self.optimizer.backward_step(
+            context,
+            epochs_done,
+            &mut self.model,
+            &mut self.work,
+            &dropout,
+        );
         if let Err((layer, tensor)) = stepped {
             return Err(self.diverged(tensor, Some(layer)));
         }

@@ -487,3 +487,146 @@ fn what_cannot_be_trained_is_refused() {
     let refused = limbeck(&["train", &config, "--out", inside_a_file.to_str().unwrap()]);
     refused.fails(74, &["file/run", "Not a directory"]);
 }
+
+/// A configuration of IDX files of 4×4 images in two classes, dark and bright, with `more`
+/// appended.
+fn idx_config(dir: &TempDir, more: &str) -> String {
+    for (split, n) in [("train", 40u8), ("test", 10)] {
+        let mut images = [&[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 4, 0, 0, 0, 4][..]].concat();
+        images.extend((0..n).flat_map(|i| [i % 2 * 200 + 20; 16]));
+        let mut labels = vec![0, 0, 8, 1, 0, 0, 0, n];
+        labels.extend((0..n).map(|i| i % 2));
+        fs::write(dir.path().join(format!("{split}-images")), images).unwrap();
+        fs::write(dir.path().join(format!("{split}-labels")), labels).unwrap();
+    }
+    let path = dir.path().join("idx.toml");
+    let text = format!(
+        "[data]\ndataset = \"idx\"\nclasses = 2\n\
+                train_images = \"train-images\"\ntrain_labels = \"train-labels\"\n\
+                test_images = \"test-images\"\ntest_labels = \"test-labels\"\n\
+                [model]\nlayers = [16, 4, 2]\n\
+                [training]\nepochs = 20\nbatch_size = 10\n{more}"
+    );
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// A gzip stream of one stored block whose checksum is wrong.
+fn corrupt_gzip(bytes: &mut Vec<u8>) {
+    let length = bytes.len() as u16;
+    let mut stream = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    stream.extend(length.to_le_bytes());
+    stream.extend((!length).to_le_bytes());
+    stream.append(bytes);
+    stream.extend([0; 4]);
+    stream.extend(u32::from(length).to_le_bytes());
+    *bytes = stream;
+}
+
+#[test]
+fn damaged_idx_files_are_refused_before_anything_is_written() {
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage, &[&str]); 8] = [
+        ("train-images", |b| b.truncate(100), &["truncated", "found 100", "expected 656"]),
+        ("test-labels", |b| b.truncate(5), &["truncated", "found 5", "expected 8"]),
+        ("train-images", |b| b[3] = 1, &["found magic number 0x00000801", "expected 0x00000803"]),
+        ("train-labels", |b| b[2] = 9, &["found magic number 0x00000901", "expected 0x00000801"]),
+        ("train-labels", |b| b[15] = 2, &["found label 2 at index 7 (offset 15)", "below 2"]),
+        (
+            "train-labels",
+            |b| {
+                b[7] = 39;
+                b.truncate(47);
+            },
+            &["found 40 images", "train-images", "39 labels", "expected equal counts"],
+        ),
+        ("test-images", |b| b.push(0), &["trailing bytes: found more than the 176"]),
+        ("test-images", corrupt_gzip, &["corrupt gzip", "expected an intact gzip stream"]),
+    ];
+    for (name, damage, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let config = idx_config(&dir, "");
+        let path = dir.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let refused = limbeck_in(dir.path(), &["train", &config, "--out", "run"]);
+        refused.fails(65, &[&[name], expected].concat());
+        assert_eq!(refused.stdout, "");
+        assert!(!dir.path().join("run").exists(), "{name}");
+    }
+}
+
+#[test]
+fn an_unlabelled_transfer_set_is_distilled_and_needs_no_hard_weight() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| limbeck_in(dir.path(), args);
+    let config = idx_config(&dir, "");
+    let teacher = run(&["train", &config, "--json", "--out", "teacher"]).json();
+    assert_eq!(teacher["test_errors"], 0, "the two classes are far apart");
+    let teacher = format!("teacher/{}", teacher["model"].as_str().unwrap());
+
+    let unlabelled = |weight: &str| {
+        let config = idx_config(&dir, &format!("[distillation]\n{weight}"));
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("train_labels", "# train_labels")).unwrap();
+        config
+    };
+    let config = unlabelled("hard_weight = 0");
+    let student = run(&["distill", &config, "--teacher", &teacher, "--json", "--out", "student"]);
+    let student = student.json();
+    assert_eq!(student["test_errors"], 0);
+    assert!(student["train_errors"].is_null(), "{student}");
+    let refused = run(&["train", &config]);
+    refused.fails(2, &["no labels"]);
+    let config = unlabelled("");
+    let refused = run(&["distill", &config, "--teacher", &teacher]);
+    refused.fails(65, &["idx.toml", "hard_weight must be 0", "train_labels", "found 0.05"]);
+}
+
+#[test]
+fn models_and_nets_that_do_not_fit_the_data_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| limbeck_in(dir.path(), args);
+    let config = idx_config(&dir, "");
+    let teacher = save(&dir, "wide.safetensors", &nearest_mean(100));
+    let refused = run(&["distill", &config, "--teacher", &teacher, "--out", "run"]);
+    refused.fails(65, &["wide.safetensors", "inputs of the model", "found 784", "expected 16"]);
+    let classes = nearest_mean(100);
+    let layer = Layer {
+        inputs: 16,
+        outputs: 10,
+        weight: classes.layers[0].weight[..160].to_vec(),
+        ..classes.layers[0].clone()
+    };
+    let teacher = save(&dir, "ten.safetensors", &ModelFile { layers: vec![layer], ..classes });
+    let refused = run(&["distill", &config, "--teacher", &teacher, "--out", "run"]);
+    refused.fails(65, &["ten.safetensors", "classes of the model", "found 10", "expected 2"]);
+
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("[16, 4, 2]", "[15, 4, 2]")).unwrap();
+    let refused = run(&["train", &config, "--out", "run"]);
+    refused.fails(65, &["idx.toml", "model.layers", "found 15", "expected 16"]);
+    fs::write(&config, text.replace("epochs", "epoch")).unwrap();
+    let refused = run(&["train", &config, "--out", "run"]);
+    refused.fails(65, &["idx.toml:11", "unknown key `epoch`", "did you mean `epochs`?"]);
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn output_folders_that_cannot_be_written_are_refused_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = idx_config(&dir, "");
+    fs::create_dir(dir.path().join("run")).unwrap();
+    fs::write(dir.path().join("run/models"), "").unwrap();
+    let refused = limbeck_in(dir.path(), &["train", &config, "--out", "run"]);
+    refused.fails(74, &["run/models", "File exists"]);
+    assert_eq!(files(&dir.path().join("run")), ["models"]);
+    if cfg!(target_os = "linux") {
+        // Not even root makes a folder there.
+        let refused = limbeck_in(dir.path(), &["train", &config, "--out", "/proc/limbeck"]);
+        refused.fails(74, &["create the folder /proc/limbeck"]);
+        let refused = limbeck_in(dir.path(), &["reproduce", "mnist", "--out", "/proc/limbeck"]);
+        refused.fails(74, &["create the folder /proc/limbeck"]);
+    }
+}

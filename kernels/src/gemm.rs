@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | [`forward`] | Z = Wᵀ·X | inputs: rows of W, rows of X | along its rows |
 //! | [`input_gradient`] | dX = W·dZ | outputs: lanes of W, rows of dZ | along its lanes |
-//! | [`weight_gradient`] | dW = X·dZᵀ | examples: lanes of X, rows of dZᵀ | along its lanes |
+//! | [`weight_gradient`], [`weight_update`] | dW = X·dZᵀ | examples: lanes of X, rows of dZᵀ | along its lanes |
 //!
 //! The second operand always lies in memory in the order in which the microkernel reads it.
 //! W is never packed or transposed; dZ alone is transposed, once per layer.
@@ -37,10 +37,12 @@ use crate::isa::{Kernel, dispatch};
 use crate::matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
+use crate::update::Rule;
 use blocking::Blocking;
-use epilogue::{Activate, ActivateGradient, Epilogue, Identity};
+use epilogue::{Activate, ActivateGradient, Epilogue, Store, Update};
 use microkernel::{Walk, microkernel};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
 
 /// A layer: Y = dropout(relu(Wᵀ·X + b)). `bias` has one value per output.
@@ -61,7 +63,7 @@ pub fn forward(
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu, dropout };
     Product { walk: Walk::Rows, a: w, b: x, beta: 0.0, epilogue }
-        .compute(context, Tiles::panels(y));
+        .compute(context, Tiles::panels([y]));
 }
 
 /// The gradient of a layer's input, taken through the activation Y of the layer below:
@@ -82,7 +84,7 @@ pub fn input_gradient(
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
     let epilogue = ActivateGradient { y, scale };
     Product { walk: Walk::Lanes, a: w, b: dz, beta: 0.0, epilogue }
-        .compute(context, Tiles::panels(dx));
+        .compute(context, Tiles::panels([dx]));
 }
 
 /// The gradient of the weights: dW = X·dZᵀ; `dz_transposed` [batch, outputs] comes from
@@ -93,8 +95,44 @@ pub fn input_gradient(
 pub fn weight_gradient(context: &Context, x: Panels, dz_transposed: Panels, dw: PanelsMut) {
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
-    Product { walk: Walk::Lanes, a: x, b: dz_transposed, beta: 0.0, epilogue: Identity }
-        .compute(context, Tiles::panels(dw));
+    Product { walk: Walk::Lanes, a: x, b: dz_transposed, beta: 0.0, epilogue: Store }
+        .compute(context, Tiles::panels([dw]));
+}
+
+/// [`weight_gradient`] and an optimiser step on W in one: the gradient never reaches memory. Gives
+/// the bits of [`crate::update::step`] on the gradient of [`weight_gradient`].
+///
+/// `moments` are as long as W, in its order. Returns whether every gradient was finite.
+///
+/// # Panics
+/// If the shapes of X [inputs, batch], dZᵀ and W [inputs, outputs] do not fit, or the rule's
+/// moments are missing.
+pub fn weight_update(
+    context: &Context,
+    x: Panels,
+    dz_transposed: Panels,
+    rule: Rule,
+    weight_decay: f32,
+    w: PanelsMut,
+    moments: &mut [&mut [f32]],
+) -> bool {
+    assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
+    assert_eq!((w.rows(), w.lanes()), (x.rows(), dz_transposed.lanes()), "shape of W");
+    assert_eq!(moments.len(), rule.moments(), "moments of the rule");
+    let (rows, lanes) = (w.rows(), w.lanes());
+    let diverged = AtomicBool::new(false);
+    let epilogue = Update { rule, weight_decay, diverged: &diverged };
+    let product = Product { walk: Walk::Lanes, a: x, b: dz_transposed, beta: 0.0, epilogue };
+    match moments {
+        [v] => product.compute(context, Tiles::panels([w, PanelsMut::new(v, rows, lanes)])),
+        [v, u] => {
+            let moments = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
+            let [v, u] = moments;
+            product.compute(context, Tiles::panels([w, v, u]));
+        }
+        _ => unreachable!("a rule has one or two moments"),
+    }
+    !diverged.into_inner()
 }
 
 /// Which operand of the row-major [`gemm`] is stored transposed.
@@ -149,8 +187,7 @@ pub fn gemm(
     pack_a(context, a, PanelsMut::new(packed_a, k, m));
     pack_b(context, b, PanelsMut::new(packed_b, k, n));
     let (a, b) = (Panels::new(packed_a, k, m), Panels::new(packed_b, k, n));
-    Product { walk: Walk::Rows, a, b, beta, epilogue: Identity }
-        .compute(context, Tiles::row_major(c));
+    Product { walk: Walk::Rows, a, b, beta, epilogue: Store }.compute(context, Tiles::row_major(c));
 }
 
 /// Fewest rows of a task: two panels of A.
@@ -167,8 +204,11 @@ struct Product<'a, E> {
     epilogue: E,
 }
 
-impl<E: Epilogue> Product<'_, E> {
-    fn compute(self, context: &Context, c: Tiles) {
+impl<E> Product<'_, E> {
+    fn compute<const P: usize>(self, context: &Context, c: Tiles<P>)
+    where
+        E: Epilogue<P>,
+    {
         let (rows, panels, threads) = (c.rows(), c.panels_count(), context.pool.threads());
         if rows == 0 || panels == 0 {
             return;
@@ -176,6 +216,7 @@ impl<E: Epilogue> Product<'_, E> {
         // Split the rows, and the panels as well where the rows alone give too few tasks. The
         // sizes depend on the thread count; the result does not.
         let Blocking { kc, mc } = Blocking::of(context.isa);
+        let kc = if E::ONE_PASS { self.b.rows().max(1) } else { kc };
         let tasks = threads * TASKS_PER_THREAD;
         let mc = rows.div_ceil(tasks).next_multiple_of(LANES).clamp(MIN_ROWS, mc);
         let panel_blocks =
@@ -187,13 +228,13 @@ impl<E: Epilogue> Product<'_, E> {
 }
 
 /// The part of a product that one thread computes.
-struct Task<'t, 'a, E> {
+struct Task<'t, 'a, E, const P: usize> {
     product: &'t Product<'a, E>,
     kc: usize,
-    block: Block<'t>,
+    block: Block<'t, P>,
 }
 
-impl<E: Epilogue> Kernel for Task<'_, '_, E> {
+impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
     type Output = ();
 
     #[inline(always)]
@@ -219,7 +260,7 @@ impl<E: Epilogue> Kernel for Task<'_, '_, E> {
     }
 }
 
-impl<E: Epilogue> Task<'_, '_, E> {
+impl<E: Epilogue<P>, const P: usize> Task<'_, '_, E, P> {
     /// Chooses the microkernel for the tile's height.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, rows: Range<usize>, panel: usize, k: Range<usize>) {
@@ -249,7 +290,7 @@ impl<E: Epilogue> Task<'_, '_, E> {
         let mut acc = [s.splat(0.0); MR];
         if continues || beta != 0.0 {
             for (r, acc) in acc.iter_mut().enumerate() {
-                *acc = self.block.load(s, row + r, panel);
+                *acc = self.block.load(s, 0, row + r, panel);
                 if !continues {
                     *acc = s.mul(s.splat(beta), *acc);
                 }
@@ -257,8 +298,11 @@ impl<E: Epilogue> Task<'_, '_, E> {
         }
         let acc = microkernel(s, walk, (a, b), row, panel, k, acc);
         for (r, acc) in acc.into_iter().enumerate() {
-            let c = if last { epilogue.apply(s, row + r, panel, acc) } else { acc };
-            self.block.store(s, row + r, panel, c);
+            if last {
+                epilogue.finish(s, &mut self.block, row + r, panel, acc);
+            } else {
+                self.block.store(s, 0, row + r, panel, acc);
+            }
         }
     }
 }

@@ -56,6 +56,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `if a < b { a } else { b }`: when either is NaN, `b`.
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
 
+    /// Whether no lane is infinite or NaN.
+    fn all_finite(self, a: Self::F) -> bool;
+
     /// The bit patterns of `a`.
     fn bits(self, a: Self::F) -> Self::U;
     /// The floats with bit patterns `a`.

@@ -54,6 +54,45 @@ impl Rule {
             _ => 1,
         }
     }
+
+    /// The new (w, v, u) for 16 parameters with gradient `g` + `weight_decay`·w; u is passed
+    /// through where the rule has none.
+    #[inline(always)]
+    pub(crate) fn apply<S: Simd>(
+        self,
+        s: S,
+        weight_decay: f32,
+        w: S::F,
+        g: S::F,
+        v: S::F,
+        u: S::F,
+    ) -> (S::F, S::F, S::F) {
+        let g = s.fma(s.splat(weight_decay), w, g);
+        match self {
+            Rule::Sgd { learning_rate, momentum } => {
+                let v = s.fma(s.splat(momentum), v, g);
+                (s.fma(s.splat(-learning_rate), v, w), v, u)
+            }
+            Rule::Nesterov { learning_rate, momentum } => {
+                let v = s.fma(s.splat(momentum), v, g);
+                let ahead = s.fma(s.splat(momentum), v, g);
+                (s.fma(s.splat(-learning_rate), ahead, w), v, u)
+            }
+            Rule::Hinton2012 { learning_rate, momentum } => {
+                let pull = s.mul(s.splat(-(1.0 - momentum) * learning_rate), g);
+                let v = s.fma(s.splat(momentum), v, pull);
+                (s.add(w, v), v, u)
+            }
+            Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+                let v = s.fma(s.splat(beta1), v, s.mul(s.splat(1.0 - beta1), g));
+                let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
+                let u = s.fma(s.splat(beta2), u, square);
+                let root = s.sqrt(s.mul(u, s.splat(1.0 / corrections[1])));
+                let step = s.div(v, s.add(root, s.splat(epsilon)));
+                (s.fma(s.splat(-learning_rate / corrections[0]), step, w), v, u)
+            }
+        }
+    }
 }
 
 /// Values of one parallel task: 64 KiB an array.
@@ -114,7 +153,6 @@ impl Kernel for Step<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        let decay = s.splat(self.weight_decay);
         // 0·g is 0 for a finite g and NaN otherwise, and NaN survives every later sum.
         let mut finite = s.splat(0.0);
         let params = self.params.as_chunks_mut::<LANES>().0;
@@ -124,36 +162,12 @@ impl Kernel for Step<'_> {
         for (i, ((params, grads), v)) in params.iter_mut().zip(grads).zip(v).enumerate() {
             let (w, g) = (s.load(params), s.load(grads));
             finite = s.fma(g, s.splat(0.0), finite);
-            let g = s.fma(decay, w, g);
-            let w = match self.rule {
-                Rule::Sgd { learning_rate, momentum } => {
-                    let velocity = s.fma(s.splat(momentum), s.load(v), g);
-                    s.store(velocity, v);
-                    s.fma(s.splat(-learning_rate), velocity, w)
-                }
-                Rule::Nesterov { learning_rate, momentum } => {
-                    let velocity = s.fma(s.splat(momentum), s.load(v), g);
-                    s.store(velocity, v);
-                    let ahead = s.fma(s.splat(momentum), velocity, g);
-                    s.fma(s.splat(-learning_rate), ahead, w)
-                }
-                Rule::Hinton2012 { learning_rate, momentum } => {
-                    let pull = s.mul(s.splat(-(1.0 - momentum) * learning_rate), g);
-                    let velocity = s.fma(s.splat(momentum), s.load(v), pull);
-                    s.store(velocity, v);
-                    s.add(w, velocity)
-                }
-                Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
-                    let first = s.fma(s.splat(beta1), s.load(v), s.mul(s.splat(1.0 - beta1), g));
-                    let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
-                    let second = s.fma(s.splat(beta2), s.load(&u[i]), square);
-                    s.store(first, v);
-                    s.store(second, &mut u[i]);
-                    let root = s.sqrt(s.mul(second, s.splat(1.0 / corrections[1])));
-                    let step = s.div(first, s.add(root, s.splat(epsilon)));
-                    s.fma(s.splat(-learning_rate / corrections[0]), step, w)
-                }
-            };
+            let (old_v, old_u) = (s.load(v), u.get(i).map_or(s.splat(0.0), |u| s.load(u)));
+            let (w, new_v, new_u) = self.rule.apply(s, self.weight_decay, w, g, old_v, old_u);
+            s.store(new_v, v);
+            if let Some(u) = u.get_mut(i) {
+                s.store(new_u, u);
+            }
             s.store(w, params);
         }
         s.reduce_add(finite) == 0.0

@@ -174,12 +174,14 @@ fn task() -> Distillation<'static> {
 
 /// The gradient, row-major, and the loss summed over the panels; asserts that padding is zero.
 fn gradient(context: &Context, task: &Distillation, logits: &Panel) -> (Vec<f32>, Loss) {
-    let mut losses = vec![Loss { soft: f64::NAN, hard: f64::NAN }; logits.view().panels()];
+    let unwritten = Loss { soft: f64::NAN, entropy: f64::NAN, hard: f64::NAN };
+    let mut losses = vec![unwritten; logits.view().panels()];
     let mut d_logits = Panel::unwritten(logits.rows, logits.lanes);
     task.gradient(context, logits.view(), &mut losses, d_logits.view_mut());
     d_logits.assert_padding_is_zero("d_logits");
     let loss = losses.iter().fold(Loss::default(), |sum, loss| Loss {
         soft: sum.soft + loss.soft,
+        entropy: sum.entropy + loss.entropy,
         hard: sum.hard + loss.hard,
     });
     (d_logits.row_major(), loss)
@@ -296,6 +298,9 @@ fn gradient_and_losses_are_within_their_error_bounds() {
                         bound[class * batch + lane] = d_bound[class] / batch as f64 + TINY;
                     }
                     loss.soft += exact.soft_loss(&z);
+                    // The entropy is the loss of a student that equals its teacher.
+                    loss.entropy += exact.soft_loss(&v);
+                    loss_bound.entropy += bounds(&exact, &v).1;
                     loss.hard += exact.hard_loss(&z);
                     loss_bound.soft += soft_bound;
                     loss_bound.hard += hard_bound;
@@ -303,6 +308,7 @@ fn gradient_and_losses_are_within_their_error_bounds() {
                 assert_within(&name, &got, &want, &bound);
                 for (got, want, bound) in [
                     (losses[0].soft, loss.soft, loss_bound.soft),
+                    (losses[0].entropy, loss.entropy, loss_bound.entropy),
                     (losses[0].hard, loss.hard, loss_bound.hard),
                 ] {
                     // 1e-12 for the sum's own f64.

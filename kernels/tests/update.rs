@@ -3,8 +3,9 @@
 mod common;
 
 use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
-use limbeck_kernels::reference;
+use limbeck_kernels::gemm::{weight_gradient, weight_update};
 use limbeck_kernels::update::{Rule, average, max_norm, step};
+use limbeck_kernels::{PanelsMut, reference};
 
 /// Values of the arrays: more than two parallel tasks of 2¹⁴ and one odd vector.
 const LEN: usize = (2 << 14) + 48;
@@ -292,4 +293,62 @@ fn max_norm_is_about_incoming_weights() {
     let mut transposed = [3.0, 4.0, 0.25, 0.5];
     reference::max_norm(1.0, 2, &mut transposed);
     assert!(transposed[2] < 0.2 && transposed[3] < 0.2);
+}
+
+/// The fused update against the weight gradient and [`step`] in two passes: the same bits, also
+/// with more examples than a K block holds, and the same verdict on a gradient that is not finite.
+#[test]
+fn a_fused_update_gives_the_bits_of_gradient_and_step() {
+    for (case, (inputs, outputs, batch)) in
+        [(1, 1, 1), (17, 10, 5), (40, 33, 128), (100, 30, 700)].into_iter().enumerate()
+    {
+        for (rule, weight_decay) in rules(3).into_iter().flat_map(|r| [(r, 0.0), (r, 0.01)]) {
+            let what = format!("{inputs}×{outputs}, {batch} examples, {rule:?}");
+            same_bits_everywhere(&what, |context| {
+                let mut data = Data::new(case as u64);
+                let mut x = data.panel(inputs, batch);
+                let dz = data.panel(batch, outputs);
+                let [w, v] = [0, 1].map(|_| data.panel(inputs, outputs).buffer);
+                let mut u = v.clone();
+                u.iter_mut().for_each(|u| *u = u.abs());
+                let moments = rule.moments();
+
+                let (mut fused, mut fused_moments) = (w.clone(), [v.clone(), u.clone()]);
+                let [a, b] = &mut fused_moments;
+                let finite = weight_update(
+                    context,
+                    x.view(),
+                    dz.view(),
+                    rule,
+                    weight_decay,
+                    PanelsMut::new(&mut fused, inputs, outputs),
+                    &mut [&mut a[..], &mut b[..]][..moments],
+                );
+                assert!(finite, "{what}");
+
+                let mut gradient = Panel::unwritten(inputs, outputs);
+                weight_gradient(context, x.view(), dz.view(), gradient.view_mut());
+                let (mut apart, mut apart_moments) = (w, [v, u]);
+                let [a, b] = &mut apart_moments;
+                let arrays = &mut [&mut a[..], &mut b[..]][..moments];
+                step(context, rule, weight_decay, &mut apart, &gradient.buffer, arrays);
+
+                let bits = |arrays: [&[f32]; 3]| -> Vec<u32> {
+                    arrays.into_iter().flatten().map(|x| x.to_bits()).collect()
+                };
+                let [a, b] = &fused_moments;
+                let [c, d] = &apart_moments;
+                assert_eq!(bits([&fused, a, b]), bits([&apart, c, d]), "{what}");
+
+                let result = fused.to_vec();
+                *x.buffer.iter_mut().find(|x| **x != 0.0).unwrap() = f32::INFINITY;
+                let [a, b] = &mut fused_moments;
+                let w = PanelsMut::new(&mut fused, inputs, outputs);
+                let arrays = &mut [&mut a[..], &mut b[..]][..moments];
+                let (x, dz) = (x.view(), dz.view());
+                assert!(!weight_update(context, x, dz, rule, weight_decay, w, arrays), "{what}");
+                result
+            });
+        }
+    }
 }

@@ -70,7 +70,12 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
                 teacher_hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
                 teachers.push(teacher);
             }
-            distill::teacher_logits(&session.context, &teachers, &dataset.train, objective.temperature)
+            distill::teacher_logits(
+                &session.context,
+                &teachers,
+                &dataset.train,
+                objective.temperature,
+            )
         }
         (None, []) => {
             return Err(Error::Usage(

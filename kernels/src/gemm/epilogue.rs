@@ -1,22 +1,29 @@
 //! What is done to a tile of C while it is still in registers.
 
+use super::tiles::Block;
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
+use crate::update::Rule;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A function of one finished vector of C: `row` and 16 lanes of `panel`.
-pub(crate) trait Epilogue: Sync {
+/// Takes a finished vector of the product: `row` and 16 lanes of `panel`, P planes to write.
+pub(crate) trait Epilogue<const P: usize>: Sync {
+    /// Whether plane 0 holds something else until the product is finished, so that the sum must
+    /// stay in registers from the first k to the last.
+    const ONE_PASS: bool = false;
+
     /// Must be `#[inline(always)]`.
-    fn apply<S: Simd>(&self, s: S, row: usize, panel: usize, c: S::F) -> S::F;
+    fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, c: S::F);
 }
 
 /// C as it is.
-pub(crate) struct Identity;
+pub(crate) struct Store;
 
-impl Epilogue for Identity {
+impl Epilogue<1> for Store {
     #[inline(always)]
-    fn apply<S: Simd>(&self, _: S, _: usize, _: usize, c: S::F) -> S::F {
-        c
+    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
+        block.store(s, 0, row, panel, c);
     }
 }
 
@@ -27,18 +34,18 @@ pub(crate) struct Activate<'a> {
     pub dropout: Option<Dropout>,
 }
 
-impl Epilogue for Activate<'_> {
+impl Epilogue<1> for Activate<'_> {
     #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, row: usize, panel: usize, c: S::F) -> S::F {
+    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
         let mut y = s.add(c, s.splat(self.bias[row]));
         if self.relu {
             // NaN is the second operand, so it stays NaN and is noticed in the loss.
             y = s.max(s.splat(0.0), y);
         }
-        match &self.dropout {
-            Some(dropout) => dropout.apply(s, row, panel * LANES, y),
-            None => y,
+        if let Some(dropout) = &self.dropout {
+            y = dropout.apply(s, row, panel * LANES, y);
         }
+        block.store(s, 0, row, panel, y);
     }
 }
 
@@ -51,10 +58,40 @@ pub(crate) struct ActivateGradient<'a> {
     pub scale: f32,
 }
 
-impl Epilogue for ActivateGradient<'_> {
+impl Epilogue<1> for ActivateGradient<'_> {
     #[inline(always)]
-    fn apply<S: Simd>(&self, s: S, row: usize, panel: usize, c: S::F) -> S::F {
+    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
         let active = s.gt(s.load(self.y.row(row, panel)), s.splat(0.0));
-        s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0))
+        let dz = s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0));
+        block.store(s, 0, row, panel, dz);
+    }
+}
+
+/// An optimiser step in place of the weight gradient, which never reaches memory: plane 0 are the
+/// weights, the others their moments.
+pub(crate) struct Update<'a> {
+    pub rule: Rule,
+    pub weight_decay: f32,
+    /// Set when a gradient is not finite.
+    pub diverged: &'a AtomicBool,
+}
+
+impl<const P: usize> Epilogue<P> for Update<'_> {
+    const ONE_PASS: bool = true;
+
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, g: S::F) {
+        if !s.all_finite(g) {
+            self.diverged.store(true, Ordering::Relaxed);
+        }
+        let w = block.load(s, 0, row, panel);
+        let v = block.load(s, 1, row, panel);
+        let u = if P > 2 { block.load(s, 2, row, panel) } else { v };
+        let (w, v, u) = self.rule.apply(s, self.weight_decay, w, g, v, u);
+        block.store(s, 0, row, panel, w);
+        block.store(s, 1, row, panel, v);
+        if P > 2 {
+            block.store(s, 2, row, panel, u);
+        }
     }
 }

@@ -6,9 +6,10 @@ use crate::simd::{LANES, Simd};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// C as a grid of rows × panels of 16 lanes, panel-major or row-major.
-pub(crate) struct Tiles<'a> {
-    start: *mut f32,
+/// P planes of one geometry, a grid of rows × panels of 16 lanes, panel-major or row-major: C
+/// alone, or the weights with their moments.
+pub(crate) struct Tiles<'a, const P: usize> {
+    starts: [*mut f32; P],
     /// Values from one row of a panel to the next, and from one panel to the next.
     row_stride: usize,
     panel_stride: usize,
@@ -19,22 +20,31 @@ pub(crate) struct Tiles<'a> {
 }
 
 // SAFETY: the values are reached only through `Block`s, which `for_each_block` makes disjoint.
-unsafe impl Sync for Tiles<'_> {}
+unsafe impl<const P: usize> Sync for Tiles<'_, P> {}
 
-impl<'a> Tiles<'a> {
-    /// A panel-major C; its padding lanes are written too.
-    pub fn panels(mut c: PanelsMut<'a>) -> Self {
-        let (rows, lanes) = (c.rows(), c.lanes().next_multiple_of(LANES));
-        let start = c.data().as_mut_ptr();
-        let panel_stride = rows * LANES;
-        Self { start, row_stride: LANES, panel_stride, rows, lanes, _borrow: PhantomData }
-    }
-
+impl<'a> Tiles<'a, 1> {
     /// A row-major C.
     pub fn row_major(mut c: MatMut<'a>) -> Self {
         let (rows, lanes, row_stride) = (c.rows(), c.cols(), c.stride());
-        let start = c.data().as_mut_ptr();
-        Self { start, row_stride, panel_stride: LANES, rows, lanes, _borrow: PhantomData }
+        let starts = [c.data().as_mut_ptr()];
+        Self { starts, row_stride, panel_stride: LANES, rows, lanes, _borrow: PhantomData }
+    }
+}
+
+impl<'a, const P: usize> Tiles<'a, P> {
+    /// Panel-major planes; their padding lanes are written too.
+    ///
+    /// # Panics
+    /// If they differ in shape.
+    pub fn panels(mut planes: [PanelsMut<'a>; P]) -> Self {
+        let (rows, lanes) = (planes[0].rows(), planes[0].lanes());
+        assert!(
+            planes.iter().all(|p| (p.rows(), p.lanes()) == (rows, lanes)),
+            "shapes of the planes"
+        );
+        let starts = planes.each_mut().map(|plane| plane.data().as_mut_ptr());
+        let (panel_stride, lanes) = (rows * LANES, lanes.next_multiple_of(LANES));
+        Self { starts, row_stride: LANES, panel_stride, rows, lanes, _borrow: PhantomData }
     }
 
     pub fn rows(&self) -> usize {
@@ -51,7 +61,7 @@ impl<'a> Tiles<'a> {
         pool: &Pool,
         mc: usize,
         nc: usize,
-        work: impl Fn(Block) + Sync + Send,
+        work: impl Fn(Block<P>) + Sync + Send,
     ) {
         let (rows, panels) = (self.rows, self.panels_count());
         let blocks = panels.div_ceil(nc);
@@ -68,14 +78,14 @@ impl<'a> Tiles<'a> {
     }
 }
 
-/// A part of C that one thread has for itself.
-pub(crate) struct Block<'t> {
-    tiles: &'t Tiles<'t>,
+/// A part of the planes that one thread has for itself.
+pub(crate) struct Block<'t, const P: usize> {
+    tiles: &'t Tiles<'t, P>,
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-impl Block<'_> {
+impl<const P: usize> Block<'_, P> {
     pub fn rows(&self) -> Range<usize> {
         self.rows.clone()
     }
@@ -84,21 +94,21 @@ impl Block<'_> {
         self.panels.clone()
     }
 
-    /// The address of (row, panel) and how many lanes it has.
+    /// The address of (row, panel) in a plane and how many lanes it has.
     #[inline(always)]
-    fn at(&self, row: usize, panel: usize) -> (*mut f32, usize) {
+    fn at(&self, plane: usize, row: usize, panel: usize) -> (*mut f32, usize) {
         assert!(self.rows.contains(&row) && self.panels.contains(&panel));
-        let Tiles { start, row_stride, panel_stride, lanes, .. } = *self.tiles;
+        let Tiles { starts, row_stride, panel_stride, lanes, .. } = *self.tiles;
         let offset = row * row_stride + panel * panel_stride;
-        (start.wrapping_add(offset), (lanes - panel * LANES).min(LANES))
+        (starts[plane].wrapping_add(offset), (lanes - panel * LANES).min(LANES))
     }
 
     /// Reads 16 lanes; those beyond the edge are zero.
     #[inline(always)]
-    pub fn load<S: Simd>(&self, s: S, row: usize, panel: usize) -> S::F {
-        let (at, width) = self.at(row, panel);
+    pub fn load<S: Simd>(&self, s: S, plane: usize, row: usize, panel: usize) -> S::F {
+        let (at, width) = self.at(plane, row, panel);
         // SAFETY: `at` checked that (row, panel) lies in this block, which lies inside the
-        // borrowed C and overlaps no other block; `width` values of it belong to C.
+        // borrowed planes and overlaps no other block; `width` values of it belong to the plane.
         unsafe {
             if width == LANES {
                 return s.load(&*at.cast::<[f32; LANES]>());
@@ -111,8 +121,8 @@ impl Block<'_> {
 
     /// Writes 16 lanes; those beyond the edge are dropped.
     #[inline(always)]
-    pub fn store<S: Simd>(&mut self, s: S, row: usize, panel: usize, v: S::F) {
-        let (at, width) = self.at(row, panel);
+    pub fn store<S: Simd>(&mut self, s: S, plane: usize, row: usize, panel: usize, v: S::F) {
+        let (at, width) = self.at(plane, row, panel);
         // SAFETY: as in `load`; the block is borrowed exclusively.
         unsafe {
             if width == LANES {

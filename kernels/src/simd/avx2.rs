@@ -100,6 +100,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn all_finite(self, a: F) -> bool {
+        // x − x is 0 for finite x, else NaN.
+        let d = self.sub(a, a);
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe { _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(d.0, d.1)) == 0 }
+    }
+
+    #[inline(always)]
     fn bits(self, a: F) -> U {
         halves!(U, _mm256_castps_si256; a)
     }

@@ -90,6 +90,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn all_finite(self, a: __m512) -> bool {
+        // x − x is 0 for finite x, else NaN.
+        let d = self.sub(a, a);
+        call!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>; d, d) == 0
+    }
+
+    #[inline(always)]
     fn bits(self, a: __m512) -> __m512i {
         call!(_mm512_castps_si512; a)
     }

@@ -101,6 +101,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn all_finite(self, a: f32x16) -> bool {
+        a.to_array().into_iter().all(f32::is_finite)
+    }
+
+    #[inline(always)]
     fn bits(self, a: f32x16) -> u32x16 {
         u32x16::new(a.to_array().map(f32::to_bits))
     }

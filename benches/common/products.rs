@@ -1,0 +1,246 @@
+//! The matrix products of a training step, as the trainer computes them, as [`gemm`] does from
+//! row-major operands, and as matrixmultiply does from the same.
+
+use limbeck_kernels::gemm::{self, Layout, Packed};
+use limbeck_kernels::{Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::fmt::{self, Display, Formatter};
+
+/// What a product is for. B batch, D inputs and H outputs of a layer.
+#[derive(Clone, Copy)]
+pub enum Role {
+    /// Z [B, H] = X·W.
+    Forward,
+    /// dX [B, D] = dZ·Wᵀ.
+    InputGradient,
+    /// dW [D, H] = Xᵀ·dZ.
+    WeightGradient,
+}
+use Role::{Forward, InputGradient, WeightGradient};
+
+/// C [m, n] as a sum over k.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub role: Role,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+}
+
+impl Shape {
+    pub fn flop(&self) -> u64 {
+        2 * (self.m * self.n * self.k) as u64
+    }
+}
+
+impl Display for Shape {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let role = match self.role {
+            Forward => "forward",
+            InputGradient => "input gradient",
+            WeightGradient => "weight gradient",
+        };
+        write!(f, "{role} {}x{}x{}", self.m, self.n, self.k)
+    }
+}
+
+/// Every product of a step of the teacher 784-1200-1200-10 and of the student 784-800-800-10 at
+/// this batch size, wide ones first, then a cube.
+pub fn shapes(batch: usize) -> Vec<Shape> {
+    let mut shapes = Vec::new();
+    for width in [1200, 800] {
+        for (inputs, outputs) in [(784, width), (width, width)] {
+            shapes.push(Shape { role: Forward, m: batch, n: outputs, k: inputs });
+            shapes.push(Shape { role: WeightGradient, m: inputs, n: outputs, k: batch });
+        }
+        shapes.push(Shape { role: InputGradient, m: batch, n: width, k: width });
+        shapes.push(Shape { role: InputGradient, m: batch, n: width, k: 10 });
+    }
+    for width in [1200, 800] {
+        shapes.push(Shape { role: Forward, m: batch, n: 10, k: width });
+        shapes.push(Shape { role: WeightGradient, m: width, n: 10, k: batch });
+    }
+    shapes.push(Shape { role: Forward, m: 2048, n: 2048, k: 2048 });
+    shapes
+}
+
+/// One shape's operands, the same values for each way to compute it.
+pub struct Product {
+    shape: Shape,
+    /// Row-major: X and dZ have a row for each example, W one for each input.
+    a: Buffer,
+    b: Buffer,
+    c: Buffer,
+    packed: Packed,
+    /// The operands of the training path, in panels.
+    w: Buffer,
+    x: Buffer,
+    dz: Buffer,
+    transposed: Buffer,
+    bias: Buffer,
+    /// Z, dX or dW.
+    out: Buffer,
+}
+
+impl Product {
+    /// Random operands in −1 … 1.
+    pub fn new(shape: Shape) -> Self {
+        let Shape { role, m, n, k } = shape;
+        let (batch, inputs, outputs) = match role {
+            Forward => (m, k, n),
+            InputGradient => (m, n, k),
+            WeightGradient => (k, m, n),
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut random = |len| {
+            let mut buffer = Buffer::zeroed(len);
+            buffer.fill_with(|| rng.next_u32() as i32 as f32 / (1u32 << 31) as f32);
+            buffer
+        };
+        let (a, b) = (random(m * k), random(k * n));
+        let panels = |rows, lanes, lane_major: &[f32]| {
+            let mut buffer = Buffer::zeroed(panel_len(rows, lanes));
+            PanelsMut::new(&mut buffer, rows, lanes).copy_from_lane_major(lane_major);
+            buffer
+        };
+        let none = || Buffer::zeroed(0);
+        let (w, x, dz, out) = match role {
+            Forward => (
+                panels(inputs, outputs, &transpose(&b, outputs)),
+                panels(inputs, batch, &a),
+                none(),
+                panel_len(outputs, batch),
+            ),
+            InputGradient => (
+                panels(inputs, outputs, &transpose(&b, outputs)),
+                // Active units, through which the whole gradient passes.
+                panels(inputs, batch, &vec![1.0; inputs * batch]),
+                panels(outputs, batch, &a),
+                panel_len(inputs, batch),
+            ),
+            WeightGradient => (
+                none(),
+                panels(inputs, batch, &a),
+                panels(outputs, batch, &b),
+                panel_len(inputs, outputs),
+            ),
+        };
+        Self {
+            shape,
+            a,
+            b,
+            c: Buffer::zeroed(m * n),
+            packed: Packed::default(),
+            w,
+            x,
+            dz,
+            transposed: Buffer::zeroed(panel_len(batch, outputs)),
+            bias: Buffer::zeroed(outputs),
+            out: Buffer::zeroed(out),
+        }
+    }
+
+    /// As the trainer does, from panels; the weight gradient with the transposition it needs.
+    pub fn training_path(&mut self, context: &Context) {
+        let Shape { role, m, n, k } = self.shape;
+        match role {
+            Forward => gemm::forward(
+                context,
+                Panels::new(&self.w, k, n),
+                Panels::new(&self.x, k, m),
+                &self.bias,
+                false,
+                None,
+                PanelsMut::new(&mut self.out, n, m),
+            ),
+            InputGradient => gemm::input_gradient(
+                context,
+                Panels::new(&self.w, n, k),
+                Panels::new(&self.dz, k, m),
+                Panels::new(&self.x, n, m),
+                1.0,
+                PanelsMut::new(&mut self.out, n, m),
+            ),
+            WeightGradient => {
+                let dz = Panels::new(&self.dz, n, k);
+                gemm::transpose(context, dz, PanelsMut::new(&mut self.transposed, k, n));
+                gemm::weight_gradient(
+                    context,
+                    Panels::new(&self.x, m, k),
+                    Panels::new(&self.transposed, k, n),
+                    PanelsMut::new(&mut self.out, m, n),
+                );
+            }
+        }
+    }
+
+    /// From row-major operands, packing included.
+    pub fn row_major(&mut self, context: &Context) {
+        let Shape { role, m, n, k } = self.shape;
+        let (layout, a, b) = match role {
+            Forward => (Layout::Nn, (m, k), (k, n)),
+            InputGradient => (Layout::Nt, (m, k), (n, k)),
+            WeightGradient => (Layout::Tn, (k, m), (k, n)),
+        };
+        gemm::gemm(
+            context,
+            layout,
+            MatRef::new(&self.a, a.0, a.1, a.1),
+            MatRef::new(&self.b, b.0, b.1, b.1),
+            0.0,
+            MatMut::new(&mut self.c, m, n, n),
+            &mut self.packed,
+        );
+    }
+
+    /// matrixmultiply, from the same row-major operands.
+    pub fn matrixmultiply(&mut self) {
+        let Shape { role, m, n, k } = self.shape;
+        // Steps to the next row and column of A and of B.
+        let (a_steps, b_steps) = match role {
+            Forward => ((k, 1), (n, 1)),
+            InputGradient => ((k, 1), (1, k)),
+            WeightGradient => ((1, m), (n, 1)),
+        };
+        let (a, b, c) = (self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
+        let [rsa, csa, rsb, csb, rsc] =
+            [a_steps.0, a_steps.1, b_steps.0, b_steps.1, n].map(|step| step as isize);
+        // SAFETY: A, B and C were allocated with m·k, k·n and m·n values, which the steps cover.
+        unsafe { matrixmultiply::sgemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, c, rsc, 1) };
+    }
+
+    /// Panics unless the three ways give the same product, to rounding.
+    pub fn verify(&mut self, context: &Context) {
+        let Shape { role, m, n, k } = self.shape;
+        self.matrixmultiply();
+        let want = self.c.to_vec();
+        self.row_major(context);
+        let row_major = self.c.to_vec();
+        self.training_path(context);
+        let mut training_path = vec![0.0; m * n];
+        match role {
+            Forward | InputGradient => {
+                Panels::new(&self.out, n, m).to_lane_major(&mut training_path)
+            }
+            WeightGradient => {
+                Panels::new(&self.out, m, n).to_lane_major(&mut training_path);
+                training_path = transpose(&training_path, m);
+            }
+        }
+        // Both sides are within K·ε·K of the exact sum of K products of values below 1; the
+        // errors of random sums are far below that, and one wrong term is far above.
+        let bound = (k * k) as f32 * f32::EPSILON;
+        for (i, want) in want.iter().enumerate() {
+            let [got, trained] = [row_major[i], training_path[i]];
+            let close = |x: f32| (x - want).abs() <= bound;
+            assert!(close(got) && close(trained), "{}: {got}, {trained}, {want}", self.shape);
+        }
+    }
+}
+
+/// The transpose of a row-major matrix of `cols` columns.
+fn transpose(values: &[f32], cols: usize) -> Vec<f32> {
+    let columns = (0..cols).map(|col| values[col..].iter().step_by(cols));
+    columns.flatten().copied().collect()
+}

@@ -1,0 +1,43 @@
+//! A whole training step: gather, dropout, forward, loss, backward, optimiser.
+//!
+//! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s.
+
+#[path = "common/training.rs"]
+mod training;
+
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use limbeck_kernels::{Context, Isa};
+use std::time::Duration;
+use training::Training;
+
+fn step(criterion: &mut Criterion) {
+    for batch in [128, 1024] {
+        for training in [Training::teacher(batch), Training::student(batch)] {
+            let mut group = criterion.benchmark_group(format!("{} batch {batch}", training.name));
+            group.throughput(Throughput::Elements(training.flop() as u64));
+            group.sampling_mode(SamplingMode::Flat);
+            for threads in [1, 2] {
+                let context = Context::new(Isa::best(), threads).expect("threads");
+                group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
+                    bencher.iter_custom(|steps| {
+                        let seconds = training.time(&context, steps as usize);
+                        Duration::from_secs_f64(seconds.iter().sum())
+                    });
+                });
+            }
+            group.finish();
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(5));
+    targets = step
+}
+criterion_main!(benches);
