@@ -141,14 +141,14 @@ fn dropout_is_independent_of_its_neighbours() {
 }
 
 #[test]
-fn dropout_rate_zero_and_nearly_one() {
+fn dropout_rates_lie_between_zero_and_one() {
     let keeps = |rate| {
         let dropout = Dropout::new(Key::new(1, 2, 3), rate, 1000);
         (0..100_000).filter(|i| dropout.keeps(i / 1000, i % 1000)).count()
     };
-    assert_eq!(keeps(0.0), 100_000);
+    assert!(keeps(1e-6) > 99_990);
     assert!(keeps(0.9999) < 50);
-    for rate in [1.0, -0.1, f32::NAN] {
+    for rate in [0.0, 1.0, -0.1, f32::NAN] {
         let new = || Dropout::new(Key::new(1, 2, 3), rate, 1);
         assert!(std::panic::catch_unwind(new).is_err(), "rate {rate}");
     }

@@ -1,0 +1,405 @@
+//! Whole training runs: step by step against the oracles, the same bits on any threads and ISA
+//! and after any interruption, constraints, divergence and schedules.
+
+mod common;
+
+use common::{Minibatch, Net, Silent, UNIT, best, noise, uniform, widen};
+use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::loss::{self, Objective};
+use limbeck::mlp::{Mlp, Workspace};
+use limbeck::optimizer::{Optimizer, learning_rate, momentum};
+use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::{Error, Result};
+use limbeck_datasets::{Batches, Split, glyphs};
+use limbeck_kernels::random::{Dropout, Key};
+use limbeck_kernels::update::Rule;
+use limbeck_kernels::{Context, Isa, reference};
+use std::fs;
+use std::path::Path;
+
+const CLASSES: u8 = 3;
+const MIXED: Objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
+
+/// 20 images of 2×4 pixels make steps of 8, 8 and 4 examples, with everything switched on.
+fn config(optimizer: OptimizerKind) -> Config {
+    let mut config = Config { seed: 11, ..Config::default() };
+    config.data.jitter = Some(1);
+    config.model.layers = vec![8, 6, 5, CLASSES.into()];
+    config.model.dropout = Some(vec![0.2, 0.5, 0.5]);
+    config.training = TrainingConfig {
+        epochs: 1,
+        batch_size: 8,
+        learning_rate: 0.1,
+        schedule: ScheduleKind::Linear,
+        optimizer,
+        max_norm: Some(1.0),
+        weight_decay: 0.01,
+        average: 0.5,
+        epsilon: 0.05,
+        momentum_epochs: 2,
+        ..TrainingConfig::default()
+    };
+    config
+}
+
+fn teacher(examples: usize, classes: u8) -> Vec<f32> {
+    uniform(3, examples * usize::from(classes)).iter().map(|v| 4.0 * *v as f32).collect()
+}
+
+fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Mlp {
+    let task = Task { name: "net", config, split, objective: MIXED, teacher_logits: Some(teacher) };
+    trainer::train(context, &task, None, &mut Silent).unwrap().model
+}
+
+/// The averaged weights after an epoch of three steps of `rule(step)`, in f64, and how far f32
+/// may be from them: 8·Σ η·(error of the gradients), where 8 covers momentum's 1 + m + m² < 3,
+/// the mixing of a unit's weights by max-norm and the gradients' change with the weights, and
+/// `gain` is what the rule makes of an error; then 3 steps of at most 8 roundings.
+fn three_steps(
+    config: &Config,
+    split: &Split,
+    teacher: &[f32],
+    gain: f64,
+    rule: impl Fn(usize) -> (f32, Rule),
+) -> (Vec<f64>, f64) {
+    let mut net = Net::new(&Mlp::new(&config.model.layers, config.seed));
+    let mut average = net.params.clone();
+    let mut moments = vec![(0.0, 0.0); average.len()];
+    let mut batches = Batches::new(split, 8, config.seed, Some(1));
+    let mut allowed = 24.0 * UNIT;
+    for step in 0..3 {
+        let drawn = batches.next().unwrap();
+        let size = drawn.indices.len();
+        let rows = drawn.indices.iter().flat_map(|&i| &teacher[i as usize * 3..][..3]);
+        let dropout = config.model.dropout.iter().flatten().enumerate().map(|(i, &rate)| {
+            Some(Dropout::new(Key::new(config.seed, i as u64, step as u64), rate as f32, size))
+        });
+        let batch = Minibatch {
+            size,
+            pixels: drawn.pixels.to_vec(),
+            dropout: dropout.collect(),
+            teacher: Some(rows.copied().collect()),
+            labels: drawn.labels.map(<[u8]>::to_vec),
+            objective: MIXED,
+        };
+        assert!(net.distance_to_kink(&batch) > 1e-5, "too near to a kink for f32");
+        let (grads, tolerance) = (net.gradient(&batch), net.tolerance(&batch));
+        let (learning_rate, rule) = rule(step);
+        allowed +=
+            8.0 * gain * f64::from(learning_rate) * tolerance.into_iter().fold(0.0, f64::max);
+        for i in 0..net.layers() {
+            let (inputs, outputs, start) = net.layer(i);
+            let bias = start + inputs * outputs;
+            for k in start..bias + outputs {
+                let decay = if k < bias { config.training.weight_decay } else { 0.0 };
+                let (v, u) = &mut moments[k];
+                reference::step(rule, decay, &mut net.params[k], grads[k], v, u);
+            }
+            if i + 1 < net.layers() {
+                reference::max_norm(1.0, outputs, &mut net.params[start..bias]);
+            }
+        }
+        reference::average(&net.params, config.training.average, &mut average);
+    }
+    assert!(batches.next().is_none());
+    (average, allowed)
+}
+
+#[test]
+fn three_steps_of_every_optimizer_are_those_in_f64() {
+    let split = noise(1, 20, 2, CLASSES);
+    let teacher = teacher(20, CLASSES);
+    let rate = |step: usize| (0.1 * (1.0 - step as f64 / 3.0)) as f32;
+    let check = |config: &Config, gain, rule: &dyn Fn(usize) -> (f32, Rule)| {
+        let (expected, allowed) = three_steps(config, &split, &teacher, gain, rule);
+        let model = run(&best(1), config, &split, &teacher);
+        let found = Net::new(&model).params;
+        let start = Net::new(&Mlp::new(&config.model.layers, config.seed)).params;
+        let distance =
+            |a: &[f64]| a.iter().zip(&expected).fold(0.0, |m: f64, (a, e)| m.max((a - e).abs()));
+        let (off, way) = (distance(&found), distance(&start));
+        assert!(off < allowed, "{off} {allowed} {:?}", config.training.optimizer);
+        assert!(allowed < way / 100.0, "a bound of {allowed} on a way of {way}");
+    };
+    let momentum = 0.9f32;
+    check(&config(OptimizerKind::Sgd), 1.0, &|step| {
+        (rate(step), Rule::Sgd { learning_rate: rate(step), momentum })
+    });
+    check(&config(OptimizerKind::Nesterov), 2.0, &|step| {
+        (rate(step), Rule::Nesterov { learning_rate: rate(step), momentum })
+    });
+    // ∂(v̂/(√û + ε))/∂g is at most 2/ε.
+    check(&config(OptimizerKind::Adam), 2.0 / 0.05, &|step| {
+        let corrections = [0.9, 0.999].map(|beta: f64| (1.0 - beta.powi(step as i32 + 1)) as f32);
+        let rule = Rule::Adam {
+            learning_rate: rate(step),
+            beta1: momentum,
+            beta2: 0.999,
+            epsilon: 0.05,
+            corrections,
+        };
+        (rate(step), rule)
+    });
+    let mut hinton = config(OptimizerKind::Sgd);
+    hinton.training.schedule = ScheduleKind::Hinton2012;
+    hinton.training.learning_rate = 0.5;
+    check(&hinton, 1.0, &|step| {
+        let momentum = (0.5 + 0.49 * step as f64 / 3.0 / 2.0) as f32;
+        (0.5, Rule::Hinton2012 { learning_rate: 0.5, momentum })
+    });
+}
+
+/// [`Optimizer::backward_step`] updates weights where their gradient arises; it must not show.
+#[test]
+fn the_fused_step_has_the_bits_of_the_plain_one() {
+    let split = noise(1, 40, 5, CLASSES);
+    let labels = split.labels.as_deref();
+    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Nesterov, OptimizerKind::Adam] {
+        let mut config = config(optimizer);
+        config.model.layers = vec![20, 37, 5, CLASSES.into()];
+        for isa in Isa::available() {
+            let context = Context::new(isa, 2).unwrap();
+            let train = |fused: bool| {
+                let mut model = Mlp::new(&config.model.layers, config.seed);
+                let mut optimizer = Optimizer::new(&config.training, &model);
+                let mut work = Workspace::for_training(&model, 40);
+                for step in 0..3 {
+                    let drop = |i| Some(Dropout::new(Key::new(1, i, step), 0.5, 40));
+                    let dropout = [0, 1, 2].map(drop);
+                    work.load(&context, &model, &split.pixels, dropout[0]);
+                    model.forward(&context, &mut work, &dropout);
+                    let hard = Objective::HARD;
+                    loss::distillation(&context, &hard, &model, None, labels, &mut work);
+                    let (epochs, model) = (step as f64 / 3.0, &mut model);
+                    if fused {
+                        optimizer.backward_step(&context, epochs, model, &mut work, &dropout)
+                    } else {
+                        model.backward(&context, &mut work, &dropout);
+                        optimizer.step(&context, epochs, model, work.grads())
+                    }
+                    .unwrap();
+                }
+                (model.to_file().sha256(), optimizer.evaluated(&model).to_file().sha256())
+            };
+            assert_eq!(train(true), train(false), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn the_same_bits_on_any_threads_and_isa() {
+    if std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("avx512")) {
+        assert!(Isa::Avx512.is_available(), "this CPU has no AVX-512");
+    }
+    let split = glyphs::load(2, 200, 1).train;
+    let teacher = teacher(200, 10);
+    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Nesterov, OptimizerKind::Adam] {
+        let mut config = config(optimizer);
+        config.data.jitter = Some(2);
+        config.model.layers = vec![784, 40, 33, 10];
+        config.training.epochs = 2;
+        config.training.batch_size = 64;
+        config.training.learning_rate = 0.01;
+        let sha256 = |isa, threads, config: &Config| {
+            let context = Context::new(isa, threads).unwrap();
+            run(&context, config, &split, &teacher).to_file().sha256()
+        };
+        let expected = sha256(Isa::best(), 1, &config);
+        for isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                assert_eq!(sha256(isa, threads, &config), expected, "{isa}, {threads} threads");
+            }
+        }
+        // Each of them is at work: without it the bits differ.
+        let changes: [fn(&mut Config); 6] = [
+            |c| c.seed += 1,
+            |c| c.data.jitter = None,
+            |c| c.model.dropout = None,
+            |c| c.training.max_norm = None,
+            |c| c.training.weight_decay = 0.0,
+            |c| c.training.average = 0.0,
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut changed = config.clone();
+            change(&mut changed);
+            assert_ne!(sha256(Isa::best(), 2, &changed), expected, "change {i}");
+        }
+    }
+}
+
+/// Notes what it is told, and ends the run after the epoch `until`.
+#[derive(Default)]
+struct Notes {
+    until: Option<usize>,
+    started: Option<usize>,
+    epochs: Vec<(usize, f64, Option<u64>, u64)>,
+    warnings: Vec<String>,
+}
+
+impl Observer for Notes {
+    fn on_start(&mut self, _: &str, epochs_done: usize) -> Result<()> {
+        self.started = Some(epochs_done);
+        Ok(())
+    }
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        self.epochs.push((record.epoch, record.loss, record.train_errors, record.examples));
+        match self.until {
+            Some(epoch) if epoch == record.epoch => Err(Error::Interrupted { run: None }),
+            _ => Ok(()),
+        }
+    }
+    fn warn(&mut self, message: &str) {
+        self.warnings.push(message.to_string());
+    }
+}
+
+#[test]
+fn an_interrupted_run_ends_in_the_same_bits() {
+    let split = noise(1, 50, 2, CLASSES);
+    let teacher = teacher(50, CLASSES);
+    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Adam] {
+        let mut config = config(optimizer);
+        config.training.epochs = 4;
+        // A checkpoint after every step.
+        config.training.checkpoint_minutes = 1e-9;
+        let go = |config: &Config, folder: Option<&Path>, notes: &mut Notes| {
+            let task = Task {
+                name: "net",
+                config,
+                split: &split,
+                objective: MIXED,
+                teacher_logits: Some(&teacher),
+            };
+            let trained = trainer::train(&best(1), &task, folder, notes)?;
+            Ok::<_, Error>(trained.model.to_file().sha256())
+        };
+        let mut through = Notes::default();
+        let expected = go(&config, None, &mut through).unwrap();
+        assert_eq!(through.epochs.len(), 4);
+
+        let folder = tempfile::tempdir().unwrap();
+        let at =
+            |step: usize| folder.path().join(format!("checkpoint-000001-{step:06}.safetensors"));
+        let interrupt = || {
+            let mut notes = Notes { until: Some(2), ..Notes::default() };
+            let error = go(&config, Some(folder.path()), &mut notes).unwrap_err();
+            assert_eq!(error.exit_code(), 75);
+            assert!(at(6).exists() && at(7).exists() && !at(5).exists());
+        };
+        // At an epoch's end, and in its middle: the newest file is damaged, the one before serves.
+        for damaged in [false, true] {
+            interrupt();
+            if damaged {
+                fs::write(at(7), "half a file").unwrap();
+            }
+            let mut notes = Notes::default();
+            assert_eq!(go(&config, Some(folder.path()), &mut notes).unwrap(), expected);
+            assert_eq!(notes.started, Some(1));
+            assert_eq!(notes.epochs, through.epochs[1..]);
+            assert_eq!(notes.warnings.len(), usize::from(damaged), "{:?}", notes.warnings);
+            for entry in fs::read_dir(folder.path()).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+
+        interrupt();
+        config.training.learning_rate *= 2.0;
+        let error = go(&config, Some(folder.path()), &mut Notes::default()).unwrap_err();
+        assert_eq!(error.exit_code(), 65);
+        assert!(error.to_string().contains("configuration of the checkpoint"), "{error}");
+    }
+}
+
+#[test]
+fn max_norm_holds_for_every_hidden_unit() {
+    let split = noise(1, 50, 2, CLASSES);
+    let teacher = teacher(50, CLASSES);
+    let norms = |max_norm: Option<f64>, layer: usize| {
+        let mut config = config(OptimizerKind::Sgd);
+        config.training.epochs = 5;
+        config.training.max_norm = max_norm;
+        let file = run(&best(1), &config, &split, &teacher).to_file();
+        let layer = &file.layers[layer];
+        let norm = |w: &[f32]| widen(w).iter().map(|w| w * w).sum::<f64>().sqrt();
+        layer.weight.chunks(layer.inputs).map(norm).collect::<Vec<_>>()
+    };
+    for limit in [0.5, 1.0] {
+        for hidden in [0, 1] {
+            let limited = norms(Some(limit), hidden);
+            assert!(limited.iter().all(|&n| n < limit * (1.0 + 16.0 * UNIT)), "{limited:?}");
+            assert!(norms(None, hidden).iter().any(|&n| n > 1.1 * limit));
+        }
+        // The last layer has no hidden units.
+        assert!(norms(Some(limit), 2).iter().any(|&n| n > 1.1 * limit));
+    }
+}
+
+#[test]
+fn divergence_names_epoch_and_step() {
+    let split = noise(1, 20, 2, CLASSES);
+    for (batch_size, expected) in [(8, (1, 2)), (20, (2, 1))] {
+        let mut config = config(OptimizerKind::Sgd);
+        config.data.jitter = None;
+        config.model.dropout = None;
+        config.training.epochs = 3;
+        config.training.batch_size = batch_size;
+        config.training.max_norm = None;
+        config.training.schedule = ScheduleKind::Constant;
+        config.training.learning_rate = 1e25;
+        let task = Task {
+            name: "net",
+            config: &config,
+            split: &split,
+            objective: Objective::HARD,
+            teacher_logits: None,
+        };
+        let error = trainer::train(&best(1), &task, None, &mut Silent).err().expect("diverges");
+        assert_eq!(error.exit_code(), 76);
+        let Error::Diverged { epoch, step, .. } = error else { panic!("{error}") };
+        assert_eq!((epoch, step), expected, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(&format!("epoch {epoch}, step {step}")), "{message}");
+    }
+}
+
+#[test]
+fn schedules_pass_through_their_known_values() {
+    use ScheduleKind::{Constant, Cosine, Exponential, Hinton2012, Linear, Step};
+    let training = |schedule| TrainingConfig {
+        epochs: 1000,
+        learning_rate: 0.1,
+        schedule,
+        momentum: 0.9,
+        decay: 0.998,
+        step_epochs: 100,
+        step_factor: 0.5,
+        momentum_epochs: 500,
+        ..TrainingConfig::default()
+    };
+    // η at 0, 250.5, 500 and 1000 of 1000 epochs, by hand or by `python3 -c`.
+    let known = [
+        (Constant, [0.1, 0.1, 0.1, 0.1]),
+        (Exponential, [0.1, 0.060_622_706_5, 0.036_751_125_5, 0.013_506_452_2]),
+        (Step, [0.1, 0.025, 0.003_125, 0.1 / 1024.0]),
+        (Linear, [0.1, 0.074_95, 0.05, 0.0]),
+        (Cosine, [0.1, 0.085_299_759_4, 0.05, 0.0]),
+        (Hinton2012, [0.1, 0.060_622_706_5, 0.036_751_125_5, 0.013_506_452_2]),
+    ];
+    for (schedule, rates) in known {
+        let training = training(schedule);
+        for (epochs, expected) in [0.0, 250.5, 500.0, 1000.0].into_iter().zip(rates) {
+            let found = learning_rate(&training, epochs);
+            assert!((found - expected).abs() < 1e-9, "{schedule:?} {epochs}: {found} {expected}");
+        }
+        if schedule != Hinton2012 {
+            assert_eq!([0.0, 500.0, 1000.0].map(|e| momentum(&training, e)), [0.9; 3]);
+        }
+    }
+    let hinton = training(Hinton2012);
+    for (epochs, expected) in
+        [(0.0, 0.5), (125.0, 0.6225), (250.0, 0.745), (500.0, 0.99), (900.0, 0.99)]
+    {
+        assert!((momentum(&hinton, epochs) - expected).abs() < 1e-12, "{epochs}");
+    }
+}
