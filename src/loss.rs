@@ -70,7 +70,7 @@ impl Objective {
 /// Writes d_logits of the batch in `work` and returns its summed cross-entropies.
 ///
 /// A term without targets or of weight 0 is left out: `teacher` are the teacher's logits
-/// [C, B], `labels` the classes [B].
+/// \[C, B\], `labels` the class of each example.
 pub fn distillation(
     context: &Context,
     objective: &Objective,

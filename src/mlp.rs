@@ -106,7 +106,7 @@ impl Mlp {
         Panels::new(&self.params[layer.weight.clone()], layer.inputs, layer.outputs)
     }
 
-    /// bᵢ [outputs].
+    /// bᵢ, one value per output.
     pub fn bias(&self, i: usize) -> &[f32] {
         let layer = &self.layers[i];
         &self.params[layer.bias.clone()][..layer.outputs]
