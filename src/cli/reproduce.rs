@@ -53,13 +53,17 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     let mut lab = session.lab(&mut progress);
     let summary = mnist::reproduce(&mut lab, &dataset, args.preset, seeds, &out)?;
     drop(progress);
-    session.result(&Table { run: out, summary })
+    let train_limit = mnist::plan(args.preset, &dataset).teacher.data.train_limit;
+    let train_limit = train_limit.filter(|&limit| limit < dataset.train.len());
+    session.result(&Table { run: out, train_limit, summary })
 }
 
 /// Our figures beside the paper's.
 #[derive(Serialize)]
 struct Table {
     run: PathBuf,
+    /// Training examples used, where the preset takes fewer than there are.
+    train_limit: Option<usize>,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -75,6 +79,9 @@ impl Display for Table {
             let paper = paper.get(system).filter(|_| dataset == "mnist");
             let paper = paper.map_or("–".to_string(), u64::to_string);
             writeln!(f, "{system:<12}{ours:>16}{paper:>8}")?;
+        }
+        if let Some(limit) = self.train_limit {
+            writeln!(f, "Trained on the first {limit} images only: not the paper's experiment.")?;
         }
         writeln!(f, "Run folder: {}", self.run.display())
     }
