@@ -76,7 +76,7 @@ pub fn distillation(
     objective: &Objective,
     model: &Mlp,
     teacher: Option<Panels>,
-    labels: Option<&[u8]>,
+    labels: Option<&[u16]>,
     work: &mut Workspace,
 ) -> Loss {
     let Objective { temperature, soft_weight, hard_weight } = *objective;

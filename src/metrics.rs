@@ -30,7 +30,7 @@ pub struct Evaluation {
 }
 
 /// All measures of `logits` against `labels`.
-pub fn evaluate(logits: &[f32], labels: &[u8], classes: usize) -> Evaluation {
+pub fn evaluate(logits: &[f32], labels: &[u16], classes: usize) -> Evaluation {
     let misclassified = misclassified(logits, labels, classes);
     Evaluation {
         examples: labels.len(),
@@ -52,7 +52,7 @@ pub fn predict(row: &[f32]) -> Option<usize> {
 
 /// Number of examples whose prediction is not their label. A row with a logit that is not finite
 /// is an error whatever its label.
-pub fn errors(logits: &[f32], labels: &[u8], classes: usize) -> usize {
+pub fn errors(logits: &[f32], labels: &[u16], classes: usize) -> usize {
     labelled_rows(logits, labels, classes)
         .filter(|&(row, label)| predict(row) != Some(label))
         .count()
@@ -64,7 +64,7 @@ pub fn error_rate(errors: usize, examples: usize) -> f64 {
 }
 
 /// Indices, ascending, of the examples that [`errors`] counts.
-pub fn misclassified(logits: &[f32], labels: &[u8], classes: usize) -> Vec<usize> {
+pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usize> {
     labelled_rows(logits, labels, classes)
         .enumerate()
         .filter(|&(_, (row, label))| predict(row) != Some(label))
@@ -75,7 +75,7 @@ pub fn misclassified(logits: &[f32], labels: &[u8], classes: usize) -> Vec<usize
 /// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
 /// the maximum of each row taken out before the exponential.
 /// NaN when a logit is not finite or there are no examples.
-pub fn nll(logits: &[f32], labels: &[u8], classes: usize) -> f64 {
+pub fn nll(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
     let sum: f64 = labelled_rows(logits, labels, classes)
         .map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label]))
         .sum();
@@ -88,7 +88,7 @@ pub fn nll(logits: &[f32], labels: &[u8], classes: usize) -> f64 {
 /// a logit is not finite or there are no examples.
 ///
 /// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
-pub fn calibration_error(logits: &[f32], labels: &[u8], classes: usize) -> f64 {
+pub fn calibration_error(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
     // Σ (correct − confidence) of a bin is n_b·(accuracy_b − confidence_b).
     let mut gaps = [0.0f64; CALIBRATION_BINS];
     for (row, label) in labelled_rows(logits, labels, classes) {
@@ -160,7 +160,7 @@ impl LogSoftmax {
 
 fn labelled_rows<'a>(
     logits: &'a [f32],
-    labels: &'a [u8],
+    labels: &'a [u16],
     classes: usize,
 ) -> impl Iterator<Item = (&'a [f32], usize)> {
     assert_eq!(

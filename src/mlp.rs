@@ -181,9 +181,10 @@ impl Mlp {
         let mut logits = vec![0.0; split.len() * classes];
         context.pool.install(|| {
             let mut work = Workspace::for_evaluation(self, BATCH);
-            let pixels = split.pixels.chunks(BATCH * self.inputs());
-            for (pixels, logits) in pixels.zip(logits.chunks_mut(BATCH * classes)) {
-                work.load(context, self, pixels, None);
+            for (batch, logits) in logits.chunks_mut(BATCH * classes).enumerate() {
+                let first = batch * BATCH;
+                let size = logits.len() / classes;
+                work.load(context, self, size, |i, _| split.example(first + i), None);
                 self.forward(context, &mut work, &[]);
                 work.logits(self).to_lane_major(logits);
             }
@@ -196,6 +197,8 @@ impl Mlp {
 pub struct Workspace {
     batch: usize,
     capacity: usize,
+    /// Images that are shifted before they become inputs.
+    staging: Vec<u8>,
     inputs: Buffer,
     /// Yᵢ [Hᵢ, B]; the last is the logits.
     outputs: Vec<Buffer>,
@@ -226,6 +229,7 @@ impl Workspace {
         Self {
             batch: 0,
             capacity,
+            staging: vec![0; capacity * model.inputs()],
             inputs: Buffer::zeroed(panel_len(model.inputs(), capacity)),
             outputs: outputs.collect(),
             gradients: Vec::new(),
@@ -235,22 +239,24 @@ impl Workspace {
         }
     }
 
-    /// Takes a batch of `pixels` [B, D], row-major, as input, with the input's dropout.
+    /// Takes a batch of images as input, with the input's dropout; see
+    /// [`activation::load_pixels`].
     ///
     /// # Panics
-    /// If the batch exceeds the capacity or `pixels` is no multiple of D.
-    pub fn load(
-        &mut self,
+    /// If the batch exceeds the capacity or an image does not have D pixels.
+    pub fn load<'s>(
+        &'s mut self,
         context: &Context,
         model: &Mlp,
-        pixels: &[u8],
+        batch: usize,
+        image: impl Fn(usize, &'s mut [u8]) -> &'s [u8] + Sync,
         dropout: Option<Dropout>,
     ) {
         let InputScale { scale, shift } = model.input;
-        self.batch = pixels.len() / model.inputs();
+        self.batch = batch;
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
         let x = PanelsMut::new(&mut self.inputs, model.inputs(), self.batch);
-        activation::load_pixels(context, pixels, scale, shift, dropout, x);
+        activation::load_pixels(context, image, &mut self.staging, scale, shift, dropout, x);
     }
 
     /// The logits [C, B] of the last [`Mlp::forward`].

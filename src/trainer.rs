@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
             .collect();
 
         let input_dropout = dropout.first().copied().flatten();
-        self.work.load(context, &self.model, batch.pixels, input_dropout);
+        self.work.load(context, &self.model, size, |i, space| batch.image(i, space), input_dropout);
         self.model.forward(context, &mut self.work, &dropout);
         let teacher = task.teacher_logits.map(|logits| {
             let rows = batch.indices.iter().map(|&i| &logits[i as usize * classes..][..classes]);

@@ -35,7 +35,7 @@ fn case(widths: &[usize], size: usize, dropout: bool, objective: Objective) -> C
             pixels: pixels.collect(),
             dropout: (0..widths.len() - 1).filter(|_| dropout).map(drop).collect(),
             teacher: Some(logits),
-            labels: Some((0..size).map(|e| (e % classes) as u8).collect()),
+            labels: Some((0..size).map(|e| (e % classes) as u16).collect()),
             objective,
         };
         Case { model, batch }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Minibatch, Net, Silent, UNIT, best, noise, uniform, widen};
+use common::{Minibatch, Net, Silent, UNIT, best, load, noise, uniform, widen};
 use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::loss::{self, Objective};
 use limbeck::mlp::{Mlp, Workspace};
@@ -70,16 +70,17 @@ fn three_steps(
     for step in 0..3 {
         let drawn = batches.next().unwrap();
         let size = drawn.indices.len();
+        let mut space = vec![0; split.image_size()];
         let rows = drawn.indices.iter().flat_map(|&i| &teacher[i as usize * 3..][..3]);
         let dropout = config.model.dropout.iter().flatten().enumerate().map(|(i, &rate)| {
             Some(Dropout::new(Key::new(config.seed, i as u64, step as u64), rate as f32, size))
         });
         let batch = Minibatch {
             size,
-            pixels: drawn.pixels.to_vec(),
+            pixels: (0..size).flat_map(|i| drawn.image(i, &mut space).to_vec()).collect(),
             dropout: dropout.collect(),
             teacher: Some(rows.copied().collect()),
-            labels: drawn.labels.map(<[u8]>::to_vec),
+            labels: drawn.labels.map(<[u16]>::to_vec),
             objective: MIXED,
         };
         assert!(net.distance_to_kink(&batch) > 1e-5, "too near to a kink for f32");
@@ -166,7 +167,7 @@ fn the_fused_step_has_the_bits_of_the_plain_one() {
                 for step in 0..3 {
                     let drop = |i| Some(Dropout::new(Key::new(1, i, step), 0.5, 40));
                     let dropout = [0, 1, 2].map(drop);
-                    work.load(&context, &model, &split.pixels, dropout[0]);
+                    load(&context, &model, &mut work, &split.pixels, dropout[0]);
                     model.forward(&context, &mut work, &dropout);
                     let hard = Objective::HARD;
                     loss::distillation(&context, &hard, &model, None, labels, &mut work);

@@ -48,7 +48,7 @@ impl Training {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let mut pixels = vec![0; EXAMPLES * 784];
         rng.fill_bytes(&mut pixels);
-        let labels = (0..EXAMPLES).map(|_| (rng.next_u32() % CLASSES as u32) as u8).collect();
+        let labels = (0..EXAMPLES).map(|_| (rng.next_u32() % CLASSES as u32) as u16).collect();
         let mut config = Config::default();
         config.model.layers = vec![784, width, width, CLASSES];
         config.training.batch_size = batch;

@@ -8,12 +8,33 @@ use rand::Rng;
 /// One minibatch. The last one of an epoch may be smaller than the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {
-    /// `[b, height·width]`, shifted if jitter is on.
-    pub pixels: &'b [u8],
+    split: &'b Split,
+    /// `[b]`: (dx, dy), if jitter is on.
+    shifts: Option<&'b [(i32, i32)]>,
     /// `[b]`, if the split has labels.
-    pub labels: Option<&'b [u8]>,
+    pub labels: Option<&'b [u16]>,
     /// `[b]`: the row of each example in the split, by which cached teacher logits are found.
     pub indices: &'b [u32],
+}
+
+impl<'b> Batch<'b> {
+    /// The pixels `[height·width]` of example `i` of the batch: the split's own, or shifted in
+    /// `space` if jitter is on.
+    ///
+    /// # Panics
+    /// If `i` is not below the number of indices, or `space` does not hold one image.
+    #[must_use]
+    pub fn image<'s>(&self, i: usize, space: &'s mut [u8]) -> &'s [u8]
+    where
+        'b: 's,
+    {
+        let Split { height, width, .. } = *self.split;
+        let example = self.split.example(self.indices[i] as usize);
+        let Some(shifts) = self.shifts else { return example };
+        let (dx, dy) = shifts[i];
+        shift_into(example, height, width, dx, dy, space);
+        space
+    }
 }
 
 /// Endless epochs of minibatches over a split.
@@ -39,10 +60,10 @@ pub struct Batches<'a> {
     position: usize,
     /// `[n]`: the epoch's permutation.
     order: Vec<u32>,
-    /// `[batch_size, height·width]`.
-    pixels: Vec<u8>,
+    /// `[batch_size]`, or empty without jitter.
+    shifts: Vec<(i32, i32)>,
     /// `[batch_size]`.
-    labels: Vec<u8>,
+    labels: Vec<u16>,
 }
 
 impl<'a> Batches<'a> {
@@ -68,7 +89,7 @@ impl<'a> Batches<'a> {
             epoch: 0,
             position: 0,
             order: vec![0; n],
-            pixels: vec![0; batch_size * split.image_size()],
+            shifts: vec![(0, 0); jitter.map_or(0, |_| batch_size)],
             labels: vec![0; batch_size],
         };
         batches.start_epoch(0, 0);
@@ -105,7 +126,6 @@ impl<'a> Batches<'a> {
             return None;
         }
         self.position = end;
-        self.gather(start, end);
         let indices = &self.order[start..end];
         let labels = self.split.labels.as_ref().map(|labels| {
             for (label, &i) in self.labels.iter_mut().zip(indices) {
@@ -113,30 +133,14 @@ impl<'a> Batches<'a> {
             }
             &self.labels[..indices.len()]
         });
-        Some(Batch {
-            pixels: &self.pixels[..indices.len() * self.split.image_size()],
-            labels,
-            indices,
-        })
-    }
-
-    /// Fills `pixels` with the examples at positions start..end.
-    fn gather(&mut self, start: usize, end: usize) {
-        let Split { height, width, .. } = *self.split;
-        let rows = self.pixels.chunks_exact_mut(height * width);
-        let rows = rows.zip(&self.order[start..end]);
-        let Some(jitter) = self.jitter else {
-            for (row, &i) in rows {
-                row.copy_from_slice(self.split.example(i as usize));
-            }
-            return;
-        };
-        let mut rng = keystream(self.seed, Purpose::Jitter, self.epoch);
-        rng.set_word_pos(2 * start as u128);
-        for (row, &i) in rows {
-            let (dx, dy) = shift(&mut rng, jitter);
-            shift_into(self.split.example(i as usize), height, width, dx, dy, row);
-        }
+        let shifts = self.jitter.map(|jitter| {
+            let mut rng = keystream(self.seed, Purpose::Jitter, self.epoch);
+            rng.set_word_pos(2 * start as u128);
+            let shifts = &mut self.shifts[..indices.len()];
+            shifts.fill_with(|| shift(&mut rng, jitter));
+            &*shifts
+        });
+        Some(Batch { split: self.split, shifts, labels, indices })
     }
 }
 
@@ -158,15 +162,26 @@ mod tests {
         for (i, image) in pixels.chunks_exact_mut(25).enumerate() {
             image[12] = (i % 255) as u8 + 1;
         }
-        Split { pixels, labels: Some((0..n).map(|i| (i % 7) as u8).collect()), height: 5, width: 5 }
+        Split {
+            pixels,
+            labels: Some((0..n).map(|i| (i % 7) as u16).collect()),
+            height: 5,
+            width: 5,
+        }
     }
 
-    type Owned = (Vec<u8>, Option<Vec<u8>>, Vec<u32>);
+    type Owned = (Vec<u8>, Option<Vec<u16>>, Vec<u32>);
+
+    /// All images of the batch.
+    fn pixels(batch: &Batch) -> Vec<u8> {
+        let mut space = [7; 25];
+        (0..batch.indices.len()).flat_map(|i| batch.image(i, &mut space).to_vec()).collect()
+    }
 
     fn rest_of_epoch(batches: &mut Batches) -> Vec<Owned> {
         let mut all = Vec::new();
         while let Some(b) = batches.next() {
-            all.push((b.pixels.to_vec(), b.labels.map(<[u8]>::to_vec), b.indices.to_vec()));
+            all.push((pixels(&b), b.labels.map(<[u16]>::to_vec), b.indices.to_vec()));
         }
         all
     }
@@ -243,7 +258,7 @@ mod tests {
         let mut batches = Batches::new(&split, 128, 2, Some(2));
         let mut counts = [0_u32; 25];
         while let Some(batch) = batches.next() {
-            for (image, &i) in batch.pixels.chunks_exact(25).zip(batch.indices) {
+            for (image, &i) in pixels(&batch).chunks_exact(25).zip(batch.indices) {
                 let ink: Vec<_> = (0..25).filter(|&p| image[p] != 0).collect();
                 assert_eq!(ink.len(), 1, "one dot, zeros around it");
                 assert_eq!(image[ink[0]], (i % 255) as u8 + 1);
@@ -277,7 +292,7 @@ mod tests {
         let batch = batches.next().unwrap();
         assert_eq!(batch.indices, [0, 2, 3, 6, 1, 8, 4, 7, 9, 5]);
         let dot = |image: &[u8]| image.iter().position(|&p| p != 0).unwrap();
-        let places: Vec<_> = batch.pixels.chunks_exact(25).map(dot).collect();
+        let places: Vec<_> = pixels(&batch).chunks_exact(25).map(dot).collect();
         assert_eq!(places, [3, 4, 14, 10, 7, 9, 4, 1, 9, 14]);
     }
 

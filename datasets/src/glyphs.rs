@@ -44,8 +44,8 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
     let train = draw_split(seed, Purpose::GlyphsTrain, train);
     let test = draw_split(seed, Purpose::GlyphsTest, test);
     let digest = |split: &Split| {
-        let labels = split.labels.as_deref().unwrap_or_default();
-        sha256_hex(&[&split.pixels, labels])
+        let labels = split.labels.iter().flatten();
+        sha256_hex(&[&split.pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
     };
     Dataset {
         name: "glyphs".to_owned(),
@@ -67,7 +67,7 @@ fn draw_split(seed: u64, purpose: Purpose, count: usize) -> Split {
     }
     Split {
         pixels,
-        labels: Some((0..count).map(|i| (i % CLASSES) as u8).collect()),
+        labels: Some((0..count).map(|i| (i % CLASSES) as u16).collect()),
         height: SIDE,
         width: SIDE,
     }

@@ -47,7 +47,7 @@ pub struct IdxImages {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdxLabels {
     /// `[count]`, at least 1 of them.
-    pub labels: Vec<u8>,
+    pub labels: Vec<u16>,
     /// Lower-case hex SHA-256 of the decompressed file.
     pub sha256: String,
 }
@@ -103,6 +103,7 @@ pub fn read_labels(path: &Path, classes: usize) -> Result<IdxLabels, Error> {
             classes,
         });
     }
+    let labels = labels.into_iter().map(u16::from).collect();
     Ok(IdxLabels { labels, sha256 })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Images of equal size with or without labels, resident as `u8`.
+/// Images of equal size, resident as `u8`, with or without labels.
 ///
 /// Shapes: `pixels` `[count, height·width]`, row-major; `labels` `[count]`.
 /// Ranges: pixels 0 (background) to 255 (ink); labels below the data set's number of classes.
@@ -11,7 +11,7 @@ pub struct Split {
     /// `[count, height·width]`, row-major.
     pub pixels: Vec<u8>,
     /// `[count]`; `None` is an unlabelled transfer set (paper section 2).
-    pub labels: Option<Vec<u8>>,
+    pub labels: Option<Vec<u16>>,
     /// Rows of one image.
     pub height: usize,
     /// Columns of one image.
@@ -90,9 +90,9 @@ impl Split {
         let first = self.len().saturating_sub(last);
         let (fit, held) = self.pixels.split_at(first * self.image_size());
         let labels = self.labels.as_ref().map(|labels| labels.split_at(first));
-        let part = |pixels: &[u8], labels: Option<&[u8]>| Self {
+        let part = |pixels: &[u8], labels: Option<&[u16]>| Self {
             pixels: pixels.to_vec(),
-            labels: labels.map(<[u8]>::to_vec),
+            labels: labels.map(<[u16]>::to_vec),
             height: self.height,
             width: self.width,
         };

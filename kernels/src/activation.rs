@@ -6,39 +6,52 @@
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::PanelsMut;
+use crate::pool::{Parts, chunks};
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
 
-/// X [D, B] ← dropout(pixel · scale + shift) from `pixels` [B, D], row-major; padding is zero.
+/// X [D, B] ← dropout(pixel · scale + shift); padding is zero.
 ///
+/// `image(i, space)` returns the D pixels of example i, its own or written to `space`, a part of
+/// `staging` [B, D]; threads gather and convert 16 examples at a time, while they are in cache.
 /// The product and the sum are rounded separately, as NumPy rounds them.
 ///
 /// # Panics
-/// Unless `pixels` holds B · D values.
-pub fn load_pixels(
+/// If `staging` is shorter than B · D or an image does not have D pixels.
+pub fn load_pixels<'s>(
     context: &Context,
-    pixels: &[u8],
+    image: impl Fn(usize, &'s mut [u8]) -> &'s [u8] + Sync,
+    staging: &'s mut [u8],
     scale: f32,
     shift: f32,
     dropout: Option<Dropout>,
     mut x: PanelsMut,
 ) {
     let (size, batch) = (x.rows(), x.lanes());
-    assert_eq!(pixels.len(), size * batch, "pixels of the batch");
-    let len = (size * LANES).max(1);
-    context.pool.for_each_chunk(x.data(), len, |panel, out| {
-        let examples = &pixels[panel * LANES * size..batch.min((panel + 1) * LANES) * size];
+    if size == 0 {
+        return;
+    }
+    let staging = chunks(&mut staging[..size * batch], size * LANES);
+    let parts = chunks(x.data(), size * LANES).zip(staging);
+    context.pool.for_each_part(parts, |panel, (out, staging)| {
         let first = panel * LANES;
-        dispatch(context.isa, Load { examples, size, scale, shift, dropout, first, out });
+        let mut images: [&[u8]; LANES] = [&[]; LANES];
+        for (i, (slot, space)) in images.iter_mut().zip(staging.chunks_exact_mut(size)).enumerate()
+        {
+            *slot = image(first + i, space);
+            assert_eq!(slot.len(), size, "pixels of example {}", first + i);
+        }
+        dispatch(context.isa, Load { images, scale, shift, dropout, first, out });
     });
 }
 
 struct Load<'a> {
-    examples: &'a [u8],
-    size: usize,
+    /// Empty in padding lanes.
+    images: [&'a [u8]; LANES],
     scale: f32,
     shift: f32,
     dropout: Option<Dropout>,
+    /// The first lane.
     first: usize,
     out: &'a mut [f32],
 }
@@ -48,22 +61,31 @@ impl Kernel for Load<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut examples: [&[u8]; LANES] = [&[]; LANES];
-        for (slot, example) in examples.iter_mut().zip(self.examples.chunks_exact(self.size)) {
-            *slot = example;
-        }
-        for (row, out) in self.out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let mut values = [0.0; LANES];
-            for (value, example) in values.iter_mut().zip(examples) {
-                if let Some(&pixel) = example.get(row) {
-                    *value = f32::from(pixel) * self.scale + self.shift;
+        let rows = self.out.as_chunks_mut::<LANES>().0;
+        for (block, rows) in rows.chunks_mut(LANES).enumerate() {
+            let mut values = [s.splat(0.0); LANES];
+            for (values, image) in values.iter_mut().zip(self.images) {
+                if image.is_empty() {
+                    continue;
                 }
+                let pixels = &image[block * LANES..];
+                let v = match pixels.first_chunk() {
+                    Some(pixels) => s.load_bytes(pixels),
+                    None => {
+                        let mut edge = [0; LANES];
+                        edge[..pixels.len()].copy_from_slice(pixels);
+                        s.load_bytes(&edge)
+                    }
+                };
+                *values = s.add(s.mul(v, s.splat(self.scale)), s.splat(self.shift));
             }
-            let mut v = s.load(&values);
-            if let Some(dropout) = &self.dropout {
-                v = dropout.apply(s, row, self.first, v);
+            let values = s.transpose(values);
+            for (i, (row, mut v)) in rows.iter_mut().zip(values).enumerate() {
+                if let Some(dropout) = &self.dropout {
+                    v = dropout.apply(s, block * LANES + i, self.first, v);
+                }
+                s.store(v, row);
             }
-            s.store(v, out);
         }
     }
 }

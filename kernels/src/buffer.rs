@@ -37,7 +37,9 @@ impl Buffer {
     fn layout(len: usize) -> Layout {
         let bytes = (len * size_of::<f32>()).max(CACHE_LINE);
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        Layout::from_size_align(bytes, align).expect("an array that fits the address space")
+        // Whole huge pages: a part of one would lie on small pages.
+        Layout::from_size_align(bytes.next_multiple_of(align), align)
+            .expect("an array that fits the address space")
     }
 }
 

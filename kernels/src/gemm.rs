@@ -40,7 +40,8 @@ use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use blocking::Blocking;
 use epilogue::{Activate, ActivateGradient, Epilogue, Store, Update};
-use microkernel::{Walk, microkernel};
+use microkernel::{Aside, Walk, microkernel, parts};
+use pack::{PACKED_DEPTH, PACKED_PANELS, Pack, PackedB};
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
@@ -62,8 +63,11 @@ pub fn forward(
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu, dropout };
-    Product { walk: Walk::Rows, a: w, b: x, beta: 0.0, epilogue }
-        .compute(context, Tiles::panels([y]));
+    Product { walk: Walk::Rows, a: w, depth: x.rows(), beta: 0.0, epilogue }.compute(
+        context,
+        x,
+        Tiles::panels([y]),
+    );
 }
 
 /// The gradient of a layer's input, taken through the activation Y of the layer below:
@@ -83,8 +87,11 @@ pub fn input_gradient(
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
     let epilogue = ActivateGradient { y, scale };
-    Product { walk: Walk::Lanes, a: w, b: dz, beta: 0.0, epilogue }
-        .compute(context, Tiles::panels([dx]));
+    Product { walk: Walk::Lanes, a: w, depth: dz.rows(), beta: 0.0, epilogue }.compute(
+        context,
+        dz,
+        Tiles::panels([dx]),
+    );
 }
 
 /// The gradient of the weights: dW = X·dZᵀ; `dz_transposed` [batch, outputs] comes from
@@ -95,8 +102,12 @@ pub fn input_gradient(
 pub fn weight_gradient(context: &Context, x: Panels, dz_transposed: Panels, dw: PanelsMut) {
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
-    Product { walk: Walk::Lanes, a: x, b: dz_transposed, beta: 0.0, epilogue: Store }
-        .compute(context, Tiles::panels([dw]));
+    let depth = dz_transposed.rows();
+    Product { walk: Walk::Lanes, a: x, depth, beta: 0.0, epilogue: Store }.compute(
+        context,
+        dz_transposed,
+        Tiles::panels([dw]),
+    );
 }
 
 /// [`weight_gradient`] and an optimiser step on W in one: the gradient never reaches memory. Gives
@@ -122,13 +133,16 @@ pub fn weight_update(
     let (rows, lanes) = (w.rows(), w.lanes());
     let diverged = AtomicBool::new(false);
     let epilogue = Update { rule, weight_decay, diverged: &diverged };
-    let product = Product { walk: Walk::Lanes, a: x, b: dz_transposed, beta: 0.0, epilogue };
+    let depth = dz_transposed.rows();
+    let product = Product { walk: Walk::Lanes, a: x, depth, beta: 0.0, epilogue };
     match moments {
-        [v] => product.compute(context, Tiles::panels([w, PanelsMut::new(v, rows, lanes)])),
+        [v] => {
+            let planes = [w, PanelsMut::new(v, rows, lanes)];
+            product.compute(context, dz_transposed, Tiles::panels(planes));
+        }
         [v, u] => {
-            let moments = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
-            let [v, u] = moments;
-            product.compute(context, Tiles::panels([w, v, u]));
+            let [v, u] = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
+            product.compute(context, dz_transposed, Tiles::panels([w, v, u]));
         }
         _ => unreachable!("a rule has one or two moments"),
     }
@@ -146,22 +160,25 @@ pub enum Layout {
     Tn,
 }
 
-/// Memory for the packed operands of [`gemm`], reused from call to call.
+/// Memory for the packed A of [`gemm`], reused from call to call.
 #[derive(Default)]
 pub struct Packed {
     a: Option<Buffer>,
-    b: Option<Buffer>,
 }
 
-/// Grows `buffer` to at least `len` values.
-fn reserve(buffer: &mut Option<Buffer>, len: usize) -> &mut Buffer {
-    if buffer.as_ref().is_none_or(|b| b.len() < len) {
-        *buffer = Some(Buffer::zeroed(len));
+impl Packed {
+    /// At least `len` values.
+    fn reserve(&mut self, len: usize) -> &mut Buffer {
+        if self.a.as_ref().is_none_or(|a| a.len() < len) {
+            self.a = Some(Buffer::zeroed(len));
+        }
+        self.a.as_mut().expect("just filled")
     }
-    buffer.as_mut().expect("just filled")
 }
 
 /// C ← A·B + beta·C for row-major matrices. C is not read when `beta` is 0.
+///
+/// A is packed first; B is packed by the tasks, each its own panels, just before they are used.
 ///
 /// # Panics
 /// If the shapes do not fit `layout`.
@@ -174,38 +191,44 @@ pub fn gemm(
     c: MatMut,
     packed: &mut Packed,
 ) {
-    let (m, k) = if layout == Layout::Tn { (a.cols(), a.rows()) } else { (a.rows(), a.cols()) };
-    let (k_of_b, n) =
-        if layout == Layout::Nt { (b.cols(), b.rows()) } else { (b.rows(), b.cols()) };
-    assert_eq!(k, k_of_b, "k of A and B");
+    let a = Pack { src: a, transposed: layout != Layout::Tn };
+    let b = Pack { src: b, transposed: layout == Layout::Nt };
+    let ((depth, m), (depth_of_b, n)) = (a.shape(), b.shape());
+    assert_eq!(depth, depth_of_b, "k of A and B");
     assert_eq!((c.rows(), c.cols()), (m, n), "shape of C");
 
-    let packed_a = reserve(&mut packed.a, panel_len(k, m));
-    let packed_b = reserve(&mut packed.b, panel_len(k, n));
-    let pack_a = if layout == Layout::Tn { pack::pack } else { pack::pack_transposed };
-    let pack_b = if layout == Layout::Nt { pack::pack_transposed } else { pack::pack };
-    pack_a(context, a, PanelsMut::new(packed_a, k, m));
-    pack_b(context, b, PanelsMut::new(packed_b, k, n));
-    let (a, b) = (Panels::new(packed_a, k, m), Panels::new(packed_b, k, n));
-    Product { walk: Walk::Rows, a, b, beta, epilogue: Store }.compute(context, Tiles::row_major(c));
+    let packed_a = packed.reserve(panel_len(depth, m));
+    pack::pack(context, &a, PanelsMut::new(packed_a, depth, m));
+    let a = Panels::new(packed_a, depth, m);
+    let product = Product { walk: Walk::Rows, a, depth, beta, epilogue: Store };
+    let c = Tiles::row_major(c);
+    let (rows, panels) = (c.rows(), c.panels_count());
+    let tasks = context.pool.threads() * TASKS_PER_THREAD;
+    let nc = panels.div_ceil(tasks).clamp(1, PACKED_PANELS);
+    let mc = rows.div_ceil(tasks.div_ceil(panels.div_ceil(nc).max(1)));
+    let mc = mc.next_multiple_of(LANES).clamp(MIN_ROWS, rows.max(MIN_ROWS));
+    c.for_each_block(&context.pool, mc, nc, |block| {
+        dispatch(context.isa, PackingTask { product: &product, b: &b, block });
+    });
 }
 
 /// Fewest rows of a task: two panels of A.
 const MIN_ROWS: usize = 2 * LANES;
 /// Tasks wanted per thread, so that a delayed thread holds up the others little.
 const TASKS_PER_THREAD: usize = 16;
-
 /// C ← epilogue(A∘B + beta·C), where `walk` says whether A∘B is Aᵀ·B or A·B.
 struct Product<'a, E> {
     walk: Walk,
     a: Panels<'a>,
-    b: Panels<'a>,
+    /// K.
+    depth: usize,
     beta: f32,
     epilogue: E,
 }
 
 impl<E> Product<'_, E> {
-    fn compute<const P: usize>(self, context: &Context, c: Tiles<P>)
+    /// The product with a B in panels, in parallel.
+    fn compute<const P: usize>(self, context: &Context, b: Panels, c: Tiles<P>)
     where
         E: Epilogue<P>,
     {
@@ -216,58 +239,66 @@ impl<E> Product<'_, E> {
         // Split the rows, and the panels as well where the rows alone give too few tasks. The
         // sizes depend on the thread count; the result does not.
         let Blocking { kc, mc } = Blocking::of(context.isa);
-        let kc = if E::ONE_PASS { self.b.rows().max(1) } else { kc };
+        let kc = if E::ONE_PASS { self.depth.max(1) } else { kc };
         let tasks = threads * TASKS_PER_THREAD;
         let mc = rows.div_ceil(tasks).next_multiple_of(LANES).clamp(MIN_ROWS, mc);
         let panel_blocks =
             if threads == 1 { 1 } else { tasks.div_ceil(rows.div_ceil(mc)).min(panels) };
         c.for_each_block(&context.pool, mc, panels.div_ceil(panel_blocks), |block| {
-            dispatch(context.isa, Task { product: &self, kc, block });
+            dispatch(context.isa, Task { product: &self, b, kc, block });
         });
     }
 }
 
-/// The part of a product that one thread computes.
-struct Task<'t, 'a, E, const P: usize> {
+/// A block of C under work.
+///
+/// The epilogue of a tile runs in the shadow of the next tile's multiply-adds, a row at a time:
+/// they keep one unit busy and leave loads, stores and arithmetic of the epilogue room.
+struct Work<'t, 'a, E, const P: usize> {
     product: &'t Product<'a, E>,
-    kc: usize,
     block: Block<'t, P>,
+    /// The finished tile.
+    sums: Sums,
+    /// Its rows of C that the epilogue has yet to see, the first that it saw, and their panel.
+    rows: Range<usize>,
+    first: usize,
+    panel: usize,
+    /// The rows of the tile under work that have yet to be fetched, and their panel.
+    fetch: Range<usize>,
+    fetch_panel: usize,
+    /// Rows of a part.
+    step: usize,
 }
 
-impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
-    type Output = ();
+/// A tile in memory, aligned to cache lines.
+#[repr(align(64))]
+struct Sums([[f32; LANES]; MAX_MR]);
 
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
-        let depth = self.product.b.rows();
-        // A tile that is walked along A's rows must lie in one panel of A.
-        let group = match self.product.walk {
-            Walk::Rows => LANES,
-            Walk::Lanes => self.block.rows().len(),
-        };
-        // With K = 0 one pass still writes beta·C through the epilogue.
-        for first in (0..depth.max(1)).step_by(self.kc) {
-            let k = first..depth.min(first + self.kc);
-            for panel in self.block.panels() {
-                let rows = self.block.rows();
-                for first in rows.clone().step_by(group) {
-                    for tile in blocking::tiles(first..rows.end.min(first + group), S::MR) {
-                        self.tile(s, tile, panel, k.clone());
-                    }
-                }
-            }
-        }
+/// Rows of the highest tile.
+const MAX_MR: usize = 16;
+
+impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
+    fn new(product: &'t Product<'a, E>, block: Block<'t, P>) -> Self {
+        let sums = Sums([[0.0; LANES]; MAX_MR]);
+        let (rows, fetch) = (0..0, 0..0);
+        Self { product, block, sums, rows, first: 0, panel: 0, fetch, fetch_panel: 0, step: 0 }
     }
-}
 
-impl<E: Epilogue<P>, const P: usize> Task<'_, '_, E, P> {
-    /// Chooses the microkernel for the tile's height.
+    /// One pass over `k` for the rows of a tile; `b` is the micropanel [k, 16].
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, rows: Range<usize>, panel: usize, k: Range<usize>) {
+    fn tile<S: Simd>(
+        &mut self,
+        s: S,
+        rows: Range<usize>,
+        panel: usize,
+        k: Range<usize>,
+        b: &[f32],
+    ) {
+        // One microkernel for each height.
         macro_rules! heights {
             ($($mr:literal)+) => {
                 match rows.len() {
-                    $($mr if $mr <= S::MR => self.tile_of::<S, $mr>(s, rows.start, panel, k),)+
+                    $($mr if $mr <= S::MR => self.tile_of::<S, $mr>(s, rows.start, panel, k, b),)+
                     height => unreachable!("a tile of {height} rows"),
                 }
             };
@@ -275,7 +306,6 @@ impl<E: Epilogue<P>, const P: usize> Task<'_, '_, E, P> {
         heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
     }
 
-    /// One pass over `k` for C's rows `row` … `row + MR` in `panel`.
     #[inline(always)]
     fn tile_of<S: Simd, const MR: usize>(
         &mut self,
@@ -283,9 +313,10 @@ impl<E: Epilogue<P>, const P: usize> Task<'_, '_, E, P> {
         row: usize,
         panel: usize,
         k: Range<usize>,
+        b: &[f32],
     ) {
-        let Product { walk, a, b, beta, ref epilogue } = *self.product;
-        let (continues, last) = (k.start > 0, k.end == b.rows());
+        let Product { walk, a, depth, beta, .. } = *self.product;
+        let (continues, last) = (k.start > 0, k.end == depth);
         // Loops, not iterator closures: a closure is compiled without the ISA's features.
         let mut acc = [s.splat(0.0); MR];
         if continues || beta != 0.0 {
@@ -296,13 +327,125 @@ impl<E: Epilogue<P>, const P: usize> Task<'_, '_, E, P> {
                 }
             }
         }
-        let acc = microkernel(s, walk, (a, b), row, panel, k, acc);
-        for (r, acc) in acc.into_iter().enumerate() {
-            if last {
-                epilogue.finish(s, &mut self.block, row + r, panel, acc);
-            } else {
+        self.step = self.rows.len().max(MR).div_ceil(parts(k.len()).max(1));
+        (self.fetch, self.fetch_panel) = (row..row + MR, panel);
+        let acc = microkernel(s, walk, a, b, row, k, self, acc);
+        self.finish(s);
+        if last {
+            (self.rows, self.first, self.panel) = (row..row + MR, row, panel);
+            for (sums, acc) in self.sums.0.iter_mut().zip(acc) {
+                s.store(acc, sums);
+            }
+        } else {
+            for (r, acc) in acc.into_iter().enumerate() {
                 self.block.store(s, 0, row + r, panel, acc);
             }
         }
+    }
+
+    /// The epilogue of the rows that are left.
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, s: S) {
+        while !self.rows.is_empty() {
+            self.finish_row(s);
+        }
+    }
+
+    #[inline(always)]
+    fn finish_row<S: Simd>(&mut self, s: S) {
+        let row = self.rows.start;
+        self.rows.start += 1;
+        let c = s.load(&self.sums.0[row - self.first]);
+        self.product.epilogue.finish(s, &mut self.block, row, self.panel, c);
+    }
+}
+
+impl<E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, E, P> {
+    #[inline(always)]
+    fn part<S: Simd>(&mut self, s: S) {
+        for _ in 0..self.step {
+            if E::FETCH && !self.fetch.is_empty() {
+                self.block.prefetch(s, self.fetch.start, self.fetch_panel);
+                self.fetch.start += 1;
+            }
+            if !self.rows.is_empty() {
+                self.finish_row(s);
+            }
+        }
+    }
+}
+
+/// Rows of C between which a tile may lie: all of the block's, but where A is walked along its
+/// rows those of one panel of A.
+fn row_group(walk: Walk, rows: &Range<usize>) -> usize {
+    match walk {
+        Walk::Rows => LANES,
+        Walk::Lanes => rows.len().max(1),
+    }
+}
+
+/// The part of a product that one thread computes.
+struct Task<'t, 'a, E, const P: usize> {
+    product: &'t Product<'a, E>,
+    b: Panels<'t>,
+    kc: usize,
+    block: Block<'t, P>,
+}
+
+impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
+        let group = row_group(self.product.walk, &rows);
+        let mut work = Work::new(self.product, self.block);
+        // With K = 0 one pass still writes beta·C through the epilogue.
+        for first in (0..depth.max(1)).step_by(self.kc) {
+            let k = first..depth.min(first + self.kc);
+            for panel in panels.clone() {
+                let start = (panel * depth + first) * LANES;
+                let b = &self.b.data()[start..][..k.len() * LANES];
+                for first in rows.clone().step_by(group) {
+                    for tile in blocking::tiles(first..rows.end.min(first + group), S::MR) {
+                        work.tile(s, tile, panel, k.clone(), b);
+                    }
+                }
+            }
+        }
+        work.finish(s);
+    }
+}
+
+/// The part of a product with a row-major B that one thread computes.
+struct PackingTask<'t, 'a> {
+    product: &'t Product<'a, Store>,
+    b: &'t Pack<'a>,
+    block: Block<'t, 1>,
+}
+
+impl Kernel for PackingTask<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
+        let mut work = Work::new(self.product, self.block);
+        let mut packed = PackedB::new();
+        for first in (0..depth.max(1)).step_by(PACKED_DEPTH) {
+            let k = first..depth.min(first + PACKED_DEPTH);
+            for (i, panel) in panels.clone().enumerate() {
+                self.b.panel(s, panel, k.clone(), packed.reset(i, k.len()));
+            }
+            // A tile of A stays in L1 while the panels pass.
+            for first in rows.clone().step_by(LANES) {
+                for tile in blocking::tiles(first..rows.end.min(first + LANES), S::MR) {
+                    for (i, panel) in panels.clone().enumerate() {
+                        work.tile(s, tile.clone(), panel, k.clone(), packed.panel(i));
+                    }
+                }
+            }
+        }
+        work.finish(s);
     }
 }

@@ -13,6 +13,7 @@ mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod matrix;
+pub mod peak;
 pub mod pool;
 pub mod random;
 pub mod reduce;

@@ -3,6 +3,7 @@
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::Panels;
+use crate::pool::chunks;
 use crate::simd::Simd;
 
 /// `sums[r]` = Σ over lanes of row r: the gradient of a bias, db = Σ dZ.
@@ -14,7 +15,8 @@ use crate::simd::Simd;
 /// If `sums` is shorter than the rows.
 pub fn row_sums(context: &Context, dz: Panels, sums: &mut [f32]) {
     let rows_per_task = (dz.rows() / context.pool.threads()).max(256);
-    context.pool.for_each_chunk(&mut sums[..dz.rows()], rows_per_task, |chunk, sums| {
+    let sums = chunks(&mut sums[..dz.rows()], rows_per_task);
+    context.pool.for_each_part(sums, |chunk, sums| {
         dispatch(context.isa, RowSums { dz, first: chunk * rows_per_task, sums });
     });
 }

@@ -35,6 +35,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load(self, x: &[f32; LANES]) -> Self::F;
     /// Stores 16 consecutive values.
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// Loads at most 16 consecutive values, and zeros for the rest.
+    fn load_part(self, x: &[f32]) -> Self::F;
+    /// Stores as many values as `out` holds, at most 16.
+    fn store_part(self, v: Self::F, out: &mut [f32]);
+    /// 16 bytes as numbers 0 … 255.
+    fn load_bytes(self, x: &[u8; LANES]) -> Self::F;
+    /// Columns as rows: lane j of vector i becomes lane i of vector j.
+    fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES];
+    /// Asks for the cache line at `at`, which need not be readable, in the level-1 cache.
+    fn prefetch(self, at: *const f32);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.

@@ -9,6 +9,7 @@ use crate::Context;
 use crate::exp::exp;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{Panels, PanelsMut};
+use crate::pool::{Parts, chunks};
 use crate::simd::{LANES, Simd};
 
 /// Below this many values the work is done by the calling thread.
@@ -24,7 +25,7 @@ fn for_each_panel(
     if out.data().len() < PARALLEL_FROM {
         out.data().chunks_mut(len).enumerate().for_each(|(panel, out)| work(panel, out));
     } else {
-        context.pool.for_each_chunk(out.data(), len, work);
+        context.pool.for_each_part(chunks(out.data(), len), work);
     }
 }
 
@@ -129,7 +130,7 @@ pub struct Distillation<'a> {
     /// The teacher's logits v, panels [classes, examples]; without them there is no soft term.
     pub teacher: Option<Panels<'a>>,
     /// The class of each example; without them there is no hard term.
-    pub labels: Option<&'a [u8]>,
+    pub labels: Option<&'a [u16]>,
     /// T, of student and teacher in the soft term; the hard term is at T = 1.
     pub temperature: f32,
     /// Weight of T² · CE(softmax(v/T), softmax(z/T)).
@@ -185,10 +186,9 @@ impl Distillation<'_> {
             let panels = d_logits.data().chunks_mut(len).zip(losses).enumerate();
             panels.for_each(|(panel, (d_logits, loss))| work(panel, d_logits, loss));
         } else {
-            use rayon::prelude::*;
-            context.pool.install(|| {
-                let panels = d_logits.data().par_chunks_mut(len).zip(losses).enumerate();
-                panels.for_each(|(panel, (d_logits, loss))| work(panel, d_logits, loss));
+            let parts = chunks(d_logits.data(), len).zip(chunks(losses, 1));
+            context.pool.for_each_part(parts, |panel, (d_logits, losses)| {
+                work(panel, d_logits, &mut losses[0]);
             });
         }
     }

@@ -3,8 +3,9 @@
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::PanelsMut;
+use crate::pool::{Parts, chunks};
 use crate::simd::{LANES, Simd};
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,19 +125,15 @@ pub fn step(
     assert!(rule.moments() == 1 || u.len() == len, "Adam's second moment");
 
     let isa = context.isa;
-    let update = |((params, grads), v): ((&mut [f32], &[f32]), &mut [f32]), u: &mut [f32]| {
-        dispatch(isa, Step { rule, weight_decay, params, grads, v, u })
-    };
-    context.pool.install(|| {
-        let arrays =
-            params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK)).zip(v.par_chunks_mut(CHUNK));
-        if u.is_empty() {
-            arrays.map(|arrays| update(arrays, &mut [])).reduce(|| true, |a, b| a & b)
-        } else {
-            let arrays = arrays.zip(u.par_chunks_mut(CHUNK));
-            arrays.map(|(arrays, u)| update(arrays, u)).reduce(|| true, |a, b| a & b)
+    let finite = AtomicBool::new(true);
+    let parts = chunks(params, CHUNK).zip(chunks(v, CHUNK)).zip(chunks(u, CHUNK));
+    context.pool.for_each_part(parts, |i, ((params, v), u)| {
+        let grads = &grads[i * CHUNK..][..params.len()];
+        if !dispatch(isa, Step { rule, weight_decay, params, grads, v, u }) {
+            finite.store(false, Ordering::Relaxed);
         }
-    })
+    });
+    finite.into_inner()
 }
 
 struct Step<'a> {
@@ -180,7 +177,7 @@ impl Kernel for Step<'_> {
 /// If the lengths differ or are no multiple of 16.
 pub fn average(context: &Context, params: &[f32], decay: f32, average: &mut [f32]) {
     assert!(params.len().is_multiple_of(LANES) && params.len() == average.len(), "lengths");
-    context.pool.for_each_chunk(average, CHUNK, |i, average| {
+    context.pool.for_each_part(chunks(average, CHUNK), |i, average| {
         let params = &params[i * CHUNK..][..average.len()];
         dispatch(context.isa, Average { params, weight: 1.0 - decay, average });
     });
@@ -210,7 +207,7 @@ impl Kernel for Average<'_> {
 /// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained.
 pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) {
     let len = (w.rows() * LANES).max(1);
-    context.pool.for_each_chunk(w.data(), len, |_, panel| {
+    context.pool.for_each_part(chunks(w.data(), len), |_, panel| {
         dispatch(context.isa, MaxNorm { limit, panel });
     });
 }

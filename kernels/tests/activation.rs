@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Data, Panel, same_bits_everywhere};
-use limbeck_kernels::activation::load_pixels;
+use common::{Data, Panel, load_pixels, same_bits_everywhere};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference;
 

@@ -3,8 +3,7 @@
 
 mod common;
 
-use common::{Panel, same_bits_everywhere};
-use limbeck_kernels::activation::load_pixels;
+use common::{Panel, load_pixels, same_bits_everywhere};
 use limbeck_kernels::gemm::forward;
 use limbeck_kernels::random::{Dropout, Key};
 

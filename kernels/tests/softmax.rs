@@ -254,8 +254,8 @@ fn gradient_and_losses_are_within_their_error_bounds() {
     for classes in [2, 10, 17, 1000] {
         let (logits, teacher) = (logits(&mut data, classes), logits(&mut data, classes));
         let batch = logits.lanes;
-        let labels: Vec<u8> =
-            (0..batch).map(|_| (data.bits() as usize % classes.min(256)) as u8).collect();
+        let labels: Vec<u16> =
+            (0..batch).map(|_| (data.bits() as usize % classes) as u16).collect();
         for temperature in TEMPERATURES {
             for (soft, hard) in [
                 (Some(teacher.view()), None),
@@ -360,7 +360,7 @@ fn an_identical_teacher_gives_exactly_no_soft_gradient() {
 fn the_ends_of_alpha_leave_one_loss() {
     let mut data = Data::new(25);
     let (logits, teacher) = (data.panel(10, 21), data.panel(10, 21));
-    let labels: Vec<u8> = (0..21).map(|_| (data.bits() % 10) as u8).collect();
+    let labels: Vec<u16> = (0..21).map(|_| (data.bits() % 10) as u16).collect();
     let both = Distillation {
         teacher: Some(teacher.view()),
         labels: Some(&labels),

@@ -51,7 +51,7 @@ pub struct Minibatch {
     pub dropout: Vec<Option<Dropout>>,
     /// [B, C], row-major.
     pub teacher: Option<Vec<f32>>,
-    pub labels: Option<Vec<u8>>,
+    pub labels: Option<Vec<u16>>,
     pub objective: Objective,
 }
 
@@ -300,11 +300,24 @@ pub struct Step {
     pub grads: Vec<f32>,
 }
 
+/// Takes `pixels` [B, D] as the inputs of `work`.
+pub fn load(
+    context: &Context,
+    model: &Mlp,
+    work: &mut Workspace,
+    pixels: &[u8],
+    dropout: Option<Dropout>,
+) {
+    let size = model.inputs();
+    let image = |i: usize| &pixels[i * size..][..size];
+    work.load(context, model, pixels.len() / size, |i, _| image(i), dropout);
+}
+
 /// Steps 1 to 4 of a minibatch's way through the engine.
 pub fn engine_step(context: &Context, model: &Mlp, batch: &Minibatch) -> Step {
     let classes = model.classes();
     let mut work = Workspace::for_training(model, batch.size);
-    work.load(context, model, &batch.pixels, batch.dropout.first().copied().flatten());
+    load(context, model, &mut work, &batch.pixels, batch.dropout.first().copied().flatten());
     model.forward(context, &mut work, &batch.dropout);
     let mut teacher = Buffer::zeroed(panel_len(classes, batch.size));
     if let Some(logits) = &batch.teacher {
@@ -325,7 +338,7 @@ pub fn engine_step(context: &Context, model: &Mlp, batch: &Minibatch) -> Step {
 /// The logits [B, C], row-major, of a minibatch with its dropout.
 pub fn engine_logits(context: &Context, model: &Mlp, batch: &Minibatch) -> Vec<f32> {
     let mut work = Workspace::for_evaluation(model, batch.size);
-    work.load(context, model, &batch.pixels, batch.dropout.first().copied().flatten());
+    load(context, model, &mut work, &batch.pixels, batch.dropout.first().copied().flatten());
     model.forward(context, &mut work, &batch.dropout);
     let mut logits = vec![0.0; batch.size * model.classes()];
     work.logits(model).to_lane_major(&mut logits);
@@ -349,7 +362,7 @@ pub fn noise(seed: u64, examples: usize, height: usize, classes: u8) -> Split {
     let byte = |x: f64| ((x + 1.0) * 128.0) as u8;
     Split {
         pixels: uniform(seed, examples * height * 4).into_iter().map(byte).collect(),
-        labels: Some((0..examples).map(|i| i as u8 % classes).collect()),
+        labels: Some((0..examples).map(|i| (i % usize::from(classes)) as u16).collect()),
         height,
         width: 4,
     }

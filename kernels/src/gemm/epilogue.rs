@@ -1,4 +1,4 @@
-//! What is done to a tile of C while it is still in registers.
+//! What is done to a finished tile of C, row by row, while it is in the nearest cache.
 
 use super::tiles::Block;
 use crate::matrix::Panels;
@@ -12,6 +12,9 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     /// Whether plane 0 holds something else until the product is finished, so that the sum must
     /// stay in registers from the first k to the last.
     const ONE_PASS: bool = false;
+    /// Whether the planes' old values are wanted, or the planes are too large for a near cache:
+    /// they are then fetched ahead.
+    const FETCH: bool = false;
 
     /// Must be `#[inline(always)]`.
     fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, c: S::F);
@@ -21,6 +24,8 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
 pub(crate) struct Store;
 
 impl Epilogue<1> for Store {
+    const FETCH: bool = true;
+
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
         block.store(s, 0, row, panel, c);
@@ -78,6 +83,7 @@ pub(crate) struct Update<'a> {
 
 impl<const P: usize> Epilogue<P> for Update<'_> {
     const ONE_PASS: bool = true;
+    const FETCH: bool = true;
 
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, g: S::F) {

@@ -27,27 +27,41 @@ pub(crate) enum Walk {
     Lanes,
 }
 
-/// Adds to `acc` the products for C's rows `row` … `row + MR`, panel `panel`, over `k`.
+/// Work that is done between the multiply-adds, which leave most of the processor idle.
+pub(crate) trait Aside {
+    /// A small part of it, [`parts`] times in a pass. Must be `#[inline(always)]`.
+    fn part<S: Simd>(&mut self, s: S);
+}
+
+/// How often the microkernel calls [`Aside::part`] in a pass of `k` steps: before each 16 steps,
+/// and before each of the rest.
+pub(crate) fn parts(k: usize) -> usize {
+    k / LANES + k % LANES
+}
+
+/// Adds to `acc` the products for C's rows `row` … `row + MR` over `k`; `b` is the micropanel
+/// [k, 16].
 ///
 /// `k.start` must be a multiple of 16; with [`Walk::Rows`] the tile's rows must lie in one
 /// panel of A. The bounds are checked once per call.
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the operands of one product")]
 pub(crate) fn microkernel<S: Simd, const MR: usize>(
     s: S,
     walk: Walk,
-    (a, b): (Panels, Panels),
+    a: Panels,
+    b: &[f32],
     row: usize,
-    panel: usize,
     k: Range<usize>,
+    aside: &mut impl Aside,
     acc: [S::F; MR],
 ) -> [S::F; MR] {
     // Without terms A and B may hold no values, and no address in them exists.
     if k.is_empty() {
         return acc;
     }
-    assert!(panel < b.panels() && k.end <= b.rows() && k.start.is_multiple_of(LANES));
-    let b_start = (panel * b.rows() + k.start) * LANES;
-    let b = b.data()[b_start..].as_ptr();
+    assert!(b.len() >= k.len() * LANES && k.start.is_multiple_of(LANES));
+    let b = b.as_ptr();
     let (start, rows, data) = (k.start, a.rows(), a.data());
     match walk {
         Walk::Rows => {
@@ -55,14 +69,14 @@ pub(crate) fn microkernel<S: Simd, const MR: usize>(
             let a = data[(row / LANES * rows + start) * LANES + row % LANES..].as_ptr();
             // SAFETY: k.end rows of A and of B exist and the tile lies in one panel of A, so
             // every address of the formulas is inside the two slices.
-            unsafe { accumulate::<S, MR, 1, LANES>(s, k.len(), a, LANES * LANES, b, acc) }
+            unsafe { accumulate::<S, MR, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc) }
         }
         Walk::Lanes => {
             assert!(k.end <= a.panels() * LANES && row + MR <= rows);
             let a = data[(start / LANES * rows + row) * LANES..].as_ptr();
             // SAFETY: k.end lanes of A and rows of B exist, and A has the tile's rows, so every
             // address of the formulas is inside the two slices.
-            unsafe { accumulate::<S, MR, LANES, 1>(s, k.len(), a, rows * LANES, b, acc) }
+            unsafe { accumulate::<S, MR, LANES, 1>(s, k.len(), (a, b), rows * LANES, aside, acc) }
         }
     }
 }
@@ -74,12 +88,13 @@ pub(crate) fn microkernel<S: Simd, const MR: usize>(
 unsafe fn accumulate<S: Simd, const MR: usize, const RS: usize, const KS: usize>(
     s: S,
     k: usize,
-    mut a: *const f32,
+    (mut a, mut b): (*const f32, *const f32),
     jump: usize,
-    mut b: *const f32,
+    aside: &mut impl Aside,
     mut acc: [S::F; MR],
 ) -> [S::F; MR] {
     for _ in 0..k / LANES {
+        aside.part(s);
         for i in 0..LANES {
             // SAFETY: the caller vouches for the addresses of every step.
             unsafe { step::<S, MR, RS>(s, a.add(i * KS), b.add(i * LANES), &mut acc) };
@@ -88,6 +103,7 @@ unsafe fn accumulate<S: Simd, const MR: usize, const RS: usize, const KS: usize>
         b = b.wrapping_add(LANES * LANES);
     }
     for i in 0..k % LANES {
+        aside.part(s);
         // SAFETY: as above.
         unsafe { step::<S, MR, RS>(s, a.add(i * KS), b.add(i * LANES), &mut acc) };
     }

@@ -103,6 +103,14 @@ impl<const P: usize> Block<'_, P> {
         (starts[plane].wrapping_add(offset), (lanes - panel * LANES).min(LANES))
     }
 
+    /// Asks for the cache lines of (row, panel) in all planes.
+    #[inline(always)]
+    pub fn prefetch<S: Simd>(&self, s: S, row: usize, panel: usize) {
+        for plane in 0..P {
+            s.prefetch(self.at(plane, row, panel).0);
+        }
+    }
+
     /// Reads 16 lanes; those beyond the edge are zero.
     #[inline(always)]
     pub fn load<S: Simd>(&self, s: S, plane: usize, row: usize, panel: usize) -> S::F {
@@ -113,9 +121,7 @@ impl<const P: usize> Block<'_, P> {
             if width == LANES {
                 return s.load(&*at.cast::<[f32; LANES]>());
             }
-            let mut edge = [0.0; LANES];
-            edge[..width].copy_from_slice(std::slice::from_raw_parts(at, width));
-            s.load(&edge)
+            s.load_part(std::slice::from_raw_parts(at, width))
         }
     }
 
@@ -128,9 +134,7 @@ impl<const P: usize> Block<'_, P> {
             if width == LANES {
                 return s.store(v, &mut *at.cast::<[f32; LANES]>());
             }
-            let mut edge = [0.0; LANES];
-            s.store(v, &mut edge);
-            std::slice::from_raw_parts_mut(at, width).copy_from_slice(&edge[..width]);
+            s.store_part(v, std::slice::from_raw_parts_mut(at, width));
         }
     }
 }

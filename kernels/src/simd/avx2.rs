@@ -24,6 +24,50 @@ pub(crate) struct F(__m256, __m256);
 #[derive(Clone, Copy)]
 pub(crate) struct U(__m256i, __m256i);
 
+impl Avx2 {
+    /// The masks of the first `lanes` lanes.
+    #[inline(always)]
+    fn first(self, lanes: usize) -> (__m256i, __m256i) {
+        let lanes = lanes.min(LANES) as i32;
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe {
+            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            (
+                _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), lane),
+                _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes - 8), lane),
+            )
+        }
+    }
+
+    /// Columns as rows.
+    #[inline(always)]
+    fn transpose8(self, rows: [__m256; 8]) -> [__m256; 8] {
+        let mut columns = rows;
+        for g in [0, 4] {
+            let [a, b, c, d] = [rows[g], rows[g + 1], rows[g + 2], rows[g + 3]];
+            // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+            unsafe {
+                let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                columns[g] = _mm256_shuffle_ps::<0x44>(ab_low, cd_low);
+                columns[g + 1] = _mm256_shuffle_ps::<0xee>(ab_low, cd_low);
+                columns[g + 2] = _mm256_shuffle_ps::<0x44>(ab_high, cd_high);
+                columns[g + 3] = _mm256_shuffle_ps::<0xee>(ab_high, cd_high);
+            }
+        }
+        let mut out = columns;
+        for j in 0..4 {
+            let (above, below) = (columns[j], columns[4 + j]);
+            // SAFETY: as above.
+            unsafe {
+                out[j] = _mm256_permute2f128_ps::<0x20>(above, below);
+                out[4 + j] = _mm256_permute2f128_ps::<0x31>(above, below);
+            }
+        }
+        out
+    }
+}
+
 /// Applies an intrinsic to both halves.
 macro_rules! halves {
     ($wrap:ident, $intrinsic:path; $($x:expr),+) => {
@@ -57,6 +101,61 @@ impl Simd for Avx2 {
             _mm256_storeu_ps(out.as_mut_ptr(), v.0);
             _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
         }
+    }
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> F {
+        let (low, high) = self.first(x.len());
+        let at = x.as_ptr();
+        // SAFETY: the masks are those of the values that exist; ISA as above.
+        unsafe { F(_mm256_maskload_ps(at, low), _mm256_maskload_ps(at.wrapping_add(8), high)) }
+    }
+    #[inline(always)]
+    fn store_part(self, v: F, out: &mut [f32]) {
+        let (low, high) = self.first(out.len());
+        let at = out.as_mut_ptr();
+        // SAFETY: the masks are those of the values that exist; ISA as above.
+        unsafe {
+            _mm256_maskstore_ps(at, low, v.0);
+            _mm256_maskstore_ps(at.wrapping_add(8), high, v.1);
+        }
+    }
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8; LANES]) -> F {
+        // SAFETY: `x` holds 16 bytes; ISA as above.
+        unsafe {
+            let bytes = _mm_loadu_si128(x.as_ptr().cast());
+            let high = _mm_unpackhi_epi64(bytes, bytes);
+            F(
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(high)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [F; LANES]) -> [F; LANES] {
+        // Four blocks of 8 × 8; those off the diagonal change places.
+        let mut out = rows;
+        let (mut upper, mut lower) = ([rows[0].0; 8], [rows[0].0; 8]);
+        for i in 0..8 {
+            (upper[i], lower[i]) = (rows[i].0, rows[8 + i].0);
+        }
+        (upper, lower) = (self.transpose8(upper), self.transpose8(lower));
+        for i in 0..8 {
+            out[i] = F(upper[i], lower[i]);
+        }
+        for i in 0..8 {
+            (upper[i], lower[i]) = (rows[i].1, rows[8 + i].1);
+        }
+        (upper, lower) = (self.transpose8(upper), self.transpose8(lower));
+        for i in 0..8 {
+            out[8 + i] = F(upper[i], lower[i]);
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[inline(always)]
     fn add(self, a: F, b: F) -> F {

@@ -27,6 +27,12 @@ macro_rules! call {
     };
 }
 
+/// The mask of the first `lanes` lanes.
+#[inline(always)]
+fn first(lanes: usize) -> __mmask16 {
+    ((1_u32 << lanes.min(LANES)) - 1) as __mmask16
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     type U = __m512i;
@@ -47,6 +53,56 @@ impl Simd for Avx512 {
     fn store(self, v: __m512, out: &mut [f32; LANES]) {
         // SAFETY: `out` holds 16 values; ISA as above.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn load_part(self, x: &[f32]) -> __m512 {
+        // SAFETY: the mask is that of the values that exist; ISA as above.
+        unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_part(self, v: __m512, out: &mut [f32]) {
+        // SAFETY: the mask is that of the values that exist; ISA as above.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(out.len()), v) }
+    }
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8; LANES]) -> __m512 {
+        // SAFETY: `x` holds 16 bytes; ISA as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [__m512; LANES]) -> [__m512; LANES] {
+        // The 4 × 4 blocks within each group of four rows: columns[4g + j] has in its 128-bit
+        // part p column 4p + j of rows 4g … 4g + 3.
+        let mut columns = rows;
+        for g in 0..4 {
+            let [a, b, c, d] = [rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]];
+            let (ab_low, ab_high) =
+                (call!(_mm512_unpacklo_ps; a, b), call!(_mm512_unpackhi_ps; a, b));
+            let (cd_low, cd_high) =
+                (call!(_mm512_unpacklo_ps; c, d), call!(_mm512_unpackhi_ps; c, d));
+            columns[4 * g] = call!(_mm512_shuffle_ps::<0x44>; ab_low, cd_low);
+            columns[4 * g + 1] = call!(_mm512_shuffle_ps::<0xee>; ab_low, cd_low);
+            columns[4 * g + 2] = call!(_mm512_shuffle_ps::<0x44>; ab_high, cd_high);
+            columns[4 * g + 3] = call!(_mm512_shuffle_ps::<0xee>; ab_high, cd_high);
+        }
+        // The 4 × 4 grid of 128-bit parts: even and odd parts, twice.
+        let mut out = columns;
+        for j in 0..4 {
+            let [a, b, c, d] = [columns[j], columns[4 + j], columns[8 + j], columns[12 + j]];
+            let even = call!(_mm512_shuffle_f32x4::<0x88>; a, b);
+            let odd = call!(_mm512_shuffle_f32x4::<0xdd>; a, b);
+            let even_below = call!(_mm512_shuffle_f32x4::<0x88>; c, d);
+            let odd_below = call!(_mm512_shuffle_f32x4::<0xdd>; c, d);
+            out[j] = call!(_mm512_shuffle_f32x4::<0x88>; even, even_below);
+            out[4 + j] = call!(_mm512_shuffle_f32x4::<0x88>; odd, odd_below);
+            out[8 + j] = call!(_mm512_shuffle_f32x4::<0xdd>; even, even_below);
+            out[12 + j] = call!(_mm512_shuffle_f32x4::<0xdd>; odd, odd_below);
+        }
+        out
+    }
+    #[inline(always)]
+    fn prefetch(self, at: *const f32) {
+        call!(_mm_prefetch::<_MM_HINT_T0>; at.cast());
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

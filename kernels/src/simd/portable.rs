@@ -56,6 +56,29 @@ impl Simd for Portable {
         *out = v.to_array();
     }
     #[inline(always)]
+    fn load_part(self, x: &[f32]) -> f32x16 {
+        let mut edge = [0.0; LANES];
+        let width = x.len().min(LANES);
+        edge[..width].copy_from_slice(&x[..width]);
+        f32x16::new(edge)
+    }
+    #[inline(always)]
+    fn store_part(self, v: f32x16, out: &mut [f32]) {
+        let width = out.len().min(LANES);
+        out[..width].copy_from_slice(&v.to_array()[..width]);
+    }
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8; LANES]) -> f32x16 {
+        f32x16::new(x.map(f32::from))
+    }
+    #[inline(always)]
+    fn transpose(self, rows: [f32x16; LANES]) -> [f32x16; LANES] {
+        let rows = rows.map(|row| row.to_array());
+        std::array::from_fn(|j| f32x16::new(std::array::from_fn(|i| rows[i][j])))
+    }
+    #[inline(always)]
+    fn prefetch(self, _: *const f32) {}
+    #[inline(always)]
     fn add(self, a: f32x16, b: f32x16) -> f32x16 {
         a + b
     }

@@ -2,7 +2,8 @@
 //! panel matrices, and error bounds.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len};
+use limbeck_kernels::random::Dropout;
+use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, activation, panel_len};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::io::Write;
@@ -60,6 +61,35 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f64], bound: &[f64]) {
             "{what}: value {i} is {got}, expected {want}: error {error:e} above {bound:e}"
         );
     }
+}
+
+/// X from `pixels` [B, D]; every other image is written to the staging space.
+pub fn load_pixels(
+    context: &Context,
+    pixels: &[u8],
+    scale: f32,
+    shift: f32,
+    dropout: Option<Dropout>,
+    x: PanelsMut,
+) {
+    let size = x.rows();
+    let image = |i: usize| &pixels[i * size..][..size];
+    let mut staging = vec![1; pixels.len()];
+    activation::load_pixels(
+        context,
+        |i, space| {
+            if i % 2 == 0 {
+                return image(i);
+            }
+            space.copy_from_slice(image(i));
+            space
+        },
+        &mut staging,
+        scale,
+        shift,
+        dropout,
+        x,
+    );
 }
 
 /// A seeded source of test data.

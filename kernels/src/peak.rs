@@ -1,0 +1,143 @@
+//! The machine's limits, measured: what every figure is held against.
+
+use crate::Context;
+use crate::buffer::Buffer;
+use crate::isa::{Kernel, dispatch};
+use crate::pool::chunks;
+use crate::simd::{LANES, Simd};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Floating-point operations per second of all threads at once, on independent chains of fused
+/// multiply-adds in registers: the most that any product can reach.
+///
+/// A multiply-add counts as two operations. Takes about `duration`.
+pub fn flops(context: &Context, duration: Duration) -> f64 {
+    const ROUNDS: usize = 1 << 12;
+    let per_round = |isa| dispatch(isa, MultiplyAdds { rounds: ROUNDS }) as f64;
+    together(context, duration, |_| per_round(context.isa))
+}
+
+/// Bytes per second that all threads at once read, each from `bytes` of its own: at 16 KiB a
+/// thread from the level-1 cache, at many times the last cache's size from memory.
+///
+/// Takes about `duration`, and longer where the array is large.
+pub fn read_bandwidth(context: &Context, bytes: usize, duration: Duration) -> f64 {
+    let len = (bytes / size_of::<f32>()).next_multiple_of(UNROLL * LANES);
+    let mut memory = Buffer::zeroed(len * context.pool.threads());
+    // Random bits would read no slower; zeros that were never written may share one page.
+    context.pool.for_each_part(chunks(&mut memory, len), |_, own| own.fill(1.0));
+    let memory: &[f32] = &memory;
+    together(context, duration, |thread| {
+        let own = &memory[thread * len..][..len];
+        // Short arrays are read often enough that a round takes microseconds.
+        let passes = ((1 << 16) / len).max(1);
+        for _ in 0..passes {
+            black_box(dispatch(context.isa, Read { values: black_box(own) }));
+        }
+        (passes * len * size_of::<f32>()) as f64
+    })
+}
+
+/// The rate of `work`, which returns the units it did, repeated on all threads for `duration`.
+fn together(context: &Context, duration: Duration, work: impl Fn(usize) -> f64 + Sync) -> f64 {
+    let threads = context.pool.threads();
+    let mut rates = vec![0.0; threads];
+    let here = AtomicUsize::new(0);
+    context.pool.install(|| {
+        context.pool.for_each_part(chunks(&mut rates, 1), |thread, rate| {
+            work(thread);
+            // A thread that waits cannot take a second part: each gets one.
+            here.fetch_add(1, Ordering::Relaxed);
+            while here.load(Ordering::Relaxed) < threads {
+                std::thread::yield_now();
+            }
+            let (start, mut units) = (Instant::now(), 0.0);
+            while start.elapsed() < duration {
+                units += work(thread);
+            }
+            rate[0] = units / start.elapsed().as_secs_f64();
+        });
+    });
+    rates.iter().sum()
+}
+
+struct MultiplyAdds {
+    rounds: usize,
+}
+
+impl Kernel for MultiplyAdds {
+    /// Operations done.
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> usize {
+        // Enough chains to hide the latency, few enough to stay in registers.
+        if S::MR > 8 { chains::<S, 12>(s, self.rounds) } else { chains::<S, 6>(s, self.rounds) }
+    }
+}
+
+/// x ← x·a + b in each lane of each chain: the value stays near b/(1 − a).
+#[inline(always)]
+fn chains<S: Simd, const CHAINS: usize>(s: S, rounds: usize) -> usize {
+    let (a, b) = (s.splat(black_box(0.5)), s.splat(black_box(0.5)));
+    let mut x = [s.splat(black_box(0.25)); CHAINS];
+    for _ in 0..rounds {
+        for x in &mut x {
+            *x = s.fma(*x, a, b);
+        }
+    }
+    let mut sum = s.splat(0.0);
+    for x in x {
+        sum = s.add(sum, x);
+    }
+    black_box(s.reduce_add(sum));
+    2 * LANES * CHAINS * rounds
+}
+
+/// Vectors read side by side.
+const UNROLL: usize = 8;
+
+struct Read<'a> {
+    values: &'a [f32],
+}
+
+impl Kernel for Read<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let mut sums = [s.splat(0.0); UNROLL];
+        for block in self.values.as_chunks::<LANES>().0.as_chunks::<UNROLL>().0 {
+            for (sum, values) in sums.iter_mut().zip(block) {
+                *sum = s.add(*sum, s.load(values));
+            }
+        }
+        let mut sum = s.splat(0.0);
+        for part in sums {
+            sum = s.add(sum, part);
+        }
+        s.reduce_add(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    #[test]
+    fn rates_are_positive_and_memory_is_no_faster_than_the_first_cache() {
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let context = Context::new(isa, threads).unwrap();
+                let short = Duration::from_millis(5);
+                assert!(flops(&context, short) > 1e8, "{isa}");
+                let near = read_bandwidth(&context, 8 << 10, short);
+                let far = read_bandwidth(&context, 64 << 20, short);
+                assert!(near > 0.0 && far > 0.0 && far < near * 1.5, "{isa}: {near}, {far}");
+            }
+        }
+    }
+}
