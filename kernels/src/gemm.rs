@@ -215,7 +215,7 @@ pub fn gemm(
 /// Fewest rows of a task: two panels of A.
 const MIN_ROWS: usize = 2 * LANES;
 /// Tasks wanted per thread, so that a delayed thread holds up the others little.
-const TASKS_PER_THREAD: usize = 16;
+const TASKS_PER_THREAD: usize = 8;
 /// C ← epilogue(A∘B + beta·C), where `walk` says whether A∘B is Aᵀ·B or A·B.
 struct Product<'a, E> {
     walk: Walk,
@@ -238,10 +238,11 @@ impl<E> Product<'_, E> {
         }
         // Split the rows, and the panels as well where the rows alone give too few tasks. The
         // sizes depend on the thread count; the result does not.
-        let Blocking { kc, mc } = Blocking::of(context.isa);
-        let kc = if E::ONE_PASS { self.depth.max(1) } else { kc };
+        let blocking = Blocking::of(context.isa);
+        let kc = if E::ONE_PASS { self.depth.max(1) } else { blocking.kc };
         let tasks = threads * TASKS_PER_THREAD;
-        let mc = rows.div_ceil(tasks).next_multiple_of(LANES).clamp(MIN_ROWS, mc);
+        let mc = rows.div_ceil(tasks).min(blocking.mc(self.depth));
+        let mc = mc.next_multiple_of(LANES).max(MIN_ROWS);
         let panel_blocks =
             if threads == 1 { 1 } else { tasks.div_ceil(rows.div_ceil(mc)).min(panels) };
         c.for_each_block(&context.pool, mc, panels.div_ceil(panel_blocks), |block| {
@@ -252,21 +253,21 @@ impl<E> Product<'_, E> {
 
 /// A block of C under work.
 ///
-/// The epilogue of a tile runs in the shadow of the next tile's multiply-adds, a row at a time:
-/// they keep one unit busy and leave loads, stores and arithmetic of the epilogue room.
+/// A deferred epilogue of a tile runs in the shadow of the next tile's multiply-adds, a row at a
+/// time: they keep one unit of the processor busy and leave the others free.
 struct Work<'t, 'a, E, const P: usize> {
     product: &'t Product<'a, E>,
     block: Block<'t, P>,
-    /// The finished tile.
+    /// The sums of the finished tile.
     sums: Sums,
-    /// Its rows of C that the epilogue has yet to see, the first that it saw, and their panel.
+    /// Its rows that have yet to go through the epilogue, its first row, and its panel.
     rows: Range<usize>,
     first: usize,
     panel: usize,
-    /// The rows of the tile under work that have yet to be fetched, and their panel.
+    /// The rows of the tile under work that have yet to be fetched, and its panel.
     fetch: Range<usize>,
     fetch_panel: usize,
-    /// Rows of a part.
+    /// Rows to be fetched and to be finished in one part.
     step: usize,
 }
 
@@ -315,30 +316,34 @@ impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
         k: Range<usize>,
         b: &[f32],
     ) {
-        let Product { walk, a, depth, beta, .. } = *self.product;
+        let Product { walk, a, depth, beta, ref epilogue } = *self.product;
         let (continues, last) = (k.start > 0, k.end == depth);
         // Loops, not iterator closures: a closure is compiled without the ISA's features.
         let mut acc = [s.splat(0.0); MR];
         if continues || beta != 0.0 {
+            let tile = self.block.tile::<MR>(row, panel);
+            let factor = s.splat(if continues { 1.0 } else { beta });
             for (r, acc) in acc.iter_mut().enumerate() {
-                *acc = self.block.load(s, 0, row + r, panel);
-                if !continues {
-                    *acc = s.mul(s.splat(beta), *acc);
-                }
+                *acc = s.mul(factor, tile.load(s, 0, r));
             }
         }
-        self.step = self.rows.len().max(MR).div_ceil(parts(k.len()).max(1));
+        self.step = MAX_MR.div_ceil(parts(k.len()).max(1));
         (self.fetch, self.fetch_panel) = (row..row + MR, panel);
         let acc = microkernel(s, walk, a, b, row, k, self, acc);
         self.finish(s);
-        if last {
+        if last && E::DEFERRED && S::SPARE_REGISTERS {
             (self.rows, self.first, self.panel) = (row..row + MR, row, panel);
-            for (sums, acc) in self.sums.0.iter_mut().zip(acc) {
-                s.store(acc, sums);
-            }
-        } else {
             for (r, acc) in acc.into_iter().enumerate() {
-                self.block.store(s, 0, row + r, panel, acc);
+                s.store(acc, &mut self.sums.0[r]);
+            }
+            return;
+        }
+        let mut tile = self.block.tile::<MR>(row, panel);
+        for (r, acc) in acc.into_iter().enumerate() {
+            if last {
+                epilogue.finish(s, &mut tile, r, (row + r, panel), acc);
+            } else {
+                tile.store(s, 0, r, acc);
             }
         }
     }
@@ -353,22 +358,26 @@ impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
 
     #[inline(always)]
     fn finish_row<S: Simd>(&mut self, s: S) {
-        let row = self.rows.start;
+        let (row, panel) = (self.rows.start, self.panel);
         self.rows.start += 1;
         let c = s.load(&self.sums.0[row - self.first]);
-        self.product.epilogue.finish(s, &mut self.block, row, self.panel, c);
+        let mut tile = self.block.tile::<1>(row, panel);
+        self.product.epilogue.finish(s, &mut tile, 0, (row, panel), c);
     }
 }
 
 impl<E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, E, P> {
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S) {
+        if !S::SPARE_REGISTERS || !E::FETCH && !E::DEFERRED {
+            return;
+        }
         for _ in 0..self.step {
             if E::FETCH && !self.fetch.is_empty() {
-                self.block.prefetch(s, self.fetch.start, self.fetch_panel);
+                self.block.tile::<1>(self.fetch.start, self.fetch_panel).prefetch(s, 0);
                 self.fetch.start += 1;
             }
-            if !self.rows.is_empty() {
+            if E::DEFERRED && !self.rows.is_empty() {
                 self.finish_row(s);
             }
         }

@@ -28,6 +28,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// Rows of the GEMM microtile: as many accumulators as the registers hold.
     const MR: usize;
+    /// Whether the microkernel leaves registers for other work between its multiply-adds.
+    const SPARE_REGISTERS: bool;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;

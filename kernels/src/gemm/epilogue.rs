@@ -1,23 +1,32 @@
-//! What is done to a finished tile of C, row by row, while it is in the nearest cache.
+//! What is done to the finished rows of C.
 
-use super::tiles::Block;
+use super::tiles::Tile;
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Takes a finished vector of the product: `row` and 16 lanes of `panel`, P planes to write.
+/// What becomes of a finished row of 16 lanes; there are P planes to write.
 pub(crate) trait Epilogue<const P: usize>: Sync {
     /// Whether plane 0 holds something else until the product is finished, so that the sum must
     /// stay in registers from the first k to the last.
     const ONE_PASS: bool = false;
-    /// Whether the planes' old values are wanted, or the planes are too large for a near cache:
-    /// they are then fetched ahead.
+    /// Whether it is so much work, or waits so long for memory, that it is better done between
+    /// the multiply-adds of the next tile than at once, from registers.
+    const DEFERRED: bool = false;
+    /// Whether C is so large that its cache lines must be fetched ahead.
     const FETCH: bool = false;
 
-    /// Must be `#[inline(always)]`.
-    fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, c: S::F);
+    /// Row `r` of the tile, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
+    fn finish<S: Simd, const MR: usize>(
+        &self,
+        s: S,
+        tile: &mut Tile<P, MR>,
+        r: usize,
+        at: (usize, usize),
+        c: S::F,
+    );
 }
 
 /// C as it is.
@@ -27,8 +36,15 @@ impl Epilogue<1> for Store {
     const FETCH: bool = true;
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
-        block.store(s, 0, row, panel, c);
+    fn finish<S: Simd, const MR: usize>(
+        &self,
+        s: S,
+        tile: &mut Tile<1, MR>,
+        r: usize,
+        _: (usize, usize),
+        c: S::F,
+    ) {
+        tile.store(s, 0, r, c);
     }
 }
 
@@ -41,7 +57,14 @@ pub(crate) struct Activate<'a> {
 
 impl Epilogue<1> for Activate<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
+    fn finish<S: Simd, const MR: usize>(
+        &self,
+        s: S,
+        tile: &mut Tile<1, MR>,
+        r: usize,
+        (row, panel): (usize, usize),
+        c: S::F,
+    ) {
         let mut y = s.add(c, s.splat(self.bias[row]));
         if self.relu {
             // NaN is the second operand, so it stays NaN and is noticed in the loss.
@@ -50,7 +73,7 @@ impl Epilogue<1> for Activate<'_> {
         if let Some(dropout) = &self.dropout {
             y = dropout.apply(s, row, panel * LANES, y);
         }
-        block.store(s, 0, row, panel, y);
+        tile.store(s, 0, r, y);
     }
 }
 
@@ -65,10 +88,17 @@ pub(crate) struct ActivateGradient<'a> {
 
 impl Epilogue<1> for ActivateGradient<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, block: &mut Block<1>, row: usize, panel: usize, c: S::F) {
+    fn finish<S: Simd, const MR: usize>(
+        &self,
+        s: S,
+        tile: &mut Tile<1, MR>,
+        r: usize,
+        (row, panel): (usize, usize),
+        c: S::F,
+    ) {
         let active = s.gt(s.load(self.y.row(row, panel)), s.splat(0.0));
         let dz = s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0));
-        block.store(s, 0, row, panel, dz);
+        tile.store(s, 0, r, dz);
     }
 }
 
@@ -83,21 +113,29 @@ pub(crate) struct Update<'a> {
 
 impl<const P: usize> Epilogue<P> for Update<'_> {
     const ONE_PASS: bool = true;
+    const DEFERRED: bool = true;
     const FETCH: bool = true;
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, block: &mut Block<P>, row: usize, panel: usize, g: S::F) {
+    fn finish<S: Simd, const MR: usize>(
+        &self,
+        s: S,
+        tile: &mut Tile<P, MR>,
+        r: usize,
+        _: (usize, usize),
+        g: S::F,
+    ) {
         if !s.all_finite(g) {
             self.diverged.store(true, Ordering::Relaxed);
         }
-        let w = block.load(s, 0, row, panel);
-        let v = block.load(s, 1, row, panel);
-        let u = if P > 2 { block.load(s, 2, row, panel) } else { v };
+        let w = tile.load(s, 0, r);
+        let v = tile.load(s, 1, r);
+        let u = if P > 2 { tile.load(s, 2, r) } else { v };
         let (w, v, u) = self.rule.apply(s, self.weight_decay, w, g, v, u);
-        block.store(s, 0, row, panel, w);
-        block.store(s, 1, row, panel, v);
+        tile.store(s, 0, r, w);
+        tile.store(s, 1, r, v);
         if P > 2 {
-            block.store(s, 2, row, panel, u);
+            tile.store(s, 2, r, u);
         }
     }
 }

@@ -94,47 +94,66 @@ impl<const P: usize> Block<'_, P> {
         self.panels.clone()
     }
 
-    /// The address of (row, panel) in a plane and how many lanes it has.
+    /// Rows `row` … `row + MR` of `panel`. The bounds are checked here and nowhere else.
     #[inline(always)]
-    fn at(&self, plane: usize, row: usize, panel: usize) -> (*mut f32, usize) {
-        assert!(self.rows.contains(&row) && self.panels.contains(&panel));
+    pub fn tile<const MR: usize>(&mut self, row: usize, panel: usize) -> Tile<'_, P, MR> {
+        assert!(self.rows.start <= row && row + MR <= self.rows.end);
+        assert!(self.panels.contains(&panel));
         let Tiles { starts, row_stride, panel_stride, lanes, .. } = *self.tiles;
         let offset = row * row_stride + panel * panel_stride;
-        (starts[plane].wrapping_add(offset), (lanes - panel * LANES).min(LANES))
+        let mut at = starts;
+        for at in &mut at {
+            *at = at.wrapping_add(offset);
+        }
+        Tile { at, row_stride, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
     }
+}
 
-    /// Asks for the cache lines of (row, panel) in all planes.
+/// MR rows of 16 lanes in each of P planes.
+pub(crate) struct Tile<'b, const P: usize, const MR: usize> {
+    /// The first row in each plane.
+    at: [*mut f32; P],
+    row_stride: usize,
+    /// Lanes that exist.
+    width: usize,
+    _borrow: PhantomData<&'b mut [f32]>,
+}
+
+impl<const P: usize, const MR: usize> Tile<'_, P, MR> {
+    /// Asks for the cache lines of row `r` in all planes.
     #[inline(always)]
-    pub fn prefetch<S: Simd>(&self, s: S, row: usize, panel: usize) {
-        for plane in 0..P {
-            s.prefetch(self.at(plane, row, panel).0);
+    pub fn prefetch<S: Simd>(&self, s: S, r: usize) {
+        for at in self.at {
+            s.prefetch(at.wrapping_add(r * self.row_stride));
         }
     }
 
-    /// Reads 16 lanes; those beyond the edge are zero.
+    /// Reads row `r`; lanes beyond the edge are zero.
     #[inline(always)]
-    pub fn load<S: Simd>(&self, s: S, plane: usize, row: usize, panel: usize) -> S::F {
-        let (at, width) = self.at(plane, row, panel);
-        // SAFETY: `at` checked that (row, panel) lies in this block, which lies inside the
-        // borrowed planes and overlaps no other block; `width` values of it belong to the plane.
+    pub fn load<S: Simd>(&self, s: S, plane: usize, r: usize) -> S::F {
+        assert!(r < MR);
+        let at = self.at[plane].wrapping_add(r * self.row_stride);
+        // SAFETY: `Block::tile` checked that the MR rows lie in its block, which lies inside the
+        // borrowed planes and overlaps no other block; `width` lanes of a row belong to the plane.
         unsafe {
-            if width == LANES {
+            if self.width == LANES {
                 return s.load(&*at.cast::<[f32; LANES]>());
             }
-            s.load_part(std::slice::from_raw_parts(at, width))
+            s.load_part(std::slice::from_raw_parts(at, self.width))
         }
     }
 
-    /// Writes 16 lanes; those beyond the edge are dropped.
+    /// Writes row `r`; lanes beyond the edge are dropped.
     #[inline(always)]
-    pub fn store<S: Simd>(&mut self, s: S, plane: usize, row: usize, panel: usize, v: S::F) {
-        let (at, width) = self.at(plane, row, panel);
-        // SAFETY: as in `load`; the block is borrowed exclusively.
+    pub fn store<S: Simd>(&mut self, s: S, plane: usize, r: usize, v: S::F) {
+        assert!(r < MR);
+        let at = self.at[plane].wrapping_add(r * self.row_stride);
+        // SAFETY: as in `load`; the tile is borrowed exclusively.
         unsafe {
-            if width == LANES {
+            if self.width == LANES {
                 return s.store(v, &mut *at.cast::<[f32; LANES]>());
             }
-            s.store_part(v, std::slice::from_raw_parts_mut(at, width));
+            s.store_part(v, std::slice::from_raw_parts_mut(at, self.width));
         }
     }
 }

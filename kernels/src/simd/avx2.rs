@@ -82,6 +82,7 @@ impl Simd for Avx2 {
     type Mask = F;
 
     const MR: usize = 6;
+    const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {

@@ -39,6 +39,7 @@ impl Simd for Avx512 {
     type Mask = __mmask16;
 
     const MR: usize = 16;
+    const SPARE_REGISTERS: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

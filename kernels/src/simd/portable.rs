@@ -42,6 +42,7 @@ impl Simd for Portable {
     type Mask = f32x16;
 
     const MR: usize = 4;
+    const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {
