@@ -2,28 +2,28 @@
 //!
 //! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s.
 
-#[path = "common/training.rs"]
-mod training;
-
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
+use limbeck::bench::{StepBench, StepTask};
 use limbeck_kernels::{Context, Isa};
 use std::time::Duration;
-use training::Training;
 
 fn step(criterion: &mut Criterion) {
     for batch in [128, 1024] {
-        for training in [Training::teacher(batch), Training::student(batch)] {
-            let mut group = criterion.benchmark_group(format!("{} batch {batch}", training.name));
-            group.throughput(Throughput::Elements(training.flop() as u64));
+        for (net, task) in
+            [([784, 1200, 1200, 10], StepTask::Teacher), ([784, 800, 800, 10], StepTask::Student)]
+        {
+            let bench = StepBench::new(&net, batch, task).expect("a net");
+            let mut group = criterion.benchmark_group(format!("{} batch {batch}", bench.name()));
+            group.throughput(Throughput::Elements(bench.flop() as u64));
             group.sampling_mode(SamplingMode::Flat);
             for threads in [1, 2] {
                 let context = Context::new(Isa::best(), threads).expect("threads");
                 group.bench_function(BenchmarkId::new("threads", threads), |bencher| {
                     bencher.iter_custom(|steps| {
-                        let seconds = training.time(&context, steps as usize);
-                        Duration::from_secs_f64(seconds.iter().sum())
+                        let seconds = bench.seconds(&context, steps as usize);
+                        Duration::from_secs_f64(seconds.expect("a training that converges"))
                     });
                 });
             }

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Each command is a file: its arguments and its
 //! `run`.
 
+mod bench;
 mod data;
 mod eval;
 mod info;
@@ -100,6 +101,9 @@ enum Command {
     Distill(train::DistillArgs),
     /// Errors, likelihood and calibration of models on test data
     Eval(eval::EvalArgs),
+    /// Figures of this machine, each beside its limit
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// The data sets: which are there, and whether they are intact
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -145,6 +149,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::train(&session, &args),
         Command::Distill(args) => train::distill(&session, &args),
         Command::Eval(args) => eval::run(&session, &args),
+        Command::Bench(command) => bench::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {

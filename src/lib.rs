@@ -13,6 +13,7 @@
 //! 5 Optimizer::step      elementwise over the flat parameters; backward_step fuses it into 4
 //! ```
 
+pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod distill;

@@ -135,16 +135,23 @@ impl Mlp {
         }
     }
 
-    /// The gradients of all parameters from d_logits in `work`; [`Mlp::forward`] must have run
-    /// with the same `dropout`. Last layer first:
+    /// The gradients of all parameters, in the order of [`Mlp::params`], to `grads`, from d_logits
+    /// in `work`; [`Mlp::forward`] must have run with the same `dropout`. Last layer first:
     /// dW = X·dZᵀ, db = Σ dZ, dZ_below = (W·dZ) ⊙ relu′ ⊙ mask. The input gets no gradient.
-    pub fn backward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
+    pub fn backward(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        grads: &mut [f32],
+    ) {
         for i in (0..self.layers.len()).rev() {
             self.backward_layer(context, work, dropout, i);
-            let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
-            let (x, dz_transposed, grads) = work.weight_operands(self, i);
+            let LayerParams { inputs, outputs, weight, bias } = &self.layers[i];
+            let (x, dz_transposed, db) = work.layer_gradient(self, i);
             let dw = PanelsMut::new(&mut grads[weight.clone()], *inputs, *outputs);
             gemm::weight_gradient(context, x, dz_transposed, dw);
+            grads[bias.clone()].copy_from_slice(db);
         }
     }
 
@@ -167,7 +174,9 @@ impl Mlp {
             gemm::input_gradient(context, self.weight(i), dz, y, scale, dx);
         }
         gemm::transpose(context, dz, PanelsMut::new(&mut work.transposed, batch, *outputs));
-        reduce::row_sums(context, dz, &mut work.grads[bias.clone()]);
+        let (db, padding) = work.db[..bias.len()].split_at_mut(*outputs);
+        reduce::row_sums(context, dz, db);
+        padding.fill(0.0);
     }
 
     /// The logits [n, classes], row-major, of all examples of `split`, in evaluation mode: no
@@ -206,8 +215,8 @@ pub struct Workspace {
     gradients: Vec<Buffer>,
     /// dZᵢᵀ [B, Hᵢ] of the layer at hand.
     transposed: Buffer,
-    /// Gradients of all parameters, in the order of [`Mlp::params`].
-    grads: Buffer,
+    /// db of the layer at hand.
+    db: Buffer,
     losses: Vec<Loss>,
 }
 
@@ -219,7 +228,8 @@ impl Workspace {
         work.gradients =
             model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity))).collect();
         work.transposed = Buffer::zeroed(panel_len(capacity, widest));
-        work.grads = Buffer::zeroed(model.params.len());
+        let widest = model.layers.iter().map(|l| l.bias.len()).max().unwrap_or(0);
+        work.db = Buffer::zeroed(widest);
         work
     }
 
@@ -234,7 +244,7 @@ impl Workspace {
             outputs: outputs.collect(),
             gradients: Vec::new(),
             transposed: Buffer::zeroed(0),
-            grads: Buffer::zeroed(0),
+            db: Buffer::zeroed(0),
             losses: vec![Loss::default(); capacity.div_ceil(LANES)],
         }
     }
@@ -272,21 +282,12 @@ impl Workspace {
         (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
     }
 
-    /// X and dZᵀ of layer `i` after [`Mlp::backward_layer`], and the gradients to be written.
-    pub(crate) fn weight_operands(
-        &mut self,
-        model: &Mlp,
-        i: usize,
-    ) -> (Panels<'_>, Panels<'_>, &mut [f32]) {
-        let LayerParams { inputs, outputs, .. } = model.layers[i];
+    /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
+    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Panels<'_>, Panels<'_>, &[f32]) {
+        let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
         let x = if i > 0 { &self.outputs[i - 1] } else { &self.inputs };
         let x = Panels::new(x, inputs, self.batch);
         let dz_transposed = Panels::new(&self.transposed, self.batch, outputs);
-        (x, dz_transposed, &mut self.grads)
-    }
-
-    /// The gradients of all parameters, in the order of [`Mlp::params`].
-    pub fn grads(&self) -> &[f32] {
-        &self.grads
+        (x, dz_transposed, &self.db[..bias.len()])
     }
 }

@@ -114,7 +114,8 @@ impl Optimizer {
             if !finite {
                 return Err((i, "weight gradient"));
             }
-            self.finish_layer(context, rule, model, grads, i)?;
+            let bias = model.layers()[i].bias.clone();
+            self.finish_layer(context, rule, model, &grads[bias], i)?;
         }
         self.average(context, model);
         Ok(())
@@ -137,7 +138,7 @@ impl Optimizer {
         for i in (0..model.layers().len()).rev() {
             model.backward_layer(context, work, dropout, i);
             let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
-            let (x, dz_transposed, _) = work.weight_operands(model, i);
+            let (x, dz_transposed, db) = work.layer_gradient(model, i);
             let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
             let w = PanelsMut::new(&mut model.params_mut()[weight.clone()], inputs, outputs);
             let decay = self.training.weight_decay as f32;
@@ -147,7 +148,7 @@ impl Optimizer {
             if !finite {
                 return Err((i, "weight gradient"));
             }
-            self.finish_layer(context, rule, model, work.grads(), i)?;
+            self.finish_layer(context, rule, model, db, i)?;
         }
         self.average(context, model);
         Ok(())
@@ -159,7 +160,7 @@ impl Optimizer {
         context: &Context,
         rule: Rule,
         model: &mut Mlp,
-        grads: &[f32],
+        db: &[f32],
         i: usize,
     ) -> std::result::Result<(), NotFinite> {
         let last = model.layers().len() - 1;
@@ -167,7 +168,7 @@ impl Optimizer {
         let mut moments = self.moments.iter_mut().map(|m| &mut m[bias.clone()]);
         let params = &mut model.params_mut()[bias.clone()];
         let finite = with_moments(&mut moments, |moments| {
-            update::step(context, rule, 0.0, params, &grads[bias.clone()], moments)
+            update::step(context, rule, 0.0, params, db, moments)
         });
         if !finite {
             return Err((i, "bias gradient"));
@@ -212,9 +213,8 @@ impl Optimizer {
         }
     }
 
-    /// The weights to evaluate: their average where one is kept, else the model's own.
-    pub fn evaluated(&self, model: &Mlp) -> Mlp {
-        let mut model = model.clone();
+    /// The model to evaluate: the average of its weights where one is kept, else `model` itself.
+    pub fn evaluated(&self, mut model: Mlp) -> Mlp {
         if let Some(average) = &self.average {
             model.params_mut().copy_from_slice(average);
         }

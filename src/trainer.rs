@@ -14,6 +14,7 @@ use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One model to train.
@@ -43,7 +44,7 @@ pub struct Trained {
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// [`Task::name`].
-    pub model: String,
+    pub model: Arc<str>,
     /// The current epoch, from 1.
     pub epoch: usize,
     /// Epochs of the run.
@@ -138,6 +139,8 @@ struct Run<'a> {
     optimizer: Optimizer,
     batches: Batches<'a>,
     work: Workspace,
+    /// Of the input and each hidden layer in this step; empty without dropout.
+    dropout: Vec<Option<Dropout>>,
     /// Teacher's logits of the batch [C, B].
     teacher: Buffer,
     /// Student's logits of the batch, row-major, to count errors.
@@ -184,6 +187,7 @@ impl<'a> Run<'a> {
             optimizer: Optimizer::new(&config.training, &model),
             batches: Batches::new(task.split, batch, config.seed, jitter),
             work: Workspace::for_training(&model, batch),
+            dropout: Vec::with_capacity(model.layers().len()),
             teacher: Buffer::zeroed(panel_len(model.classes(), batch)),
             logits: vec![0.0; batch * model.classes()],
             epoch: 0,
@@ -215,6 +219,7 @@ impl<'a> Run<'a> {
         let training = &self.task.config.training;
         let (epochs, steps) = (training.epochs, self.batches.steps_per_epoch());
         let every = Duration::from_secs_f64(training.checkpoint_minutes * 60.0);
+        let name: Arc<str> = self.task.name.into();
         let start = Instant::now();
         let mut saved = Instant::now();
         let mut examples_here = 0u64;
@@ -230,7 +235,7 @@ impl<'a> Run<'a> {
                 let left =
                     self.task.split.len() as u64 * (epochs - self.epoch) as u64 - self.examples;
                 observer.on_step(&Progress {
-                    model: self.task.name.to_string(),
+                    model: name.clone(),
                     epoch: self.epoch + 1,
                     epochs,
                     step: self.step,
@@ -272,7 +277,7 @@ impl<'a> Run<'a> {
             (self.loss, self.errors, self.examples) = (Loss::default(), 0, 0);
         }
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
-        Ok(Trained { model: self.optimizer.evaluated(&self.model), seconds })
+        Ok(Trained { model: self.optimizer.evaluated(self.model), seconds })
     }
 
     fn epochs_done(&self, step: usize, steps: usize) -> f64 {
@@ -287,17 +292,18 @@ impl<'a> Run<'a> {
         let batch =
             self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
         let size = batch.indices.len();
-        let dropout: Vec<Option<Dropout>> = (0..self.model.layers().len())
-            .map(|i| {
-                let rate = *task.config.model.dropout.as_ref()?.get(i)? as f32;
+        self.dropout.clear();
+        self.dropout.extend(task.config.model.dropout.iter().flatten().enumerate().map(
+            |(i, &rate)| {
                 let key = Key::new(task.config.seed, DROPOUT + i as u64, number);
-                (rate > 0.0).then(|| Dropout::new(key, rate, size))
-            })
-            .collect();
+                (rate > 0.0).then(|| Dropout::new(key, rate as f32, size))
+            },
+        ));
+        let dropout = &self.dropout;
 
         let input_dropout = dropout.first().copied().flatten();
         self.work.load(context, &self.model, size, |i, space| batch.image(i, space), input_dropout);
-        self.model.forward(context, &mut self.work, &dropout);
+        self.model.forward(context, &mut self.work, dropout);
         let teacher = task.teacher_logits.map(|logits| {
             let rows = batch.indices.iter().map(|&i| &logits[i as usize * classes..][..classes]);
             for (to, row) in self.logits.chunks_exact_mut(classes).zip(rows) {
@@ -324,7 +330,7 @@ impl<'a> Run<'a> {
             epochs_done,
             &mut self.model,
             &mut self.work,
-            &dropout,
+            dropout,
         );
         if let Err((layer, tensor)) = stepped {
             return Err(self.diverged(tensor, Some(layer)));

@@ -330,9 +330,10 @@ pub fn engine_step(context: &Context, model: &Mlp, batch: &Minibatch) -> Step {
     let d_logits = (0..classes * batch.size)
         .map(|i| d_logits.as_ref().get(i % classes, i / classes))
         .collect();
-    model.backward(context, &mut work, &batch.dropout);
+    let mut grads = vec![f32::NAN; model.params().len()];
+    model.backward(context, &mut work, &batch.dropout, &mut grads);
     let loss = batch.objective.value(loss, batch.size);
-    Step { loss, d_logits, grads: work.grads().to_vec() }
+    Step { loss, d_logits, grads }
 }
 
 /// The logits [B, C], row-major, of a minibatch with its dropout.

@@ -1,0 +1,203 @@
+//! `limbeck bench`: figures of this machine, each beside its limit.
+
+use super::session::Session;
+use clap::{Args, Subcommand, ValueEnum, value_parser};
+use limbeck::Result;
+use limbeck::bench::{self, Gemm, Machine, Peak, Softmax, Step, StepBench, StepTask};
+use limbeck_kernels::gemm::Layout;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// The machine's limits: fused multiply-adds, and reading from caches and memory
+    Peak,
+    /// A row-major matrix product C [m, n] = A·B, packing included
+    Gemm(GemmArgs),
+    /// A whole training step: gather, dropout, forward, loss, backward, optimiser
+    Step(StepArgs),
+    /// Softmax with temperature, its logarithm, and the distillation gradient
+    Softmax(SoftmaxArgs),
+}
+
+#[derive(Args)]
+pub struct GemmArgs {
+    /// Rows of C
+    #[arg(long, default_value = "128", value_parser = size())]
+    m: u32,
+    /// Columns of C
+    #[arg(long, default_value = "1200", value_parser = size())]
+    n: u32,
+    /// Terms of each sum
+    #[arg(long, default_value = "1200", value_parser = size())]
+    k: u32,
+    /// Which operand is stored transposed: none, B, or A
+    #[arg(long, value_enum, default_value = "nn")]
+    layout: LayoutName,
+}
+
+/// 2¹⁴: three matrices of that size are 3 GiB.
+fn size() -> impl clap::builder::TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=1 << 14)
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LayoutName {
+    Nn,
+    Nt,
+    Tn,
+}
+
+#[derive(Args)]
+pub struct StepArgs {
+    /// Widths of the layers, inputs first
+    #[arg(long, default_value = "784-1200-1200-10", value_parser = net)]
+    net: Net,
+    /// Examples of a step
+    #[arg(long, default_value = "128", value_parser = value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// What is trained
+    #[arg(long, value_enum, default_value = "teacher")]
+    task: TaskName,
+    /// Steps to time
+    #[arg(long, default_value = "200", value_parser = value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+}
+
+/// The widths of a net.
+#[derive(Clone)]
+struct Net(Vec<usize>);
+
+fn net(text: &str) -> std::result::Result<Net, String> {
+    let widths: std::result::Result<_, _> = text.split('-').map(str::parse).collect();
+    widths.map(Net).map_err(|_| "expected widths joined by '-', as in 784-800-800-10".into())
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskName {
+    /// On labels, with dropout of 0.2 of the inputs and 0.5 of the hidden units
+    Teacher,
+    /// On cached teacher logits at T = 20 and, with weight 0.05, on labels
+    Student,
+}
+
+#[derive(Args)]
+pub struct SoftmaxArgs {
+    /// Classes
+    #[arg(long, default_value = "10", value_parser = value_parser!(u32).range(2..=65536))]
+    classes: u32,
+    /// Examples
+    #[arg(long, default_value = "128", value_parser = value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// T
+    #[arg(long, default_value = "20", value_parser = temperature)]
+    temperature: f64,
+}
+
+fn temperature(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse().ok().filter(|t: &f64| t.is_finite() && *t > 0.0);
+    value.ok_or_else(|| "expected a positive number".into())
+}
+
+pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
+    let context = &session.context;
+    match command {
+        BenchCommand::Peak => session.result(&Report(bench::peak(context)?)),
+        BenchCommand::Gemm(args) => {
+            let layout = match args.layout {
+                LayoutName::Nn => Layout::Nn,
+                LayoutName::Nt => Layout::Nt,
+                LayoutName::Tn => Layout::Tn,
+            };
+            let [m, n, k] = [args.m, args.n, args.k].map(|size| size as usize);
+            session.result(&Report(bench::gemm(context, m, n, k, layout)))
+        }
+        BenchCommand::Step(args) => {
+            let task = match args.task {
+                TaskName::Teacher => StepTask::Teacher,
+                TaskName::Student => StepTask::Student,
+            };
+            let bench = StepBench::new(&args.net.0, args.batch as usize, task)?;
+            session.result(&Report(bench.run(context, args.steps as usize)?))
+        }
+        BenchCommand::Softmax(args) => {
+            let (classes, batch) = (args.classes as usize, args.batch as usize);
+            session.result(&Report(bench::softmax(context, classes, batch, args.temperature)))
+        }
+    }
+}
+
+/// A measurement to be printed.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Report<T>(T);
+
+fn machine(f: &mut Formatter<'_>, machine: &Machine) -> fmt::Result {
+    let Machine { cpu, isa, threads } = machine;
+    writeln!(f, "{cpu}, {isa}, {threads} threads")
+}
+
+impl Display for Report<Peak> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Peak { machine: place, peak_gflops, isas, read_gb_per_s } = &self.0;
+        machine(f, place)?;
+        let (low, high) = (peak_gflops.min, peak_gflops.max);
+        writeln!(
+            f,
+            "fused multiply-add  {:.1} GFLOP/s ({low:.1} to {high:.1})",
+            peak_gflops.median
+        )?;
+        for isa in isas {
+            writeln!(f, "  {:<16}  {:.1} GFLOP/s", isa.isa, isa.gflops)?;
+        }
+        for read in read_gb_per_s {
+            let size = format!("read {} KiB a thread", read.kib_per_thread);
+            writeln!(f, "{size:<26}  {:.1} GB/s", read.gb_per_s)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Report<Gemm> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Gemm { machine: place, m, n, k, layout, ms, gflops, peak_gflops, fraction_of_peak } =
+            &self.0;
+        machine(f, place)?;
+        writeln!(f, "{m}x{n}x{k} {layout}  {:.4} ms ({:.4} to {:.4})", ms.median, ms.min, ms.max)?;
+        rate(f, *gflops, *peak_gflops, *fraction_of_peak)
+    }
+}
+
+impl Display for Report<Step> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let step = &self.0;
+        machine(f, &step.machine)?;
+        let ms = step.ms_per_step;
+        writeln!(
+            f,
+            "{} {}, batch {}: {:.3} ms a step ({:.3} to {:.3})",
+            step.task, step.net, step.batch, ms.median, ms.min, ms.max
+        )?;
+        rate(f, step.gflops, step.peak_gflops, step.fraction_of_peak)?;
+        writeln!(f, "{:.0} samples/s", 1e3 * step.batch as f64 / ms.median)?;
+        if let Some(mb) = step.peak_rss_mb {
+            writeln!(f, "{mb:.0} MB at most")?;
+        }
+        writeln!(f, "parameters after {} steps: {}", step.steps, step.params_sha256)
+    }
+}
+
+fn rate(f: &mut Formatter<'_>, gflops: f64, peak: f64, share: f64) -> fmt::Result {
+    writeln!(f, "{gflops:.1} GFLOP/s of a peak of {peak:.1}: {:.1} %", share * 100.0)
+}
+
+impl Display for Report<Softmax> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Softmax { machine: place, classes, batch, temperature, .. } = &self.0;
+        machine(f, place)?;
+        writeln!(f, "{batch} examples of {classes} classes at T = {temperature}, ns an element")?;
+        writeln!(f, "softmax                {:.3}", self.0.softmax_ns)?;
+        writeln!(f, "log-softmax            {:.3}", self.0.log_softmax_ns)?;
+        writeln!(f, "distillation gradient  {:.3}", self.0.distillation_ns)
+    }
+}
