@@ -7,9 +7,10 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::loss::Objective;
-use crate::mlp::Mlp;
-use crate::run::cpu_model;
+use crate::loss::{self, Objective};
+use crate::mlp::{Mlp, Workspace};
+use crate::optimizer::Optimizer;
+use crate::run::{atomic_write, cpu_model};
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::Split;
 use limbeck_kernels::gemm::{self, Layout, Packed};
@@ -18,6 +19,7 @@ use limbeck_kernels::{Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, p
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Time given to one measurement of the peak between two timings.
@@ -341,6 +343,29 @@ pub struct Step {
     pub params_sha256: String,
 }
 
+/// A batch, and what three steps of SGD on it without dropout should give.
+#[derive(Debug, Serialize)]
+pub struct Case {
+    /// [batch, inputs]; an input is pixel / 255.
+    pub pixels: Vec<u8>,
+    /// [batch].
+    pub labels: Vec<u16>,
+    /// [batch, classes], for a student.
+    pub teacher_logits: Option<Vec<f32>>,
+    /// T of the soft term.
+    pub temperature: f32,
+    /// Weight of T² · CE(softmax(v/T), softmax(z/T)).
+    pub soft_weight: f32,
+    /// Weight of CE(label, softmax(z)).
+    pub hard_weight: f32,
+    /// η in w ← w − η·v.
+    pub learning_rate: f64,
+    /// m in v ← m·v + g.
+    pub momentum: f64,
+    /// The mean loss before each step.
+    pub losses: Vec<f64>,
+}
+
 impl StepBench {
     /// A training of the net `widths` on random images and labels.
     ///
@@ -438,6 +463,62 @@ impl StepBench {
     /// As [`trainer::train`].
     pub fn seconds(&self, context: &Context, steps: usize) -> Result<f64> {
         Ok(self.train(context, steps)?.0.seconds.iter().sum())
+    }
+
+    /// Writes to `folder` what another implementation needs to repeat a few steps without dropout,
+    /// and the losses that it should find: `model.safetensors`, the initial weights, and
+    /// `case.json`, a [`Case`].
+    ///
+    /// # Errors
+    /// As [`Optimizer::backward_step`], and [`Error::Io`].
+    pub fn write_case(&self, context: &Context, folder: &Path) -> Result<()> {
+        let mut config = self.config.clone();
+        config.training.learning_rate = 0.1;
+        let batch = config.training.batch_size;
+        let mut model = Mlp::new(&config.model.layers, config.seed);
+        let mut optimizer = Optimizer::new(&config.training, &model);
+        let mut work = Workspace::for_training(&model, batch);
+        let (inputs, classes) = (model.inputs(), model.classes());
+        let labels = self.split.labels.as_ref().map(|labels| &labels[..batch]);
+        let logits = self.teacher_logits.as_ref().map(|v| &v[..batch * classes]);
+        let teacher = logits.map(|logits| {
+            let mut panels = Buffer::zeroed(panel_len(classes, batch));
+            PanelsMut::new(&mut panels, classes, batch).copy_from_lane_major(logits);
+            panels
+        });
+        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        model.to_file().save(&folder.join("model.safetensors"))?;
+        let mut losses = Vec::new();
+        for step in 1..=3 {
+            work.load(context, &model, batch, |i, _| self.split.example(i), None);
+            model.forward(context, &mut work, &[]);
+            let teacher = teacher.as_ref().map(|v| Panels::new(v, classes, batch));
+            let sum =
+                loss::distillation(context, &self.objective, &model, teacher, labels, &mut work);
+            losses.push(self.objective.value(sum, batch));
+            optimizer.backward_step(context, 0.0, &mut model, &mut work, &[]).map_err(
+                |(layer, tensor)| Error::Diverged {
+                    tensor: tensor.into(),
+                    layer: Some(layer),
+                    epoch: 1,
+                    step,
+                },
+            )?;
+        }
+        let case = Case {
+            pixels: self.split.pixels[..batch * inputs].to_vec(),
+            labels: labels.unwrap_or_default().to_vec(),
+            teacher_logits: logits.map(<[f32]>::to_vec),
+            temperature: self.objective.temperature,
+            soft_weight: self.objective.soft_weight,
+            hard_weight: self.objective.hard_weight,
+            learning_rate: config.training.learning_rate,
+            momentum: config.training.momentum,
+            losses,
+        };
+        let json =
+            serde_json::to_vec(&case).map_err(|e| Error::Internal(format!("case to JSON: {e}")))?;
+        atomic_write(&folder.join("case.json"), &json)
     }
 
     fn train<'c>(&self, context: &'c Context, steps: usize) -> Result<(Stopwatch<'c>, Mlp)> {

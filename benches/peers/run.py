@@ -1,6 +1,7 @@
-"""Our training step beside PyTorch's: processes take turns, ratios are paired by round.
+"""Our training step beside PyTorch's and JAX's: processes take turns, ratios are paired by round.
 
-Builds nothing. First: cargo build --release --example limbeck_step
+First all must find the same losses in three steps without dropout from the same weights on the
+same batch. Builds nothing: cargo build --release
 """
 
 import argparse
@@ -11,9 +12,14 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", HERE.parents[1] / "target"))
+NETS = {"teacher": "784-1200-1200-10", "student": "784-800-800-10"}
+PEERS = {"PyTorch": "pytorch_step.py", "JAX": "jax_step.py"}
+# The sums run in another order; a wrong loss or gradient is off by far more.
+TOLERANCE = 1e-4
 
 
 def run(command):
@@ -27,6 +33,12 @@ def run(command):
     return json.loads(done.stdout)
 
 
+def check_losses(peer, task, ours, theirs):
+    for number, (our, their) in enumerate(zip(ours, theirs, strict=True), 1):
+        if abs(our - their) > TOLERANCE * abs(our):
+            sys.exit(f"{task}, step {number}: our loss is {our}, {peer}'s {their}")
+
+
 def summary(values, digits):
     low, median, high = min(values), statistics.median(values), max(values)
     return f"{median:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
@@ -34,45 +46,66 @@ def summary(values, digits):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limbeck", type=pathlib.Path,
-                        default=TARGET / "release" / "examples" / "limbeck_step")
-    parser.add_argument("--python", default=sys.executable, help="one that has torch")
+    parser.add_argument("--limbeck", type=pathlib.Path, default=TARGET / "release" / "limbeck")
+    parser.add_argument("--python", default=sys.executable, help="one that has the peers")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=100, help="timed steps a round")
-    parser.add_argument("--tasks", nargs="+", default=["teacher", "student"])
+    parser.add_argument("--tasks", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--batches", nargs="+", type=int, default=[128, 1024])
     parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser.add_argument("--json", type=pathlib.Path, help="also write every figure to this file")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("--rounds must be at least 1")
     if not args.limbeck.is_file():
-        sys.exit(f"{args.limbeck} is missing: cargo build --release --example limbeck_step")
+        sys.exit(f"{args.limbeck} is missing: cargo build --release")
 
-    heading = True
+    heading, results = True, []
     for task, batch, threads in itertools.product(args.tasks, args.batches, args.threads):
-        ours_command = [args.limbeck, task, batch, threads, args.steps]
-        theirs_command = [args.python, HERE / "pytorch_step.py", "--tasks", task,
-                          "--batches", batch, "--threads", threads, "--steps", args.steps]
-        ours, theirs = [], []
+        options = ["--task", task, "--batch", batch, "--threads", threads, "--steps", args.steps]
+        ours_command = [args.limbeck, "bench", "step", "--net", NETS[task], "--json", *options]
+        commands = {p: [args.python, HERE / PEERS[p], *options] for p in args.peers}
+
+        with tempfile.TemporaryDirectory() as folder:
+            run([*ours_command, "--case", folder])
+            losses = json.loads((pathlib.Path(folder) / "case.json").read_text())["losses"]
+            for peer, command in commands.items():
+                check_losses(peer, task, losses, run([*command, "--case", folder])["case_losses"])
+
+        ours, theirs = [], {peer: [] for peer in args.peers}
         for number in range(args.rounds):
             ours.append(run(ours_command))
-            theirs.append(run(theirs_command))
-            print(f"{task}, batch {batch}, threads {threads}, round {number + 1} of {args.rounds}: "
-                  f"{ours[-1]['ms_per_step']['median']:.2f} and "
-                  f"{theirs[-1]['ms_per_step']['median']:.2f} ms", file=sys.stderr)
-        medians = [[r["ms_per_step"]["median"] for r in side] for side in (ours, theirs)]
-        ratios = [their / our for our, their in zip(*medians)]
-        gflops = ours[0]["gflop_per_step"] * 1e3 / statistics.median(medians[0])
+            for peer, command in commands.items():
+                theirs[peer].append(run(command))
+            times = [ours[-1], *(runs[-1] for runs in theirs.values())]
+            times = ", ".join(f"{r['ms_per_step']['median']:.2f}" for r in times)
+            print(f"{task}, batch {batch}, threads {threads}, round {number + 1} of "
+                  f"{args.rounds}: {times} ms", file=sys.stderr)
+
         if heading:
-            print(f"{ours[0]['cpu']}; {ours[0]['version']} ({ours[0]['isa']}); "
-                  f"{theirs[0]['version']}\n{args.rounds} rounds of {args.steps} steps; "
-                  "median (min–max) of the rounds' medians\n")
-            print("| net | batch | threads | limbeck ms/step | GFLOP/s | PyTorch ms/step "
-                  "| PyTorch / limbeck |")
-            print("|---|---|---|---|---|---|---|")
+            versions = [f"limbeck {run([args.limbeck, 'info', '--json'])['version']}",
+                        *(runs[0]["version"] for runs in theirs.values())]
+            print(f"{ours[0]['cpu']}, {ours[0]['isa']}; {', '.join(versions)}\n"
+                  f"{args.rounds} rounds of {args.steps} steps; median (min–max) of the rounds' "
+                  f"medians; the same losses to {TOLERANCE:g} without dropout\n")
+            print("| net | batch | threads | limbeck ms | share of FMA peak |"
+                  + "".join(f" {peer} ms | {peer} / limbeck |" for peer in args.peers))
+            print("|---|---|---|---|---|" + "---|---|" * len(args.peers))
             heading = False
-        print(f"| {task} {ours[0]['net']} | {batch} | {threads} | {summary(medians[0], 2)} "
-              f"| {gflops:.0f} | {summary(medians[1], 2)} | {summary(ratios, 2)} |", flush=True)
+        medians = [r["ms_per_step"]["median"] for r in ours]
+        shares = [100 * r["fraction_of_peak"] for r in ours]
+        row = f"| {task} {NETS[task]} | {batch} | {threads} | {summary(medians, 2)} "
+        row += f"| {summary(shares, 0)} % |"
+        for runs in theirs.values():
+            times = [r["ms_per_step"]["median"] for r in runs]
+            ratios = [their / our for our, their in zip(medians, times)]
+            row += f" {summary(times, 2)} | {summary(ratios, 2)} |"
+        print(row, flush=True)
+        results.append({"task": task, "batch": batch, "threads": threads, "limbeck": ours,
+                        **theirs})
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

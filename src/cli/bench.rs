@@ -7,6 +7,7 @@ use limbeck::bench::{self, Gemm, Machine, Peak, Softmax, Step, StepBench, StepTa
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub enum BenchCommand {
@@ -59,6 +60,10 @@ pub struct StepArgs {
     /// What is trained
     #[arg(long, value_enum, default_value = "teacher")]
     task: TaskName,
+    /// Also write initial weights, a batch and the losses of its first three steps without
+    /// dropout to this folder, for another implementation to repeat
+    #[arg(long, value_name = "DIR")]
+    case: Option<PathBuf>,
     /// Steps to time
     #[arg(long, default_value = "200", value_parser = value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
@@ -118,6 +123,9 @@ pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
                 TaskName::Student => StepTask::Student,
             };
             let bench = StepBench::new(&args.net.0, args.batch as usize, task)?;
+            if let Some(folder) = &args.case {
+                bench.write_case(context, folder)?;
+            }
             session.result(&Report(bench.run(context, args.steps as usize)?))
         }
         BenchCommand::Softmax(args) => {
