@@ -1,7 +1,8 @@
-//! Every product of a training step: the trainer's, the row-major one, and matrixmultiply's.
+//! Every product of a training step: the trainer's, the row-major one, matrixmultiply's and the gemm
+//! crate's.
 //!
-//! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s. The three are timed
-//! one after the other; for ratios on a noisy machine see `peers/matrixmultiply.rs`.
+//! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s. All are timed
+//! one after the other; for ratios on a noisy machine see `peers/gemm.rs`.
 
 #[path = "common/products.rs"]
 mod products;
@@ -27,6 +28,9 @@ fn gemm(criterion: &mut Criterion) {
         });
         group.bench_function("matrixmultiply", |bencher| {
             bencher.iter(|| product.matrixmultiply());
+        });
+        group.bench_function("gemm crate", |bencher| {
+            bencher.iter(|| product.gemm_crate(threads));
         });
         group.finish();
     }

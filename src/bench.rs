@@ -65,6 +65,11 @@ impl Spread {
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         Spread { median: (low + high) / 2.0, min: values[0], max: values[values.len() - 1] }
     }
+
+    fn times(self, factor: f64) -> Spread {
+        let Spread { median, min, max } = self;
+        Spread { median: median * factor, min: min * factor, max: max * factor }
+    }
 }
 
 /// A rate beside the peak that was measured around it.
@@ -209,7 +214,7 @@ pub fn gemm(context: &Context, m: usize, n: usize, k: usize, layout: Layout) -> 
         n,
         k,
         layout: format!("{layout:?}").to_lowercase(),
-        ms: Spread { median: seconds.median * 1e3, min: seconds.min * 1e3, max: seconds.max * 1e3 },
+        ms: seconds.times(1e3),
         gflops: flop / seconds.median / 1e9,
         peak_gflops: Spread::of(samples.iter().map(|s| s.peak)).median / 1e9,
         fraction_of_peak: Spread::of(samples.iter().map(|s| s.flops / s.peak)).median,
@@ -285,6 +290,57 @@ pub fn softmax(context: &Context, classes: usize, batch: usize, temperature: f64
             task.gradient(context, z, &mut losses, d_logits);
         }),
     }
+}
+
+/// The figures of evaluation: the logits of 8192 images.
+#[derive(Debug, Serialize)]
+pub struct Inference {
+    /// Where.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Widths of the layers.
+    pub net: String,
+    /// Images.
+    pub examples: usize,
+    /// 2·m·n·k for each product.
+    pub gflop: f64,
+    /// For all images.
+    pub ms: Spread,
+    /// In the median.
+    pub samples_per_second: f64,
+    /// In the median.
+    pub gflops: f64,
+    /// Measured between.
+    pub peak_gflops: f64,
+    /// Median of paired shares.
+    pub fraction_of_peak: f64,
+}
+
+/// Times [`Mlp::logits`] of the net `widths` on random images.
+///
+/// # Errors
+/// As [`StepBench::new`].
+pub fn inference(context: &Context, widths: &[usize]) -> Result<Inference> {
+    let bench = StepBench::new(widths, 1, StepTask::Teacher)?;
+    let model = Mlp::new(widths, 0);
+    let values: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
+    let flop = 2.0 * (EXAMPLES * values) as f64;
+    let (samples, seconds) = context.pool.install(|| {
+        beside_peak(context, flop, 15, || {
+            std::hint::black_box(model.logits(context, &bench.split));
+        })
+    });
+    Ok(Inference {
+        machine: Machine::of(context),
+        net: bench.net(),
+        examples: EXAMPLES,
+        gflop: flop / 1e9,
+        ms: seconds.times(1e3),
+        samples_per_second: EXAMPLES as f64 / seconds.median,
+        gflops: flop / seconds.median / 1e9,
+        peak_gflops: Spread::of(samples.iter().map(|s| s.peak)).median / 1e9,
+        fraction_of_peak: Spread::of(samples.iter().map(|s| s.flops / s.peak)).median,
+    })
 }
 
 /// Which training a step is of.
@@ -417,6 +473,11 @@ impl StepBench {
         }
     }
 
+    fn net(&self) -> String {
+        let widths: Vec<String> = self.config.model.layers.iter().map(usize::to_string).collect();
+        widths.join("-")
+    }
+
     /// Floating-point operations of a step.
     pub fn flop(&self) -> f64 {
         let Config { model, training, .. } = &self.config;
@@ -440,10 +501,9 @@ impl StepBench {
             let seconds = Spread::of(seconds.iter().copied()).median;
             flop / seconds / ((peaks[0] + peaks[1]) / 2.0)
         });
-        let net: Vec<String> = self.config.model.layers.iter().map(usize::to_string).collect();
         Ok(Step {
             machine: Machine::of(context),
-            net: net.join("-"),
+            net: self.net(),
             task: self.name().into(),
             batch: self.config.training.batch_size,
             steps,

@@ -1,5 +1,5 @@
 //! The matrix products of a training step, as the trainer computes them, as [`gemm`] does from
-//! row-major operands, and as matrixmultiply does from the same.
+//! row-major operands, and as matrixmultiply and the gemm crate do from the same.
 
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
@@ -197,24 +197,38 @@ impl Product {
     /// matrixmultiply, from the same row-major operands.
     pub fn matrixmultiply(&mut self) {
         let Shape { role, m, n, k } = self.shape;
-        // Steps to the next row and column of A and of B.
-        let (a_steps, b_steps) = match role {
-            Forward => ((k, 1), (n, 1)),
-            InputGradient => ((k, 1), (1, k)),
-            WeightGradient => ((1, m), (n, 1)),
-        };
+        let ((rsa, csa), (rsb, csb)) = steps(role, m, n, k);
         let (a, b, c) = (self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
-        let [rsa, csa, rsb, csb, rsc] =
-            [a_steps.0, a_steps.1, b_steps.0, b_steps.1, n].map(|step| step as isize);
+        let rsc = n as isize;
         // SAFETY: A, B and C were allocated with m·k, k·n and m·n values, which the steps cover.
         unsafe { matrixmultiply::sgemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, c, rsc, 1) };
     }
 
-    /// Panics unless the three ways give the same product, to rounding.
+    /// The gemm crate, which faer uses, from the same row-major operands.
+    pub fn gemm_crate(&mut self, threads: usize) {
+        let Shape { role, m, n, k } = self.shape;
+        let (a_steps, b_steps) = steps(role, m, n, k);
+        let threads = match threads {
+            1 => ::gemm::Parallelism::None,
+            _ => ::gemm::Parallelism::Rayon(threads),
+        };
+        let (a, b, c) = (self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
+        // SAFETY: as for matrixmultiply; the strides are given columns first.
+        unsafe {
+            ::gemm::gemm(
+                m, n, k, c, 1, n as isize, false, a, a_steps.1, a_steps.0, b, b_steps.1, b_steps.0,
+                0.0, 1.0, false, false, false, threads,
+            );
+        }
+    }
+
+    /// Panics unless all ways give the same product, to rounding.
     pub fn verify(&mut self, context: &Context) {
         let Shape { role, m, n, k } = self.shape;
         self.matrixmultiply();
         let want = self.c.to_vec();
+        self.gemm_crate(context.pool.threads());
+        let gemm_crate = self.c.to_vec();
         self.row_major(context);
         let row_major = self.c.to_vec();
         self.training_path(context);
@@ -232,10 +246,20 @@ impl Product {
         // errors of random sums are far below that, and one wrong term is far above.
         let bound = (k * k) as f32 * f32::EPSILON;
         for (i, want) in want.iter().enumerate() {
-            let [got, trained] = [row_major[i], training_path[i]];
-            let close = |x: f32| (x - want).abs() <= bound;
-            assert!(close(got) && close(trained), "{}: {got}, {trained}, {want}", self.shape);
+            let found = [row_major[i], training_path[i], gemm_crate[i]];
+            let close = found.iter().all(|x| (x - want).abs() <= bound);
+            assert!(close, "{}: {found:?}, expected {want}", self.shape);
         }
+    }
+}
+
+/// Steps to the next row and column of A and of B.
+fn steps(role: Role, m: usize, n: usize, k: usize) -> ((isize, isize), (isize, isize)) {
+    let [m, n, k] = [m, n, k].map(|size| size as isize);
+    match role {
+        Forward => ((k, 1), (n, 1)),
+        InputGradient => ((k, 1), (1, k)),
+        WeightGradient => ((1, m), (n, 1)),
     }
 }
 

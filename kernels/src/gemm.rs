@@ -207,7 +207,7 @@ pub fn gemm(
     let nc = panels.div_ceil(tasks).clamp(1, PACKED_PANELS);
     let mc = rows.div_ceil(tasks.div_ceil(panels.div_ceil(nc).max(1)));
     let mc = mc.next_multiple_of(LANES).clamp(MIN_ROWS, rows.max(MIN_ROWS));
-    c.for_each_block(&context.pool, mc, nc, |block| {
+    c.for_each_block(&context.pool, (mc, nc), true, |block| {
         dispatch(context.isa, PackingTask { product: &product, b: &b, block });
     });
 }
@@ -236,16 +236,17 @@ impl<E> Product<'_, E> {
         if rows == 0 || panels == 0 {
             return;
         }
-        // Split the rows, and the panels as well where the rows alone give too few tasks. The
-        // sizes depend on the thread count; the result does not.
         let blocking = Blocking::of(context.isa);
         let kc = if E::ONE_PASS { self.depth.max(1) } else { blocking.kc };
         let tasks = threads * TASKS_PER_THREAD;
-        let mc = rows.div_ceil(tasks).min(blocking.mc(self.depth));
+        // Split one side, and the other as well where that alone gives too few tasks. The sizes
+        // depend on the thread count; the result does not.
+        let row_blocks = if E::WEIGHTS { tasks.div_ceil(panels.min(tasks)) } else { tasks };
+        let mc = rows.div_ceil(row_blocks).min(blocking.mc(self.depth) / LANES * LANES);
         let mc = mc.next_multiple_of(LANES).max(MIN_ROWS);
-        let panel_blocks =
-            if threads == 1 { 1 } else { tasks.div_ceil(rows.div_ceil(mc)).min(panels) };
-        c.for_each_block(&context.pool, mc, panels.div_ceil(panel_blocks), |block| {
+        let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
+        let nc = panels.div_ceil(panel_blocks);
+        c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, |block| {
             dispatch(context.isa, Task { product: &self, b, kc, block });
         });
     }
@@ -369,11 +370,11 @@ impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
 impl<E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, E, P> {
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S) {
-        if !S::SPARE_REGISTERS || !E::FETCH && !E::DEFERRED {
+        if !S::SPARE_REGISTERS || !E::WEIGHTS && !E::DEFERRED {
             return;
         }
         for _ in 0..self.step {
-            if E::FETCH && !self.fetch.is_empty() {
+            if E::WEIGHTS && !self.fetch.is_empty() {
                 self.block.tile::<1>(self.fetch.start, self.fetch_panel).prefetch(s, 0);
                 self.fetch.start += 1;
             }

@@ -5,12 +5,17 @@
 //! microsecond; after a while without a job they sleep. The thread that called `install` leads:
 //! it works on every job itself and never waits for a worker that has not started.
 //!
+//! Of n tasks thread t of T owns those from t·n/T to (t+1)·n/T, in every job, so that what it wrote
+//! in one job lies in its own cache for the next. Who has finished takes over from the end of
+//! another's share.
+//!
 //! Work is split over outputs only, never over a sum, so the number of threads cannot change a
 //! bit.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -70,7 +75,7 @@ impl Pool {
         // Spinning pays only where every thread has a core.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let patience = if threads <= cores { PATIENCE } else { 0 };
-        Ok(Self { threads, workers, team: Team::new(patience), lead: Mutex::new(()) })
+        Ok(Self { threads, workers, team: Team::new(threads, patience), lead: Mutex::new(()) })
     }
 
     /// Threads, the leader's included.
@@ -89,8 +94,8 @@ impl Pool {
         let _acting = Acting::new(Role::Leader(&self.team));
         self.team.gather();
         self.workers.in_place_scope(|scope| {
-            for _ in 1..self.threads {
-                scope.spawn(|_| self.team.help());
+            for thread in 1..self.threads {
+                scope.spawn(move |_| self.team.help(thread));
             }
             // Also when `work` panics: the scope waits for the helpers.
             let _dismissed = Dismissal(&self.team);
@@ -136,6 +141,8 @@ const JOB: u64 = 1 << 18;
 struct Team {
     state: AtomicU64,
     job: AtomicPtr<Job<'static>>,
+    /// What is left of each thread's tasks.
+    shares: Box<[Share]>,
     patience: usize,
     sleepers: AtomicUsize,
     bed: Mutex<()>,
@@ -143,24 +150,31 @@ struct Team {
 }
 
 /// Tasks that threads take one by one.
-#[repr(align(128))]
 struct Job<'a> {
-    next: AtomicUsize,
-    tasks: usize,
     work: &'a (dyn Fn(usize) + Sync),
     /// The first panic of a helper.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-impl Job<'_> {
-    fn work_through(&self) {
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= self.tasks {
-                return;
-            }
-            (self.work)(task);
-        }
+/// A range of tasks, start · 2³² + end, in a cache line of its own.
+#[repr(align(128))]
+#[derive(Default)]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, tasks: Range<usize>) {
+        self.0.store((tasks.start as u64) << 32 | tasks.end as u64, Ordering::Relaxed);
+    }
+
+    /// Takes the first task, or the last one.
+    fn take(&self, first: bool) -> Option<usize> {
+        // The tasks' data was published by `Team::state`; here only the counters must agree.
+        let taken = self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, |share| {
+            let (start, end) = (share >> 32, share & 0xffff_ffff);
+            (start < end).then(|| if first { share + (1 << 32) } else { share - 1 })
+        });
+        let share = taken.ok()?;
+        Some(if first { share >> 32 } else { (share & 0xffff_ffff) - 1 } as usize)
     }
 }
 
@@ -169,8 +183,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Team {
-    fn new(patience: usize) -> Self {
+    fn new(threads: usize, patience: usize) -> Self {
         Self {
+            shares: (0..threads).map(|_| Share::default()).collect(),
             state: AtomicU64::new(DISMISSED),
             job: AtomicPtr::new(ptr::null_mut()),
             patience,
@@ -186,7 +201,12 @@ impl Team {
 
     /// Works through `tasks` tasks with whoever of the helpers comes.
     fn run(&self, tasks: usize, work: &(dyn Fn(usize) + Sync)) {
-        let job = Job { next: AtomicUsize::new(0), tasks, work, panic: Mutex::new(None) };
+        assert!(tasks < 1 << 32, "{tasks} tasks");
+        let job = Job { work, panic: Mutex::new(None) };
+        let threads = self.shares.len();
+        for (t, share) in self.shares.iter().enumerate() {
+            share.set(t * tasks / threads..(t + 1) * tasks / threads);
+        }
         self.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         let number = self.state.load(Ordering::Relaxed) / JOB + 1;
         self.state.store(number * JOB + OPEN, Ordering::SeqCst);
@@ -194,15 +214,27 @@ impl Team {
         {
             // Also when a task panics: helpers may still be inside.
             let _closed = Closing(self);
-            job.work_through();
+            self.work_through(&job, 0);
         }
         if let Some(panic) = lock(&job.panic).take() {
             resume_unwind(panic);
         }
     }
 
+    /// Takes tasks, those of `thread` first, until none is left.
+    fn work_through(&self, job: &Job, thread: usize) {
+        let (before, from) = self.shares.split_at(thread);
+        let mut own = true;
+        for share in from.iter().chain(before) {
+            while let Some(task) = share.take(own) {
+                (job.work)(task);
+            }
+            own = false;
+        }
+    }
+
     /// Waits for jobs and works on them until the team is dismissed.
-    fn help(&self) {
+    fn help(&self, thread: usize) {
         let _acting = Acting::new(Role::Helper);
         let mut last = 0;
         loop {
@@ -218,7 +250,7 @@ impl Team {
             // SAFETY: this thread is counted in `state`, so `run` has not returned and its job
             // lives; the exchange acquired what `run` stored before it opened the job.
             let job = unsafe { &*self.job.load(Ordering::Relaxed) };
-            let done = catch_unwind(AssertUnwindSafe(|| job.work_through()));
+            let done = catch_unwind(AssertUnwindSafe(|| self.work_through(job, thread)));
             if let Err(panic) = done {
                 lock(&job.panic).get_or_insert(panic);
             }

@@ -45,7 +45,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_bytes(self, x: &[u8; LANES]) -> Self::F;
     /// Columns as rows: lane j of vector i becomes lane i of vector j.
     fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES];
-    /// Asks for the cache line at `at`, which need not be readable, in the level-1 cache.
+    /// Asks for the cache line at `at`, which need not exist, in the level-1 cache.
     fn prefetch(self, at: *const f32);
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;

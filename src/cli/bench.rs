@@ -3,7 +3,7 @@
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
-use limbeck::bench::{self, Gemm, Machine, Peak, Softmax, Step, StepBench, StepTask};
+use limbeck::bench::{self, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask};
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -17,6 +17,8 @@ pub enum BenchCommand {
     Gemm(GemmArgs),
     /// A whole training step: gather, dropout, forward, loss, backward, optimiser
     Step(StepArgs),
+    /// Evaluation: the logits of 8192 images
+    Inference(InferenceArgs),
     /// Softmax with temperature, its logarithm, and the distillation gradient
     Softmax(SoftmaxArgs),
 }
@@ -67,6 +69,13 @@ pub struct StepArgs {
     /// Steps to time
     #[arg(long, default_value = "200", value_parser = value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
+}
+
+#[derive(Args)]
+pub struct InferenceArgs {
+    /// Widths of the layers, inputs first
+    #[arg(long, default_value = "784-1200-1200-10", value_parser = net)]
+    net: Net,
 }
 
 /// The widths of a net.
@@ -128,6 +137,9 @@ pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
             }
             session.result(&Report(bench.run(context, args.steps as usize)?))
         }
+        BenchCommand::Inference(args) => {
+            session.result(&Report(bench::inference(context, &args.net.0)?))
+        }
         BenchCommand::Softmax(args) => {
             let (classes, batch) = (args.classes as usize, args.batch as usize);
             session.result(&Report(bench::softmax(context, classes, batch, args.temperature)))
@@ -173,6 +185,18 @@ impl Display for Report<Gemm> {
         machine(f, place)?;
         writeln!(f, "{m}x{n}x{k} {layout}  {:.4} ms ({:.4} to {:.4})", ms.median, ms.min, ms.max)?;
         rate(f, *gflops, *peak_gflops, *fraction_of_peak)
+    }
+}
+
+impl Display for Report<Inference> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let report = &self.0;
+        machine(f, &report.machine)?;
+        let (net, examples, ms) = (&report.net, report.examples, report.ms);
+        let (median, min, max) = (ms.median, ms.min, ms.max);
+        writeln!(f, "{examples} images through {net}: {median:.2} ms ({min:.2} to {max:.2})")?;
+        rate(f, report.gflops, report.peak_gflops, report.fraction_of_peak)?;
+        writeln!(f, "{:.0} samples/s", report.samples_per_second)
     }
 }
 

@@ -15,8 +15,10 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     /// Whether it is so much work, or waits so long for memory, that it is better done between
     /// the multiply-adds of the next tile than at once, from registers.
     const DEFERRED: bool = false;
-    /// Whether C is so large that its cache lines must be fetched ahead.
-    const FETCH: bool = false;
+    /// Whether C are weights or their gradient: so large that its cache lines must be fetched
+    /// ahead, and shared out to the threads by panels. The thread that computes a unit in the
+    /// forward product then also updates its weights, which stay in its cache.
+    const WEIGHTS: bool = false;
 
     /// Row `r` of the tile, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
     fn finish<S: Simd, const MR: usize>(
@@ -33,7 +35,7 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
 pub(crate) struct Store;
 
 impl Epilogue<1> for Store {
-    const FETCH: bool = true;
+    const WEIGHTS: bool = true;
 
     #[inline(always)]
     fn finish<S: Simd, const MR: usize>(
@@ -114,7 +116,7 @@ pub(crate) struct Update<'a> {
 impl<const P: usize> Epilogue<P> for Update<'_> {
     const ONE_PASS: bool = true;
     const DEFERRED: bool = true;
-    const FETCH: bool = true;
+    const WEIGHTS: bool = true;
 
     #[inline(always)]
     fn finish<S: Simd, const MR: usize>(

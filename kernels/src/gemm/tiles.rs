@@ -56,19 +56,32 @@ impl<'a, const P: usize> Tiles<'a, P> {
     }
 
     /// Calls `work` in parallel for blocks of `mc` rows × `nc` panels that cover C.
+    ///
+    /// Each thread owns a range of the panels, if `by_panels`, or else of the rows, and goes
+    /// through it once for each block of the other side: that side's operand stays in its L2.
     pub fn for_each_block(
         self,
         pool: &Pool,
-        mc: usize,
-        nc: usize,
-        work: impl Fn(Block<P>) + Sync + Send,
+        (mc, nc): (usize, usize),
+        by_panels: bool,
+        work: impl Fn(Block<P>) + Sync,
     ) {
         let (rows, panels) = (self.rows, self.panels_count());
-        let blocks = panels.div_ceil(nc);
+        let (row_blocks, panel_blocks) = (rows.div_ceil(mc), panels.div_ceil(nc));
+        let (owned, others) =
+            if by_panels { (panel_blocks, row_blocks) } else { (row_blocks, panel_blocks) };
+        let own = owned.div_ceil(pool.threads());
         // The closure borrows `tiles` whole: its Sync covers the raw pointer inside.
         let tiles = &self;
-        pool.for_each(rows.div_ceil(mc) * blocks, |task| {
-            let (row, panel) = (task / blocks * mc, task % blocks * nc);
+        pool.for_each(pool.threads() * own * others, |task| {
+            let (thread, place) = (task / (own * others), task % (own * others));
+            let (owned_block, other) = (thread * own + place % own, place / own);
+            if owned_block >= owned {
+                return;
+            }
+            let (row_block, panel_block) =
+                if by_panels { (other, owned_block) } else { (owned_block, other) };
+            let (row, panel) = (row_block * mc, panel_block * nc);
             work(Block {
                 tiles,
                 rows: row..rows.min(row + mc),

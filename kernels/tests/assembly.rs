@@ -1,0 +1,103 @@
+//! The microkernels' inner loops, as the compiler wrote them.
+#![cfg(target_arch = "x86_64")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// The crate's assembly, as a release build has it.
+fn assembly() -> String {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("assembly");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["rustc", "--release", "--lib", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .args(["--", "--emit", "asm", "-C", "codegen-units=1"])
+        .output()
+        .expect("cargo");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let mut newest = None;
+    for entry in std::fs::read_dir(target.join("release/deps")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "s") {
+            let modified = path.metadata().unwrap().modified().unwrap();
+            newest = newest.max(Some((modified, path)));
+        }
+    }
+    std::fs::read_to_string(newest.expect("an assembly file").1).unwrap()
+}
+
+/// The innermost loops: from a label to the jump back to it, with no other such jump between.
+fn innermost_loops(assembly: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<&str> = assembly.lines().map(str::trim).collect();
+    let mut labels = BTreeMap::new();
+    let mut loops = Vec::new();
+    let mut last_back = 0;
+    for (i, line) in lines.iter().enumerate() {
+        if let Some(label) = line.strip_suffix(':') {
+            labels.insert(label, i);
+        } else if line.starts_with('j')
+            && let Some(&start) = line.split_whitespace().nth(1).and_then(|to| labels.get(to))
+        {
+            if start >= last_back {
+                loops.push(lines[start + 1..i].to_vec());
+            }
+            last_back = i;
+        }
+    }
+    loops
+}
+
+/// Registers that a loop's multiply-adds accumulate in; AT&T syntax names it last.
+fn accumulators<'a>(body: &[&'a str], register: &str) -> BTreeSet<&'a str> {
+    let sums = body.iter().filter(|line| line.starts_with("vfmadd"));
+    let targets = sums.filter_map(|line| line.rsplit([' ', ',', '\t']).next());
+    targets.filter(|target| target.starts_with(register)).collect()
+}
+
+/// The loops with `accumulators` sums in full `register`s hold nothing that is slow.
+fn check(loops: &[Vec<&str>], register: &str, sums: usize) {
+    let kernels: Vec<_> =
+        loops.iter().filter(|body| accumulators(body, register).len() == sums).collect();
+    // At least one for each of the ways in which A is walked.
+    assert!(kernels.len() >= 2, "{} loops with {sums} sums in {register}", kernels.len());
+    for body in kernels {
+        let count = |part: &str| body.iter().filter(|line| line.contains(part)).count();
+        let listing = body.join("\n");
+        assert_eq!(count("vfmadd") % sums, 0, "whole outer products:\n{listing}");
+        assert_eq!(count("call"), 0, "no call:\n{listing}");
+        assert_eq!(count("(%rsp)"), 0, "nothing spilled to the stack:\n{listing}");
+        assert!(count("vfmadd") * 2 > body.len(), "mostly multiply-adds:\n{listing}");
+    }
+}
+
+#[test]
+fn the_inner_loops_are_multiply_adds_on_full_registers() {
+    let assembly = assembly();
+    let loops = innermost_loops(&assembly);
+    // 16 rows of one register, and 6 rows of two.
+    check(&loops, "%zmm", 16);
+    check(&loops, "%ymm", 12);
+}
+
+#[test]
+fn the_search_finds_inner_loops_alone() {
+    let assembly = "
+        .outer:
+            movq %rax, %rbx
+        .inner:
+            vfmadd231ps (%rax){1to16}, %zmm1, %zmm2
+            vfmadd231ps 4(%rax){1to16}, %zmm1, %zmm3
+            jne .inner
+            jne .outer
+            jmp .forward
+        .forward:
+            ret";
+    let loops = innermost_loops(assembly);
+    assert_eq!(loops.len(), 1);
+    assert_eq!(accumulators(&loops[0], "%zmm").len(), 2);
+    assert_eq!(accumulators(&loops[0], "%ymm").len(), 0);
+}
