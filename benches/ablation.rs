@@ -3,7 +3,7 @@
 //! 784-1200-1200-10, batch 128, dropout 0.2/0.5/0.5, SGD with momentum, random data. The variants
 //! take turns and must find the same loss; those of the engine the same bits.
 
-use limbeck_kernels::gemm::{self, Layout, Packed};
+use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
 use limbeck_kernels::matrix::panel_len;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss};
@@ -267,7 +267,8 @@ impl Engine {
             let moments = &mut [&mut self.v[i][..]];
             if fused {
                 let w = PanelsMut::new(&mut self.w[i], inputs, outputs);
-                gemm::weight_update(context, x, dz_transposed, RULE, 0.0, w, moments);
+                let step = WeightStep { rule: RULE, weight_decay: 0.0, max_norm: None };
+                gemm::weight_update(context, x, dz_transposed, step, w, moments);
             } else {
                 let dw = PanelsMut::new(&mut self.dw, inputs, outputs);
                 gemm::weight_gradient(context, x, dz_transposed, dw);

@@ -4,9 +4,10 @@ use crate::config::{OptimizerKind, ScheduleKind, TrainingConfig};
 use crate::error::{Error, Result};
 use crate::mlp::{Mlp, Workspace};
 use crate::params::{self, LayerParams};
+use limbeck_kernels::gemm::{self, WeightStep};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
-use limbeck_kernels::{Buffer, Context, PanelsMut, gemm};
+use limbeck_kernels::{Buffer, Context, PanelsMut};
 
 /// The learning rate after `epochs_done` epochs (fractional within an epoch), η₀ at the start.
 ///
@@ -104,18 +105,20 @@ impl Optimizer {
     ) -> std::result::Result<(), NotFinite> {
         let rule = self.rule(epochs_done);
         for i in (0..model.layers().len()).rev() {
-            let weight = model.layers()[i].weight.clone();
+            let WeightStep { weight_decay, max_norm, .. } = self.weight_step(rule, model, i);
+            let LayerParams { inputs, outputs, weight, bias } = model.layers()[i].clone();
             let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
             let params = &mut model.params_mut()[weight.clone()];
-            let decay = self.training.weight_decay as f32;
             let finite = with_moments(&mut moments, |moments| {
-                update::step(context, rule, decay, params, &grads[weight.clone()], moments)
+                update::step(context, rule, weight_decay, params, &grads[weight.clone()], moments)
             });
             if !finite {
                 return Err((i, "weight gradient"));
             }
-            let bias = model.layers()[i].bias.clone();
-            self.finish_layer(context, rule, model, &grads[bias], i)?;
+            if let Some(limit) = max_norm {
+                update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
+            }
+            self.step_biases(context, rule, model, &grads[bias], i)?;
         }
         self.average(context, model);
         Ok(())
@@ -139,23 +142,30 @@ impl Optimizer {
             model.backward_layer(context, work, dropout, i);
             let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
             let (x, dz_transposed, db) = work.layer_gradient(model, i);
+            let step = self.weight_step(rule, model, i);
             let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
             let w = PanelsMut::new(&mut model.params_mut()[weight.clone()], inputs, outputs);
-            let decay = self.training.weight_decay as f32;
             let finite = with_moments(&mut moments, |moments| {
-                gemm::weight_update(context, x, dz_transposed, rule, decay, w, moments)
+                gemm::weight_update(context, x, dz_transposed, step, w, moments)
             });
             if !finite {
                 return Err((i, "weight gradient"));
             }
-            self.finish_layer(context, rule, model, db, i)?;
+            self.step_biases(context, rule, model, db, i)?;
         }
         self.average(context, model);
         Ok(())
     }
 
-    /// The biases of layer `i`, and max-norm on its units.
-    fn finish_layer(
+    /// What happens to the weights of layer `i`: max-norm binds hidden units only.
+    fn weight_step(&self, rule: Rule, model: &Mlp, i: usize) -> WeightStep {
+        let hidden = i + 1 < model.layers().len();
+        let TrainingConfig { weight_decay, max_norm, .. } = self.training;
+        let max_norm = max_norm.filter(|_| hidden).map(|limit| limit as f32);
+        WeightStep { rule, weight_decay: weight_decay as f32, max_norm }
+    }
+
+    fn step_biases(
         &mut self,
         context: &Context,
         rule: Rule,
@@ -163,23 +173,13 @@ impl Optimizer {
         db: &[f32],
         i: usize,
     ) -> std::result::Result<(), NotFinite> {
-        let last = model.layers().len() - 1;
-        let LayerParams { inputs, outputs, weight, bias } = model.layers()[i].clone();
+        let bias = model.layers()[i].bias.clone();
         let mut moments = self.moments.iter_mut().map(|m| &mut m[bias.clone()]);
         let params = &mut model.params_mut()[bias.clone()];
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, 0.0, params, db, moments)
         });
-        if !finite {
-            return Err((i, "bias gradient"));
-        }
-        if let Some(limit) = self.training.max_norm
-            && i < last
-        {
-            let w = &mut model.params_mut()[weight];
-            update::max_norm(context, limit as f32, PanelsMut::new(w, inputs, outputs));
-        }
-        Ok(())
+        if finite { Ok(()) } else { Err((i, "bias gradient")) }
     }
 
     fn average(&mut self, context: &Context, model: &Mlp) {

@@ -110,8 +110,20 @@ pub fn weight_gradient(context: &Context, x: Panels, dz_transposed: Panels, dw: 
     );
 }
 
+/// What [`weight_update`] does with a gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct WeightStep {
+    /// The optimiser.
+    pub rule: Rule,
+    /// Added to the gradient, times the weights.
+    pub weight_decay: f32,
+    /// Limit of the norm of each unit's incoming weights.
+    pub max_norm: Option<f32>,
+}
+
 /// [`weight_gradient`] and an optimiser step on W in one: the gradient never reaches memory. Gives
-/// the bits of [`crate::update::step`] on the gradient of [`weight_gradient`].
+/// the bits of [`update::step`] on the gradient of [`weight_gradient`] and, with a limit, of
+/// [`update::max_norm`] on its result.
 ///
 /// `moments` are as long as W, in its order. Returns whether every gradient was finite.
 ///
@@ -122,17 +134,17 @@ pub fn weight_update(
     context: &Context,
     x: Panels,
     dz_transposed: Panels,
-    rule: Rule,
-    weight_decay: f32,
+    step: WeightStep,
     w: PanelsMut,
     moments: &mut [&mut [f32]],
 ) -> bool {
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((w.rows(), w.lanes()), (x.rows(), dz_transposed.lanes()), "shape of W");
+    let WeightStep { rule, weight_decay, max_norm } = step;
     assert_eq!(moments.len(), rule.moments(), "moments of the rule");
     let (rows, lanes) = (w.rows(), w.lanes());
     let diverged = AtomicBool::new(false);
-    let epilogue = Update { rule, weight_decay, diverged: &diverged };
+    let epilogue = Update { rule, weight_decay, max_norm, diverged: &diverged };
     let depth = dz_transposed.rows();
     let product = Product { walk: Walk::Lanes, a: x, depth, beta: 0.0, epilogue };
     match moments {
@@ -244,6 +256,7 @@ impl<E> Product<'_, E> {
         let row_blocks = if E::WEIGHTS { tasks.div_ceil(panels.min(tasks)) } else { tasks };
         let mc = rows.div_ceil(row_blocks).min(blocking.mc(self.depth) / LANES * LANES);
         let mc = mc.next_multiple_of(LANES).max(MIN_ROWS);
+        let mc = if self.epilogue.whole_panels() { rows } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         let nc = panels.div_ceil(panel_blocks);
         c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, |block| {
@@ -420,6 +433,10 @@ impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
                     for tile in blocking::tiles(first..rows.end.min(first + group), S::MR) {
                         work.tile(s, tile, panel, k.clone(), b);
                     }
+                }
+                if k.end == depth && self.product.epilogue.whole_panels() {
+                    work.finish(s);
+                    self.product.epilogue.panel(s, &mut work.block, panel);
                 }
             }
         }

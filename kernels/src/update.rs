@@ -222,24 +222,29 @@ impl Kernel for MaxNorm<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let rows = self.panel.as_chunks_mut::<LANES>().0;
-        // Four chains, rows i mod 4, hide the latency of the multiply-add.
-        let mut sums = [s.splat(0.0); 4];
-        for (i, row) in rows.iter().enumerate() {
-            let w = s.load(row);
-            sums[i % 4] = s.fma(w, w, sums[i % 4]);
-        }
-        let square = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
-        let norm = s.sqrt(square);
-        let limit = s.splat(self.limit);
-        let exceeds = s.gt(norm, limit);
-        let factor = s.select(exceeds, s.div(limit, norm), s.splat(1.0));
-        if s.reduce_max(s.select(exceeds, s.splat(1.0), s.splat(0.0))) == 0.0 {
-            return;
-        }
-        for row in rows {
-            let w = s.mul(s.load(row), factor);
-            s.store(w, row);
-        }
+        limit_norms(s, self.limit, self.panel.as_chunks_mut::<LANES>().0);
+    }
+}
+
+/// [`max_norm`] of one panel's 16 units.
+#[inline(always)]
+pub(crate) fn limit_norms<S: Simd>(s: S, limit: f32, rows: &mut [[f32; LANES]]) {
+    // Four chains, rows i mod 4, hide the latency of the multiply-add.
+    let mut sums = [s.splat(0.0); 4];
+    for (i, row) in rows.iter().enumerate() {
+        let w = s.load(row);
+        sums[i % 4] = s.fma(w, w, sums[i % 4]);
+    }
+    let square = s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3]));
+    let norm = s.sqrt(square);
+    let limit = s.splat(limit);
+    let exceeds = s.gt(norm, limit);
+    let factor = s.select(exceeds, s.div(limit, norm), s.splat(1.0));
+    if s.reduce_max(s.select(exceeds, s.splat(1.0), s.splat(0.0))) == 0.0 {
+        return;
+    }
+    for row in rows {
+        let w = s.mul(s.load(row), factor);
+        s.store(w, row);
     }
 }

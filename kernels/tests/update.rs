@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
-use limbeck_kernels::gemm::{weight_gradient, weight_update};
+use limbeck_kernels::gemm::{WeightStep, weight_gradient, weight_update};
 use limbeck_kernels::update::{Rule, average, max_norm, step};
 use limbeck_kernels::{PanelsMut, reference};
 
@@ -302,8 +302,12 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
     for (case, (inputs, outputs, batch)) in
         [(1, 1, 1), (17, 10, 5), (40, 33, 128), (100, 30, 700)].into_iter().enumerate()
     {
-        for (rule, weight_decay) in rules(3).into_iter().flat_map(|r| [(r, 0.0), (r, 0.01)]) {
-            let what = format!("{inputs}×{outputs}, {batch} examples, {rule:?}");
+        let settings = [(0.0, None), (0.01, None), (0.01, Some(0.7))];
+        for (rule, (weight_decay, max_norm)) in
+            rules(3).into_iter().flat_map(|rule| settings.map(|setting| (rule, setting)))
+        {
+            let what = format!("{inputs}×{outputs}, {batch} examples, {rule:?}, {max_norm:?}");
+            let weight_step = WeightStep { rule, weight_decay, max_norm };
             same_bits_everywhere(&what, |context| {
                 let mut data = Data::new(case as u64);
                 let mut x = data.panel(inputs, batch);
@@ -319,8 +323,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                     context,
                     x.view(),
                     dz.view(),
-                    rule,
-                    weight_decay,
+                    weight_step,
                     PanelsMut::new(&mut fused, inputs, outputs),
                     &mut [&mut a[..], &mut b[..]][..moments],
                 );
@@ -332,6 +335,15 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let [a, b] = &mut apart_moments;
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
                 step(context, rule, weight_decay, &mut apart, &gradient.buffer, arrays);
+                if let Some(limit) = max_norm {
+                    let before = apart.to_vec();
+                    limbeck_kernels::update::max_norm(
+                        context,
+                        limit,
+                        PanelsMut::new(&mut apart, inputs, outputs),
+                    );
+                    assert!(inputs < 17 || before != apart.to_vec(), "{what}: a limit that binds");
+                }
 
                 let bits = |arrays: [&[f32]; 3]| -> Vec<u32> {
                     arrays.into_iter().flatten().map(|x| x.to_bits()).collect()
@@ -346,7 +358,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let w = PanelsMut::new(&mut fused, inputs, outputs);
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
                 let (x, dz) = (x.view(), dz.view());
-                assert!(!weight_update(context, x, dz, rule, weight_decay, w, arrays), "{what}");
+                assert!(!weight_update(context, x, dz, weight_step, w, arrays), "{what}");
                 result
             });
         }

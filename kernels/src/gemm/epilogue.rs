@@ -1,10 +1,10 @@
 //! What is done to the finished rows of C.
 
-use super::tiles::Tile;
+use super::tiles::{Block, Tile};
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
-use crate::update::Rule;
+use crate::update::{Rule, limit_norms};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What becomes of a finished row of 16 lanes; there are P planes to write.
@@ -19,6 +19,17 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     /// ahead, and shared out to the threads by panels. The thread that computes a unit in the
     /// forward product then also updates its weights, which stay in its cache.
     const WEIGHTS: bool = false;
+
+    /// Whether [`Epilogue::panel`] has work to do; each task is then given whole panels.
+    fn whole_panels(&self) -> bool {
+        false
+    }
+
+    /// All rows of `panel` are finished. Must be `#[inline(always)]`.
+    #[inline(always)]
+    fn panel<S: Simd>(&self, s: S, block: &mut Block<P>, panel: usize) {
+        let _ = (s, block, panel);
+    }
 
     /// Row `r` of the tile, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
     fn finish<S: Simd, const MR: usize>(
@@ -109,6 +120,8 @@ impl Epilogue<1> for ActivateGradient<'_> {
 pub(crate) struct Update<'a> {
     pub rule: Rule,
     pub weight_decay: f32,
+    /// Limit of the norm of a unit's incoming weights.
+    pub max_norm: Option<f32>,
     /// Set when a gradient is not finite.
     pub diverged: &'a AtomicBool,
 }
@@ -117,6 +130,17 @@ impl<const P: usize> Epilogue<P> for Update<'_> {
     const ONE_PASS: bool = true;
     const DEFERRED: bool = true;
     const WEIGHTS: bool = true;
+
+    fn whole_panels(&self) -> bool {
+        self.max_norm.is_some()
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd>(&self, s: S, block: &mut Block<P>, panel: usize) {
+        if let Some(limit) = self.max_norm {
+            limit_norms(s, limit, block.panel(0, panel));
+        }
+    }
 
     #[inline(always)]
     fn finish<S: Simd, const MR: usize>(

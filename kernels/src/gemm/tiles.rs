@@ -120,6 +120,17 @@ impl<const P: usize> Block<'_, P> {
         }
         Tile { at, row_stride, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
     }
+
+    /// All rows of `panel` in a plane, which must be panel-major and wholly in this block.
+    #[inline(always)]
+    pub fn panel(&mut self, plane: usize, panel: usize) -> &mut [[f32; LANES]] {
+        let Tiles { starts, row_stride, panel_stride, rows, .. } = *self.tiles;
+        assert!(self.rows == (0..rows) && self.panels.contains(&panel) && row_stride == LANES);
+        let start = starts[plane].wrapping_add(panel * panel_stride).cast();
+        // SAFETY: the panel's rows lie one after the other in this block, which lies inside the
+        // borrowed planes, overlaps no other block and is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(start, rows) }
+    }
 }
 
 /// MR rows of 16 lanes in each of P planes.
