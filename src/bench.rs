@@ -402,11 +402,11 @@ pub struct Step {
 /// A batch, and what three steps of SGD on it without dropout should give.
 #[derive(Debug, Serialize)]
 pub struct Case {
-    /// [batch, inputs]; an input is pixel / 255.
+    /// `[batch, inputs]`; an input is pixel / 255.
     pub pixels: Vec<u8>,
-    /// [batch].
+    /// `[batch]`.
     pub labels: Vec<u16>,
-    /// [batch, classes], for a student.
+    /// `[batch, classes]`, for a student.
     pub teacher_logits: Option<Vec<f32>>,
     /// T of the soft term.
     pub temperature: f32,

@@ -122,8 +122,8 @@ pub struct WeightStep {
 }
 
 /// [`weight_gradient`] and an optimiser step on W in one: the gradient never reaches memory. Gives
-/// the bits of [`update::step`] on the gradient of [`weight_gradient`] and, with a limit, of
-/// [`update::max_norm`] on its result.
+/// the bits of [`crate::update::step`] on the gradient of [`weight_gradient`] and, with a limit, of
+/// [`crate::update::max_norm`] on its result.
 ///
 /// `moments` are as long as W, in its order. Returns whether every gradient was finite.
 ///
