@@ -14,10 +14,14 @@
 //!
 //! ```text
 //! LOOP 3  tasks: blocks of C's rows × panels          shared by the threads, outputs only
-//!   LOOP 2  K in blocks of kc                         B's micropanel stays in L1
-//!     LOOP 1  panels of B
+//!   LOOP 2  K in blocks of kc                         often one: the sum stays in registers
+//!     LOOP 1  panels of B                             A's block stays in L2
 //!       LOOP 0  tiles of at most MR rows → microkernel, at the end of K the epilogue
 //! ```
+//!
+//! A thread owns a range of the units, W's panels, in [`forward`] and in [`weight_update`], and a
+//! range of the inputs in [`input_gradient`]: most of what it reads it wrote itself. The
+//! optimiser's part of a tile runs between the multiply-adds of the next one.
 //!
 //! **Numerics**: every element of C is one chain of fused multiply-adds in ascending k. C is
 //! kept in f32 between K blocks, which does not break the chain, so neither block sizes nor
@@ -228,6 +232,7 @@ pub fn gemm(
 const MIN_ROWS: usize = 2 * LANES;
 /// Tasks wanted per thread, so that a delayed thread holds up the others little.
 const TASKS_PER_THREAD: usize = 8;
+
 /// C ← epilogue(A∘B + beta·C), where `walk` says whether A∘B is Aᵀ·B or A·B.
 struct Product<'a, E> {
     walk: Walk,
