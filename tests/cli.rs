@@ -137,6 +137,41 @@ fn help_pages_are_printed() {
     assert_eq!(limbeck(&["--version"]).code, Some(0));
 }
 
+#[test]
+fn bench_prints_the_figures_that_scripts_read() {
+    let step = |isa: &str, threads: &str| {
+        let net = ["bench", "step", "--net", "784-30-10", "--batch", "16", "--json"];
+        limbeck(&[&net[..], &["--isa", isa, "--threads", threads]].concat()).json()
+    };
+    let figures = step("auto", "1");
+    // 2·B·(products of the first layer twice, no input gradient there, of the second thrice).
+    let flop = 2.0 * 16.0 * (2.0 * 784.0 * 30.0 + 3.0 * 30.0 * 10.0);
+    let gflop = figures["gflop_per_step"].as_f64().unwrap();
+    assert!((gflop - flop / 1e9).abs() < 1e-12, "{gflop}");
+    let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key}: {figures}"));
+    let ms = &figures["ms_per_step"];
+    let [min, median, max] = ["min", "median", "max"].map(|key| ms[key].as_f64().unwrap());
+    assert!(0.0 < min && min <= median && median <= max, "{ms}");
+    assert!((number("gflops") * median / 1e3 / gflop - 1.0).abs() < 1e-6, "{figures}");
+    // The median of shares taken side by side, so not the quotient of the medians.
+    let share = number("gflops") / number("peak_gflops");
+    assert!((0.5..2.0).contains(&(number("fraction_of_peak") / share)), "{figures}");
+    assert!(number("peak_rss_mb") > 1.0);
+    // The trained parameters depend on neither threads nor ISA.
+    assert_eq!(figures["params_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(step("portable", "2")["params_sha256"], figures["params_sha256"]);
+
+    let sizes = ["bench", "gemm", "--m", "33", "--n", "17", "--k", "40", "--json"];
+    for layout in ["nn", "nt", "tn"] {
+        let figures = limbeck(&[&sizes[..], &["--layout", layout]].concat()).json();
+        for key in ["gflops", "peak_gflops", "fraction_of_peak"] {
+            assert!(figures[key].as_f64().unwrap() > 0.0, "{layout}, {key}: {figures}");
+        }
+    }
+    limbeck(&["bench", "step", "--net", "784"]).fails(2, &["two widths"]);
+    limbeck(&["bench", "gemm", "--m", "0"]).fails(2, &["--m"]);
+}
+
 /// An IDX file of one dimension per entry of `sides`, filled with zeros.
 fn idx_file(path: &Path, sides: &[u32]) {
     let mut bytes = vec![0, 0, 8, sides.len() as u8];
@@ -202,6 +237,8 @@ fn data_verify_accepts_the_published_files_and_no_copy_with_a_flipped_bit() {
         return;
     };
     let verify = |folder: &Path| limbeck(&["data", "verify", "--data", folder.to_str().unwrap()]);
+    // The program runs elsewhere, so a relative path must not stay relative.
+    let data = fs::canonicalize(data).unwrap();
     assert_eq!(verify(&data).code, Some(0));
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("mnist")).unwrap();

@@ -72,6 +72,8 @@ impl Pool {
             .num_threads((threads - 1).max(1))
             .build()
             .map_err(|e| format!("could not start {threads} threads: {e}"))?;
+        // What a worker allocates on its way up, it has allocated when this returns.
+        workers.broadcast(|_| ());
         // Spinning pays only where every thread has a core.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let patience = if threads <= cores { PATIENCE } else { 0 };
