@@ -39,7 +39,7 @@ fn main() {
     let teacher: Vec<f32> = common::uniform(2, 90 * 3).iter().map(|&v| v as f32).collect();
     // All kept to the end: a pool's threads allocate while they end.
     let contexts: Vec<_> =
-        Isa::available().into_iter().map(|isa| (isa, Context::new(isa, 2).unwrap())).collect();
+        Isa::available().map(|isa| (isa, Context::new(isa, 2).unwrap())).collect();
     for (isa, context) in &contexts {
         for optimizer in ["sgd", "nesterov", "adam"] {
             let config = format!(
