@@ -14,6 +14,7 @@
 //! ```
 
 pub mod bench;
+pub mod bias;
 pub mod checkpoint;
 pub mod config;
 pub mod distill;
