@@ -32,6 +32,36 @@ pub struct Task<'a> {
     pub teacher_logits: Option<&'a [f32]>,
 }
 
+impl Task<'_> {
+    /// Whether there is something to train on, and all that the loss needs.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an empty training set, teacher's logits that are missing or do not fit,
+    /// or missing labels.
+    pub fn check(&self) -> Result<()> {
+        let examples = self.split.len();
+        if examples == 0 {
+            return Err(Error::Usage("the training set is empty".into()));
+        }
+        let classes = self.config.model.layers.last().copied().unwrap_or(0);
+        let teacher = self.teacher_logits.unwrap_or(&[]);
+        if self.objective.soft_weight > 0.0 && teacher.len() != examples * classes {
+            return Err(Error::Usage(format!(
+                "the teacher's logits: found {} values, expected {examples} examples × {classes} \
+                 classes",
+                teacher.len(),
+            )));
+        }
+        if self.objective.hard_weight > 0.0 && self.split.labels.is_none() {
+            return Err(Error::Usage(format!(
+                "the training set has no labels, but hard_weight is {}: set it to 0",
+                self.objective.hard_weight
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// A trained model.
 pub struct Trained {
     /// The model: the average of the weights where one is kept.
@@ -159,27 +189,11 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(task: &'a Task) -> Result<Self> {
+        task.check()?;
         let config = task.config;
         let model = Mlp::new(&config.model.layers, config.seed);
         let examples = task.split.len();
-        if examples == 0 {
-            return Err(Error::Usage("the training set is empty".into()));
-        }
         let batch = config.training.batch_size.min(examples);
-        let teacher = task.teacher_logits.unwrap_or(&[]);
-        if task.objective.soft_weight > 0.0 && teacher.len() != examples * model.classes() {
-            return Err(Error::Usage(format!(
-                "the teacher's logits: found {} values, expected {examples} examples × {} classes",
-                teacher.len(),
-                model.classes()
-            )));
-        }
-        if task.objective.hard_weight > 0.0 && task.split.labels.is_none() {
-            return Err(Error::Usage(format!(
-                "the training set has no labels, but hard_weight is {}: set it to 0",
-                task.objective.hard_weight
-            )));
-        }
         let objective = format!("{:?} {}", task.objective, task.name);
         let config_sha256 = sha256_of([config.to_toml()?.as_bytes(), objective.as_bytes()]);
         let jitter = config.data.jitter.map(|j| j as u8);

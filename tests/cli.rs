@@ -614,8 +614,9 @@ fn an_unlabelled_transfer_set_is_distilled_and_needs_no_hard_weight() {
     let student = student.json();
     assert_eq!(student["test_errors"], 0);
     assert!(student["train_errors"].is_null(), "{student}");
-    let refused = run(&["train", &config]);
+    let refused = run(&["train", &config, "--out", "refused"]);
     refused.fails(2, &["no labels"]);
+    assert!(!dir.path().join("refused").exists());
     let config = unlabelled("");
     let refused = run(&["distill", &config, "--teacher", &teacher]);
     refused.fails(65, &["idx.toml", "hard_weight must be 0", "train_labels", "found 0.05"]);

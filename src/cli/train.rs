@@ -147,6 +147,15 @@ impl Model<'_> {
         command: &str,
         dataset: &Dataset,
     ) -> Result<()> {
+        let task = Task {
+            name: self.name,
+            config: self.config,
+            split: &dataset.train,
+            objective: self.objective,
+            teacher_logits: self.teacher_logits,
+        };
+        // Before a folder is made for what cannot begin.
+        task.check()?;
         let mut progress = ProgressLine::new(session.quiet);
         let mut lab = session.lab(&mut progress);
         let folder = match &args.resume {
@@ -157,13 +166,6 @@ impl Model<'_> {
             }
         };
         session.note(&format!("writing to {}", folder.root.display()));
-        let task = Task {
-            name: self.name,
-            config: self.config,
-            split: &dataset.train,
-            objective: self.objective,
-            teacher_logits: self.teacher_logits,
-        };
         let seed = self.config.seed;
         let (_, row) = experiments::train_model(&mut lab, &folder, dataset, &task, seed)?;
         drop(progress);
