@@ -15,8 +15,8 @@
 //! ```text
 //! LOOP 3  tasks: blocks of C's rows × panels          shared by the threads, outputs only
 //!   LOOP 2  K in blocks of kc                         often one: the sum stays in registers
-//!     LOOP 1  panels of B                             A's block stays in L2
-//!       LOOP 0  tiles of at most MR rows → microkernel, at the end of K the epilogue
+//!     LOOP 1  groups of at most NP panels of B        A's block stays in L2
+//!       LOOP 0  tiles of MR rows × the group → microkernel, at the end of K the epilogue
 //! ```
 //!
 //! A thread owns a range of the units, W's panels, in [`forward`] and in [`weight_update`], and a
@@ -44,7 +44,7 @@ use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use blocking::Blocking;
 use epilogue::{Activate, ActivateGradient, Epilogue, Store, Update};
-use microkernel::{Aside, Walk, microkernel, parts};
+use microkernel::{Acc, Aside, Lanes, Rows, Walk, microkernel, parts};
 use pack::{PACKED_DEPTH, PACKED_PANELS, Pack, PackedB};
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -67,7 +67,7 @@ pub fn forward(
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu, dropout };
-    Product { walk: Walk::Rows, a: w, depth: x.rows(), beta: 0.0, epilogue }.compute(
+    Product { walk: Rows, a: w, depth: x.rows(), beta: 0.0, epilogue }.compute(
         context,
         x,
         Tiles::panels([y]),
@@ -91,7 +91,7 @@ pub fn input_gradient(
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
     let epilogue = ActivateGradient { y, scale };
-    Product { walk: Walk::Lanes, a: w, depth: dz.rows(), beta: 0.0, epilogue }.compute(
+    Product { walk: Lanes, a: w, depth: dz.rows(), beta: 0.0, epilogue }.compute(
         context,
         dz,
         Tiles::panels([dx]),
@@ -107,7 +107,7 @@ pub fn weight_gradient(context: &Context, x: Panels, dz_transposed: Panels, dw: 
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
     let depth = dz_transposed.rows();
-    Product { walk: Walk::Lanes, a: x, depth, beta: 0.0, epilogue: Store }.compute(
+    Product { walk: Lanes, a: x, depth, beta: 0.0, epilogue: Store }.compute(
         context,
         dz_transposed,
         Tiles::panels([dw]),
@@ -150,7 +150,7 @@ pub fn weight_update(
     let diverged = AtomicBool::new(false);
     let epilogue = Update { rule, weight_decay, max_norm, diverged: &diverged };
     let depth = dz_transposed.rows();
-    let product = Product { walk: Walk::Lanes, a: x, depth, beta: 0.0, epilogue };
+    let product = Product { walk: Lanes, a: x, depth, beta: 0.0, epilogue };
     match moments {
         [v] => {
             let planes = [w, PanelsMut::new(v, rows, lanes)];
@@ -216,7 +216,7 @@ pub fn gemm(
     let packed_a = packed.reserve(panel_len(depth, m));
     pack::pack(context, &a, PanelsMut::new(packed_a, depth, m));
     let a = Panels::new(packed_a, depth, m);
-    let product = Product { walk: Walk::Rows, a, depth, beta, epilogue: Store };
+    let product = Product { walk: Rows, a, depth, beta, epilogue: Store };
     let c = Tiles::row_major(c);
     let (rows, panels) = (c.rows(), c.panels_count());
     let tasks = context.pool.threads() * TASKS_PER_THREAD;
@@ -234,8 +234,8 @@ const MIN_ROWS: usize = 2 * LANES;
 const TASKS_PER_THREAD: usize = 8;
 
 /// C ← epilogue(A∘B + beta·C), where `walk` says whether A∘B is Aᵀ·B or A·B.
-struct Product<'a, E> {
-    walk: Walk,
+struct Product<'a, W, E> {
+    walk: W,
     a: Panels<'a>,
     /// K.
     depth: usize,
@@ -243,7 +243,7 @@ struct Product<'a, E> {
     epilogue: E,
 }
 
-impl<E> Product<'_, E> {
+impl<W: Walk, E> Product<'_, W, E> {
     /// The product with a B in panels, in parallel.
     fn compute<const P: usize>(self, context: &Context, b: Panels, c: Tiles<P>)
     where
@@ -263,7 +263,8 @@ impl<E> Product<'_, E> {
         let mc = mc.next_multiple_of(LANES).max(MIN_ROWS);
         let mc = if self.epilogue.whole_panels() { rows } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
-        let nc = panels.div_ceil(panel_blocks);
+        // Whole microtiles.
+        let nc = (panels.div_ceil(panel_blocks) / MAX_NP * MAX_NP).max(MAX_NP);
         c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, |block| {
             dispatch(context.isa, Task { product: &self, b, kc, block });
         });
@@ -274,37 +275,70 @@ impl<E> Product<'_, E> {
 ///
 /// A deferred epilogue of a tile runs in the shadow of the next tile's multiply-adds, a row at a
 /// time: they keep one unit of the processor busy and leave the others free.
-struct Work<'t, 'a, E, const P: usize> {
-    product: &'t Product<'a, E>,
+struct Work<'t, 'a, W, E, const P: usize> {
+    product: &'t Product<'a, W, E>,
     block: Block<'t, P>,
     /// The sums of the finished tile.
     sums: Sums,
-    /// Its rows that have yet to go through the epilogue, its first row, and its panel.
-    rows: Range<usize>,
-    first: usize,
-    panel: usize,
-    /// The rows of the tile under work that have yet to be fetched, and its panel.
-    fetch: Range<usize>,
-    fetch_panel: usize,
+    /// What of it has yet to go through the epilogue or, before the last k, to C.
+    unfinished: TileRows,
+    last: bool,
+    /// What of the tile under work has yet to be fetched.
+    unfetched: TileRows,
     /// Rows to be fetched and to be finished in one part.
     step: usize,
 }
 
 /// A tile in memory, aligned to cache lines.
 #[repr(align(64))]
-struct Sums([[f32; LANES]; MAX_MR]);
+struct Sums([[f32; LANES]; MAX_SUMS]);
 
-/// Rows of the highest tile.
-const MAX_MR: usize = 16;
+/// Sums of the largest tile, in vectors; rows of the highest; panels of the widest.
+const MAX_SUMS: usize = 24;
+const MAX_MR: usize = 8;
+const MAX_NP: usize = 3;
 
-impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
-    fn new(product: &'t Product<'a, E>, block: Block<'t, P>) -> Self {
-        let sums = Sums([[0.0; LANES]; MAX_MR]);
-        let (rows, fetch) = (0..0, 0..0);
-        Self { product, block, sums, rows, first: 0, panel: 0, fetch, fetch_panel: 0, step: 0 }
+/// The rows of a tile, panel by panel.
+#[derive(Clone, Default)]
+struct TileRows {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    /// The next row in the first of `panels`, and how many came before it.
+    row: usize,
+    index: usize,
+}
+
+impl TileRows {
+    #[inline(always)]
+    fn new(rows: Range<usize>, panels: Range<usize>) -> Self {
+        Self { row: rows.start, rows, panels, index: 0 }
     }
 
-    /// One pass over `k` for the rows of a tile; `b` is the micropanel [k, 16].
+    /// The next row's index, and where it lies: row and panel.
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize, usize)> {
+        if self.panels.is_empty() {
+            return None;
+        }
+        let next = (self.index, self.row, self.panels.start);
+        self.index += 1;
+        self.row += 1;
+        if self.row == self.rows.end {
+            self.row = self.rows.start;
+            self.panels.start += 1;
+        }
+        Some(next)
+    }
+}
+
+impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
+    fn new(product: &'t Product<'a, W, E>, block: Block<'t, P>) -> Self {
+        let sums = Sums([[0.0; LANES]; MAX_SUMS]);
+        let (unfinished, unfetched) = Default::default();
+        Self { product, block, sums, unfinished, last: false, unfetched, step: 0 }
+    }
+
+    /// One pass over `k` for a tile that begins at `panel`; `b` are its micropanels [k, 16].
     #[inline(always)]
     fn tile<S: Simd>(
         &mut self,
@@ -312,136 +346,153 @@ impl<'t, 'a, E: Epilogue<P>, const P: usize> Work<'t, 'a, E, P> {
         rows: Range<usize>,
         panel: usize,
         k: Range<usize>,
-        b: &[f32],
+        b: &[&[f32]],
     ) {
-        // One microkernel for each height.
-        macro_rules! heights {
-            ($($mr:literal)+) => {
-                match rows.len() {
-                    $($mr if $mr <= S::MR => self.tile_of::<S, $mr>(s, rows.start, panel, k, b),)+
-                    height => unreachable!("a tile of {height} rows"),
+        // One microkernel for each shape.
+        macro_rules! shapes {
+            ($($np:literal: $($mr:literal)+;)+) => {
+                match (b.len(), rows.len()) {
+                    $($(($np, $mr) if $np <= S::NP && $np * $mr <= S::SUMS => {
+                        let b = b.first_chunk().expect("the panels counted");
+                        self.tile_of::<S, $mr, $np>(s, rows.start, panel, k, b)
+                    })+)+
+                    (panels, rows) => unreachable!("a tile of {rows} rows, {panels} panels"),
                 }
             };
         }
-        heights!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+        shapes! {
+            1: 1 2 3 4 5 6 7 8;
+            2: 1 2 3 4 5 6 7 8;
+            3: 1 2 3 4 5 6 7 8;
+        }
     }
 
     #[inline(always)]
-    fn tile_of<S: Simd, const MR: usize>(
+    fn tile_of<S: Simd, const MR: usize, const NP: usize>(
         &mut self,
         s: S,
         row: usize,
         panel: usize,
         k: Range<usize>,
-        b: &[f32],
+        b: &[&[f32]; NP],
     ) {
-        let Product { walk, a, depth, beta, ref epilogue } = *self.product;
-        let (continues, last) = (k.start > 0, k.end == depth);
+        let Product { walk, a, depth, beta, .. } = *self.product;
+        let rows = TileRows::new(row..row + MR, panel..panel + NP);
         // Loops, not iterator closures: a closure is compiled without the ISA's features.
-        let mut acc = [s.splat(0.0); MR];
-        if continues || beta != 0.0 {
-            let tile = self.block.tile::<MR>(row, panel);
-            let factor = s.splat(if continues { 1.0 } else { beta });
+        let mut acc = [[s.splat(0.0); NP]; MR];
+        if k.start > 0 || beta != 0.0 {
+            let factor = s.splat(if k.start > 0 { 1.0 } else { beta });
+            let mut rows = rows.clone();
+            while let Some((index, row, panel)) = rows.next() {
+                let c = self.block.row(row, panel).load(s, 0);
+                s.store(s.mul(factor, c), &mut self.sums.0[index]);
+            }
             for (r, acc) in acc.iter_mut().enumerate() {
-                *acc = s.mul(factor, tile.load(s, 0, r));
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    *acc = s.load(&self.sums.0[p * MR + r]);
+                }
             }
         }
-        self.step = MAX_MR.div_ceil(parts(k.len()).max(1));
-        (self.fetch, self.fetch_panel) = (row..row + MR, panel);
-        let acc = microkernel(s, walk, a, b, row, k, self, acc);
+        self.step = MAX_SUMS.div_ceil(parts(k.len()).max(1));
+        self.unfetched = rows.clone();
+        let acc: Acc<S, MR, NP> = microkernel(s, walk, a, b, row, k.clone(), self, acc);
         self.finish(s);
-        if last && E::DEFERRED && S::SPARE_REGISTERS {
-            (self.rows, self.first, self.panel) = (row..row + MR, row, panel);
-            for (r, acc) in acc.into_iter().enumerate() {
-                s.store(acc, &mut self.sums.0[r]);
-            }
-            return;
-        }
-        let mut tile = self.block.tile::<MR>(row, panel);
+        // Through memory, or else the epilogue would be compiled once for each of the sums.
         for (r, acc) in acc.into_iter().enumerate() {
-            if last {
-                epilogue.finish(s, &mut tile, r, (row + r, panel), acc);
-            } else {
-                tile.store(s, 0, r, acc);
+            for (p, acc) in acc.into_iter().enumerate() {
+                s.store(acc, &mut self.sums.0[p * MR + r]);
             }
+        }
+        (self.unfinished, self.last) = (rows, k.end == depth);
+        if !(E::DEFERRED && S::SPARE_REGISTERS) {
+            self.finish(s);
         }
     }
 
-    /// The epilogue of the rows that are left.
+    /// Finishes the rows that are left.
     #[inline(always)]
     fn finish<S: Simd>(&mut self, s: S) {
-        while !self.rows.is_empty() {
-            self.finish_row(s);
-        }
+        while self.finish_row(s) {}
     }
 
+    /// Finishes one row; whether there was one.
     #[inline(always)]
-    fn finish_row<S: Simd>(&mut self, s: S) {
-        let (row, panel) = (self.rows.start, self.panel);
-        self.rows.start += 1;
-        let c = s.load(&self.sums.0[row - self.first]);
-        let mut tile = self.block.tile::<1>(row, panel);
-        self.product.epilogue.finish(s, &mut tile, 0, (row, panel), c);
+    fn finish_row<S: Simd>(&mut self, s: S) -> bool {
+        let Some((index, row, panel)) = self.unfinished.next() else { return false };
+        let c = s.load(&self.sums.0[index]);
+        let mut out = self.block.row(row, panel);
+        if self.last {
+            self.product.epilogue.finish(s, &mut out, (row, panel), c);
+        } else {
+            out.store(s, 0, c);
+        }
+        true
     }
 }
 
-impl<E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, E, P> {
+impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S) {
         if !S::SPARE_REGISTERS || !E::WEIGHTS && !E::DEFERRED {
             return;
         }
         for _ in 0..self.step {
-            if E::WEIGHTS && !self.fetch.is_empty() {
-                self.block.tile::<1>(self.fetch.start, self.fetch_panel).prefetch(s, 0);
-                self.fetch.start += 1;
+            if E::WEIGHTS
+                && let Some((_, row, panel)) = self.unfetched.next()
+            {
+                self.block.row(row, panel).prefetch(s);
             }
-            if E::DEFERRED && !self.rows.is_empty() {
+            if E::DEFERRED {
                 self.finish_row(s);
             }
         }
     }
 }
 
-/// Rows of C between which a tile may lie: all of the block's, but where A is walked along its
-/// rows those of one panel of A.
-fn row_group(walk: Walk, rows: &Range<usize>) -> usize {
-    match walk {
-        Walk::Rows => LANES,
-        Walk::Lanes => rows.len().max(1),
-    }
+/// Most rows of a tile as wide as the micropanels `b`.
+#[inline(always)]
+fn mr<S: Simd>(b: &[&[f32]]) -> usize {
+    // Eight sums are enough to hide the latency of the multiply-adds, and 8 rows divide a panel.
+    (S::SUMS / b.len()).min(MAX_MR)
 }
 
 /// The part of a product that one thread computes.
-struct Task<'t, 'a, E, const P: usize> {
-    product: &'t Product<'a, E>,
+struct Task<'t, 'a, W, E, const P: usize> {
+    product: &'t Product<'a, W, E>,
     b: Panels<'t>,
     kc: usize,
     block: Block<'t, P>,
 }
 
-impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
+impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
-        let group = row_group(self.product.walk, &rows);
+        // Along A's rows a tile must lie in one of its panels.
+        let group = if W::ROWS { LANES } else { rows.len().max(1) };
         let mut work = Work::new(self.product, self.block);
         // With K = 0 one pass still writes beta·C through the epilogue.
         for first in (0..depth.max(1)).step_by(self.kc) {
             let k = first..depth.min(first + self.kc);
-            for panel in panels.clone() {
-                let start = (panel * depth + first) * LANES;
-                let b = &self.b.data()[start..][..k.len() * LANES];
+            for panels in blocking::tiles(panels.clone(), S::NP) {
+                let mut b: [&[f32]; MAX_NP] = [&[]; MAX_NP];
+                for (b, panel) in b.iter_mut().zip(panels.clone()) {
+                    let start = (panel * depth + first) * LANES;
+                    *b = &self.b.data()[start..][..k.len() * LANES];
+                }
+                let b = &b[..panels.len()];
                 for first in rows.clone().step_by(group) {
-                    for tile in blocking::tiles(first..rows.end.min(first + group), S::MR) {
-                        work.tile(s, tile, panel, k.clone(), b);
+                    for tile in blocking::tiles(first..rows.end.min(first + group), mr::<S>(b)) {
+                        work.tile(s, tile, panels.start, k.clone(), b);
                     }
                 }
                 if k.end == depth && self.product.epilogue.whole_panels() {
                     work.finish(s);
-                    self.product.epilogue.panel(s, &mut work.block, panel);
+                    for panel in panels {
+                        self.product.epilogue.panel(s, &mut work.block, panel);
+                    }
                 }
             }
         }
@@ -451,7 +502,7 @@ impl<E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, E, P> {
 
 /// The part of a product with a row-major B that one thread computes.
 struct PackingTask<'t, 'a> {
-    product: &'t Product<'a, Store>,
+    product: &'t Product<'a, Rows, Store>,
     b: &'t Pack<'a>,
     block: Block<'t, 1>,
 }
@@ -470,10 +521,12 @@ impl Kernel for PackingTask<'_, '_> {
                 self.b.panel(s, panel, k.clone(), packed.reset(i, k.len()));
             }
             // A tile of A stays in L1 while the panels pass.
+            let b: [&[f32]; PACKED_PANELS] = std::array::from_fn(|i| packed.panel(i));
             for first in rows.clone().step_by(LANES) {
-                for tile in blocking::tiles(first..rows.end.min(first + LANES), S::MR) {
-                    for (i, panel) in panels.clone().enumerate() {
-                        work.tile(s, tile.clone(), panel, k.clone(), packed.panel(i));
+                for group in blocking::tiles(0..panels.len(), S::NP) {
+                    let b = &b[group.clone()];
+                    for tile in blocking::tiles(first..rows.end.min(first + LANES), mr::<S>(b)) {
+                        work.tile(s, tile, panels.start + group.start, k.clone(), b);
                     }
                 }
             }

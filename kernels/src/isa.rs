@@ -10,7 +10,7 @@ use std::{fmt, str::FromStr};
 /// An instruction set the kernels are compiled for. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// AVX-512F, 16 × 16 microtile.
+    /// AVX-512F, 8 × 48 microtile.
     Avx512,
     /// AVX2 with FMA, 6 × 16 microtile.
     Avx2,

@@ -74,7 +74,7 @@ impl Kernel for MultiplyAdds {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         // Enough chains to hide the latency, few enough to stay in registers.
-        if S::MR > 8 { chains::<S, 12>(s, self.rounds) } else { chains::<S, 6>(s, self.rounds) }
+        if S::SUMS > 8 { chains::<S, 12>(s, self.rounds) } else { chains::<S, 6>(s, self.rounds) }
     }
 }
 

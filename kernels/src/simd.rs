@@ -26,8 +26,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// 16 lane conditions.
     type Mask: Copy;
 
-    /// Rows of the GEMM microtile: as many accumulators as the registers hold.
-    const MR: usize;
+    /// Sums of the GEMM microtile, in vectors: as many as the registers hold.
+    const SUMS: usize;
+    /// Most panels that the microtile is wide.
+    const NP: usize;
     /// Whether the microkernel leaves registers for other work between its multiply-adds.
     const SPARE_REGISTERS: bool;
 

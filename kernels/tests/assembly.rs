@@ -60,20 +60,24 @@ fn accumulators<'a>(body: &[&'a str], register: &str) -> BTreeSet<&'a str> {
     targets.filter(|target| target.starts_with(register)).collect()
 }
 
-/// The loops with `accumulators` sums in full `register`s hold nothing that is slow.
-fn check(loops: &[Vec<&str>], register: &str, sums: usize) {
-    let kernels: Vec<_> =
-        loops.iter().filter(|body| accumulators(body, register).len() == sums).collect();
+/// The loops of at least `steps` outer products with `sums` sums in full `register`s hold nothing
+/// that is slow. Shorter ones are the last steps of a sum, at most 15.
+fn check(loops: &[Vec<&str>], register: &str, sums: usize, steps: usize) {
+    let multiply_adds = |body: &[&str]| body.iter().filter(|l| l.starts_with("vfmadd")).count();
+    let main = |body: &&Vec<&str>| {
+        accumulators(body, register).len() == sums && multiply_adds(body) >= sums * steps
+    };
+    let kernels: Vec<_> = loops.iter().filter(main).collect();
     // At least one for each of the ways in which A is walked.
     assert!(kernels.len() >= 2, "{} loops with {sums} sums in {register}", kernels.len());
     for body in kernels {
         let count = |part: &str| body.iter().filter(|line| line.contains(part)).count();
         let listing = body.join("\n");
-        assert_eq!(count("vfmadd") % sums, 0, "whole outer products:\n{listing}");
+        assert_eq!(multiply_adds(body) % sums, 0, "whole outer products:\n{listing}");
         assert_eq!(count("call"), 0, "no call:\n{listing}");
         let spilled = |line: &&&str| line.starts_with('v') && line.contains("(%rsp");
         assert_eq!(body.iter().filter(spilled).count(), 0, "no sum on the stack:\n{listing}");
-        assert!(count("vfmadd") * 2 > body.len(), "mostly multiply-adds:\n{listing}");
+        assert!(multiply_adds(body) * 2 > body.len(), "mostly multiply-adds:\n{listing}");
     }
 }
 
@@ -81,9 +85,9 @@ fn check(loops: &[Vec<&str>], register: &str, sums: usize) {
 fn the_inner_loops_are_multiply_adds_on_full_registers() {
     let assembly = assembly();
     let loops = innermost_loops(&assembly);
-    // 16 rows of one register, and 6 rows of two.
-    check(&loops, "%zmm", 16);
-    check(&loops, "%ymm", 12);
+    // 8 rows of three panels, one register each, and 6 rows of one panel, two registers.
+    check(&loops, "%zmm", 24, 1);
+    check(&loops, "%ymm", 12, 4);
 }
 
 #[test]

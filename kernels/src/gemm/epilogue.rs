@@ -1,6 +1,6 @@
 //! What is done to the finished rows of C.
 
-use super::tiles::{Block, Tile};
+use super::tiles::{Block, Row};
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
@@ -31,15 +31,8 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
         let _ = (s, block, panel);
     }
 
-    /// Row `r` of the tile, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
-    fn finish<S: Simd, const MR: usize>(
-        &self,
-        s: S,
-        tile: &mut Tile<P, MR>,
-        r: usize,
-        at: (usize, usize),
-        c: S::F,
-    );
+    /// Row `out`, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F);
 }
 
 /// C as it is.
@@ -49,15 +42,8 @@ impl Epilogue<1> for Store {
     const WEIGHTS: bool = true;
 
     #[inline(always)]
-    fn finish<S: Simd, const MR: usize>(
-        &self,
-        s: S,
-        tile: &mut Tile<1, MR>,
-        r: usize,
-        _: (usize, usize),
-        c: S::F,
-    ) {
-        tile.store(s, 0, r, c);
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, _: (usize, usize), c: S::F) {
+        out.store(s, 0, c);
     }
 }
 
@@ -70,14 +56,7 @@ pub(crate) struct Activate<'a> {
 
 impl Epilogue<1> for Activate<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const MR: usize>(
-        &self,
-        s: S,
-        tile: &mut Tile<1, MR>,
-        r: usize,
-        (row, panel): (usize, usize),
-        c: S::F,
-    ) {
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, (row, panel): (usize, usize), c: S::F) {
         let mut y = s.add(c, s.splat(self.bias[row]));
         if self.relu {
             // NaN is the second operand, so it stays NaN and is noticed in the loss.
@@ -86,7 +65,7 @@ impl Epilogue<1> for Activate<'_> {
         if let Some(dropout) = &self.dropout {
             y = dropout.apply(s, row, panel * LANES, y);
         }
-        tile.store(s, 0, r, y);
+        out.store(s, 0, y);
     }
 }
 
@@ -101,17 +80,10 @@ pub(crate) struct ActivateGradient<'a> {
 
 impl Epilogue<1> for ActivateGradient<'_> {
     #[inline(always)]
-    fn finish<S: Simd, const MR: usize>(
-        &self,
-        s: S,
-        tile: &mut Tile<1, MR>,
-        r: usize,
-        (row, panel): (usize, usize),
-        c: S::F,
-    ) {
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, (row, panel): (usize, usize), c: S::F) {
         let active = s.gt(s.load(self.y.row(row, panel)), s.splat(0.0));
         let dz = s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0));
-        tile.store(s, 0, r, dz);
+        out.store(s, 0, dz);
     }
 }
 
@@ -143,25 +115,18 @@ impl<const P: usize> Epilogue<P> for Update<'_> {
     }
 
     #[inline(always)]
-    fn finish<S: Simd, const MR: usize>(
-        &self,
-        s: S,
-        tile: &mut Tile<P, MR>,
-        r: usize,
-        _: (usize, usize),
-        g: S::F,
-    ) {
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, _: (usize, usize), g: S::F) {
         if !s.all_finite(g) {
             self.diverged.store(true, Ordering::Relaxed);
         }
-        let w = tile.load(s, 0, r);
-        let v = tile.load(s, 1, r);
-        let u = if P > 2 { tile.load(s, 2, r) } else { v };
+        let w = out.load(s, 0);
+        let v = out.load(s, 1);
+        let u = if P > 2 { out.load(s, 2) } else { v };
         let (w, v, u) = self.rule.apply(s, self.weight_decay, w, g, v, u);
-        tile.store(s, 0, r, w);
-        tile.store(s, 1, r, v);
+        out.store(s, 0, w);
+        out.store(s, 1, v);
         if P > 2 {
-            tile.store(s, 2, r, u);
+            out.store(s, 2, u);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The innermost loop: an MR × 16 tile of C as a sum of outer products.
+//! The innermost loop: an MR × (NP · 16) tile of C as a sum of outer products.
 //!
 //! ```text
-//! acc[r][lane] ← acc[r][lane] + A(r, k) · B(k, lane)      k ascending, one fused multiply-add each
+//! acc[r][p][lane] ← acc[r][p][lane] + A(r, k) · Bₚ(k, lane)    k ascending, fused multiply-adds
 //!
-//! A(r, k) = a[(k / 16)·jump + (k % 16)·KS + r·RS]          broadcast
-//! B(k, ·) = b[16·k ..][..16]                               one vector
+//! A(r, k) = a[(k / 16)·jump + (k % 16)·KS + r·RS]               broadcast
+//! Bₚ(k, ·) = b[p][16·k ..][..16]                                one vector for each panel p
 //! ```
 //!
 //! | A is walked | r counts | k counts | RS | KS | jump |
@@ -12,19 +12,37 @@
 //! | along its rows (forward) | lanes of one panel | rows | 1 | 16 | 256 |
 //! | along its lanes (both gradients) | rows | lanes, panel by panel | 16 | 1 | one panel |
 //!
-//! Every element of C is one chain in ascending k whatever MR is, so all ISAs give the same bits.
+//! MR + NP loads feed MR·NP multiply-adds. A core with two 512-bit multiply-adders can do as many
+//! of them in a cycle as it can load vectors, so one panel, 17 loads for 16, starves it, and three,
+//! 11 loads for 24, do not.
+//!
+//! Every element of C is one chain in ascending k whatever the tile is, so all ISAs give the same
+//! bits.
 
 use crate::matrix::Panels;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
 
-/// How A is walked while the sum runs over k.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Walk {
-    /// C = Aᵀ·B.
-    Rows,
-    /// C = A·B.
-    Lanes,
+/// How A is walked while the sum runs over k. A type, not a value: no product then carries the
+/// code of the other way.
+pub(crate) trait Walk: Copy + Sync {
+    /// Whether along its rows, or else along its lanes.
+    const ROWS: bool;
+}
+
+/// C = Aᵀ·B.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows;
+/// C = A·B.
+#[derive(Clone, Copy)]
+pub(crate) struct Lanes;
+
+impl Walk for Rows {
+    const ROWS: bool = true;
+}
+
+impl Walk for Lanes {
+    const ROWS: bool = false;
 }
 
 /// Work that is done between the multiply-adds, which leave most of the processor idle.
@@ -34,50 +52,50 @@ pub(crate) trait Aside {
 }
 
 /// How often the microkernel calls [`Aside::part`] in a pass of `k` steps: before each 16 steps,
-/// and before each of the rest.
+/// and before the rest.
 pub(crate) fn parts(k: usize) -> usize {
-    k / LANES + k % LANES
+    k.div_ceil(LANES)
 }
 
-/// Adds to `acc` the products for C's rows `row` … `row + MR` over `k`; `b` is the micropanel
+/// The sums of a tile: MR rows of NP panels.
+pub(crate) type Acc<S, const MR: usize, const NP: usize> = [[<S as Simd>::F; NP]; MR];
+
+/// Adds to `acc` the products for C's rows `row` … `row + MR` over `k`; `b` are the micropanels
 /// [k, 16].
 ///
-/// `k.start` must be a multiple of 16; with [`Walk::Rows`] the tile's rows must lie in one
+/// `k.start` must be a multiple of 16; along [`Rows`] the tile's rows must lie in one
 /// panel of A. The bounds are checked once per call.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "the operands of one product")]
-pub(crate) fn microkernel<S: Simd, const MR: usize>(
+pub(crate) fn microkernel<S: Simd, W: Walk, const MR: usize, const NP: usize>(
     s: S,
-    walk: Walk,
+    _: W,
     a: Panels,
-    b: &[f32],
+    b: &[&[f32]; NP],
     row: usize,
     k: Range<usize>,
     aside: &mut impl Aside,
-    acc: [S::F; MR],
-) -> [S::F; MR] {
+    acc: Acc<S, MR, NP>,
+) -> Acc<S, MR, NP> {
     // Without terms A and B may hold no values, and no address in them exists.
     if k.is_empty() {
         return acc;
     }
-    assert!(b.len() >= k.len() * LANES && k.start.is_multiple_of(LANES));
-    let b = b.as_ptr();
+    assert!(b.iter().all(|b| b.len() >= k.len() * LANES) && k.start.is_multiple_of(LANES));
+    let b = b.map(|b| b.as_ptr());
     let (start, rows, data) = (k.start, a.rows(), a.data());
-    match walk {
-        Walk::Rows => {
-            assert!(k.end <= rows && row + MR <= a.panels() * LANES && row % LANES + MR <= LANES);
-            let a = data[(row / LANES * rows + start) * LANES + row % LANES..].as_ptr();
-            // SAFETY: k.end rows of A and of B exist and the tile lies in one panel of A, so
-            // every address of the formulas is inside the two slices.
-            unsafe { accumulate::<S, MR, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc) }
-        }
-        Walk::Lanes => {
-            assert!(k.end <= a.panels() * LANES && row + MR <= rows);
-            let a = data[(start / LANES * rows + row) * LANES..].as_ptr();
-            // SAFETY: k.end lanes of A and rows of B exist, and A has the tile's rows, so every
-            // address of the formulas is inside the two slices.
-            unsafe { accumulate::<S, MR, LANES, 1>(s, k.len(), (a, b), rows * LANES, aside, acc) }
-        }
+    if W::ROWS {
+        assert!(k.end <= rows && row + MR <= a.panels() * LANES && row % LANES + MR <= LANES);
+        let a = data[(row / LANES * rows + start) * LANES + row % LANES..].as_ptr();
+        // SAFETY: k.end rows of A and of each B exist and the tile lies in one panel of A, so
+        // every address of the formulas is inside the slices.
+        unsafe { accumulate::<S, MR, NP, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc) }
+    } else {
+        assert!(k.end <= a.panels() * LANES && row + MR <= rows);
+        let a = data[(start / LANES * rows + row) * LANES..].as_ptr();
+        // SAFETY: k.end lanes of A and rows of each B exist, and A has the tile's rows, so every
+        // address of the formulas is inside the slices.
+        unsafe { accumulate::<S, MR, NP, LANES, 1>(s, k.len(), (a, b), rows * LANES, aside, acc) }
     }
 }
 
@@ -85,47 +103,75 @@ pub(crate) fn microkernel<S: Simd, const MR: usize>(
 /// `a` and `b` must be readable at every address of the module's formulas, for r < MR and all
 /// steps below `k`.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, const MR: usize, const RS: usize, const KS: usize>(
+unsafe fn accumulate<
+    S: Simd,
+    const MR: usize,
+    const NP: usize,
+    const RS: usize,
+    const KS: usize,
+>(
     s: S,
     k: usize,
-    (mut a, mut b): (*const f32, *const f32),
+    (mut a, mut b): (*const f32, [*const f32; NP]),
     jump: usize,
     aside: &mut impl Aside,
-    mut acc: [S::F; MR],
-) -> [S::F; MR] {
+    mut acc: Acc<S, MR, NP>,
+) -> Acc<S, MR, NP> {
     for _ in 0..k / LANES {
         aside.part(s);
-        for i in 0..LANES {
-            // SAFETY: the caller vouches for the addresses of every step.
-            unsafe { step::<S, MR, RS>(s, a.add(i * KS), b.add(i * LANES), &mut acc) };
+        // The compiler leaves the whole block a loop. Its bookkeeping costs a narrow tile a
+        // twentieth, so that is unrolled; a wide one would lose sums to the stack.
+        let unrolled = if NP == 1 { 4 } else { 1 };
+        for i in (0..LANES).step_by(unrolled) {
+            for i in i..i + unrolled {
+                // SAFETY: the caller vouches for the addresses of every step.
+                unsafe { step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc) };
+            }
         }
         a = a.wrapping_add(jump);
-        b = b.wrapping_add(LANES * LANES);
+        for b in &mut b {
+            *b = b.wrapping_add(LANES * LANES);
+        }
+    }
+    if !k.is_multiple_of(LANES) {
+        aside.part(s);
     }
     for i in 0..k % LANES {
-        aside.part(s);
         // SAFETY: as above.
-        unsafe { step::<S, MR, RS>(s, a.add(i * KS), b.add(i * LANES), &mut acc) };
+        unsafe { step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc) };
     }
     acc
 }
 
-/// One outer product.
+/// Steps after which a row of B is needed when it is fetched from L2.
+const AHEAD: usize = 16;
+
+/// One outer product: that of row `i` of the micropanels.
 ///
 /// # Safety
-/// 16 values at `b` and one at `a + r·RS`, r < MR, must be readable.
+/// Row `i` of 16 values at each `b` and one value at `a + r·RS`, r < MR, must be readable.
 #[inline(always)]
-unsafe fn step<S: Simd, const MR: usize, const RS: usize>(
+unsafe fn step<S: Simd, const MR: usize, const NP: usize, const RS: usize>(
     s: S,
     a: *const f32,
-    b: *const f32,
-    acc: &mut [S::F; MR],
+    b: [*const f32; NP],
+    i: usize,
+    acc: &mut Acc<S, MR, NP>,
 ) {
     // SAFETY: the caller vouches for the addresses.
     unsafe {
-        let b = s.load(&*b.cast::<[f32; LANES]>());
+        let mut rows = [s.splat(0.0); NP];
+        for (row, b) in rows.iter_mut().zip(b) {
+            if S::NP > 1 {
+                s.prefetch(b.wrapping_add((i + AHEAD) * LANES));
+            }
+            *row = s.load(&*b.add(i * LANES).cast::<[f32; LANES]>());
+        }
         for (r, acc) in acc.iter_mut().enumerate() {
-            *acc = s.fma(s.splat(*a.add(r * RS)), b, *acc);
+            let a = s.splat(*a.add(r * RS));
+            for (acc, row) in acc.iter_mut().zip(rows) {
+                *acc = s.fma(a, row, *acc);
+            }
         }
     }
 }

@@ -49,8 +49,8 @@ impl Pack<'_> {
 }
 
 /// Most panels of B that a task of the row-major product packs at a time,
-pub(crate) const PACKED_PANELS: usize = 4;
-/// and their depth: together 64 KiB.
+pub(crate) const PACKED_PANELS: usize = 3;
+/// and their depth: together 48 KiB.
 pub(crate) const PACKED_DEPTH: usize = 256;
 
 /// A task's own panels of B, on its stack, aligned to cache lines.

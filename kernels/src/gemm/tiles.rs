@@ -107,18 +107,17 @@ impl<const P: usize> Block<'_, P> {
         self.panels.clone()
     }
 
-    /// Rows `row` … `row + MR` of `panel`. The bounds are checked here and nowhere else.
+    /// Row `row` of `panel`. The bounds are checked here and nowhere else.
     #[inline(always)]
-    pub fn tile<const MR: usize>(&mut self, row: usize, panel: usize) -> Tile<'_, P, MR> {
-        assert!(self.rows.start <= row && row + MR <= self.rows.end);
-        assert!(self.panels.contains(&panel));
+    pub fn row(&mut self, row: usize, panel: usize) -> Row<'_, P> {
+        assert!(self.rows.contains(&row) && self.panels.contains(&panel));
         let Tiles { starts, row_stride, panel_stride, lanes, .. } = *self.tiles;
         let offset = row * row_stride + panel * panel_stride;
         let mut at = starts;
         for at in &mut at {
             *at = at.wrapping_add(offset);
         }
-        Tile { at, row_stride, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
+        Row { at, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
     }
 
     /// All rows of `panel` in a plane, which must be panel-major and wholly in this block.
@@ -133,32 +132,29 @@ impl<const P: usize> Block<'_, P> {
     }
 }
 
-/// MR rows of 16 lanes in each of P planes.
-pub(crate) struct Tile<'b, const P: usize, const MR: usize> {
-    /// The first row in each plane.
+/// 16 lanes of a row in each of P planes.
+pub(crate) struct Row<'b, const P: usize> {
     at: [*mut f32; P],
-    row_stride: usize,
     /// Lanes that exist.
     width: usize,
     _borrow: PhantomData<&'b mut [f32]>,
 }
 
-impl<const P: usize, const MR: usize> Tile<'_, P, MR> {
-    /// Asks for the cache lines of row `r` in all planes.
+impl<const P: usize> Row<'_, P> {
+    /// Asks for the cache lines in all planes.
     #[inline(always)]
-    pub fn prefetch<S: Simd>(&self, s: S, r: usize) {
+    pub fn prefetch<S: Simd>(&self, s: S) {
         for at in self.at {
-            s.prefetch(at.wrapping_add(r * self.row_stride));
+            s.prefetch(at);
         }
     }
 
-    /// Reads row `r`; lanes beyond the edge are zero.
+    /// Reads; lanes beyond the edge are zero.
     #[inline(always)]
-    pub fn load<S: Simd>(&self, s: S, plane: usize, r: usize) -> S::F {
-        assert!(r < MR);
-        let at = self.at[plane].wrapping_add(r * self.row_stride);
-        // SAFETY: `Block::tile` checked that the MR rows lie in its block, which lies inside the
-        // borrowed planes and overlaps no other block; `width` lanes of a row belong to the plane.
+    pub fn load<S: Simd>(&self, s: S, plane: usize) -> S::F {
+        let at = self.at[plane];
+        // SAFETY: `Block::row` checked that the row lies in its block, which lies inside the
+        // borrowed planes and overlaps no other block; `width` lanes of it belong to the plane.
         unsafe {
             if self.width == LANES {
                 return s.load(&*at.cast::<[f32; LANES]>());
@@ -167,12 +163,11 @@ impl<const P: usize, const MR: usize> Tile<'_, P, MR> {
         }
     }
 
-    /// Writes row `r`; lanes beyond the edge are dropped.
+    /// Writes; lanes beyond the edge are dropped.
     #[inline(always)]
-    pub fn store<S: Simd>(&mut self, s: S, plane: usize, r: usize, v: S::F) {
-        assert!(r < MR);
-        let at = self.at[plane].wrapping_add(r * self.row_stride);
-        // SAFETY: as in `load`; the tile is borrowed exclusively.
+    pub fn store<S: Simd>(&mut self, s: S, plane: usize, v: S::F) {
+        let at = self.at[plane];
+        // SAFETY: as in `load`; the row is borrowed exclusively.
         unsafe {
             if self.width == LANES {
                 return s.store(v, &mut *at.cast::<[f32; LANES]>());

@@ -81,7 +81,8 @@ impl Simd for Avx2 {
     type U = U;
     type Mask = F;
 
-    const MR: usize = 6;
+    const SUMS: usize = 6;
+    const NP: usize = 1;
     const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]

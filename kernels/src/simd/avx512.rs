@@ -38,7 +38,8 @@ impl Simd for Avx512 {
     type U = __m512i;
     type Mask = __mmask16;
 
-    const MR: usize = 16;
+    const SUMS: usize = 24;
+    const NP: usize = 3;
     const SPARE_REGISTERS: bool = true;
 
     #[inline(always)]

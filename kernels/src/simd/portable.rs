@@ -41,7 +41,8 @@ impl Simd for Portable {
     type U = u32x16;
     type Mask = f32x16;
 
-    const MR: usize = 4;
+    const SUMS: usize = 4;
+    const NP: usize = 1;
     const SPARE_REGISTERS: bool = false;
 
     #[inline(always)]
