@@ -21,7 +21,7 @@
 //! Every function panics on shapes that contradict each other, on a label or a member of S that
 //! is no class, and when S is empty or holds every class.
 
-use crate::metrics::predict;
+use crate::metrics::{labelled_rows, largest, predict};
 
 /// An offset of some classes' logits.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,11 +43,8 @@ impl Correction {
         classes: usize,
         shifted: &[usize],
     ) -> Self {
-        assert_eq!(logits.len(), labels.len() * classes, "logits [n, classes] and labels [n]");
-        assert!(labels.iter().all(|&l| usize::from(l) < classes), "a label is no class");
-        let rows = logits.chunks_exact(classes).zip(labels);
-        let mut crossings: Vec<_> = rows
-            .filter_map(|(row, &label)| Some((Crossing::of(row, shifted)?, usize::from(label))))
+        let mut crossings: Vec<_> = labelled_rows(logits, labels, classes)
+            .filter_map(|(row, label)| Some((Crossing::of(row, shifted)?, label)))
             .collect();
         crossings.sort_by(|(a, _), (b, _)| a.at.total_cmp(&b.at));
         // From δ = −∞ upwards, relative to the errors there.
@@ -110,13 +107,11 @@ impl Crossing {
     fn of(row: &[f32], shifted: &[usize]) -> Option<Self> {
         assert!(shifted.iter().all(|&class| class < row.len()), "{shifted:?}: not all are classes");
         predict(row)?;
-        let largest = |inside: bool| {
-            (0..row.len())
-                .filter(|class| shifted.contains(class) == inside)
-                .reduce(|best, class| if row[class] > row[best] { class } else { best })
-                .expect("classes in S and outside it")
+        let largest_where = |inside: bool| {
+            let classes = (0..row.len()).filter(|class| shifted.contains(class) == inside);
+            largest(row, classes).expect("classes in S and outside it")
         };
-        let (below, above) = (largest(false), largest(true));
+        let (below, above) = (largest_where(false), largest_where(true));
         Some(Self { at: f64::from(row[below]) - f64::from(row[above]), below, above })
     }
 }

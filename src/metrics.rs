@@ -47,7 +47,12 @@ pub fn predict(row: &[f32]) -> Option<usize> {
     if row.iter().any(|z| !z.is_finite()) {
         return None;
     }
-    (0..row.len()).reduce(|best, class| if row[class] > row[best] { class } else { best })
+    largest(row, 0..row.len())
+}
+
+/// Of these `classes`, that of the largest logit, the first such class on ties; none of none.
+pub(crate) fn largest(row: &[f32], classes: impl Iterator<Item = usize>) -> Option<usize> {
+    classes.reduce(|best, class| if row[class] > row[best] { class } else { best })
 }
 
 /// Number of examples whose prediction is not their label. A row with a logit that is not finite
@@ -158,7 +163,8 @@ impl LogSoftmax {
     }
 }
 
-fn labelled_rows<'a>(
+/// Each row with its label.
+pub(crate) fn labelled_rows<'a>(
     logits: &'a [f32],
     labels: &'a [u16],
     classes: usize,

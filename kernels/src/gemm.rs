@@ -293,10 +293,10 @@ struct Work<'t, 'a, W, E, const P: usize> {
 #[repr(align(64))]
 struct Sums([[f32; LANES]; MAX_SUMS]);
 
-/// Sums of the largest tile, in vectors; rows of the highest; panels of the widest.
-const MAX_SUMS: usize = 24;
+/// Rows of the highest tile, panels of the widest, and room for the sums of both, in vectors.
 const MAX_MR: usize = 8;
 const MAX_NP: usize = 3;
+const MAX_SUMS: usize = MAX_MR * MAX_NP;
 
 /// The rows of a tile, panel by panel.
 #[derive(Clone, Default)]

@@ -162,6 +162,7 @@ unsafe fn step<S: Simd, const MR: usize, const NP: usize, const RS: usize>(
     unsafe {
         let mut rows = [s.splat(0.0); NP];
         for (row, b) in rows.iter_mut().zip(b) {
+            // Where tiles are one panel wide its micropanel, 24 KiB, stays in L1.
             if S::NP > 1 {
                 s.prefetch(b.wrapping_add((i + AHEAD) * LANES));
             }
