@@ -86,6 +86,8 @@ pub struct ModelConfig {
     /// Absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<Vec<f64>>,
+    /// Factor > 0 of the initial weights, see [`crate::init::he_uniform`]; 1 = He's.
+    pub init_scale: f64,
 }
 
 /// The `[training]` table.
@@ -193,7 +195,7 @@ impl Default for DataConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig { layers: vec![784, 1200, 1200, 10], dropout: None }
+        ModelConfig { layers: vec![784, 1200, 1200, 10], dropout: None, init_scale: 1.0 }
     }
 }
 
@@ -423,7 +425,7 @@ impl ModelConfig {
                 format!("{dropout:?}"),
             )?;
         }
-        Ok(())
+        require(positive(self.init_scale), "model.init_scale", "> 0 and finite", self.init_scale)
     }
 }
 
@@ -712,6 +714,7 @@ teacher_logits = "t.npy"
             ("[model]\ndropout = [0.2, 0.5]", "3 values"),
             ("[model]\ndropout = [0.2, 0.5, 1.0]", "values in [0, 1)"),
             ("[model]\ndropout = [0.2, 0.5, 0.999999999999]", "values in [0, 1)"),
+            ("[model]\ninit_scale = 0", "init_scale must be > 0"),
             ("[training]\nepochs = 0", "epochs must be 1 to 1000000; found 0"),
             ("[training]\nbatch_size = 0", "1 to 65536; found 0"),
             ("[training]\nbatch_size = 65537", "1 to 65536; found 65537"),

@@ -191,7 +191,9 @@ impl<'a> Run<'a> {
     fn new(task: &'a Task) -> Result<Self> {
         task.check()?;
         let config = task.config;
-        let model = Mlp::new(&config.model.layers, config.seed);
+        let mut model = Mlp::new(&config.model.layers, config.seed);
+        let init_scale = config.model.init_scale as f32;
+        model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
         let examples = task.split.len();
         let batch = config.training.batch_size.min(examples);
         let objective = format!("{:?} {}", task.objective, task.name);
