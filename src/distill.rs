@@ -1,12 +1,14 @@
 //! Soft targets: what teachers say about a transfer set, computed once and cached.
 
 use crate::mlp::Mlp;
-use limbeck_datasets::Split;
+use limbeck_datasets::{Split, shifts};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 
-/// The logits [n, classes] from which the soft targets of `split` are made at temperature T.
+/// The logits [shifts, n, classes] from which the soft targets of `split` are made at temperature
+/// T. Without `jitter` there is one shift, none at all; with j pixels of it all (2j + 1)²
+/// translations in the order of [`limbeck_datasets::shifts`].
 ///
-/// The teachers are in evaluation mode (no dropout) and see the images untranslated. One
+/// The teachers are in evaluation mode: no dropout. The paper's transfer set is untranslated. One
 /// teacher: its logits, good for any T. Several: logits whose softmax at T is the arithmetic
 /// mean of the teachers' distributions at T, v = T · ln((1/M) Σ softmax(v_m/T)) (paper,
 /// section 2).
@@ -18,14 +20,20 @@ pub fn teacher_logits(
     teachers: &[Mlp],
     split: &Split,
     temperature: f32,
+    jitter: Option<u8>,
 ) -> Vec<f32> {
     let (first, others) = teachers.split_first().expect("at least one teacher");
-    let logits = first.logits(context, split);
-    if others.is_empty() {
-        return logits;
+    let of = |split: &Split| {
+        if others.is_empty() {
+            return first.logits(context, split);
+        }
+        let members = teachers.iter().map(|teacher| teacher.logits(context, split));
+        ensemble_logits(context, members, first.classes(), temperature)
+    };
+    match jitter {
+        None => of(split),
+        Some(pixels) => shifts(pixels).flat_map(|(dx, dy)| of(&split.shifted(dx, dy))).collect(),
     }
-    let members = std::iter::once(logits).chain(others.iter().map(|t| t.logits(context, split)));
-    ensemble_logits(context, members, first.classes(), temperature)
 }
 
 /// T · ln of the mean of the members' softmax at T; each member's logits are [n, classes].

@@ -1,17 +1,21 @@
 //! The paper's experiments, one file per table, and what they share.
 
 pub mod mnist;
+pub mod preset;
+pub mod study;
 
 use crate::checkpoint::ModelFile;
 use crate::config::{Config, DatasetKind};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::mlp::Mlp;
-use crate::run::{Manifest, Row, RunFolder};
+use crate::run::{Manifest, RunFolder};
+use crate::summary::Row;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::{Dataset, glyphs, idx, mnist as mnist_files};
 use limbeck_kernels::Context;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What an experiment runs with.
 pub struct Lab<'a> {
@@ -19,6 +23,8 @@ pub struct Lab<'a> {
     pub context: &'a Context,
     /// The folder that holds `mnist/`.
     pub data: Option<&'a Path>,
+    /// Teachers that are given, by seed; others are trained.
+    pub teachers: BTreeMap<u64, PathBuf>,
     /// The command line, for the manifest.
     pub command: Vec<String>,
     /// Commit of the source, where known, for the manifest.
@@ -134,34 +140,55 @@ pub fn train_model(
     task: &Task,
     seed: u64,
 ) -> Result<(Mlp, Row)> {
-    let name = format!("{}-{seed}", task.name);
-    let checkpoints = folder.checkpoints().join(&name);
+    let checkpoints = folder.checkpoints().join(file_stem(task.name, seed));
     let mut recorder = Recorder { folder, seed, inner: &mut *lab.observer };
     let trained = trainer::train(lab.context, task, Some(&checkpoints), &mut recorder)?;
-    let model = trained.model;
-
-    let path = folder.model(&name);
-    let sha256 = model.to_file().save(&path)?;
-    let classes = model.classes();
-    let test = evaluate(lab.context, &model, &dataset.test)?;
-    let train_errors = task.split.labels.as_ref().map(|labels| {
-        metrics::errors(&model.logits(lab.context, task.split), labels, classes) as u64
-    });
+    let row = evaluated_row(lab, folder, dataset, task, seed, &trained.model)?;
     let epochs = task.config.training.epochs as u64;
     let row = Row {
+        seconds: trained.seconds,
+        epochs: Some(epochs),
+        samples_per_second: Some(epochs as f64 * task.split.len() as f64 / trained.seconds),
+        ..row
+    };
+    std::fs::remove_dir_all(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
+    Ok((trained.model, row))
+}
+
+/// Writes `model` as the result of `task` and evaluates it on the test set and on the task's own.
+fn evaluated_row(
+    lab: &Lab,
+    folder: &RunFolder,
+    dataset: &Dataset,
+    task: &Task,
+    seed: u64,
+    model: &Mlp,
+) -> Result<Row> {
+    let name = file_stem(task.name, seed);
+    let sha256 = model.to_file().save(&folder.model(&name))?;
+    let test = evaluate(lab.context, model, &dataset.test)?;
+    let train_errors = task.split.labels.as_ref().map(|labels| {
+        metrics::errors(&model.logits(lab.context, task.split), labels, model.classes()) as u64
+    });
+    Ok(Row {
         system: task.name.to_string(),
         seed,
         test_errors: test.errors as u64,
         train_errors,
-        seconds: trained.seconds,
+        seconds: 0.0,
         model: format!("models/{name}.safetensors"),
         sha256,
         test_nll: Some(test.nll),
-        epochs: Some(epochs),
-        samples_per_second: Some(epochs as f64 * task.split.len() as f64 / trained.seconds),
-    };
-    std::fs::remove_dir_all(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
-    Ok((model, row))
+        epochs: None,
+        samples_per_second: None,
+        misclassified: test.misclassified,
+        measures: BTreeMap::new(),
+    })
+}
+
+/// The file name of a model, without its ending: `student-T=20-0`.
+fn file_stem(system: &str, seed: u64) -> String {
+    format!("{}-{seed}", system.replace([' ', ',', '/'], "-"))
 }
 
 /// Errors, likelihood and calibration of `model` on a labelled split.

@@ -26,8 +26,10 @@ pub mod metrics;
 pub mod mlp;
 pub mod optimizer;
 pub mod params;
+pub mod report;
 pub mod run;
 pub mod stats;
+pub mod summary;
 pub mod trainer;
 
 pub use error::{Error, Result};

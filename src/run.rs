@@ -1,4 +1,4 @@
-//! What a run leaves behind: atomic writes, the run folder, its manifest and its summary.
+//! What a run leaves behind: atomic writes, the run folder and its manifest.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -6,11 +6,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::stats;
 
 /// Replaces `path` by a file of these `bytes`, or leaves it untouched: a temporary file in the
 /// same folder is written, synced and renamed, and the folder synced.
@@ -356,107 +355,6 @@ impl LossContract {
     }
 }
 
-/// `summary.json`: the results of an experiment, a row for each model trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Name of the experiment, `mnist`.
-    pub experiment: String,
-    /// Name of the data set.
-    pub dataset: String,
-    /// Name of the preset.
-    pub preset: String,
-    /// One entry for each model, in the order of training.
-    pub rows: Vec<Row>,
-    /// Test errors of each system over its seeds.
-    pub aggregate: BTreeMap<String, Aggregate>,
-    /// The paper's test errors of each system.
-    pub paper: BTreeMap<String, u64>,
-}
-
-/// One trained model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// `teacher`, `baseline`, `student`, …
-    pub system: String,
-    /// Its seed.
-    pub seed: u64,
-    /// Misclassified test examples.
-    pub test_errors: u64,
-    /// Misclassified training examples, untranslated; absent for an unlabelled transfer set.
-    pub train_errors: Option<u64>,
-    /// Wall-clock time of the training.
-    pub seconds: f64,
-    /// Path of the model, relative to the run folder.
-    pub model: String,
-    /// SHA-256 of its parameters, see [`crate::checkpoint::ModelFile::sha256`].
-    pub sha256: String,
-    /// Mean negative log-likelihood of the test labels, in nats.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub test_nll: Option<f64>,
-    /// Epochs trained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epochs: Option<u64>,
-    /// Training throughput.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples_per_second: Option<f64>,
-}
-
-/// Test errors of one system over its seeds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Aggregate {
-    /// Number of models.
-    pub n: usize,
-    /// Their mean.
-    pub mean: f64,
-    /// Their sample standard deviation; absent for a single model.
-    pub sd: Option<f64>,
-}
-
-impl Summary {
-    /// A summary of these rows, with the aggregate worked out.
-    pub fn new(
-        experiment: &str,
-        dataset: &str,
-        preset: &str,
-        rows: Vec<Row>,
-        paper: &[(&str, u64)],
-    ) -> Summary {
-        Summary {
-            experiment: experiment.to_string(),
-            dataset: dataset.to_string(),
-            preset: preset.to_string(),
-            aggregate: aggregate(&rows),
-            rows,
-            paper: paper.iter().map(|&(s, n)| (s.to_string(), n)).collect(),
-        }
-    }
-
-    /// The systems in the order of their first rows, for printed tables.
-    pub fn systems(&self) -> Vec<&str> {
-        let mut systems: Vec<&str> = Vec::new();
-        for row in &self.rows {
-            if !systems.contains(&row.system.as_str()) {
-                systems.push(&row.system);
-            }
-        }
-        systems
-    }
-}
-
-fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
-    let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    for row in rows {
-        let errors = errors.entry(row.system.clone()).or_default();
-        errors.push(row.test_errors as f64);
-    }
-    let summarise = |errors: Vec<f64>| Aggregate {
-        n: errors.len(),
-        mean: stats::mean(&errors),
-        sd: stats::sample_sd(&errors),
-    };
-    errors.into_iter().map(|(system, errors)| (system, summarise(errors))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -581,38 +479,5 @@ mod tests {
         assert!(json["cores"].as_u64().unwrap() >= 1);
         assert!(!json["cpu"].as_str().unwrap().is_empty());
         assert!(json.get("config").is_none());
-    }
-
-    #[test]
-    fn summaries_aggregate_by_system_and_keep_their_order() {
-        let row = |system: &str, seed, test_errors| Row {
-            system: system.into(),
-            seed,
-            test_errors,
-            train_errors: None,
-            seconds: 1.5,
-            model: format!("models/{system}-{seed}.safetensors"),
-            sha256: "00".into(),
-            test_nll: None,
-            epochs: Some(3),
-            samples_per_second: None,
-        };
-        let rows = vec![
-            row("teacher", 0, 67),
-            row("baseline", 0, 140),
-            row("baseline", 1, 150),
-            row("baseline", 2, 160),
-        ];
-        let summary = Summary::new("mnist", "mnist", "quick", rows, &[("teacher", 67)]);
-        assert_eq!(summary.systems(), ["teacher", "baseline"]);
-        let teacher = summary.aggregate["teacher"];
-        assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
-        let baseline = summary.aggregate["baseline"];
-        assert_eq!((baseline.n, baseline.mean, baseline.sd), (3, 150.0, Some(10.0)));
-
-        let json = serde_json::to_string(&summary).unwrap();
-        assert!(json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#), "{json}");
-        assert!(json.contains(r#""paper":{"teacher":67}"#), "{json}");
-        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
     }
 }

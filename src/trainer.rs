@@ -27,8 +27,8 @@ pub struct Task<'a> {
     pub split: &'a Split,
     /// The loss.
     pub objective: Objective,
-    /// The teacher's logits [n, classes] for the examples of `split`, row-major; needed for a
-    /// soft term.
+    /// The teacher's logits [shifts, n, classes] for the examples of `split`, row-major, as
+    /// [`crate::distill::teacher_logits`] gives them; needed for a soft term.
     pub teacher_logits: Option<&'a [f32]>,
 }
 
@@ -45,10 +45,11 @@ impl Task<'_> {
         }
         let classes = self.config.model.layers.last().copied().unwrap_or(0);
         let teacher = self.teacher_logits.unwrap_or(&[]);
-        if self.objective.soft_weight > 0.0 && teacher.len() != examples * classes {
+        let shifts = self.config.data.jitter.map_or(1, |j| (2 * j + 1) * (2 * j + 1));
+        if self.objective.soft_weight > 0.0 && teacher.len() != shifts * examples * classes {
             return Err(Error::Usage(format!(
-                "the teacher's logits: found {} values, expected {examples} examples × {classes} \
-                 classes",
+                "the teacher's logits: found {} values, expected {shifts} shifts × {examples} \
+                 examples × {classes} classes",
                 teacher.len(),
             )));
         }
@@ -321,9 +322,10 @@ impl<'a> Run<'a> {
         self.work.load(context, &self.model, size, |i, space| batch.image(i, space), input_dropout);
         self.model.forward(context, &mut self.work, dropout);
         let teacher = task.teacher_logits.map(|logits| {
-            let rows = batch.indices.iter().map(|&i| &logits[i as usize * classes..][..classes]);
-            for (to, row) in self.logits.chunks_exact_mut(classes).zip(rows) {
-                to.copy_from_slice(row);
+            let rows = batch.indices.iter().enumerate();
+            for (to, (i, &example)) in self.logits.chunks_exact_mut(classes).zip(rows) {
+                let row = batch.shift(i) * task.split.len() + example as usize;
+                to.copy_from_slice(&logits[row * classes..][..classes]);
             }
             PanelsMut::new(&mut self.teacher, classes, size)
                 .copy_from_lane_major(&self.logits[..size * classes]);

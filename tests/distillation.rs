@@ -193,8 +193,9 @@ fn teachers_answer_in_evaluation_mode() {
     config.data.jitter = Some(2);
     let teacher = train(&config, &split, Objective::HARD, None).unwrap().model;
     let context = best(1);
-    let ask =
-        |context| distill::teacher_logits(context, std::slice::from_ref(&teacher), &split, 20.0);
+    let ask = |context| {
+        distill::teacher_logits(context, std::slice::from_ref(&teacher), &split, 20.0, None)
+    };
     let logits = ask(&context);
     assert_eq!(ask(&context), logits);
     assert_eq!(ask(&best(3)), logits);
@@ -219,7 +220,7 @@ fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
         teachers.iter().map(|teacher| Net::new(teacher).logits(&whole(&split))).collect();
     for temperature in [1.0f32, 2.0, 20.0] {
         let t = f64::from(temperature);
-        let logits = distill::teacher_logits(&best(1), &teachers, &split, temperature);
+        let logits = distill::teacher_logits(&best(1), &teachers, &split, temperature, None);
         let mut means = [Vec::new(), Vec::new()];
         for (e, found) in logits.chunks(CLASSES).map(widen).enumerate() {
             let [a, b] = [0, 1].map(|m| softmax(&members[m][e], t));
@@ -246,9 +247,10 @@ fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
 fn an_ensemble_of_one_is_its_member() {
     let split = noise(4, 100, 3, CLASSES as u8);
     let teacher = small_net(&[12, 20, CLASSES], 1);
-    let alone = distill::teacher_logits(&best(1), std::slice::from_ref(&teacher), &split, 3.0);
+    let alone =
+        distill::teacher_logits(&best(1), std::slice::from_ref(&teacher), &split, 3.0, None);
     assert_eq!(alone, teacher.logits(&best(1), &split));
-    let twice = distill::teacher_logits(&best(1), &[teacher.clone(), teacher], &split, 3.0);
+    let twice = distill::teacher_logits(&best(1), &[teacher.clone(), teacher], &split, 3.0, None);
     for (alone, twice) in alone.chunks(CLASSES).zip(twice.chunks(CLASSES)) {
         let [p, q] = [alone, twice].map(|logits| softmax(&widen(logits), 3.0));
         assert!(relative_error(&p, &q) < 1e-5, "{p:?} {q:?}");
@@ -283,7 +285,7 @@ fn a_distilled_student_beats_its_equal_budget_baseline() {
     let plain = config(200, 40);
     let (teacher, teacher_errors) = errors(&with_dropout, Objective::HARD, None);
     let (_, baseline_errors) = errors(&plain, Objective::HARD, None);
-    let logits = distill::teacher_logits(&context, &[teacher], &dataset.train, 20.0);
+    let logits = distill::teacher_logits(&context, &[teacher], &dataset.train, 20.0, None);
     let (_, student_errors) = errors(&plain, objective(20.0, 1.0, 0.0), Some(&logits));
     // Of 3000, on every machine: teacher 247, baseline 481, student 393. Of the gap between
     // baseline and teacher the student has to close a fifth.

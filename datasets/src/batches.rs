@@ -9,8 +9,8 @@ use rand::Rng;
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {
     split: &'b Split,
-    /// `[b]`: (dx, dy), if jitter is on.
-    shifts: Option<&'b [(i32, i32)]>,
+    /// `[b]`: which of [`shifts`], if jitter is on.
+    shifts: Option<&'b [Shift]>,
     /// `[b]`, if the split has labels.
     pub labels: Option<&'b [u16]>,
     /// `[b]`: the row of each example in the split, by which cached teacher logits are found.
@@ -31,10 +31,45 @@ impl<'b> Batch<'b> {
         let Split { height, width, .. } = *self.split;
         let example = self.split.example(self.indices[i] as usize);
         let Some(shifts) = self.shifts else { return example };
-        let (dx, dy) = shifts[i];
+        let Shift { dx, dy, .. } = shifts[i];
         shift_into(example, height, width, dx, dy, space);
         space
     }
+
+    /// Which of [`shifts`] example `i` of the batch is seen through; 0 without jitter. By it and
+    /// `indices` cached teacher logits of shifted images are found.
+    ///
+    /// # Panics
+    /// If `i` is not below the number of indices.
+    #[must_use]
+    pub fn shift(&self, i: usize) -> usize {
+        self.shifts.map_or(0, |shifts| shifts[i].index)
+    }
+}
+
+/// A translation by (dx, dy), number `index` of [`shifts`].
+#[derive(Clone, Copy, Debug)]
+struct Shift {
+    index: usize,
+    dx: i32,
+    dy: i32,
+}
+
+impl Shift {
+    fn new(index: usize, jitter: u8) -> Self {
+        let jitter = i32::from(jitter);
+        let (span, at) = (2 * jitter + 1, index as i32);
+        Self { index, dx: at % span - jitter, dy: at / span - jitter }
+    }
+}
+
+/// The (2j+1)² translations (dx, dy) that a jitter of j pixels draws from, row by row.
+pub fn shifts(jitter: u8) -> impl Iterator<Item = (i32, i32)> {
+    let span = 2 * usize::from(jitter) + 1;
+    (0..span * span).map(move |index| {
+        let Shift { dx, dy, .. } = Shift::new(index, jitter);
+        (dx, dy)
+    })
 }
 
 /// Endless epochs of minibatches over a split.
@@ -61,7 +96,7 @@ pub struct Batches<'a> {
     /// `[n]`: the epoch's permutation.
     order: Vec<u32>,
     /// `[batch_size]`, or empty without jitter.
-    shifts: Vec<(i32, i32)>,
+    shifts: Vec<Shift>,
     /// `[batch_size]`.
     labels: Vec<u16>,
 }
@@ -89,7 +124,7 @@ impl<'a> Batches<'a> {
             epoch: 0,
             position: 0,
             order: vec![0; n],
-            shifts: vec![(0, 0); jitter.map_or(0, |_| batch_size)],
+            shifts: vec![Shift::new(0, 0); jitter.map_or(0, |_| batch_size)],
             labels: vec![0; batch_size],
         };
         batches.start_epoch(0, 0);
@@ -137,7 +172,7 @@ impl<'a> Batches<'a> {
             let mut rng = keystream(self.seed, Purpose::Jitter, self.epoch);
             rng.set_word_pos(2 * start as u128);
             let shifts = &mut self.shifts[..indices.len()];
-            shifts.fill_with(|| shift(&mut rng, jitter));
+            shifts.fill_with(|| draw(&mut rng, jitter));
             &*shifts
         });
         Some(Batch { split: self.split, shifts, labels, indices })
@@ -145,11 +180,9 @@ impl<'a> Batches<'a> {
 }
 
 /// One of the (2j+1)² shifts, from exactly one 64-bit word.
-fn shift(rng: &mut impl Rng, jitter: u8) -> (i32, i32) {
-    let jitter = i32::from(jitter);
-    let span = 2 * jitter + 1;
-    let choice = ((u128::from(rng.next_u64()) * (span * span) as u128) >> 64) as i32;
-    (choice % span - jitter, choice / span - jitter)
+fn draw(rng: &mut impl Rng, jitter: u8) -> Shift {
+    let span = 2 * u128::from(jitter) + 1;
+    Shift::new(((u128::from(rng.next_u64()) * span * span) >> 64) as usize, jitter)
 }
 
 #[cfg(test)]

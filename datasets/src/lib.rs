@@ -24,6 +24,6 @@ pub mod npy;
 mod random;
 mod split;
 
-pub use batches::{Batch, Batches};
+pub use batches::{Batch, Batches, shifts};
 pub use error::Error;
 pub use split::{Dataset, Split};

@@ -1,5 +1,6 @@
 //! The arrays that everything else works on.
 
+use crate::augment::shift_into;
 use std::collections::BTreeMap;
 
 /// Images of equal size, resident as `u8`, with or without labels.
@@ -73,6 +74,28 @@ impl Split {
             .as_ref()
             .map(|labels| indices.iter().map(|&i| labels[i as usize]).collect());
         Self { pixels, labels, height: self.height, width: self.width }
+    }
+
+    /// The same examples, each image translated by (`dx`, `dy`) pixels, zero where nothing was; see
+    /// [`crate::augment::shift_into`].
+    #[must_use]
+    pub fn shifted(&self, dx: i32, dy: i32) -> Self {
+        let mut pixels = vec![0; self.pixels.len()];
+        for (i, shifted) in pixels.chunks_exact_mut(self.image_size().max(1)).enumerate() {
+            shift_into(self.example(i), self.height, self.width, dx, dy, shifted);
+        }
+        Self { pixels, labels: self.labels.clone(), height: self.height, width: self.width }
+    }
+
+    /// The examples for whose label `keep` says so; all labelled ones must be asked.
+    ///
+    /// # Panics
+    /// If the split has no labels.
+    #[must_use]
+    pub fn of_classes(&self, keep: impl Fn(u16) -> bool) -> Self {
+        let labels = self.labels.as_ref().expect("labels to choose by");
+        let chosen = (0..).zip(labels).filter(|&(_, &label)| keep(label));
+        self.subset(&chosen.map(|(i, _)| i).collect::<Vec<u32>>())
     }
 
     /// The same images as an unlabelled transfer set.
@@ -152,6 +175,16 @@ mod tests {
         assert_eq!(first.pixels, [0, 1, 10, 11]);
         assert_eq!(first.labels.unwrap(), [0, 1]);
         assert_eq!(five().truncated(99), five());
+    }
+
+    #[test]
+    fn shifts_move_every_image_and_classes_are_chosen_by_label() {
+        let right = five().shifted(1, 0);
+        assert_eq!(right.pixels, [0, 0, 0, 10, 0, 20, 0, 30, 0, 40]);
+        assert_eq!(five().shifted(0, 0), five());
+        let odd = five().of_classes(|label| label % 2 == 1);
+        assert_eq!(odd.pixels, [10, 11, 30, 31]);
+        assert_eq!(odd.labels.unwrap(), [1, 3]);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use super::progress::ProgressLine;
 use super::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use limbeck::experiments::mnist::{self, Preset};
-use limbeck::run::{self, Aggregate, Summary};
+use limbeck::experiments::{mnist, preset::Plan, preset::Preset};
+use limbeck::run;
+use limbeck::summary::Summary;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -24,6 +25,14 @@ pub struct ReproduceArgs {
     /// Number of seeds, counted up from --seed (0 if absent)
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u64).range(1..=1000))]
     seeds: u64,
+
+    /// Trained teachers, one for each seed, in place of training them
+    #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
+    teachers: Vec<PathBuf>,
+
+    /// Also rows that are not the paper's: with or without labels, label smoothing, ten teachers
+    #[arg(long)]
+    extended: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -32,35 +41,54 @@ enum Experiment {
     Mnist,
 }
 
+impl Experiment {
+    fn name(self) -> &'static str {
+        match self {
+            Experiment::Mnist => "mnist",
+        }
+    }
+}
+
 fn preset_parser() -> impl TypedValueParser<Value = Preset> {
-    const ALL: [Preset; 3] = [Preset::Quick, Preset::Standard, Preset::Paper];
-    PossibleValuesParser::new(ALL.map(Preset::name)).try_map(|name| {
-        let preset = ALL.into_iter().find(|preset| preset.name() == name);
+    PossibleValuesParser::new(Preset::ALL.map(Preset::name)).try_map(|name| {
+        let preset = Preset::ALL.into_iter().find(|preset| preset.name() == name);
         preset.ok_or_else(|| Error::Internal(format!("no preset '{name}'")))
     })
 }
 
 pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
-    let Experiment::Mnist = args.experiment;
+    if !args.teachers.is_empty() && args.teachers.len() as u64 != args.seeds {
+        return Err(Error::Usage(format!(
+            "--teacher: found {} models, expected {}, one for each seed",
+            args.teachers.len(),
+            args.seeds
+        )));
+    }
     let dataset = session.dataset(None)?;
     let out = match &session.out {
         Some(out) => out.clone(),
-        None => run::default_out("reproduce mnist")?,
+        None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
     };
     session.note(&format!("writing to {}", out.display()));
     let mut progress = ProgressLine::new(session.quiet);
-    let seeds = (session.seed.unwrap_or(0), args.seeds);
+    let first = session.seed.unwrap_or(0);
     let mut lab = session.lab(&mut progress);
-    let summary = mnist::reproduce(&mut lab, &dataset, args.preset, seeds, &out)?;
+    lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
+    let seeds = (first, args.seeds);
+    let summary = match args.experiment {
+        Experiment::Mnist => {
+            mnist::reproduce(&mut lab, &dataset, args.preset, seeds, args.extended, &out)?
+        }
+    };
     drop(progress);
-    let train_limit = mnist::plan(args.preset, &dataset).teacher.data.train_limit;
+    let train_limit = Plan::new(args.preset, &dataset).teacher.data.train_limit;
     let train_limit = train_limit.filter(|&limit| limit < dataset.train.len());
-    session.result(&Table { run: out, train_limit, summary })
+    session.result(&Outcome { run: out, train_limit, summary })
 }
 
 /// Our figures beside the paper's.
 #[derive(Serialize)]
-struct Table {
+struct Outcome {
     run: PathBuf,
     /// Training examples used, where the preset takes fewer than there are.
     train_limit: Option<usize>,
@@ -68,28 +96,17 @@ struct Table {
     summary: Summary,
 }
 
-impl Display for Table {
+impl Display for Outcome {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Summary { dataset, preset, aggregate, paper, .. } = &self.summary;
-        writeln!(f, "Test errors on {dataset}, preset {preset}")?;
-        writeln!(f, "{:<12}{:>16}{:>8}", "", "limbeck", "paper")?;
-        for system in self.summary.systems() {
-            let ours = aggregate.get(system).map_or(String::new(), shown);
-            // The paper's figures are for MNIST.
-            let paper = paper.get(system).filter(|_| dataset == "mnist");
-            let paper = paper.map_or("–".to_string(), u64::to_string);
-            writeln!(f, "{system:<12}{ours:>16}{paper:>8}")?;
+        for table in &self.summary.tables {
+            writeln!(f, "{table}")?;
+        }
+        for claim in &self.summary.claims {
+            writeln!(f, "{:<15} {} Ours: {}.", claim.verdict, claim.paper, claim.ours)?;
         }
         if let Some(limit) = self.train_limit {
             writeln!(f, "Trained on the first {limit} images only: not the paper's experiment.")?;
         }
         writeln!(f, "Run folder: {}", self.run.display())
-    }
-}
-
-fn shown(aggregate: &Aggregate) -> String {
-    match aggregate.sd {
-        None => format!("{:.0}", aggregate.mean),
-        Some(sd) => format!("{:.1} ± {sd:.1}", aggregate.mean),
     }
 }

@@ -76,6 +76,7 @@ impl Session {
             command: std::iter::once("limbeck".to_string())
                 .chain(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()))
                 .collect(),
+            teachers: Default::default(),
             git_commit: COMMIT.map(str::to_string),
             observer,
         }

@@ -6,7 +6,8 @@ use clap::Args;
 use limbeck::config::Config;
 use limbeck::experiments::{self, Lab};
 use limbeck::loss::Objective;
-use limbeck::run::{self, Row, RunFolder, Summary};
+use limbeck::run::{self, RunFolder};
+use limbeck::summary::{Row, Summary};
 use limbeck::trainer::Task;
 use limbeck::{Error, Result, distill};
 use limbeck_datasets::{Dataset, npy};
@@ -58,6 +59,13 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
     let mut teacher_hashes = BTreeMap::new();
     let logits = match (logits_file, &args.teachers[..]) {
         (Some(path), []) => {
+            if config.data.jitter.is_some() {
+                return Err(Error::Usage(format!(
+                    "data.jitter needs a teacher model: the logits in {} are those of unshifted \
+                     images",
+                    path.display()
+                )));
+            }
             let logits = npy::read_logits(path, dataset.train.len(), classes)?;
             let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
             teacher_hashes.insert("teacher logits".to_string(), run::sha256_hex(&bytes));
@@ -75,6 +83,7 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
                 &teachers,
                 &dataset.train,
                 objective.temperature,
+                config.data.jitter.map(|pixels| pixels as u8),
             )
         }
         (None, []) => {

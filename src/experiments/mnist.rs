@@ -7,192 +7,334 @@
 //! | student | 784-800-800-10 | the teacher's soft targets on the untranslated images |
 //!
 //! Baseline and student share the budget, the optimiser, the initial weights and the order of
-//! the examples; only the targets differ.
+//! the examples; only the targets differ. Rows of our own, with the same net and budget:
+//!
+//! | system | differs from the student in |
+//! |---|---|
+//! | student, jittered | the transfer set, which is translated by up to 2 pixels |
+//! | student, no labels | the weight of the hard term, 0 |
+//! | student, with labels | the weight of the hard term, 0.05 |
+//! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
+//! | student of 10 | the teacher, the mean of ten that differ in their seed |
 
-use super::{Lab, load_model, manifest, train_model};
-use crate::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
+use super::Lab;
+use super::preset::{Plan, Preset};
+use super::study::{Conclusion, Design, Study};
+use crate::config::Config;
 use crate::distill;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::loss::Objective;
-use crate::run::{Row, RunFolder, Summary, atomic_write};
+use crate::metrics;
+use crate::mlp::Mlp;
+use crate::stats;
+use crate::summary::{Claim, Summary, Table, Verdict};
 use crate::trainer::Task;
-use limbeck_datasets::Dataset;
-use std::fs;
+use limbeck_datasets::{Dataset, Split};
+use limbeck_kernels::Context;
+use std::collections::BTreeMap;
 use std::path::Path;
-
-/// How much to spend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
-    /// Under 2 minutes on 2 cores: smaller nets, few epochs.
-    Quick,
-    /// Under 30 minutes: the paper's nets.
-    Standard,
-    /// Hours: the paper's nets, trained to the end.
-    Paper,
-}
-
-impl Preset {
-    /// Its name on the command line and in `summary.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Preset::Quick => "quick",
-            Preset::Standard => "standard",
-            Preset::Paper => "paper",
-        }
-    }
-}
 
 /// The paper's test errors.
 pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("student", 74)];
 
-/// The three models of one preset.
-pub struct Plan {
-    /// With dropout and jitter.
-    pub teacher: Config,
-    /// The small net on labels.
-    pub baseline: Config,
-    /// The same on soft targets.
-    pub student: Config,
-}
+/// A student of the teacher's logits on the images translated as for the teacher: not the
+/// paper's.
+const JITTERED: &str = "student, jittered";
+const UNLABELLED: &str = "student, no labels";
+const LABELLED: &str = "student, with labels";
+const SMOOTHED: &str = "label smoothing";
+const OF_TEN: &str = "student of 10";
+/// The other nine teachers' seeds: far from those that `--seeds` counts up to.
+const MEMBER_SEEDS: u64 = 1 << 32;
+const MEMBERS: u64 = 10;
+/// Weight of the hard term in [`LABELLED`].
+const HARD_WEIGHT: f64 = 0.05;
+/// Share of a smoothed label that is spread over all classes.
+const SMOOTHING: f32 = 0.1;
 
-/// Widths, epochs and, for `quick`, how many of the training examples.
-///
-/// A teacher that is trained for a minute on all of MNIST is worse than the plain net and has
-/// nothing to teach; on few examples the plain net overfits and the order shows. The embedded
-/// glyphs have few examples anyway: their epochs are short, and there are more of them. The
-/// teacher gets twice the student's epochs, because dropout and jitter make it learn slowly and
-/// it is the student's ceiling.
-pub fn plan(preset: Preset, dataset: &Dataset) -> Plan {
-    let full = dataset.name == "mnist";
-    let (widths, epochs, train_limit) = match preset {
-        Preset::Quick => ((800, 400), (40, 30), Some(8_000)),
-        Preset::Standard if full => ((1200, 800), (120, 60), None),
-        Preset::Standard => ((1200, 800), (120, 80), None),
-        Preset::Paper if full => ((1200, 800), (400, 300), None),
-        Preset::Paper => ((1200, 800), (400, 200), None),
-    };
-    let config = |width: usize, epochs: usize| {
-        let mut config = Config::default();
-        config.model.layers = vec![dataset.train.image_size(), width, width, dataset.classes];
-        config.data.train_limit = train_limit;
-        config.data.dataset = if full { DatasetKind::Mnist } else { DatasetKind::Glyphs };
-        config.training.epochs = epochs;
-        config.training.optimizer = OptimizerKind::Adam;
-        config.training.learning_rate = 1e-3;
-        config
-    };
-    let mut teacher = config(widths.0, epochs.0);
-    teacher.model.dropout = Some(vec![0.2, 0.5, 0.5]);
-    teacher.data.jitter = Some(2);
-    let baseline = config(widths.1, epochs.1);
-    let mut student = baseline.clone();
-    student.distillation =
-        Some(DistillationConfig { hard_weight: 0.0, ..DistillationConfig::default() });
-    Plan { teacher, baseline, student }
-}
-
-/// Trains the three models for `seeds` seeds from `first_seed` on, in the run folder `out`.
+/// Trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`; `extended`
+/// adds the rows that are not the paper's.
 ///
 /// A folder in which the same experiment was begun is continued: finished models are kept,
 /// the interrupted one goes on from its last checkpoint.
 ///
 /// # Errors
-/// [`Error::Usage`] if `out` holds another run; those of training and writing.
+/// [`crate::Error::Usage`] if `out` holds another run; those of training and writing.
 pub fn reproduce(
     lab: &mut Lab,
     dataset: &Dataset,
     preset: Preset,
     (first_seed, seeds): (u64, u64),
+    extended: bool,
     out: &Path,
 ) -> Result<Summary> {
-    let mut plan = plan(preset, dataset);
+    let plan = Plan::new(preset, dataset);
     let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let (folder, mut rows) = open(lab, dataset, preset, &plan, &all, out)?;
-    let (inputs, classes) = (dataset.train.image_size(), dataset.classes);
-    let limit = plan.teacher.data.train_limit.unwrap_or(dataset.train.len());
-    let train = dataset.train.clone().truncated(limit);
+    let design = Design {
+        experiment: "mnist",
+        preset: preset.name(),
+        configs: &[
+            ("teacher", &plan.teacher),
+            ("baseline", &plan.baseline),
+            ("student", &plan.student),
+        ],
+        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        paper: &PAPER,
+    };
+    let mut study = Study::open(lab, dataset, &design, &all, out)?;
+    let train = plan.train_set(dataset);
     for seed in all {
-        for config in [&mut plan.teacher, &mut plan.baseline, &mut plan.student] {
-            config.seed = seed;
-        }
-        let split = &train;
-        let task = |name, config, objective, teacher_logits| Task {
-            name,
-            config,
-            split,
-            objective,
-            teacher_logits,
-        };
-        let mut finish = |lab: &mut Lab, task: Task| {
-            if let Some(done) = rows.iter().find(|r: &&Row| r.system == task.name && r.seed == seed)
-            {
-                return load_model(&folder.root.join(&done.model), inputs, classes);
-            }
-            let (model, row) = train_model(lab, &folder, dataset, &task, seed)?;
-            rows.push(row);
-            let summary = Summary::new("mnist", &dataset.name, preset.name(), rows.clone(), &PAPER);
-            folder.write_json("summary.json", &summary)?;
-            Ok(model)
-        };
-        let teacher = finish(lab, task("teacher", &plan.teacher, Objective::HARD, None))?;
-        finish(lab, task("baseline", &plan.baseline, Objective::HARD, None))?;
-        let objective = Objective::soft(&plan.student);
-        let logits = distill::teacher_logits(lab.context, &[teacher], split, objective.temperature);
-        finish(lab, task("student", &plan.student, objective, Some(&logits)))?;
+        Seed { plan: &plan, dataset, train: &train, seed }.run(lab, &mut study, extended)?;
     }
-    Ok(Summary::new("mnist", &dataset.name, preset.name(), rows, &PAPER))
+    study.finish(conclude)
 }
 
-/// A new run folder with its manifest and configurations, or the one of an interrupted run with
-/// its rows.
-fn open(
-    lab: &Lab,
+/// The models of one seed.
+struct Seed<'a> {
+    plan: &'a Plan,
+    dataset: &'a Dataset,
+    train: &'a Split,
+    seed: u64,
+}
+
+impl Seed<'_> {
+    fn run(&self, lab: &mut Lab, study: &mut Study, extended: bool) -> Result<()> {
+        let Seed { plan, dataset, train, seed } = *self;
+        let config = |of: &Config| Config { seed, ..of.clone() };
+        let (teacher, baseline, student) =
+            (config(&plan.teacher), config(&plan.baseline), config(&plan.student));
+        let soft = Objective::soft(&student);
+        let variant = variant_of(soft);
+        let mut systems = vec!["teacher", "baseline", "student", JITTERED];
+        if extended {
+            systems.extend([variant.0, SMOOTHED, OF_TEN]);
+        }
+        if study.has(&systems, seed) {
+            return Ok(());
+        }
+
+        let model = study.teacher(lab, &self.task("teacher", &teacher, Objective::HARD), seed)?;
+        let test = model.logits(lab.context, &dataset.test);
+        let compare = |context: &Context, model: &Mlp| with_teacher(context, model, &test, dataset);
+        let hard = self.task("baseline", &baseline, Objective::HARD);
+        study.ensure(lab, &hard, seed, compare)?;
+
+        let logits = |lab: &Lab, teachers: &[Mlp], jitter| {
+            distill::teacher_logits(lab.context, teachers, train, soft.temperature, jitter)
+        };
+        let targets = logits(lab, std::slice::from_ref(&model), None);
+        study.ensure(lab, &self.soft("student", &student, soft, &targets), seed, compare)?;
+
+        let mut jittered = student.clone();
+        jittered.data.jitter = teacher.data.jitter;
+        if !study.has(&[JITTERED], seed) {
+            let jitter = jittered.data.jitter.map(|pixels| pixels as u8);
+            let targets = logits(lab, std::slice::from_ref(&model), jitter);
+            study.ensure(lab, &self.soft(JITTERED, &jittered, soft, &targets), seed, compare)?;
+        }
+        if !extended {
+            return Ok(());
+        }
+
+        let (name, objective) = variant;
+        study.ensure(lab, &self.soft(name, &student, objective, &targets), seed, compare)?;
+        let smooth = smoothed_labels(train, dataset.classes);
+        let at_one = Objective { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
+        study.ensure(lab, &self.soft(SMOOTHED, &baseline, at_one, &smooth), seed, compare)?;
+        if study.has(&[OF_TEN], seed) {
+            return Ok(());
+        }
+        let mut teachers = vec![model];
+        for member in 1..MEMBERS {
+            let config = Config { seed: seed + member * MEMBER_SEEDS, ..teacher.clone() };
+            let name = format!("teacher {}", member + 1);
+            let task = self.task(&name, &config, Objective::HARD);
+            teachers.push(study.model(lab, &task, seed, |_, _| BTreeMap::new())?);
+        }
+        let targets = logits(lab, &teachers, None);
+        study.ensure(lab, &self.soft(OF_TEN, &student, soft, &targets), seed, compare)
+    }
+
+    fn task<'t>(&'t self, name: &'t str, config: &'t Config, objective: Objective) -> Task<'t> {
+        Task { name, config, split: self.train, objective, teacher_logits: None }
+    }
+
+    fn soft<'t>(
+        &'t self,
+        name: &'t str,
+        config: &'t Config,
+        objective: Objective,
+        logits: &'t [f32],
+    ) -> Task<'t> {
+        Task { teacher_logits: Some(logits), ..self.task(name, config, objective) }
+    }
+}
+
+/// The student with labels where the student has none, and the other way round.
+fn variant_of(soft: Objective) -> (&'static str, Objective) {
+    if soft.hard_weight > 0.0 {
+        (UNLABELLED, Objective { hard_weight: 0.0, ..soft })
+    } else {
+        (LABELLED, Objective { hard_weight: HARD_WEIGHT as f32, ..soft })
+    }
+}
+
+/// How near a model comes to its teacher on the test set.
+fn with_teacher(
+    context: &Context,
+    model: &Mlp,
+    teacher: &[f32],
     dataset: &Dataset,
-    preset: Preset,
-    plan: &Plan,
-    seeds: &[u64],
-    out: &Path,
-) -> Result<(RunFolder, Vec<Row>)> {
-    let configs = [
-        ("config-teacher.toml", &plan.teacher),
-        ("config-baseline.toml", &plan.baseline),
-        ("config-student.toml", &plan.student),
-    ];
-    if !out.join("manifest.json").exists() {
-        let folder = RunFolder::create(out)?;
-        for (name, config) in configs {
-            atomic_write(&folder.root.join(name), config.to_toml()?.as_bytes())?;
+) -> BTreeMap<String, f64> {
+    let logits = model.logits(context, &dataset.test);
+    let agreement = metrics::agreement(teacher, &logits, dataset.classes);
+    let kl = metrics::mean_kl(teacher, &logits, dataset.classes, 1.0);
+    BTreeMap::from([("agreement".into(), agreement), ("kl".into(), kl)])
+}
+
+/// Logits whose softmax at T = 1 is (1 − ε)·label + ε/C, row-major [n, C].
+fn smoothed_labels(split: &Split, classes: usize) -> Vec<f32> {
+    let low = SMOOTHING / classes as f32;
+    let (low, high) = (low.ln(), (1.0 - SMOOTHING + low).ln());
+    let labels = split.labels.iter().flatten();
+    labels
+        .flat_map(|&label| {
+            (0..classes).map(move |c| if c == usize::from(label) { high } else { low })
+        })
+        .collect()
+}
+
+fn conclude(summary: &Summary) -> Conclusion {
+    let on_mnist = summary.dataset == "mnist";
+    let mut table = Table::new(
+        format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
+        &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
+    );
+    let members = |system: &str| system.starts_with("teacher ");
+    for system in summary.systems().into_iter().filter(|system| !members(system)) {
+        // The paper's figures are for MNIST.
+        let paper = summary.paper.get(system).filter(|_| on_mnist);
+        table.push([
+            system.to_string(),
+            summary.shown(system, 1, |row| Some(row.test_errors as f64)),
+            paper.map_or("–".into(), u64::to_string),
+            summary.shown(system, 4, |row| row.test_nll),
+            summary.shown(system, 4, |row| row.measures.get("agreement").copied()),
+            summary.shown(system, 4, |row| row.measures.get("kl").copied()),
+        ]);
+    }
+    let seeds = summary.rows_of("student").count();
+    table.notes.push(match seeds {
+        1 => "One seed: an example, not a statistic.".into(),
+        n => format!("Mean ± standard deviation of {n} seeds, last epoch, chosen on no test set."),
+    });
+    if summary.rows_of(JITTERED).next().is_some() {
+        table
+            .notes
+            .push(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
+    }
+    if summary.systems().contains(&OF_TEN) {
+        table.notes.push(format!("'{OF_TEN}': ten teachers that differ in their seed."));
+    }
+    let pairs = [("teacher", "student"), ("student", "baseline")];
+    let mut each = Table::new(
+        "Every seed",
+        &["seed", "teacher", "baseline", "student", "p teacher/student", "p student/baseline"],
+    );
+    for student in summary.rows_of("student") {
+        let of = |system| summary.row(system, student.seed);
+        let errors = |system| of(system).map_or("–".into(), |row| row.test_errors.to_string());
+        let p = |(a, b)| match (of(a), of(b)) {
+            (Some(a), Some(b)) => {
+                format!("{:.2e}", stats::mcnemar(&a.misclassified, &b.misclassified).p_value)
+            }
+            _ => "–".into(),
+        };
+        let [teacher, baseline] = ["teacher", "baseline"].map(errors);
+        let [first, second] = pairs.map(p);
+        let errors = student.test_errors.to_string();
+        each.push([student.seed.to_string(), teacher, baseline, errors, first, second]);
+    }
+    each.notes.push("p: McNemar's exact test of the two models on the same images.".into());
+    Conclusion {
+        tables: vec![table, each],
+        claims: if on_mnist { claims(summary) } else { Vec::new() },
+        charts: Vec::new(),
+    }
+}
+
+/// What the paper claims of these three models.
+fn claims(summary: &Summary) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for (system, what) in [
+        ("teacher", "The net with dropout and jitter makes 67 test errors"),
+        ("baseline", "The smaller net without regularisation makes 146"),
+        ("student", "The same net on the teacher's soft targets at T = 20 makes 74"),
+    ] {
+        let errors = summary.rows_of(system).map(|row| row.test_errors as f64);
+        let Some(&paper) = summary.paper.get(system) else { continue };
+        let errors: Vec<f64> = errors.collect();
+        if !errors.is_empty() {
+            claims.push(Claim {
+                paper: format!("{what}."),
+                ours: summary.shown(system, 1, |row| Some(row.test_errors as f64)),
+                verdict: near_a_single_run(paper as f64, &errors),
+            });
         }
-        let mut manifest = manifest(lab, dataset, seeds.to_vec());
-        manifest.loss_contract = Some(Objective::soft(&plan.student).contract());
-        folder.write_json("manifest.json", &manifest)?;
-        return Ok((folder, Vec::new()));
     }
-    let folder = RunFolder::open(out)?;
-    folder.expect_data(&dataset.sha256)?;
-    for (name, config) in configs {
-        let path = folder.root.join(name);
-        let found = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        if found != config.to_toml()? {
-            return Err(Error::Usage(format!(
-                "{}: found the configuration of another run, expected that of preset {} on {}; \
-                 choose another --out",
-                path.display(),
-                preset.name(),
-                dataset.name
-            )));
+    let pairs = summary.rows_of("student").filter_map(|student| {
+        let baseline = summary.row("baseline", student.seed)?;
+        Some(stats::mcnemar(&student.misclassified, &baseline.misclassified))
+    });
+    let pairs: Vec<_> = pairs.collect();
+    if !pairs.is_empty() {
+        let better = pairs.iter().filter(|p| p.only_first < p.only_second && p.p_value < 0.01);
+        let better = better.count();
+        claims.push(Claim {
+            paper: "Soft targets make the small net better than labels do.".into(),
+            ours: format!("McNemar p < 0.01 for {better} of {} seeds", pairs.len()),
+            verdict: match better {
+                0 => Verdict::NotReproduced,
+                n if n == pairs.len() => Verdict::Reproduced,
+                _ => Verdict::Inconclusive,
+            },
+        });
+    }
+    claims
+}
+
+/// Whether our mean is as far from the paper's single run, in errors, as chance would explain:
+/// |ours − paper| ≤ 1.96·√(paper + s²/n), the count's own variance and that of our mean. Fewer
+/// errors than that are better, and as good as reproduced.
+fn near_a_single_run(paper: f64, errors: &[f64]) -> Verdict {
+    let variance = stats::sample_sd(errors).map_or(0.0, |sd| sd * sd / errors.len() as f64);
+    if stats::mean(errors) - paper > 1.96 * (paper + variance).sqrt() {
+        Verdict::NotReproduced
+    } else {
+        Verdict::Reproduced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoothed_labels_are_a_distribution() {
+        let labels = Some(vec![2, 0]);
+        let split = Split { pixels: vec![0; 2], labels, height: 1, width: 1 };
+        let probs: Vec<f32> = smoothed_labels(&split, 4).iter().map(|z| z.exp()).collect();
+        for (row, label) in probs.chunks(4).zip([2, 0]) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+            assert!((row[label] - 0.925).abs() < 1e-6 && (row[1] - 0.025).abs() < 1e-6);
         }
     }
-    let path = folder.summary();
-    if !path.exists() {
-        return Ok((folder, Vec::new()));
+
+    #[test]
+    fn verdicts_allow_for_chance_and_not_for_more() {
+        assert_eq!(near_a_single_run(74.0, &[74.0]), Verdict::Reproduced);
+        assert_eq!(near_a_single_run(74.0, &[60.0, 62.0]), Verdict::Reproduced);
+        assert_eq!(near_a_single_run(74.0, &[90.0]), Verdict::Reproduced);
+        assert_eq!(near_a_single_run(74.0, &[91.0, 92.0]), Verdict::NotReproduced);
     }
-    let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let summary: Summary = serde_json::from_str(&text).map_err(|e| Error::Data {
-        path,
-        what: "summary".into(),
-        found: e.to_string(),
-        expected: "the summary of an interrupted run".into(),
-    })?;
-    Ok((folder, summary.rows))
 }
