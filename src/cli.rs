@@ -104,6 +104,12 @@ enum Command {
     /// Figures of this machine, each beside its limit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// The paper's claims and what became of them, in Markdown, from a folder of run folders
+    Claims {
+        /// The folder
+        #[arg(default_value = "results", value_name = "DIR")]
+        root: PathBuf,
+    },
     /// The data sets: which are there, and whether they are intact
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -150,6 +156,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Distill(args) => train::distill(&session, &args),
         Command::Eval(args) => eval::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command),
+        Command::Claims { root } => {
+            session.result(&Text::new(limbeck::report::claims::page(&root)?.as_bytes()))
+        }
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {

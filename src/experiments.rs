@@ -1,8 +1,11 @@
 //! The paper's experiments, one file per table, and what they share.
 
 pub mod mnist;
+pub mod omitted;
 pub mod preset;
 pub mod study;
+pub mod temperature;
+pub mod variance;
 
 use crate::checkpoint::ModelFile;
 use crate::config::{Config, DatasetKind};

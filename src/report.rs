@@ -1,3 +1,4 @@
 //! Results for people to look at.
 
 pub mod chart;
+pub mod claims;

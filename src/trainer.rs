@@ -32,7 +32,23 @@ pub struct Task<'a> {
     pub teacher_logits: Option<&'a [f32]>,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    /// Training on labels.
+    pub fn hard(name: &'a str, config: &'a Config, split: &'a Split) -> Task<'a> {
+        Task { name, config, split, objective: Objective::HARD, teacher_logits: None }
+    }
+
+    /// Training on the teacher's `logits`, with what `objective` says.
+    pub fn soft(
+        name: &'a str,
+        config: &'a Config,
+        split: &'a Split,
+        objective: Objective,
+        logits: &'a [f32],
+    ) -> Task<'a> {
+        Task { name, config, split, objective, teacher_logits: Some(logits) }
+    }
+
     /// Whether there is something to train on, and all that the loss needs.
     ///
     /// # Errors

@@ -225,6 +225,24 @@ mod tests {
     }
 
     #[test]
+    fn every_image_is_translated_by_the_shift_that_is_named() {
+        let split = dots(103);
+        let all: Vec<_> = shifts(2).collect();
+        assert_eq!((all.len(), all[0], all[12], all[24]), (25, (-2, -2), (0, 0), (2, 2)));
+        let mut batches = Batches::new(&split, 10, 3, Some(2));
+        let (mut space, mut seen) = ([7; 25], std::collections::BTreeSet::new());
+        while let Some(batch) = batches.next() {
+            for (i, &example) in batch.indices.iter().enumerate() {
+                let (dx, dy) = all[batch.shift(i)];
+                let expected = split.shifted(dx, dy);
+                assert_eq!(batch.image(i, &mut space), expected.example(example as usize));
+                seen.insert(batch.shift(i));
+            }
+        }
+        assert!(seen.len() > 15, "{} of 25 shifts in 103 draws", seen.len());
+    }
+
+    #[test]
     fn an_epoch_visits_every_example_once_and_each_epoch_differently() {
         let split = dots(103);
         let mut batches = Batches::new(&split, 10, 3, None);

@@ -4,13 +4,15 @@ use super::progress::ProgressLine;
 use super::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use limbeck::experiments::{mnist, preset::Plan, preset::Preset};
+use limbeck::experiments::preset::{Plan, Preset};
+use limbeck::experiments::{Lab, mnist, omitted, temperature, variance};
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
+use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct ReproduceArgs {
@@ -18,7 +20,7 @@ pub struct ReproduceArgs {
     #[arg(default_value = "mnist")]
     experiment: Experiment,
 
-    /// How much to spend: under 2 minutes, under 30 minutes, or hours (on 2 cores)
+    /// How much to spend on each table: a trial of seconds, minutes, half an hour, or hours
     #[arg(long, default_value = "standard", value_parser = preset_parser())]
     preset: Preset,
 
@@ -39,12 +41,28 @@ pub struct ReproduceArgs {
 enum Experiment {
     /// Section 3: teacher, plain net, and the same net distilled
     Mnist,
+    /// Section 3: a transfer set without 3s, or of 7s and 8s alone, and the bias correction
+    Omitted,
+    /// Section 3: the best temperature against the size of the student
+    Temperature,
+    /// Section 1: variance of the gradient, less data, higher learning rates
+    Variance,
+    /// Every one of them in turn, with the first one's teachers
+    All,
 }
 
 impl Experiment {
+    /// All but [`Experiment::All`]; the first trains the teachers of the others.
+    const EACH: [Experiment; 4] =
+        [Experiment::Mnist, Experiment::Omitted, Experiment::Temperature, Experiment::Variance];
+
     fn name(self) -> &'static str {
         match self {
             Experiment::Mnist => "mnist",
+            Experiment::Omitted => "omitted",
+            Experiment::Temperature => "temperature",
+            Experiment::Variance => "variance",
+            Experiment::All => "all",
         }
     }
 }
@@ -74,16 +92,57 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     let first = session.seed.unwrap_or(0);
     let mut lab = session.lab(&mut progress);
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    let seeds = (first, args.seeds);
-    let summary = match args.experiment {
-        Experiment::Mnist => {
-            mnist::reproduce(&mut lab, &dataset, args.preset, seeds, args.extended, &out)?
-        }
+    let outcome = |run: PathBuf, summary| {
+        let limit = Plan::new(args.preset, &dataset).teacher.data.train_limit;
+        let train_limit = limit.filter(|&limit| limit < dataset.train.len());
+        Outcome { run, train_limit, summary }
     };
+    let Experiment::All = args.experiment else {
+        let summary = one(args.experiment, args, &mut lab, &dataset, first, &out)?;
+        drop(progress);
+        return session.result(&outcome(out, summary));
+    };
+    let mut runs = Vec::new();
+    for experiment in Experiment::EACH {
+        let folder = out.join(experiment.name());
+        let summary = one(experiment, args, &mut lab, &dataset, first, &folder)?;
+        for row in summary.rows_of("teacher") {
+            lab.teachers.entry(row.seed).or_insert_with(|| folder.join(&row.model));
+        }
+        runs.push(outcome(folder, summary));
+    }
     drop(progress);
-    let train_limit = Plan::new(args.preset, &dataset).teacher.data.train_limit;
-    let train_limit = train_limit.filter(|&limit| limit < dataset.train.len());
-    session.result(&Outcome { run: out, train_limit, summary })
+    session.result(&Outcomes { runs })
+}
+
+fn one(
+    experiment: Experiment,
+    args: &ReproduceArgs,
+    lab: &mut Lab,
+    dataset: &Dataset,
+    first_seed: u64,
+    out: &Path,
+) -> Result<Summary> {
+    let (preset, seeds) = (args.preset, (first_seed, args.seeds));
+    match experiment {
+        Experiment::Mnist => mnist::reproduce(lab, dataset, preset, seeds, args.extended, out),
+        Experiment::Omitted => omitted::reproduce(lab, dataset, preset, seeds, out),
+        Experiment::Temperature => temperature::reproduce(lab, dataset, preset, seeds, out),
+        Experiment::Variance => variance::reproduce(lab, dataset, preset, seeds, out),
+        Experiment::All => Err(Error::Internal("'all' is no single experiment".into())),
+    }
+}
+
+/// Those of several experiments.
+#[derive(Serialize)]
+struct Outcomes {
+    runs: Vec<Outcome>,
+}
+
+impl Display for Outcomes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.runs.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))
+    }
 }
 
 /// Our figures beside the paper's.

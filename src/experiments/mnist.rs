@@ -113,34 +113,54 @@ impl Seed<'_> {
             return Ok(());
         }
 
-        let model = study.teacher(lab, &self.task("teacher", &teacher, Objective::HARD), seed)?;
+        let model = study.teacher(lab, &Task::hard("teacher", &teacher, train), seed)?;
         let test = model.logits(lab.context, &dataset.test);
         let compare = |context: &Context, model: &Mlp| with_teacher(context, model, &test, dataset);
-        let hard = self.task("baseline", &baseline, Objective::HARD);
+        let hard = Task::hard("baseline", &baseline, train);
         study.ensure(lab, &hard, seed, compare)?;
 
         let logits = |lab: &Lab, teachers: &[Mlp], jitter| {
             distill::teacher_logits(lab.context, teachers, train, soft.temperature, jitter)
         };
         let targets = logits(lab, std::slice::from_ref(&model), None);
-        study.ensure(lab, &self.soft("student", &student, soft, &targets), seed, compare)?;
+        study.ensure(
+            lab,
+            &Task::soft("student", &student, train, soft, &targets),
+            seed,
+            compare,
+        )?;
 
         let mut jittered = student.clone();
         jittered.data.jitter = teacher.data.jitter;
         if !study.has(&[JITTERED], seed) {
             let jitter = jittered.data.jitter.map(|pixels| pixels as u8);
             let targets = logits(lab, std::slice::from_ref(&model), jitter);
-            study.ensure(lab, &self.soft(JITTERED, &jittered, soft, &targets), seed, compare)?;
+            study.ensure(
+                lab,
+                &Task::soft(JITTERED, &jittered, train, soft, &targets),
+                seed,
+                compare,
+            )?;
         }
         if !extended {
             return Ok(());
         }
 
         let (name, objective) = variant;
-        study.ensure(lab, &self.soft(name, &student, objective, &targets), seed, compare)?;
+        study.ensure(
+            lab,
+            &Task::soft(name, &student, train, objective, &targets),
+            seed,
+            compare,
+        )?;
         let smooth = smoothed_labels(train, dataset.classes);
         let at_one = Objective { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
-        study.ensure(lab, &self.soft(SMOOTHED, &baseline, at_one, &smooth), seed, compare)?;
+        study.ensure(
+            lab,
+            &Task::soft(SMOOTHED, &baseline, train, at_one, &smooth),
+            seed,
+            compare,
+        )?;
         if study.has(&[OF_TEN], seed) {
             return Ok(());
         }
@@ -148,25 +168,11 @@ impl Seed<'_> {
         for member in 1..MEMBERS {
             let config = Config { seed: seed + member * MEMBER_SEEDS, ..teacher.clone() };
             let name = format!("teacher {}", member + 1);
-            let task = self.task(&name, &config, Objective::HARD);
+            let task = Task::hard(&name, &config, train);
             teachers.push(study.model(lab, &task, seed, |_, _| BTreeMap::new())?);
         }
         let targets = logits(lab, &teachers, None);
-        study.ensure(lab, &self.soft(OF_TEN, &student, soft, &targets), seed, compare)
-    }
-
-    fn task<'t>(&'t self, name: &'t str, config: &'t Config, objective: Objective) -> Task<'t> {
-        Task { name, config, split: self.train, objective, teacher_logits: None }
-    }
-
-    fn soft<'t>(
-        &'t self,
-        name: &'t str,
-        config: &'t Config,
-        objective: Objective,
-        logits: &'t [f32],
-    ) -> Task<'t> {
-        Task { teacher_logits: Some(logits), ..self.task(name, config, objective) }
+        study.ensure(lab, &Task::soft(OF_TEN, &student, train, soft, &targets), seed, compare)
     }
 }
 

@@ -6,6 +6,8 @@ use limbeck_datasets::Dataset;
 /// How much to spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
+    /// Seconds: nets too small to show anything but that everything runs.
+    Smoke,
     /// A minute or two on 2 cores: smaller nets, few epochs.
     Quick,
     /// Under half an hour: the paper's nets.
@@ -16,11 +18,12 @@ pub enum Preset {
 
 impl Preset {
     /// From the cheapest.
-    pub const ALL: [Preset; 3] = [Preset::Quick, Preset::Standard, Preset::Paper];
+    pub const ALL: [Preset; 4] = [Preset::Smoke, Preset::Quick, Preset::Standard, Preset::Paper];
 
     /// Its name on the command line and in `summary.json`.
     pub fn name(self) -> &'static str {
         match self {
+            Preset::Smoke => "smoke",
             Preset::Quick => "quick",
             Preset::Standard => "standard",
             Preset::Paper => "paper",
@@ -50,6 +53,7 @@ impl Plan {
     pub fn new(preset: Preset, dataset: &Dataset) -> Plan {
         let full = dataset.name == "mnist";
         let (widths, epochs, train_limit) = match preset {
+            Preset::Smoke => ((48, 32), (4, 3), Some(1_200)),
             Preset::Quick => ((800, 400), (40, 30), Some(8_000)),
             Preset::Standard if full => ((1200, 800), (120, 60), None),
             Preset::Standard => ((1200, 800), (120, 80), None),

@@ -1,0 +1,381 @@
+//! The paper's introduction: soft targets have "much less variance in the gradient between
+//! training cases", so the student can be trained "on much less data" and "using a much higher
+//! learning rate".
+//!
+//! With gᵢ the gradient of all parameters for case i alone and ḡ their mean over n cases,
+//!
+//! ```text
+//! noise = ((1/n) Σ ‖gᵢ‖² − ‖ḡ‖²) / ‖ḡ‖²
+//! ```
+//!
+//! is the variance between cases relative to the signal: a factor before the loss, such as T²,
+//! does not change it. It is measured for hard targets and for soft ones at each T, with the
+//! initial weights and with those of a trained student. Then nets are trained on hard and on soft
+//! targets with a part of the data, and with higher learning rates, for equally many steps.
+
+use super::Lab;
+use super::preset::{Plan, Preset};
+use super::study::{Conclusion, Design, Study};
+use crate::config::Config;
+use crate::distill;
+use crate::error::{Error, Result};
+use crate::loss::{self, Objective};
+use crate::mlp::{Mlp, Workspace};
+use crate::report::chart::{Chart, Point, Series};
+use crate::stats;
+use crate::summary::{Claim, Summary, Table, Verdict};
+use crate::trainer::Task;
+use limbeck_datasets::{Batches, Dataset, Split};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Temperatures at which the noise of the soft targets' gradient is measured.
+const TEMPERATURES: [f64; 10] = [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 20.0, 40.0];
+/// Percent of the training set.
+const PERCENT: [usize; 5] = [1, 3, 10, 30, 100];
+/// Factors of the learning rate.
+const FACTORS: [f64; 3] = [1.0, 3.0, 10.0];
+const TARGETS: [&str; 2] = ["hard", "soft"];
+/// The row that holds the noise, measured with its student's weights.
+const MEASURED: &str = "soft, 100 % of the data";
+
+fn part(targets: &str, percent: usize) -> String {
+    format!("{targets}, {percent} % of the data")
+}
+
+fn faster(targets: &str, factor: f64) -> String {
+    format!("{targets}, learning rate × {factor}")
+}
+
+/// Epochs on the whole set, and cases of which gradients are taken one by one.
+fn budget(preset: Preset) -> (usize, usize) {
+    match preset {
+        Preset::Smoke => (1, 10),
+        Preset::Quick => (8, 100),
+        Preset::Standard => (20, 500),
+        Preset::Paper => (60, 1000),
+    }
+}
+
+/// Measures, and trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`.
+///
+/// # Errors
+/// Those of [`super::mnist::reproduce`].
+pub fn reproduce(
+    lab: &mut Lab,
+    dataset: &Dataset,
+    preset: Preset,
+    (first_seed, seeds): (u64, u64),
+    out: &Path,
+) -> Result<Summary> {
+    let mut plan = Plan::new(preset, dataset);
+    let (epochs, cases) = budget(preset);
+    plan.baseline.training.epochs = epochs;
+    plan.student.training.epochs = epochs;
+    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
+    let design = Design {
+        experiment: "variance",
+        preset: preset.name(),
+        configs: &[("teacher", &plan.teacher), ("hard", &plan.baseline), ("soft", &plan.student)],
+        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        paper: &[],
+    };
+    let mut study = Study::open(lab, dataset, &design, &all, out)?;
+    let train = plan.train_set(dataset);
+    let systems: Vec<String> = TARGETS
+        .iter()
+        .flat_map(|targets| {
+            let parts = PERCENT.iter().map(move |&percent| part(targets, percent));
+            parts.chain(FACTORS[1..].iter().map(move |&factor| faster(targets, factor)))
+        })
+        .collect();
+    for seed in all {
+        if study.has(&systems.iter().map(String::as_str).collect::<Vec<_>>(), seed) {
+            continue;
+        }
+        let teacher = Config { seed, ..plan.teacher.clone() };
+        let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
+        let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
+        Seed { plan: &plan, train: &train, logits: &logits, seed, cases }.run(lab, &mut study)?;
+    }
+    study.finish(conclude)
+}
+
+/// The models of one seed.
+struct Seed<'a> {
+    plan: &'a Plan,
+    train: &'a Split,
+    /// The teacher's [n, C].
+    logits: &'a [f32],
+    seed: u64,
+    cases: usize,
+}
+
+impl Seed<'_> {
+    fn run(&self, lab: &mut Lab, study: &mut Study) -> Result<()> {
+        for targets in TARGETS {
+            for percent in PERCENT {
+                self.train(lab, study, targets, &part(targets, percent), percent, 1.0)?;
+            }
+            for factor in &FACTORS[1..] {
+                self.train(lab, study, targets, &faster(targets, *factor), 100, *factor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn train(
+        &self,
+        lab: &mut Lab,
+        study: &mut Study,
+        targets: &str,
+        name: &str,
+        percent: usize,
+        factor: f64,
+    ) -> Result<()> {
+        let Seed { plan, train, logits, seed, cases } = *self;
+        let soft = targets == "soft";
+        let mut config = if soft { plan.student.clone() } else { plan.baseline.clone() };
+        config.seed = seed;
+        config.training.learning_rate *= factor;
+        config.training.epochs = config.training.epochs * 100 / percent;
+        // The first examples of a permutation that depends on the seed: a draw without order.
+        let mut order = Batches::new(train, train.len(), seed, None);
+        let order = order.next().map(|batch| batch.indices.to_vec()).unwrap_or_default();
+        let chosen = &order[..(train.len() * percent / 100).max(1)];
+        let classes = logits.len() / train.len();
+        let rows = chosen.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]);
+        let chosen_logits: Vec<f32> = rows.copied().collect();
+        let split = train.subset(chosen);
+        let task = if soft {
+            Task::soft(name, &config, &split, Objective::soft(&config), &chosen_logits)
+        } else {
+            Task::hard(name, &config, &split)
+        };
+        let noise = |context: &Context, model: &Mlp| {
+            let initial = Mlp::new(&config.model.layers, seed);
+            let mut measures = BTreeMap::new();
+            for (when, model) in [("initial", &initial), ("trained", model)] {
+                let cases = Cases { model, split: train, logits, cases };
+                measures.insert(format!("noise_hard_{when}"), cases.noise(context, None));
+                for t in TEMPERATURES {
+                    let noise = cases.noise(context, Some(t as f32));
+                    measures.insert(format!("noise_soft_{t}_{when}"), noise);
+                }
+            }
+            measures
+        };
+        let done = match name {
+            MEASURED => study.ensure(lab, &task, seed, noise),
+            _ => study.ensure(lab, &task, seed, |_, _| BTreeMap::new()),
+        };
+        match done {
+            // That a learning rate is too high is a result.
+            Err(Error::Diverged { .. }) if factor > 1.0 => {
+                lab.observer.warn(&format!("{name}, seed {seed}: diverged"));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+/// Examples whose gradients are taken one by one.
+struct Cases<'a> {
+    model: &'a Mlp,
+    split: &'a Split,
+    logits: &'a [f32],
+    cases: usize,
+}
+
+impl Cases<'_> {
+    /// The noise of the gradient of soft targets at T, or of hard ones.
+    fn noise(&self, context: &Context, temperature: Option<f32>) -> f64 {
+        let Cases { model, split, logits, cases } = *self;
+        let (classes, n) = (model.classes(), cases.min(split.len()));
+        let objective = match temperature {
+            Some(temperature) => Objective { temperature, soft_weight: 1.0, hard_weight: 0.0 },
+            None => Objective::HARD,
+        };
+        let labels = split.labels.as_deref().unwrap_or_default();
+        let mut work = Workspace::for_training(model, 1);
+        let mut grads = Buffer::zeroed(model.params().len());
+        let mut teacher = Buffer::zeroed(panel_len(classes, 1));
+        let (mut sum, mut squares) = (vec![0.0; grads.len()], 0.0);
+        context.pool.install(|| {
+            for i in 0..n {
+                work.load(context, model, 1, |_, _| split.example(i), None);
+                model.forward(context, &mut work, &[]);
+                PanelsMut::new(&mut teacher, classes, 1)
+                    .copy_from_lane_major(&logits[i * classes..][..classes]);
+                let teacher = Panels::new(&teacher, classes, 1);
+                let label = &labels[i..=i];
+                let (teacher, label) = (Some(teacher), Some(label));
+                loss::distillation(context, &objective, model, teacher, label, &mut work);
+                model.backward(context, &mut work, &[], &mut grads);
+                for (sum, &g) in sum.iter_mut().zip(grads.iter()) {
+                    *sum += f64::from(g);
+                    squares += f64::from(g) * f64::from(g);
+                }
+            }
+        });
+        let n = n as f64;
+        let signal: f64 = sum.iter().map(|sum| (sum / n) * (sum / n)).sum();
+        (squares / n - signal) / signal
+    }
+}
+
+fn conclude(summary: &Summary) -> Conclusion {
+    let noise = |key: String| summary.shown(MEASURED, 2, |row| row.measures.get(&key).copied());
+    let mut noises = Table::new(
+        format!(
+            "Variance of the gradient between cases over its mean's square, {}",
+            summary.dataset
+        ),
+        &["targets", "initial weights", "trained student"],
+    );
+    let cells = |key: &str| ["initial", "trained"].map(|when| noise(format!("{key}_{when}")));
+    let [initial, trained] = cells("noise_hard");
+    noises.push(["hard".into(), initial, trained]);
+    for t in TEMPERATURES {
+        let [initial, trained] = cells(&format!("noise_soft_{t}"));
+        noises.push([format!("soft, T = {t}"), initial, trained]);
+    }
+    let errors = |system: &str| summary.shown(system, 1, |row| Some(row.test_errors as f64));
+    let pair = |name: &dyn Fn(&str) -> String| TARGETS.map(|targets| errors(&name(targets)));
+    let mut parts = Table::new(
+        format!("Test errors by part of the training set, {}", summary.preset),
+        &["examples", "hard", "soft"],
+    );
+    for percent in PERCENT {
+        let [hard, soft] = pair(&|targets| part(targets, percent));
+        parts.push([format!("{percent} %"), hard, soft]);
+    }
+    parts.notes.push("Equally many steps for every part.".into());
+    let mut rates = Table::new("Test errors by learning rate", &["learning rate", "hard", "soft"]);
+    for factor in FACTORS {
+        let [hard, soft] = pair(&|targets| match factor {
+            1.0 => part(targets, 100),
+            _ => faster(targets, factor),
+        });
+        rates.push([format!("× {factor}"), hard, soft]);
+    }
+    rates.notes.push("A dash: diverged.".into());
+
+    let mean = |key: String| {
+        let rows = summary.rows_of(MEASURED);
+        stats::mean(&rows.filter_map(|row| row.measures.get(&key).copied()).collect::<Vec<_>>())
+    };
+    let series = ["initial", "trained"].map(|when| Series {
+        name: format!("soft, {when} weights"),
+        points: TEMPERATURES
+            .iter()
+            .map(|&x| Point { x, y: mean(format!("noise_soft_{x}_{when}")), spread: 0.0 })
+            .collect(),
+    });
+    let chart = Chart {
+        title: format!("Variance of the gradient between cases, {}", summary.dataset),
+        x_label: "temperature T".into(),
+        y_label: "variance / mean²".into(),
+        log_x: true,
+        log_y: true,
+        series: series.into(),
+        references: ["initial", "trained"]
+            .map(|when| (format!("hard, {when}"), mean(format!("noise_hard_{when}"))))
+            .into(),
+    };
+    Conclusion {
+        tables: vec![noises, parts, rates],
+        claims: claims(summary, &mean),
+        charts: vec![("variance".into(), chart)],
+    }
+}
+
+fn claims(summary: &Summary, mean: &dyn Fn(String) -> f64) -> Vec<Claim> {
+    let verdict = |holds: bool| if holds { Verdict::Reproduced } else { Verdict::NotReproduced };
+    let [hard, soft] = [mean("noise_hard_initial".into()), mean("noise_soft_20_initial".into())];
+    let mut claims = Vec::new();
+    if hard.is_finite() && soft.is_finite() {
+        claims.push(Claim {
+            paper: "Soft targets have much less variance in the gradient between cases.".into(),
+            ours: format!(
+                "relative to the mean's square {soft:.2} at T = 20, {hard:.2} with labels, initial \
+                 weights"
+            ),
+            verdict: verdict(soft < 0.5 * hard),
+        });
+    }
+    let errors = |system: String| -> Vec<f64> {
+        summary.rows_of(&system).map(|row| row.test_errors as f64).collect()
+    };
+    let better = |name: &dyn Fn(&str) -> String| {
+        let [hard, soft] = TARGETS.map(|targets| errors(name(targets)));
+        let both = !hard.is_empty() && !soft.is_empty();
+        both.then(|| (stats::mean(&hard), stats::mean(&soft)))
+    };
+    let small: Vec<_> =
+        [1, 3, 10].into_iter().filter_map(|p| better(&|targets| part(targets, p))).collect();
+    if !small.is_empty() {
+        let gains = small.iter().map(|(hard, soft)| format!("{hard:.0} → {soft:.0}"));
+        claims.push(Claim {
+            paper: "With soft targets the small net can be trained on much less data.".into(),
+            ours: format!(
+                "errors of hard → soft targets on 1, 3 and 10 % of it: {}",
+                gains.collect::<Vec<_>>().join(", ")
+            ),
+            verdict: verdict(small.iter().all(|(hard, soft)| soft < hard)),
+        });
+    }
+    let loss = |targets: &str| {
+        let slow = errors(part(targets, 100));
+        let fast = errors(faster(targets, FACTORS[2]));
+        (!slow.is_empty() && !fast.is_empty()).then(|| stats::mean(&fast) / stats::mean(&slow))
+    };
+    if let (Some(hard), Some(soft)) = (loss("hard"), loss("soft")) {
+        claims.push(Claim {
+            paper: "With soft targets the learning rate can be much higher.".into(),
+            ours: format!(
+                "at ten times the rate the errors are × {hard:.2} with hard targets, × {soft:.2} \
+                 with soft ones"
+            ),
+            verdict: verdict(soft < hard),
+        });
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limbeck_kernels::Isa;
+
+    /// One layer, zero weights: the gradient of case i is xᵢ ⊗ (½, ½) minus its target's part, so
+    /// that two cases of the same label and image give no variance and opposite ones all of it.
+    #[test]
+    fn noise_of_cases_known_by_hand() {
+        let context = Context::new(Isa::best(), 1).unwrap();
+        let mut model = Mlp::new(&[1, 2], 0);
+        model.params_mut().fill(0.0);
+        let split = |labels: [u16; 2]| Split {
+            pixels: vec![255; 2],
+            labels: Some(labels.into()),
+            height: 1,
+            width: 1,
+        };
+        let noise = |labels| {
+            let split = split(labels);
+            let cases = Cases { model: &model, split: &split, logits: &[0.0; 4], cases: 2 };
+            cases.noise(&context, None)
+        };
+        assert_eq!(noise([1, 1]), 0.0);
+        assert_eq!(noise([0, 1]), f64::INFINITY);
+        // Soft targets of (σ, 1 − σ) and (½, ½): gradients a·(1, −1) and 0, so ḡ = a/2·(1, −1) and
+        // the noise is (a²/2 − a²/4)/(a²/4) = 1, whatever a and T.
+        let split = split([0, 0]);
+        let cases = Cases { model: &model, split: &split, logits: &[3.0, 1.0, 0.0, 0.0], cases: 2 };
+        for t in [1.0, 20.0] {
+            assert!((cases.noise(&context, Some(t)) - 1.0).abs() < 1e-5);
+        }
+    }
+}

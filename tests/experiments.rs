@@ -1,0 +1,193 @@
+//! Every table of the paper at the smallest scale, through the command line, on the embedded
+//! digits: what is trained, kept, continued and concluded.
+
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+use tempfile::TempDir;
+
+/// Runs the program with no settings from the environment; its JSON, or its error.
+fn limbeck(args: &[&str]) -> Result<Value, (Option<i32>, String)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_limbeck"))
+        .args(args)
+        .args(["--json", "--quiet"])
+        .env_remove("LIMBECK_DATA")
+        .env_remove("LIMBECK_ISA")
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Ok(serde_json::from_slice(&output.stdout).unwrap());
+    }
+    Err((output.status.code(), String::from_utf8(output.stderr).unwrap()))
+}
+
+const SMOKE: [&str; 4] = ["--preset", "smoke", "--seeds", "2"];
+
+/// `reproduce all`, run once for all tests, and what it printed.
+static ALL: LazyLock<(TempDir, Value)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all");
+    let args = [&["reproduce", "all", "--out", out.to_str().unwrap()], &SMOKE[..]].concat();
+    let printed = limbeck(&args).unwrap();
+    (folder, printed)
+});
+
+fn summary(folder: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(folder.join("summary.json")).unwrap()).unwrap()
+}
+
+fn rows(summary: &Value) -> &Vec<Value> {
+    summary["rows"].as_array().unwrap()
+}
+
+fn systems(summary: &Value, seed: u64) -> Vec<&str> {
+    let of_seed = rows(summary).iter().filter(|row| row["seed"] == seed);
+    of_seed.map(|row| row["system"].as_str().unwrap()).collect()
+}
+
+/// Copies a run folder.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_experiment_trains_its_models_and_says_what_it_found() {
+    let (folder, printed) = &*ALL;
+    let runs = printed["runs"].as_array().unwrap();
+    let names: Vec<_> = runs.iter().map(|run| run["experiment"].as_str().unwrap()).collect();
+    assert_eq!(names, ["mnist", "omitted", "temperature", "variance"]);
+    for (run, name) in runs.iter().zip(names) {
+        let kept = summary(&folder.path().join("all").join(name));
+        assert_eq!(run["rows"], kept["rows"]);
+        assert!(!run["tables"].as_array().unwrap().is_empty());
+        assert_eq!(systems(&kept, 0), systems(&kept, 1));
+        for row in rows(&kept) {
+            let errors = row["test_errors"].as_u64().unwrap();
+            assert_eq!(row["misclassified"].as_array().unwrap().len() as u64, errors);
+        }
+    }
+    assert_eq!(
+        systems(&summary(&folder.path().join("all/mnist")), 0),
+        ["teacher", "baseline", "student", "student, jittered"]
+    );
+    for figure in ["temperature/temperature.svg", "variance/variance.svg"] {
+        let svg = fs::read_to_string(folder.path().join("all").join(figure)).unwrap();
+        assert!(svg.contains("<circle") && !svg.contains("NaN"), "{figure}");
+    }
+}
+
+#[test]
+fn teachers_are_trained_once() {
+    let (folder, _) = &*ALL;
+    let teacher = |name: &str| {
+        let summary = summary(&folder.path().join("all").join(name));
+        rows(&summary)[0].clone()
+    };
+    let trained = teacher("mnist");
+    assert!(trained["epochs"].is_u64());
+    for name in ["omitted", "temperature", "variance"] {
+        let given = teacher(name);
+        assert_eq!((&given["system"], &given["seed"]), (&trained["system"], &trained["seed"]));
+        assert_eq!(given["sha256"], trained["sha256"]);
+        assert!(given["epochs"].is_null());
+    }
+}
+
+#[test]
+fn a_continued_experiment_ends_with_the_same_models() {
+    let (folder, _) = &*ALL;
+    let whole = folder.path().join("all/mnist");
+    let part = folder.path().join("part");
+    copy(&whole, &part);
+    // As if it had been killed after the third model.
+    let mut cut = summary(&part);
+    cut["rows"].as_array_mut().unwrap().truncate(3);
+    fs::write(part.join("summary.json"), cut.to_string()).unwrap();
+    let args = [&["reproduce", "mnist", "--out", part.to_str().unwrap()], &SMOKE[..]].concat();
+    limbeck(&args).unwrap();
+    let (before, after) = (summary(&whole), summary(&part));
+    let hashes = |summary: &Value| -> Vec<_> {
+        rows(summary).iter().map(|row| (row["system"].clone(), row["sha256"].clone())).collect()
+    };
+    assert_eq!(hashes(&before), hashes(&after));
+    let manifest = fs::read_to_string(part.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["continued"].as_array().unwrap().len(), 1);
+    // A finished one is not touched, even where its models are gone.
+    fs::remove_dir_all(part.join("models")).unwrap();
+    fs::create_dir(part.join("models")).unwrap();
+    limbeck(&args).unwrap();
+    assert_eq!(rows(&summary(&part)), rows(&after));
+    // Another experiment does not take the folder.
+    let other = [&["reproduce", "omitted", "--out", part.to_str().unwrap()], &SMOKE[..]].concat();
+    let (code, error) = limbeck(&other).unwrap_err();
+    assert!(code == Some(65) && error.contains("summary.json"), "{code:?} {error}");
+}
+
+#[test]
+fn extended_rows_are_added_to_a_finished_experiment() {
+    let (folder, _) = &*ALL;
+    let extended = folder.path().join("extended");
+    copy(&folder.path().join("all/mnist"), &extended);
+    let out = extended.to_str().unwrap();
+    limbeck(&["reproduce", "mnist", "--preset", "smoke", "--extended", "--out", out]).unwrap();
+    let summary = summary(&extended);
+    let systems = systems(&summary, 0);
+    for system in ["student, with labels", "label smoothing", "teacher 10", "student of 10"] {
+        assert!(systems.contains(&system), "{system} in {systems:?}");
+    }
+}
+
+#[test]
+fn no_bias_correction_beats_the_one_that_saw_the_test_labels() {
+    let (folder, _) = &*ALL;
+    let summary = summary(&folder.path().join("all/omitted"));
+    for row in rows(&summary).iter().filter(|row| row["errors_test"].is_number()) {
+        let errors = |key: &str| row[key].as_f64().unwrap();
+        // Exact on the test set: no other offset, nor none, has fewer errors there.
+        for other in ["errors_hold-out", "errors_share", "test_errors"] {
+            assert!(errors("errors_test") <= errors(other), "{other}");
+        }
+    }
+}
+
+#[test]
+fn given_teachers_must_be_as_many_as_the_seeds() {
+    let (code, error) =
+        limbeck(&["reproduce", "omitted", "--seeds", "2", "--teacher", "a"]).unwrap_err();
+    assert!(code == Some(2) && error.contains("found 1 models, expected 2"), "{code:?} {error}");
+}
+
+#[test]
+fn the_claims_page_tells_what_the_summaries_hold() {
+    let (folder, printed) = &*ALL;
+    let root = folder.path().join("all");
+    let page = limbeck(&["claims", root.to_str().unwrap()]).unwrap();
+    let page = page["text"].as_str().unwrap();
+    for run in printed["runs"].as_array().unwrap() {
+        for claim in run["claims"].as_array().into_iter().flatten() {
+            assert!(page.contains(claim["paper"].as_str().unwrap()));
+            assert!(page.contains(claim["ours"].as_str().unwrap()));
+        }
+    }
+    assert!(page.contains("![temperature.svg](temperature/temperature.svg)"));
+}
+
+/// The committed page is that of the committed summaries.
+#[test]
+fn the_committed_claims_page_is_up_to_date() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let page = limbeck(&["claims", root.to_str().unwrap()]).unwrap();
+    assert_eq!(page["text"], fs::read_to_string(root.join("README.md")).unwrap());
+}
