@@ -1,5 +1,6 @@
 //! The paper's experiments, one file per table, and what they share.
 
+pub mod logits;
 pub mod mnist;
 pub mod omitted;
 pub mod preset;

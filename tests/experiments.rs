@@ -66,7 +66,7 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
     let (folder, printed) = &*ALL;
     let runs = printed["runs"].as_array().unwrap();
     let names: Vec<_> = runs.iter().map(|run| run["experiment"].as_str().unwrap()).collect();
-    assert_eq!(names, ["mnist", "omitted", "temperature", "variance"]);
+    assert_eq!(names, ["mnist", "omitted", "temperature", "logits", "variance"]);
     for (run, name) in runs.iter().zip(names) {
         let kept = summary(&folder.path().join("all").join(name));
         assert_eq!(run["rows"], kept["rows"]);
@@ -81,7 +81,7 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
         systems(&summary(&folder.path().join("all/mnist")), 0),
         ["teacher", "baseline", "student", "student, jittered"]
     );
-    for figure in ["temperature/temperature.svg", "variance/variance.svg"] {
+    for figure in ["temperature/temperature.svg", "logits/limit.svg", "variance/variance.svg"] {
         let svg = fs::read_to_string(folder.path().join("all").join(figure)).unwrap();
         assert!(svg.contains("<circle") && !svg.contains("NaN"), "{figure}");
     }
@@ -96,7 +96,7 @@ fn teachers_are_trained_once() {
     };
     let trained = teacher("mnist");
     assert!(trained["epochs"].is_u64());
-    for name in ["omitted", "temperature", "variance"] {
+    for name in ["omitted", "temperature", "logits", "variance"] {
         let given = teacher(name);
         assert_eq!((&given["system"], &given["seed"]), (&trained["system"], &trained["seed"]));
         assert_eq!(given["sha256"], trained["sha256"]);

@@ -5,7 +5,7 @@ use super::session::Session;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use limbeck::experiments::preset::{Plan, Preset};
-use limbeck::experiments::{Lab, mnist, omitted, temperature, variance};
+use limbeck::experiments::{Lab, logits, mnist, omitted, temperature, variance};
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
@@ -45,6 +45,8 @@ enum Experiment {
     Omitted,
     /// Section 3: the best temperature against the size of the student
     Temperature,
+    /// Section 2.1: the limit of high temperature, and students that match logits
+    Logits,
     /// Section 1: variance of the gradient, less data, higher learning rates
     Variance,
     /// Every one of them in turn, with the first one's teachers
@@ -53,14 +55,20 @@ enum Experiment {
 
 impl Experiment {
     /// All but [`Experiment::All`]; the first trains the teachers of the others.
-    const EACH: [Experiment; 4] =
-        [Experiment::Mnist, Experiment::Omitted, Experiment::Temperature, Experiment::Variance];
+    const EACH: [Experiment; 5] = [
+        Experiment::Mnist,
+        Experiment::Omitted,
+        Experiment::Temperature,
+        Experiment::Logits,
+        Experiment::Variance,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Experiment::Mnist => "mnist",
             Experiment::Omitted => "omitted",
             Experiment::Temperature => "temperature",
+            Experiment::Logits => "logits",
             Experiment::Variance => "variance",
             Experiment::All => "all",
         }
@@ -128,6 +136,7 @@ fn one(
         Experiment::Mnist => mnist::reproduce(lab, dataset, preset, seeds, args.extended, out),
         Experiment::Omitted => omitted::reproduce(lab, dataset, preset, seeds, out),
         Experiment::Temperature => temperature::reproduce(lab, dataset, preset, seeds, out),
+        Experiment::Logits => logits::reproduce(lab, dataset, preset, seeds, out),
         Experiment::Variance => variance::reproduce(lab, dataset, preset, seeds, out),
         Experiment::All => Err(Error::Internal("'all' is no single experiment".into())),
     }
