@@ -198,6 +198,12 @@ impl Summary {
         self.rows = rows;
     }
 
+    /// Whether data and preset are those of the paper's experiment, so that its figures can be
+    /// held against ours: all of MNIST and the paper's nets.
+    pub fn is_the_papers(&self) -> bool {
+        self.dataset == "mnist" && ["standard", "paper"].contains(&self.preset.as_str())
+    }
+
     /// The row of a model, if it is there.
     pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
         self.rows.iter().find(|row| row.system == system && row.seed == seed)

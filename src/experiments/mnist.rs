@@ -264,7 +264,7 @@ fn conclude(summary: &Summary) -> Conclusion {
     each.notes.push("p: McNemar's exact test of the two models on the same images.".into());
     Conclusion {
         tables: vec![table, each],
-        claims: if on_mnist { claims(summary) } else { Vec::new() },
+        claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
         charts: Vec::new(),
     }
 }

@@ -237,7 +237,7 @@ fn conclude(summary: &Summary) -> Conclusion {
          the paper did; the others do not."
             .into(),
     );
-    let claims = if on_mnist { claims(summary) } else { Vec::new() };
+    let claims = if summary.is_the_papers() { claims(summary) } else { Vec::new() };
     Conclusion { tables: vec![table], claims, charts: Vec::new() }
 }
 
