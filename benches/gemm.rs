@@ -1,5 +1,5 @@
 //! Every product of a training step: the trainer's, the row-major one, and those of
-//! matrixmultiply, the gemm crate and faer.
+//! matrixmultiply, the gemm crate and, with the feature `faer`, that one.
 //!
 //! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s. All are timed
 //! one after the other; for ratios on a noisy machine see `peers/gemm.rs`.
@@ -20,7 +20,7 @@ fn gemm(criterion: &mut Criterion) {
         product.verify(&context);
         let mut group = criterion.benchmark_group(shape.to_string());
         group.throughput(Throughput::Elements(shape.flop()));
-        for way in Way::ALL {
+        for &way in Way::ALL {
             group.bench_function(way.to_string(), |bencher| match way {
                 Way::TrainingPath | Way::RowMajor => {
                     context.pool.install(|| bencher.iter(|| product.compute(way, &context)))

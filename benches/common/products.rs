@@ -1,7 +1,6 @@
 //! The matrix products of a training step, as the trainer computes them, as [`gemm`] does from
 //! row-major operands, and as matrixmultiply, the gemm crate and faer do from the same.
 
-use faer::linalg::matmul::matmul;
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
 use rand_chacha::ChaCha8Rng;
@@ -80,12 +79,19 @@ pub enum Way {
     RowMajor,
     Matrixmultiply,
     GemmCrate,
+    #[cfg(feature = "faer")]
     Faer,
 }
 
 impl Way {
-    pub const ALL: [Way; 5] =
-        [Way::TrainingPath, Way::RowMajor, Way::Matrixmultiply, Way::GemmCrate, Way::Faer];
+    pub const ALL: &[Way] = &[
+        Way::TrainingPath,
+        Way::RowMajor,
+        Way::Matrixmultiply,
+        Way::GemmCrate,
+        #[cfg(feature = "faer")]
+        Way::Faer,
+    ];
 }
 
 impl Display for Way {
@@ -95,6 +101,7 @@ impl Display for Way {
             Way::RowMajor => "row-major",
             Way::Matrixmultiply => "matrixmultiply",
             Way::GemmCrate => "gemm crate",
+            #[cfg(feature = "faer")]
             Way::Faer => "faer",
         })
     }
@@ -183,6 +190,7 @@ impl Product {
             Way::RowMajor => self.row_major(context),
             Way::Matrixmultiply => self.matrixmultiply(),
             Way::GemmCrate => self.gemm_crate(context.pool.threads()),
+            #[cfg(feature = "faer")]
             Way::Faer => self.faer(context.pool.threads()),
         }
     }
@@ -264,6 +272,7 @@ impl Product {
         }
     }
 
+    #[cfg(feature = "faer")]
     fn faer(&mut self, threads: usize) {
         let Shape { role, m, n, k } = self.shape;
         let a = |rows, cols| faer::MatRef::from_row_major_slice(&self.a, rows, cols);
@@ -275,7 +284,7 @@ impl Product {
         };
         let c = faer::MatMut::from_row_major_slice_mut(&mut self.c, m, n);
         let threads = if threads == 1 { faer::Par::Seq } else { faer::Par::rayon(threads) };
-        matmul(c, faer::Accum::Replace, a, b, 1.0, threads);
+        faer::linalg::matmul::matmul(c, faer::Accum::Replace, a, b, 1.0, threads);
     }
 
     /// C of `way`, row-major.
@@ -302,7 +311,7 @@ impl Product {
         // Both sides are within K·ε·K of the exact sum of K products of values below 1; the
         // errors of random sums are far below that, and one wrong term is far above.
         let bound = (self.shape.k * self.shape.k) as f32 * f32::EPSILON;
-        for way in Way::ALL {
+        for &way in Way::ALL {
             // What an earlier way wrote must not pass for this one's.
             self.c.fill(f32::NAN);
             for (found, want) in self.result(way, context).iter().zip(&want) {

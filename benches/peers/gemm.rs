@@ -1,6 +1,6 @@
-//! Our products beside those of matrixmultiply, the gemm crate and faer, and of OpenBLAS and oneDNN
-//! where a Python has NumPy and PyTorch, interleaved: a table of rates, shares of the measured
-//! peak, and paired ratios.
+//! Our products beside those of matrixmultiply, the gemm crate, faer (with the feature of that name),
+//! and OpenBLAS and oneDNN (with a Python that has NumPy and PyTorch), interleaved: a table of
+//! rates, shares of the measured peak, and paired ratios.
 //!
 //! ```text
 //! gemm_peers [BATCH [PYTHON]]
@@ -31,17 +31,17 @@ fn main() {
     let batch = std::env::args().nth(1).map_or(128, number);
     let python = std::env::args().nth(2);
     let context = Context::new(Isa::best(), threads).expect("threads");
-    let libraries = if python.is_some() { &["openblas", "onednn"][..] } else { &[] };
+    let libraries = ["openblas", "onednn"];
     let mut others: Vec<Library> = python
         .iter()
-        .flat_map(|python| libraries.iter().map(|name| Library::new(python, name, threads)))
+        .flat_map(|python| libraries.map(|library| Library::new(python, library, threads)))
         .collect();
     println!(
         "batch {batch}, {threads} threads, {}; GFLOP/s and share of the peak, medians of {ROUNDS} \
          rounds; ratios are the peer's time over the training path's: median (quartiles)\n",
         context.isa
     );
-    let [ours, row_major, peers @ ..] = Way::ALL;
+    let [ours, row_major, peers @ ..] = Way::ALL else { unreachable!("ours are two ways") };
     let peers = peers.iter().map(Way::to_string);
     let peers: Vec<String> = peers.chain(others.iter().map(|other| other.name.clone())).collect();
     let heading: String = peers.iter().map(|peer| format!(" {peer} | ratio |")).collect();
