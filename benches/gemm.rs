@@ -1,5 +1,5 @@
-//! Every product of a training step: the trainer's, the row-major one, matrixmultiply's and the gemm
-//! crate's.
+//! Every product of a training step: the trainer's, the row-major one, and those of
+//! matrixmultiply, the gemm crate and, with the feature `faer`, that one.
 //!
 //! One element is one floating-point operation, so "Gelem/s" reads GFLOP/s. All are timed
 //! one after the other; for ratios on a noisy machine see `peers/gemm.rs`.
@@ -9,7 +9,7 @@ mod products;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use limbeck_kernels::{Context, Isa};
-use products::{Product, shapes};
+use products::{Product, Way, shapes};
 use std::time::Duration;
 
 fn gemm(criterion: &mut Criterion) {
@@ -20,18 +20,14 @@ fn gemm(criterion: &mut Criterion) {
         product.verify(&context);
         let mut group = criterion.benchmark_group(shape.to_string());
         group.throughput(Throughput::Elements(shape.flop()));
-        group.bench_function("training path", |bencher| {
-            context.pool.install(|| bencher.iter(|| product.training_path(&context)));
-        });
-        group.bench_function("row-major", |bencher| {
-            context.pool.install(|| bencher.iter(|| product.row_major(&context)));
-        });
-        group.bench_function("matrixmultiply", |bencher| {
-            bencher.iter(|| product.matrixmultiply());
-        });
-        group.bench_function("gemm crate", |bencher| {
-            bencher.iter(|| product.gemm_crate(threads));
-        });
+        for &way in Way::ALL {
+            group.bench_function(way.to_string(), |bencher| match way {
+                Way::TrainingPath | Way::RowMajor => {
+                    context.pool.install(|| bencher.iter(|| product.compute(way, &context)))
+                }
+                _ => bencher.iter(|| product.compute(way, &context)),
+            });
+        }
         group.finish();
     }
 }

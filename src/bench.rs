@@ -14,8 +14,11 @@ use crate::run::{atomic_write, cpu_model};
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::Split;
 use limbeck_kernels::gemm::{self, Layout, Packed};
+use limbeck_kernels::random::{Dropout as Mask, Key};
 use limbeck_kernels::softmax::{self, Distillation};
-use limbeck_kernels::{Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, panel_len, peak};
+use limbeck_kernels::{
+    Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, activation, panel_len, peak,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
@@ -292,6 +295,49 @@ pub fn softmax(context: &Context, classes: usize, batch: usize, temperature: f64
     }
 }
 
+/// Dropout of a matrix of activations.
+#[derive(Debug, Serialize)]
+pub struct Dropout {
+    /// Where.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Units.
+    pub units: usize,
+    /// Examples.
+    pub batch: usize,
+    /// Probability to be dropped.
+    pub rate: f64,
+    /// Share that was dropped in the last pass.
+    pub dropped: f64,
+    /// A pass that draws the random numbers, drops and scales, nanoseconds an element.
+    pub dropout_ns: Spread,
+}
+
+/// Times [`activation::dropout`] on ones.
+pub fn dropout(context: &Context, units: usize, batch: usize, rate: f64) -> Dropout {
+    let mut y = random(1, panel_len(units, batch));
+    let mask = Mask::new(Key::new(0, 0, 0), rate as f32, batch);
+    let pass = |y: &mut Buffer| {
+        activation::dropout(context, mask, PanelsMut::new(y, units, batch));
+    };
+    // The same elements are dropped each time and the others scaled up, to infinity at the most,
+    // which takes no longer.
+    let (_, seconds) = context.pool.install(|| beside_peak(context, 0.0, 25, || pass(&mut y)));
+    let ones = vec![1.0; units * batch];
+    PanelsMut::new(&mut y, units, batch).copy_from_lane_major(&ones);
+    pass(&mut y);
+    let kept = y.iter().filter(|&&y| y > 0.0).count();
+    let elements = (units * batch) as f64;
+    Dropout {
+        machine: Machine::of(context),
+        units,
+        batch,
+        rate,
+        dropped: 1.0 - kept as f64 / elements,
+        dropout_ns: seconds.times(1e9 / elements),
+    }
+}
+
 /// The figures of evaluation: the logits of 8192 images.
 #[derive(Debug, Serialize)]
 pub struct Inference {
@@ -393,6 +439,12 @@ pub struct Step {
     pub peak_gflops: f64,
     /// Median of paired shares.
     pub fraction_of_peak: f64,
+    /// Jobs of a step that were shared out to the threads.
+    pub forks_per_step: f64,
+    /// What one costs when there is nothing to do, in microseconds.
+    pub fork_join_us: f64,
+    /// All of them, as a share of the median step.
+    pub fraction_of_forks: f64,
     /// Most memory the process held, in 10⁶ bytes; absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
     /// Of the parameters after the timed steps: the same on every machine.
@@ -501,6 +553,8 @@ impl StepBench {
             let seconds = Spread::of(seconds.iter().copied()).median;
             flop / seconds / ((peaks[0] + peaks[1]) / 2.0)
         });
+        let forks_per_step = stopwatch.forks as f64 / steps as f64;
+        let fork_join_us = peak::fork_join(context) * 1e6;
         Ok(Step {
             machine: Machine::of(context),
             net: self.net(),
@@ -512,6 +566,9 @@ impl StepBench {
             gflops: flop / ms_per_step.median / 1e6,
             peak_gflops: Spread::of(stopwatch.peaks.iter().copied()).median / 1e9,
             fraction_of_peak: Spread::of(shares).median,
+            forks_per_step,
+            fork_join_us,
+            fraction_of_forks: forks_per_step * fork_join_us / (ms_per_step.median * 1e3),
             peak_rss_mb: peak_rss_mb(),
             params_sha256: model.to_file().sha256(),
         })
@@ -604,6 +661,8 @@ impl StepBench {
             skip: WARM_UP,
             steps,
             last: Instant::now(),
+            forks_before: 0,
+            forks: 0,
             seconds: Vec::with_capacity(steps),
             peaks: Vec::with_capacity(steps / WINDOW + 2),
         };
@@ -621,6 +680,9 @@ struct Stopwatch<'c> {
     steps: usize,
     /// When the last step, or the last measurement of the peak, ended.
     last: Instant,
+    /// The pool's forks until then, and those of the timed steps.
+    forks_before: u64,
+    forks: u64,
     seconds: Vec<f64>,
     peaks: Vec<f64>,
 }
@@ -634,6 +696,7 @@ impl Observer for Stopwatch<'_> {
             }
         } else if self.seconds.len() < self.steps {
             self.seconds.push(self.last.elapsed().as_secs_f64());
+            self.forks += self.context.pool.forks() - self.forks_before;
         } else {
             return;
         }
@@ -641,6 +704,7 @@ impl Observer for Stopwatch<'_> {
         if done.is_multiple_of(WINDOW) || done == self.steps {
             self.peaks.push(peak::flops(self.context, PROBE));
         }
+        self.forks_before = self.context.pool.forks();
         self.last = Instant::now();
     }
 

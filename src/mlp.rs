@@ -12,6 +12,7 @@ use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{
     Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce,
 };
+use std::ops::Range;
 
 /// How a pixel becomes an input: x = pixel · scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,10 +127,10 @@ impl Mlp {
     pub fn forward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
         let last = self.layers.len() - 1;
         for i in 0..=last {
-            let (below, above) = work.outputs.split_at_mut(i);
-            let x = below.last().unwrap_or(&work.inputs);
-            let x = Panels::new(x, self.layers[i].inputs, work.batch);
-            let y = PanelsMut::new(&mut above[0], self.layers[i].outputs, work.batch);
+            let (below, y) = work.arena.split_at_mut(work.activations[i + 1].start);
+            let x =
+                Panels::new(&below[work.activations[i].clone()], self.layers[i].inputs, work.batch);
+            let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
             let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
             gemm::forward(context, self.weight(i), x, self.bias(i), i < last, dropout, y);
         }
@@ -165,16 +166,19 @@ impl Mlp {
     ) {
         let batch = work.batch;
         let LayerParams { inputs, outputs, bias, .. } = &self.layers[i];
-        let (below, d_above) = work.gradients.split_at_mut(i);
-        let dz = Panels::new(&d_above[0], *outputs, batch);
-        if let Some(below) = below.last_mut() {
-            let y = Panels::new(&work.outputs[i - 1], *inputs, batch);
+        if i > 0 {
+            let (known, dx) = work.arena.split_at_mut(work.gradients[i - 1].start);
+            let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
+            let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
             let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
-            let dx = PanelsMut::new(below, *inputs, batch);
+            let dx = PanelsMut::new(dx, *inputs, batch);
             gemm::input_gradient(context, self.weight(i), dz, y, scale, dx);
         }
-        gemm::transpose(context, dz, PanelsMut::new(&mut work.transposed, batch, *outputs));
-        let (db, padding) = work.db[..bias.len()].split_at_mut(*outputs);
+        let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
+        let (transposed, db) = scratch.split_at_mut(work.transposed.len());
+        let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
+        gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs));
+        let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
         reduce::row_sums(context, dz, db);
         padding.fill(0.0);
     }
@@ -202,49 +206,63 @@ impl Mlp {
     }
 }
 
-/// Everything a step writes, allocated once: inputs, outputs and, for training, gradients.
+/// Everything a step writes: one arena, allocated once. Each array lies behind those that it is
+/// computed from, so that the arena, split at its start, is what is read and what is written.
 pub struct Workspace {
     batch: usize,
     capacity: usize,
     /// Images that are shifted before they become inputs.
     staging: Vec<u8>,
-    inputs: Buffer,
-    /// Yᵢ [Hᵢ, B]; the last is the logits.
-    outputs: Vec<Buffer>,
-    /// dZᵢ [Hᵢ, B].
-    gradients: Vec<Buffer>,
+    arena: Buffer,
+    /// X [D, B] and each layer's Y [H, B]: layer i makes the one at i + 1 from that at i. The last is
+    /// the logits.
+    activations: Vec<Range<usize>>,
+    /// dZᵢ [Hᵢ, B], the last layer's first in the arena.
+    gradients: Vec<Range<usize>>,
     /// dZᵢᵀ [B, Hᵢ] of the layer at hand.
-    transposed: Buffer,
+    transposed: Range<usize>,
     /// db of the layer at hand.
-    db: Buffer,
+    db: Range<usize>,
     losses: Vec<Loss>,
 }
 
 impl Workspace {
     /// Memory for training with batches of at most `capacity` examples.
     pub fn for_training(model: &Mlp, capacity: usize) -> Self {
-        let widest = model.layers.iter().map(|l| l.outputs).max().unwrap_or(0);
-        let mut work = Self::for_evaluation(model, capacity);
-        work.gradients =
-            model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity))).collect();
-        work.transposed = Buffer::zeroed(panel_len(capacity, widest));
-        let widest = model.layers.iter().map(|l| l.bias.len()).max().unwrap_or(0);
-        work.db = Buffer::zeroed(widest);
-        work
+        Self::new(model, capacity, true)
     }
 
     /// Memory for [`Mlp::forward`] alone.
     pub fn for_evaluation(model: &Mlp, capacity: usize) -> Self {
-        let outputs = model.layers.iter().map(|l| Buffer::zeroed(panel_len(l.outputs, capacity)));
+        Self::new(model, capacity, false)
+    }
+
+    fn new(model: &Mlp, capacity: usize, training: bool) -> Self {
+        let mut end = 0;
+        let mut place = |len: usize| {
+            let start = end;
+            end += len;
+            start..end
+        };
+        let layers = &model.layers;
+        let widths = std::iter::once(model.inputs()).chain(layers.iter().map(|l| l.outputs));
+        let activations = widths.map(|width| place(panel_len(width, capacity))).collect();
+        let trained = if training { &layers[..] } else { &[] };
+        let mut gradients: Vec<_> =
+            trained.iter().rev().map(|l| place(panel_len(l.outputs, capacity))).collect();
+        gradients.reverse();
+        let widest = trained.iter().map(|l| l.bias.len()).max().unwrap_or(0);
+        let transposed = place(panel_len(capacity, widest));
+        let db = place(widest);
         Self {
             batch: 0,
             capacity,
             staging: vec![0; capacity * model.inputs()],
-            inputs: Buffer::zeroed(panel_len(model.inputs(), capacity)),
-            outputs: outputs.collect(),
-            gradients: Vec::new(),
-            transposed: Buffer::zeroed(0),
-            db: Buffer::zeroed(0),
+            arena: Buffer::zeroed(end),
+            activations,
+            gradients,
+            transposed,
+            db,
             losses: vec![Loss::default(); capacity.div_ceil(LANES)],
         }
     }
@@ -265,29 +283,35 @@ impl Workspace {
         let InputScale { scale, shift } = model.input;
         self.batch = batch;
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
-        let x = PanelsMut::new(&mut self.inputs, model.inputs(), self.batch);
+        let x = PanelsMut::new(
+            &mut self.arena[self.activations[0].clone()],
+            model.inputs(),
+            self.batch,
+        );
         activation::load_pixels(context, image, &mut self.staging, scale, shift, dropout, x);
     }
 
     /// The logits [C, B] of the last [`Mlp::forward`].
     pub fn logits(&self, model: &Mlp) -> Panels<'_> {
-        Panels::new(&self.outputs[self.outputs.len() - 1], model.classes(), self.batch)
+        let logits = &self.arena[self.activations[model.layers.len()].clone()];
+        Panels::new(logits, model.classes(), self.batch)
     }
 
     /// The logits, the losses of each panel, and d_logits to be written.
     pub fn loss_parts(&mut self, model: &Mlp) -> (Panels<'_>, &mut [Loss], PanelsMut<'_>) {
-        let last = self.outputs.len() - 1;
-        let logits = Panels::new(&self.outputs[last], model.classes(), self.batch);
-        let d_logits = PanelsMut::new(&mut self.gradients[last], model.classes(), self.batch);
+        let last = model.layers.len() - 1;
+        let (known, d_logits) = self.arena.split_at_mut(self.gradients[last].start);
+        let logits =
+            Panels::new(&known[self.activations[last + 1].clone()], model.classes(), self.batch);
+        let d_logits = PanelsMut::new(d_logits, model.classes(), self.batch);
         (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
     }
 
     /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
     pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Panels<'_>, Panels<'_>, &[f32]) {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
-        let x = if i > 0 { &self.outputs[i - 1] } else { &self.inputs };
-        let x = Panels::new(x, inputs, self.batch);
-        let dz_transposed = Panels::new(&self.transposed, self.batch, outputs);
-        (x, dz_transposed, &self.db[..bias.len()])
+        let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
+        let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
+        (x, dz_transposed, &self.arena[self.db.clone()][..bias.len()])
     }
 }

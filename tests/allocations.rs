@@ -8,7 +8,7 @@ use limbeck::Result;
 use limbeck::config::Config;
 use limbeck::loss::Objective;
 use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck_kernels::{Context, Isa};
+use limbeck_kernels::{Context, Isa, Pool};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -38,8 +38,9 @@ fn main() {
     let split = common::noise(1, 90, 5, 3);
     let teacher: Vec<f32> = common::uniform(2, 90 * 3).iter().map(|&v| v as f32).collect();
     // All kept to the end: a pool's threads allocate while they end.
-    let contexts: Vec<_> =
-        Isa::available().map(|isa| (isa, Context::new(isa, 2).unwrap())).collect();
+    let contexts: Vec<_> = Isa::available()
+        .map(|isa| (isa, Context { isa, pool: Pool::new(2).unwrap().eager() }))
+        .collect();
     for (isa, context) in &contexts {
         for optimizer in ["sgd", "nesterov", "adam"] {
             let config = format!(

@@ -157,6 +157,8 @@ fn bench_prints_the_figures_that_scripts_read() {
     let share = number("gflops") / number("peak_gflops");
     assert!((0.5..2.0).contains(&(number("fraction_of_peak") / share)), "{figures}");
     assert!(number("peak_rss_mb") > 1.0);
+    // One thread forks nothing.
+    assert_eq!((number("forks_per_step"), number("fraction_of_forks")), (0.0, 0.0));
     // The trained parameters depend on neither threads nor ISA.
     assert_eq!(figures["params_sha256"].as_str().unwrap().len(), 64);
     assert_eq!(step("portable", "2")["params_sha256"], figures["params_sha256"]);
@@ -168,6 +170,15 @@ fn bench_prints_the_figures_that_scripts_read() {
             assert!(figures[key].as_f64().unwrap() > 0.0, "{layout}, {key}: {figures}");
         }
     }
+
+    let dropout = ["bench", "dropout", "--units", "100", "--batch", "100", "--rate", "0.2"];
+    let figures = limbeck(&[&dropout[..], &["--threads", "1", "--json"]].concat()).json();
+    assert!(figures["dropout_ns"]["median"].as_f64().unwrap() > 0.0, "{figures}");
+    // Five standard deviations of the mean of 10,000: 5·√(0.2·0.8)/100.
+    let dropped = figures["dropped"].as_f64().unwrap();
+    assert!((dropped - 0.2).abs() < 0.02, "{figures}");
+
+    limbeck(&["bench", "dropout", "--rate", "1"]).fails(2, &["between 0 and 1"]);
     limbeck(&["bench", "step", "--net", "784"]).fails(2, &["two widths"]);
     limbeck(&["bench", "gemm", "--m", "0"]).fails(2, &["--m"]);
 }

@@ -1,5 +1,5 @@
 //! The matrix products of a training step, as the trainer computes them, as [`gemm`] does from
-//! row-major operands, and as matrixmultiply and the gemm crate do from the same.
+//! row-major operands, and as matrixmultiply, the gemm crate and faer do from the same.
 
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
@@ -19,6 +19,16 @@ pub enum Role {
 }
 use Role::{Forward, InputGradient, WeightGradient};
 
+impl Display for Role {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Forward => "forward",
+            InputGradient => "input gradient",
+            WeightGradient => "weight gradient",
+        })
+    }
+}
+
 /// C [m, n] as a sum over k.
 #[derive(Clone, Copy)]
 pub struct Shape {
@@ -36,12 +46,7 @@ impl Shape {
 
 impl Display for Shape {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let role = match self.role {
-            Forward => "forward",
-            InputGradient => "input gradient",
-            WeightGradient => "weight gradient",
-        };
-        write!(f, "{role} {}x{}x{}", self.m, self.n, self.k)
+        write!(f, "{} {}x{}x{}", self.role, self.m, self.n, self.k)
     }
 }
 
@@ -63,6 +68,43 @@ pub fn shapes(batch: usize) -> Vec<Shape> {
     }
     shapes.push(Shape { role: Forward, m: 2048, n: 2048, k: 2048 });
     shapes
+}
+
+/// Who computes a product.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As the trainer does, from panels; the weight gradient with the transposition it needs.
+    TrainingPath,
+    /// As [`gemm`] does, packing included, and then other crates, all from row-major operands.
+    RowMajor,
+    Matrixmultiply,
+    GemmCrate,
+    #[cfg(feature = "faer")]
+    Faer,
+}
+
+impl Way {
+    pub const ALL: &[Way] = &[
+        Way::TrainingPath,
+        Way::RowMajor,
+        Way::Matrixmultiply,
+        Way::GemmCrate,
+        #[cfg(feature = "faer")]
+        Way::Faer,
+    ];
+}
+
+impl Display for Way {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::TrainingPath => "training path",
+            Way::RowMajor => "row-major",
+            Way::Matrixmultiply => "matrixmultiply",
+            Way::GemmCrate => "gemm crate",
+            #[cfg(feature = "faer")]
+            Way::Faer => "faer",
+        })
+    }
 }
 
 /// One shape's operands, the same values for each way to compute it.
@@ -141,8 +183,19 @@ impl Product {
         }
     }
 
-    /// As the trainer does, from panels; the weight gradient with the transposition it needs.
-    pub fn training_path(&mut self, context: &Context) {
+    /// The product, once.
+    pub fn compute(&mut self, way: Way, context: &Context) {
+        match way {
+            Way::TrainingPath => self.training_path(context),
+            Way::RowMajor => self.row_major(context),
+            Way::Matrixmultiply => self.matrixmultiply(),
+            Way::GemmCrate => self.gemm_crate(context.pool.threads()),
+            #[cfg(feature = "faer")]
+            Way::Faer => self.faer(context.pool.threads()),
+        }
+    }
+
+    fn training_path(&mut self, context: &Context) {
         let Shape { role, m, n, k } = self.shape;
         match role {
             Forward => gemm::forward(
@@ -175,8 +228,7 @@ impl Product {
         }
     }
 
-    /// From row-major operands, packing included.
-    pub fn row_major(&mut self, context: &Context) {
+    fn row_major(&mut self, context: &Context) {
         let Shape { role, m, n, k } = self.shape;
         let (layout, a, b) = match role {
             Forward => (Layout::Nn, (m, k), (k, n)),
@@ -194,8 +246,7 @@ impl Product {
         );
     }
 
-    /// matrixmultiply, from the same row-major operands.
-    pub fn matrixmultiply(&mut self) {
+    fn matrixmultiply(&mut self) {
         let Shape { role, m, n, k } = self.shape;
         let ((rsa, csa), (rsb, csb)) = steps(role, m, n, k);
         let (a, b, c) = (self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
@@ -204,8 +255,7 @@ impl Product {
         unsafe { matrixmultiply::sgemm(m, k, n, 1.0, a, rsa, csa, b, rsb, csb, 0.0, c, rsc, 1) };
     }
 
-    /// The gemm crate, which faer uses, from the same row-major operands.
-    pub fn gemm_crate(&mut self, threads: usize) {
+    fn gemm_crate(&mut self, threads: usize) {
         let Shape { role, m, n, k } = self.shape;
         let (a_steps, b_steps) = steps(role, m, n, k);
         let threads = match threads {
@@ -222,33 +272,52 @@ impl Product {
         }
     }
 
-    /// Panics unless all ways give the same product, to rounding.
-    pub fn verify(&mut self, context: &Context) {
+    #[cfg(feature = "faer")]
+    fn faer(&mut self, threads: usize) {
         let Shape { role, m, n, k } = self.shape;
-        self.matrixmultiply();
-        let want = self.c.to_vec();
-        self.gemm_crate(context.pool.threads());
-        let gemm_crate = self.c.to_vec();
-        self.row_major(context);
-        let row_major = self.c.to_vec();
-        self.training_path(context);
-        let mut training_path = vec![0.0; m * n];
+        let a = |rows, cols| faer::MatRef::from_row_major_slice(&self.a, rows, cols);
+        let b = |rows, cols| faer::MatRef::from_row_major_slice(&self.b, rows, cols);
+        let (a, b) = match role {
+            Forward => (a(m, k), b(k, n)),
+            InputGradient => (a(m, k), b(n, k).transpose()),
+            WeightGradient => (a(k, m).transpose(), b(k, n)),
+        };
+        let c = faer::MatMut::from_row_major_slice_mut(&mut self.c, m, n);
+        let threads = if threads == 1 { faer::Par::Seq } else { faer::Par::rayon(threads) };
+        faer::linalg::matmul::matmul(c, faer::Accum::Replace, a, b, 1.0, threads);
+    }
+
+    /// C of `way`, row-major.
+    fn result(&mut self, way: Way, context: &Context) -> Vec<f32> {
+        let Shape { role, m, n, .. } = self.shape;
+        self.compute(way, context);
+        if way != Way::TrainingPath {
+            return self.c.to_vec();
+        }
+        let mut c = vec![0.0; m * n];
         match role {
-            Forward | InputGradient => {
-                Panels::new(&self.out, n, m).to_lane_major(&mut training_path)
-            }
+            Forward | InputGradient => Panels::new(&self.out, n, m).to_lane_major(&mut c),
             WeightGradient => {
-                Panels::new(&self.out, m, n).to_lane_major(&mut training_path);
-                training_path = transpose(&training_path, m);
+                Panels::new(&self.out, m, n).to_lane_major(&mut c);
+                c = transpose(&c, m);
             }
         }
+        c
+    }
+
+    /// Panics unless all ways give the same product, to rounding.
+    pub fn verify(&mut self, context: &Context) {
+        let want = self.result(Way::Matrixmultiply, context);
         // Both sides are within K·ε·K of the exact sum of K products of values below 1; the
         // errors of random sums are far below that, and one wrong term is far above.
-        let bound = (k * k) as f32 * f32::EPSILON;
-        for (i, want) in want.iter().enumerate() {
-            let found = [row_major[i], training_path[i], gemm_crate[i]];
-            let close = found.iter().all(|x| (x - want).abs() <= bound);
-            assert!(close, "{}: {found:?}, expected {want}", self.shape);
+        let bound = (self.shape.k * self.shape.k) as f32 * f32::EPSILON;
+        for &way in Way::ALL {
+            // What an earlier way wrote must not pass for this one's.
+            self.c.fill(f32::NAN);
+            for (found, want) in self.result(way, context).iter().zip(&want) {
+                let close = (found - want).abs() <= bound;
+                assert!(close, "{}, {way}: {found}, expected {want}", self.shape);
+            }
         }
     }
 }

@@ -1,14 +1,21 @@
-//! Our products beside matrixmultiply's and the gemm crate's, interleaved: a table of rates, shares of
-//! the measured peak, and paired ratios.
+//! Our products beside those of matrixmultiply, the gemm crate, faer (with the feature of that name),
+//! and OpenBLAS and oneDNN (with a Python that has NumPy and PyTorch), interleaved: a table of
+//! rates, shares of the measured peak, and paired ratios.
 //!
-//! `MATMUL_NUM_THREADS` sets the threads of all (with `RAYON_NUM_THREADS` for the gemm crate);
-//! matrixmultiply uses 4 at most. The batch size is the only argument, 128 by default.
+//! ```text
+//! gemm_peers [BATCH [PYTHON]]
+//! ```
+//!
+//! `MATMUL_NUM_THREADS` sets the threads of all (with `RAYON_NUM_THREADS` for the gemm crate and
+//! faer); matrixmultiply uses 4 at most. The batch size is 128 by default.
 
 #[path = "../common/products.rs"]
 mod products;
 
 use limbeck_kernels::{Context, Isa, peak};
-use products::{Product, shapes};
+use products::{Product, Shape, Way, shapes};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 41;
@@ -22,50 +29,112 @@ fn main() {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = std::env::var("MATMUL_NUM_THREADS").map_or(available, number);
     let batch = std::env::args().nth(1).map_or(128, number);
+    let python = std::env::args().nth(2);
     let context = Context::new(Isa::best(), threads).expect("threads");
+    let libraries = ["openblas", "onednn"];
+    let mut others: Vec<Library> = python
+        .iter()
+        .flat_map(|python| libraries.map(|library| Library::new(python, library, threads)))
+        .collect();
     println!(
         "batch {batch}, {threads} threads, {}; GFLOP/s and share of the peak, medians of {ROUNDS} \
          rounds; ratios are the peer's time over the training path's: median (quartiles)\n",
         context.isa
     );
-    println!(
-        "| product | training path | row-major | matrixmultiply | ratio | gemm crate | ratio |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    let [ours, row_major, peers @ ..] = Way::ALL else { unreachable!("ours are two ways") };
+    let peers = peers.iter().map(Way::to_string);
+    let peers: Vec<String> = peers.chain(others.iter().map(|other| other.name.clone())).collect();
+    let heading: String = peers.iter().map(|peer| format!(" {peer} | ratio |")).collect();
+    println!("| product | {ours} | {row_major} |{heading}");
+    println!("|---|---|---|{}", "---|---|".repeat(peers.len()));
     for shape in shapes(batch) {
         let mut product = Product::new(shape);
         product.verify(&context);
         let once = Instant::now();
-        product.matrixmultiply();
+        product.compute(Way::Matrixmultiply, &context);
         let calls = TIMING.div_duration_f64(once.elapsed()).ceil() as usize;
 
-        let mut times: [Vec<f64>; 4] = Default::default();
+        let ways = Way::ALL.len() + others.len();
+        let mut times = vec![Vec::new(); ways];
         let mut peaks = Vec::new();
         for round in 0..ROUNDS {
             peaks.push(peak::flops(&context, PROBE));
-            // Each comes first in a quarter of the rounds, and the order turns.
-            for i in 0..4 {
-                let way = (round + if round % 2 == 0 { i } else { 4 - i }) % 4;
-                let seconds = match way {
-                    0 => context.pool.install(|| time(calls, || product.training_path(&context))),
-                    1 => context.pool.install(|| time(calls, || product.row_major(&context))),
-                    2 => time(calls, || product.matrixmultiply()),
-                    _ => time(calls, || product.gemm_crate(threads)),
+            // Each comes first equally often, and the order turns.
+            for i in 0..ways {
+                let way = (round + if round % 2 == 0 { i } else { ways - i }) % ways;
+                let seconds = match Way::ALL.get(way) {
+                    Some(&way @ (Way::TrainingPath | Way::RowMajor)) => {
+                        context.pool.install(|| time(calls, || product.compute(way, &context)))
+                    }
+                    Some(&way) => time(calls, || product.compute(way, &context)),
+                    None => others[way - Way::ALL.len()].time(shape, calls),
                 };
                 times[way].push(seconds);
             }
         }
-        let [ours, row_major, matrixmultiply, gemm_crate] = &times;
         let rate = |seconds| rate(shape.flop(), seconds, &peaks);
-        println!(
-            "| {shape} | {} | {} | {} | {} | {} | {} |",
-            rate(ours),
-            rate(row_major),
-            rate(matrixmultiply),
-            ratio(matrixmultiply, ours),
-            rate(gemm_crate),
-            ratio(gemm_crate, ours),
-        );
+        let (ours, others) = times.split_first().expect("the training path");
+        let (row_major, peers) = others.split_first().expect("the row-major product");
+        print!("| {shape} | {} | {} |", rate(ours), rate(row_major));
+        for peer in peers {
+            print!(" {} | {} |", rate(peer), ratio(peer, ours));
+        }
+        println!();
+    }
+}
+
+/// A library in a process of its own, `products.py`, that computes when asked.
+struct Library {
+    name: String,
+    process: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Library {
+    fn new(python: &str, library: &str, threads: usize) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/peers/products.py");
+        let threads = threads.to_string();
+        let mut process = Command::new(python)
+            .args([script, library, &threads])
+            .env("OPENBLAS_NUM_THREADS", &threads)
+            // OpenBLAS's own choice of kernels for this processor.
+            .env_remove("OPENBLAS_CORETYPE")
+            // The allocator keeps what it has: PyTorch allocates each result anew, and fresh
+            // pages would cost more than some products.
+            .env("MALLOC_MMAP_THRESHOLD_", (1 << 30).to_string())
+            .env("MALLOC_TRIM_THRESHOLD_", (1 << 30).to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{python}: {error}"));
+        let to = process.stdin.take().expect("piped");
+        let from = BufReader::new(process.stdout.take().expect("piped"));
+        let mut library = Self { name: String::new(), process, to, from };
+        library.name = library.answer();
+        library
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.from.read_line(&mut line).expect("products.py's answer");
+        assert!(!line.is_empty(), "products.py ended early");
+        line.trim().into()
+    }
+
+    fn time(&mut self, shape: Shape, calls: usize) -> f64 {
+        let Shape { role, m, n, k } = shape;
+        let role = role.to_string().replace(' ', "-");
+        writeln!(self.to, "{role} {m} {n} {k} {calls}").expect("products.py listens");
+        self.answer().parse().expect("seconds")
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // It would wait for lines until its input closes; nothing is lost.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

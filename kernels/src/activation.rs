@@ -1,7 +1,7 @@
 //! The first layer's input: pixels to f32 panels, with dropout.
 //!
-//! Bias, ReLU and the dropout of hidden layers have no pass of their own: they are epilogues of
-//! [`crate::gemm`].
+//! Bias, ReLU and the dropout of hidden layers have no pass of their own in training: they are
+//! epilogues of [`crate::gemm`]. [`dropout`] is what they would cost as one.
 
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
@@ -32,8 +32,9 @@ pub fn load_pixels<'s>(
         return;
     }
     let staging = chunks(&mut staging[..size * batch], size * LANES);
+    let cost = 8 * x.data().len() / LANES;
     let parts = chunks(x.data(), size * LANES).zip(staging);
-    context.pool.for_each_part(parts, |panel, (out, staging)| {
+    context.pool.for_each_part(parts, cost, |panel, (out, staging)| {
         let first = panel * LANES;
         let mut images: [&[u8]; LANES] = [&[]; LANES];
         for (i, (slot, space)) in images.iter_mut().zip(staging.chunks_exact_mut(size)).enumerate()
@@ -43,6 +44,36 @@ pub fn load_pixels<'s>(
         }
         dispatch(context.isa, Load { images, scale, shift, dropout, first, out });
     });
+}
+
+/// X ← dropout(X): what the fused epilogues do to a matrix, as a pass over it.
+///
+/// # Panics
+/// If X does not have the lanes that `dropout` was made for.
+pub fn dropout(context: &Context, dropout: Dropout, mut x: PanelsMut) {
+    assert_eq!(x.lanes(), dropout.width(), "lanes of X");
+    let (len, cost) = ((x.rows() * LANES).max(1), 16 * x.data().len() / LANES);
+    context.pool.for_each_part(chunks(x.data(), len), cost, |panel, values| {
+        dispatch(context.isa, Drop { dropout, lane: panel * LANES, values });
+    });
+}
+
+struct Drop<'a> {
+    dropout: Dropout,
+    /// The first of the panel.
+    lane: usize,
+    values: &'a mut [f32],
+}
+
+impl Kernel for Drop<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (row, values) in self.values.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            s.store(self.dropout.apply(s, row, self.lane, s.load(values)), values);
+        }
+    }
 }
 
 struct Load<'a> {

@@ -223,7 +223,7 @@ pub fn gemm(
     let nc = panels.div_ceil(tasks).clamp(1, PACKED_PANELS);
     let mc = rows.div_ceil(tasks.div_ceil(panels.div_ceil(nc).max(1)));
     let mc = mc.next_multiple_of(LANES).clamp(MIN_ROWS, rows.max(MIN_ROWS));
-    c.for_each_block(&context.pool, (mc, nc), true, |block| {
+    c.for_each_block(&context.pool, (mc, nc), true, depth, |block| {
         dispatch(context.isa, PackingTask { product: &product, b: &b, block });
     });
 }
@@ -265,7 +265,7 @@ impl<W: Walk, E> Product<'_, W, E> {
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         // Whole microtiles.
         let nc = (panels.div_ceil(panel_blocks) / MAX_NP * MAX_NP).max(MAX_NP);
-        c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, |block| {
+        c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, self.depth, |block| {
             dispatch(context.isa, Task { product: &self, b, kc, block });
         });
     }

@@ -27,7 +27,7 @@ pub fn read_bandwidth(context: &Context, bytes: usize, duration: Duration) -> f6
     let len = (bytes / size_of::<f32>()).next_multiple_of(UNROLL * LANES);
     let mut memory = Buffer::zeroed(len * context.pool.threads());
     // Random bits would read no slower; zeros that were never written may share one page.
-    context.pool.for_each_part(chunks(&mut memory, len), |_, own| own.fill(1.0));
+    context.pool.for_each_part(chunks(&mut memory, len), usize::MAX, |_, own| own.fill(1.0));
     let memory: &[f32] = &memory;
     together(context, duration, |thread| {
         let own = &memory[thread * len..][..len];
@@ -40,19 +40,45 @@ pub fn read_bandwidth(context: &Context, bytes: usize, duration: Duration) -> f6
     })
 }
 
+/// Seconds that a fork-join of the threads takes: from the leader's call until every thread has come
+/// and gone again, the median of some thousand.
+pub fn fork_join(context: &Context) -> f64 {
+    const FORKS: usize = 4096;
+    let threads = context.pool.threads();
+    let mut seconds = [0.0; FORKS];
+    context.pool.install(|| {
+        for seconds in &mut seconds {
+            let here = AtomicUsize::new(0);
+            let start = Instant::now();
+            context.pool.for_each(threads, usize::MAX, |_| meet(&here, threads));
+            *seconds = start.elapsed().as_secs_f64();
+        }
+    });
+    seconds.sort_by(f64::total_cmp);
+    seconds[FORKS / 2]
+}
+
+/// Waits until each of `threads` tasks has come `here`. A thread that waits cannot take a second
+/// task: each gets one.
+fn meet(here: &AtomicUsize, threads: usize) {
+    here.fetch_add(1, Ordering::Relaxed);
+    for looks in 0_usize.. {
+        if here.load(Ordering::Relaxed) >= threads {
+            return;
+        }
+        if looks < 1 << 12 { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
+
 /// The rate of `work`, which returns the units it did, repeated on all threads for `duration`.
 fn together(context: &Context, duration: Duration, work: impl Fn(usize) -> f64 + Sync) -> f64 {
     let threads = context.pool.threads();
     let mut rates = vec![0.0; threads];
     let here = AtomicUsize::new(0);
     context.pool.install(|| {
-        context.pool.for_each_part(chunks(&mut rates, 1), |thread, rate| {
+        context.pool.for_each_part(chunks(&mut rates, 1), usize::MAX, |thread, rate| {
             work(thread);
-            // A thread that waits cannot take a second part: each gets one.
-            here.fetch_add(1, Ordering::Relaxed);
-            while here.load(Ordering::Relaxed) < threads {
-                std::thread::yield_now();
-            }
+            meet(&here, threads);
             let (start, mut units) = (Instant::now(), 0.0);
             while start.elapsed() < duration {
                 units += work(thread);
@@ -126,6 +152,12 @@ impl Kernel for Read<'_> {
 mod tests {
     use super::*;
     use crate::Isa;
+
+    #[test]
+    fn a_fork_join_takes_some_time_but_no_wake_up() {
+        let context = Context::new(Isa::best(), 2).unwrap();
+        assert!((1e-8..1e-2).contains(&fork_join(&context)));
+    }
 
     #[test]
     fn rates_are_positive_and_memory_is_no_faster_than_the_first_cache() {

@@ -9,6 +9,9 @@
 //! in one job lies in its own cache for the next. Who has finished takes over from the end of
 //! another's share.
 //!
+//! A job so small that a fork costs more than the others' help saves is the leader's alone. Small
+//! nets so use as many threads as pay, job by job; see [`WORTH_A_FORK`].
+//!
 //! Work is split over outputs only, never over a sum, so the number of threads cannot change a
 //! bit.
 
@@ -27,6 +30,8 @@ pub struct Pool {
     /// All but the leader.
     workers: rayon::ThreadPool,
     team: Team,
+    /// The cost from which on a job is shared.
+    worth: usize,
     /// Held by the thread that leads the team.
     lead: Mutex<()>,
 }
@@ -77,7 +82,13 @@ impl Pool {
         // Spinning pays only where every thread has a core.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let patience = if threads <= cores { PATIENCE } else { 0 };
-        Ok(Self { threads, workers, team: Team::new(threads, patience), lead: Mutex::new(()) })
+        let team = Team::new(threads, patience);
+        Ok(Self { threads, workers, team, worth: WORTH_A_FORK, lead: Mutex::new(()) })
+    }
+
+    /// Shares every job, however small, so that tests on small shapes see the threads at work.
+    pub fn eager(self) -> Self {
+        Self { worth: 0, ..self }
     }
 
     /// Threads, the leader's included.
@@ -105,21 +116,39 @@ impl Pool {
         })
     }
 
-    /// Calls `work(0)` … `work(tasks − 1)`, in any order, in parallel.
-    pub(crate) fn for_each(&self, tasks: usize, work: impl Fn(usize) + Sync) {
-        if tasks <= 1 || self.threads == 1 || ROLE.get() == Role::Helper {
+    /// Jobs that were shared out to the threads since the pool was made.
+    pub fn forks(&self) -> u64 {
+        self.team.state.load(Ordering::Relaxed) / JOB
+    }
+
+    /// Calls `work(0)` … `work(tasks − 1)`, in any order, in parallel where that pays: `cost` is
+    /// about how many vectors of 16 values are multiplied and added, or else read or written, in
+    /// all.
+    pub(crate) fn for_each(&self, tasks: usize, cost: usize, work: impl Fn(usize) + Sync) {
+        let alone = tasks <= 1 || self.threads == 1 || cost < self.worth;
+        if alone || ROLE.get() == Role::Helper {
             (0..tasks).for_each(work);
         } else {
             self.install(|| self.team.run(tasks, &work));
         }
     }
 
-    /// Calls `work(i, part)` for each part, in any order, in parallel.
-    pub(crate) fn for_each_part<P: Parts>(&self, parts: P, work: impl Fn(usize, P::Part) + Sync) {
+    /// Calls `work(i, part)` for each part, as [`Pool::for_each`] does.
+    pub(crate) fn for_each_part<P: Parts>(
+        &self,
+        parts: P,
+        cost: usize,
+        work: impl Fn(usize, P::Part) + Sync,
+    ) {
         // SAFETY: `for_each` calls its closure once for each i.
-        self.for_each(parts.count(), |i| work(i, unsafe { parts.part(i) }));
+        self.for_each(parts.count(), cost, |i| work(i, unsafe { parts.part(i) }));
     }
 }
+
+/// Vectors that a job must touch before the threads share it. A multiply-add of 16 values takes
+/// 0.3 ns and a fork, with the cache lines that then change cores, about 1 µs, while a second
+/// thread saves half of the work.
+const WORTH_A_FORK: usize = 1 << 13;
 
 /// How often a helper looks for a job before it sleeps: about 100 µs.
 const PATIENCE: usize = 4096;
@@ -397,7 +426,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn pools() -> impl Iterator<Item = Pool> {
-        [1, 2, 3, 8].into_iter().map(|threads| Pool::new(threads).unwrap())
+        [1, 2, 3, 8].into_iter().map(|threads| Pool::new(threads).unwrap().eager())
     }
 
     #[test]
@@ -408,11 +437,11 @@ mod tests {
                 let count = |i: usize| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 };
-                pool.for_each(tasks, count);
+                pool.for_each(tasks, 0, count);
                 // Nested calls and many jobs in one installation.
                 pool.install(|| {
                     for _ in 0..50 {
-                        pool.for_each(tasks, count);
+                        pool.for_each(tasks, 0, count);
                     }
                 });
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 51));
@@ -425,13 +454,24 @@ mod tests {
         for pool in pools() {
             for (len, chunk) in [(0, 4), (1, 4), (8, 4), (1003, 10)] {
                 let (mut a, mut b) = (vec![0; len], vec![0; len.div_ceil(chunk)]);
-                pool.for_each_part(chunks(&mut a, chunk).zip(chunks(&mut b, 1)), |i, (a, b)| {
+                let parts = chunks(&mut a, chunk).zip(chunks(&mut b, 1));
+                pool.for_each_part(parts, 0, |i, (a, b)| {
                     a.iter_mut().enumerate().for_each(|(j, a)| *a = i * chunk + j);
                     b[0] = i;
                 });
                 assert!(a.into_iter().eq(0..len) && b.into_iter().eq(0..len.div_ceil(chunk)));
             }
         }
+    }
+
+    #[test]
+    fn small_jobs_are_the_leaders_alone_and_others_are_counted() {
+        let pool = Pool::new(2).unwrap();
+        let leader = std::thread::current().id();
+        pool.for_each(64, WORTH_A_FORK - 1, |_| assert_eq!(std::thread::current().id(), leader));
+        assert_eq!(pool.forks(), 0);
+        pool.for_each(64, WORTH_A_FORK, |_| ());
+        assert_eq!(pool.forks(), 1);
     }
 
     #[test]
@@ -442,7 +482,7 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 // Two tasks that wait for each other need two threads.
                 let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
-                pool.for_each(2, |task| {
+                pool.for_each(2, WORTH_A_FORK, |task| {
                     let (mine, other) =
                         if task == 0 { (&first, &second) } else { (&second, &first) };
                     mine.store(true, Ordering::Release);
@@ -459,12 +499,12 @@ mod tests {
         for pool in pools() {
             for culprit in [0, 63] {
                 let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    pool.for_each(64, |i| assert_ne!(i, culprit, "the culprit"));
+                    pool.for_each(64, 0, |i| assert_ne!(i, culprit, "the culprit"));
                 }));
                 assert!(outcome.is_err());
             }
             let sum = AtomicUsize::new(0);
-            pool.for_each(10, |i| {
+            pool.for_each(10, 0, |i| {
                 sum.fetch_add(i, Ordering::Relaxed);
             });
             assert_eq!(sum.into_inner(), 45);
@@ -480,7 +520,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         one.install(|| {
-                            two.for_each(5, |i| {
+                            two.for_each(5, WORTH_A_FORK, |i| {
                                 sum.fetch_add(i, Ordering::Relaxed);
                             });
                         });

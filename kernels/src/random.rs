@@ -91,6 +91,11 @@ impl Dropout {
         self.scale
     }
 
+    /// Lanes of the matrix.
+    pub fn width(&self) -> usize {
+        self.width as usize
+    }
+
     /// Whether element (row, lane) is kept.
     pub fn keeps(&self, row: usize, lane: usize) -> bool {
         let index = (row as u32).wrapping_mul(self.width).wrapping_add(lane as u32);

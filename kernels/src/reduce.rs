@@ -14,9 +14,9 @@ use crate::simd::Simd;
 /// # Panics
 /// If `sums` is shorter than the rows.
 pub fn row_sums(context: &Context, dz: Panels, sums: &mut [f32]) {
-    let rows_per_task = (dz.rows() / context.pool.threads()).max(256);
+    let rows_per_task = dz.rows().div_ceil(context.pool.threads());
     let sums = chunks(&mut sums[..dz.rows()], rows_per_task);
-    context.pool.for_each_part(sums, |chunk, sums| {
+    context.pool.for_each_part(sums, 2 * dz.rows() * dz.panels(), |chunk, sums| {
         dispatch(context.isa, RowSums { dz, first: chunk * rows_per_task, sums });
     });
 }

@@ -14,21 +14,14 @@ use crate::matrix::{Panels, PanelsMut};
 use crate::pool::{Parts, chunks};
 use crate::simd::{LANES, Simd};
 
-/// Below this many values the work is done by the calling thread.
-const PARALLEL_FROM: usize = 1 << 15;
+/// What 16 values cost, in multiply-adds: about 10 ns.
+const COST: usize = 32;
 
 /// Calls `work(panel, values)` for each panel of `out`, in parallel where that pays.
-fn for_each_panel(
-    context: &Context,
-    mut out: PanelsMut,
-    work: impl Fn(usize, &mut [f32]) + Sync + Send,
-) {
+fn for_each_panel(context: &Context, mut out: PanelsMut, work: impl Fn(usize, &mut [f32]) + Sync) {
     let len = (out.rows() * LANES).max(1);
-    if out.data().len() < PARALLEL_FROM {
-        out.data().chunks_mut(len).enumerate().for_each(|(panel, out)| work(panel, out));
-    } else {
-        context.pool.for_each_part(chunks(out.data(), len), work);
-    }
+    let cost = COST * out.data().len() / LANES;
+    context.pool.for_each_part(chunks(out.data(), len), cost, work);
 }
 
 /// out ← softmax(logits / T) over the classes (rows) of each example (lane); in [0, 1], each
@@ -188,15 +181,11 @@ impl Distillation<'_> {
         let work = |panel, d_logits: &mut [f32], loss: &mut Loss| {
             *loss = dispatch(context.isa, Gradient { task: self, logits, panel, d_logits });
         };
-        if classes * batch < PARALLEL_FROM {
-            let panels = d_logits.data().chunks_mut(len).zip(losses).enumerate();
-            panels.for_each(|(panel, (d_logits, loss))| work(panel, d_logits, loss));
-        } else {
-            let parts = chunks(d_logits.data(), len).zip(chunks(losses, 1));
-            context.pool.for_each_part(parts, |panel, (d_logits, losses)| {
-                work(panel, d_logits, &mut losses[0]);
-            });
-        }
+        let cost = COST * d_logits.data().len() / LANES;
+        let parts = chunks(d_logits.data(), len).zip(chunks(losses, 1));
+        context.pool.for_each_part(parts, cost, |panel, (d_logits, losses)| {
+            work(panel, d_logits, &mut losses[0]);
+        });
     }
 }
 

@@ -127,7 +127,7 @@ pub fn step(
     let isa = context.isa;
     let finite = AtomicBool::new(true);
     let parts = chunks(params, CHUNK).zip(chunks(v, CHUNK)).zip(chunks(u, CHUNK));
-    context.pool.for_each_part(parts, |i, ((params, v), u)| {
+    context.pool.for_each_part(parts, 5 * len / LANES, |i, ((params, v), u)| {
         let grads = &grads[i * CHUNK..][..params.len()];
         if !dispatch(isa, Step { rule, weight_decay, params, grads, v, u }) {
             finite.store(false, Ordering::Relaxed);
@@ -177,7 +177,8 @@ impl Kernel for Step<'_> {
 /// If the lengths differ or are no multiple of 16.
 pub fn average(context: &Context, params: &[f32], decay: f32, average: &mut [f32]) {
     assert!(params.len().is_multiple_of(LANES) && params.len() == average.len(), "lengths");
-    context.pool.for_each_part(chunks(average, CHUNK), |i, average| {
+    let cost = 3 * params.len() / LANES;
+    context.pool.for_each_part(chunks(average, CHUNK), cost, |i, average| {
         let params = &params[i * CHUNK..][..average.len()];
         dispatch(context.isa, Average { params, weight: 1.0 - decay, average });
     });
@@ -207,7 +208,8 @@ impl Kernel for Average<'_> {
 /// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained.
 pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) {
     let len = (w.rows() * LANES).max(1);
-    context.pool.for_each_part(chunks(w.data(), len), |_, panel| {
+    let cost = 3 * w.data().len() / LANES;
+    context.pool.for_each_part(chunks(w.data(), len), cost, |_, panel| {
         dispatch(context.isa, MaxNorm { limit, panel });
     });
 }

@@ -3,7 +3,9 @@
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
-use limbeck::bench::{self, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask};
+use limbeck::bench::{
+    self, Dropout, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask,
+};
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -21,6 +23,8 @@ pub enum BenchCommand {
     Inference(InferenceArgs),
     /// Softmax with temperature, its logarithm, and the distillation gradient
     Softmax(SoftmaxArgs),
+    /// A dropout mask: drawn, and applied to activations
+    Dropout(DropoutArgs),
 }
 
 #[derive(Args)]
@@ -113,6 +117,25 @@ fn temperature(text: &str) -> std::result::Result<f64, String> {
     value.ok_or_else(|| "expected a positive number".into())
 }
 
+#[derive(Args)]
+pub struct DropoutArgs {
+    /// Units
+    #[arg(long, default_value = "1200", value_parser = value_parser!(u32).range(1..=65536))]
+    units: u32,
+    /// Examples
+    #[arg(long, default_value = "128", value_parser = value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// Probability to be dropped
+    #[arg(long, default_value = "0.5", value_parser = probability)]
+    rate: f64,
+}
+
+fn probability(text: &str) -> std::result::Result<f64, String> {
+    // As f32, which the kernels take.
+    let inside = |p: &f64| (f32::EPSILON..=1.0 - f32::EPSILON).contains(&(*p as f32));
+    text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".into())
+}
+
 pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
     let context = &session.context;
     match command {
@@ -143,6 +166,10 @@ pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
         BenchCommand::Softmax(args) => {
             let (classes, batch) = (args.classes as usize, args.batch as usize);
             session.result(&Report(bench::softmax(context, classes, batch, args.temperature)))
+        }
+        BenchCommand::Dropout(args) => {
+            let (units, batch) = (args.units as usize, args.batch as usize);
+            session.result(&Report(bench::dropout(context, units, batch, args.rate)))
         }
     }
 }
@@ -212,6 +239,13 @@ impl Display for Report<Step> {
         )?;
         rate(f, step.gflops, step.peak_gflops, step.fraction_of_peak)?;
         writeln!(f, "{:.0} samples/s", 1e3 * step.batch as f64 / ms.median)?;
+        writeln!(
+            f,
+            "{:.0} fork-joins of {:.2} µs: {:.2} % of the step",
+            step.forks_per_step,
+            step.fork_join_us,
+            step.fraction_of_forks * 100.0
+        )?;
         if let Some(mb) = step.peak_rss_mb {
             writeln!(f, "{mb:.0} MB at most")?;
         }
@@ -231,5 +265,14 @@ impl Display for Report<Softmax> {
         writeln!(f, "softmax                {:.3}", self.0.softmax_ns)?;
         writeln!(f, "log-softmax            {:.3}", self.0.log_softmax_ns)?;
         writeln!(f, "distillation gradient  {:.3}", self.0.distillation_ns)
+    }
+}
+
+impl Display for Report<Dropout> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Dropout { machine: place, units, batch, rate, dropped, dropout_ns: ns } = &self.0;
+        machine(f, place)?;
+        writeln!(f, "{batch} examples of {units} units at a rate of {rate}, {dropped:.4} dropped")?;
+        writeln!(f, "{:.3} ns an element ({:.3} to {:.3})", ns.median, ns.min, ns.max)
     }
 }

@@ -112,7 +112,8 @@ impl Kernel for PackPanel<'_> {
 /// dst ← all panels of `pack`.
 pub(crate) fn pack(context: &Context, pack: &Pack, mut dst: PanelsMut) {
     let panel_len = (dst.rows() * LANES).max(1);
-    context.pool.for_each_part(chunks(dst.data(), panel_len), |panel, out| {
+    let cost = 2 * dst.data().len() / LANES;
+    context.pool.for_each_part(chunks(dst.data(), panel_len), cost, |panel, out| {
         dispatch(context.isa, PackPanel { pack, panel, out });
     });
 }
@@ -124,7 +125,8 @@ pub(crate) fn pack(context: &Context, pack: &Pack, mut dst: PanelsMut) {
 pub fn transpose(context: &Context, src: Panels, mut dst: PanelsMut) {
     assert_eq!((dst.rows(), dst.lanes()), (src.lanes(), src.rows()), "shape of the transpose");
     let panel_len = (dst.rows() * LANES).max(1);
-    context.pool.for_each_part(chunks(dst.data(), panel_len), |panel, out| {
+    let cost = 2 * dst.data().len() / LANES;
+    context.pool.for_each_part(chunks(dst.data(), panel_len), cost, |panel, out| {
         dispatch(context.isa, TransposePanel { src, panel, out });
     });
 }

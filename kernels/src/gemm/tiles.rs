@@ -55,7 +55,8 @@ impl<'a, const P: usize> Tiles<'a, P> {
         self.lanes.div_ceil(LANES)
     }
 
-    /// Calls `work` in parallel for blocks of `mc` rows × `nc` panels that cover C.
+    /// Calls `work` in parallel for blocks of `mc` rows × `nc` panels that cover C, whose values are
+    /// sums of `depth` terms.
     ///
     /// Each thread owns a range of the panels, if `by_panels`, or else of the rows, and goes
     /// through it once for each block of the other side: that side's operand stays in its L2.
@@ -64,6 +65,7 @@ impl<'a, const P: usize> Tiles<'a, P> {
         pool: &Pool,
         (mc, nc): (usize, usize),
         by_panels: bool,
+        depth: usize,
         work: impl Fn(Block<P>) + Sync,
     ) {
         let (rows, panels) = (self.rows, self.panels_count());
@@ -73,7 +75,7 @@ impl<'a, const P: usize> Tiles<'a, P> {
         let own = owned.div_ceil(pool.threads());
         // The closure borrows `tiles` whole: its Sync covers the raw pointer inside.
         let tiles = &self;
-        pool.for_each(pool.threads() * own * others, |task| {
+        pool.for_each(pool.threads() * own * others, rows * panels * depth, |task| {
             let (thread, place) = (task / (own * others), task % (own * others));
             let (owned_block, other) = (thread * own + place % own, place / own);
             if owned_block >= owned {

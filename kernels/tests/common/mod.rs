@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use limbeck_kernels::random::Dropout;
-use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, activation, panel_len};
+use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, Pool, activation, panel_len};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::sync::Once;
 /// The unit roundoff of f32, 2⁻²⁴: one correctly rounded operation has at most this relative error.
 pub const EPS: f64 = 1.0 / (1 << 24) as f64;
 
-/// Every available instruction set with 1, 2 and 3 threads.
+/// Every available instruction set with 1, 2 and 3 threads, which share even the smallest job.
 ///
 /// A missing one is named on stderr, or fails the test if `LIMBECK_REQUIRE` lists it.
 pub fn contexts() -> Vec<Context> {
@@ -28,7 +28,9 @@ pub fn contexts() -> Vec<Context> {
         });
     }
     Isa::available()
-        .flat_map(|isa| (1..=3).map(move |threads| Context::new(isa, threads).unwrap()))
+        .flat_map(|isa| {
+            (1..=3).map(move |threads| Context { isa, pool: Pool::new(threads).unwrap().eager() })
+        })
         .collect()
 }
 
