@@ -18,6 +18,7 @@ pub mod bias;
 pub mod check;
 pub mod checkpoint;
 pub mod config;
+pub mod derivations;
 pub mod distill;
 pub mod error;
 pub mod experiments;

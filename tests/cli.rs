@@ -2,7 +2,9 @@
 
 use limbeck::checkpoint::{Layer, ModelFile};
 use limbeck_datasets::{Dataset, glyphs, idx};
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -678,4 +680,58 @@ fn output_folders_that_cannot_be_written_are_refused_before_training() {
         let refused = limbeck_in(dir.path(), &["reproduce", "mnist", "--out", "/proc/limbeck"]);
         refused.fails(74, &["create the folder /proc/limbeck"]);
     }
+}
+
+/// A case of one example, z = (0, 0), v = (2, 0), T = 2, with this gradient of the first class.
+fn check_case(dir: &TempDir, name: &str, gradient: f32) -> String {
+    let tensors = [
+        ("student_logits", vec![1, 2], vec![0.0f32, 0.0]),
+        ("teacher_logits", vec![1, 2], vec![2.0, 0.0]),
+        ("d_logits", vec![1, 2], vec![gradient, -gradient]),
+    ];
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(_, _, values)| bytes(values)).collect();
+    let views = tensors.iter().zip(&data).map(|((name, shape, _), data)| {
+        (*name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+    });
+    let path = dir.path().join(name);
+    let metadata = HashMap::from([("temperature".to_string(), "2".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), &path).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+#[test]
+fn check_exits_0_only_on_agreement() {
+    let dir = tempfile::tempdir().unwrap();
+    // p₀ = 1/(1 + e⁻¹), and T·(q₀ − p₀) with q₀ = ½.
+    let difference = 0.5 - 1.0 / (1.0 + (-1.0f32).exp());
+    let right = limbeck(&["check", &check_case(&dir, "right", 2.0 * difference), "--json"]).json();
+    assert_eq!((&right["verdict"], &right["variant"]), (&"agrees".into(), &Value::Null));
+    assert!(right["max_relative_error"].as_f64().unwrap() < 1e-6, "{right}");
+    assert!(right["message"].as_str().unwrap().contains("d_logits agrees"), "{right}");
+
+    let wrong = check_case(&dir, "wrong", 0.5 * difference);
+    let ended = limbeck(&["check", &wrong, "--json"]);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(
+        (&json["verdict"], &json["variant"]),
+        (&"variant".into(), &"t_squared_missing".into())
+    );
+    assert!((json["max_relative_error"].as_f64().unwrap() - 0.75).abs() < 1e-6, "{json}");
+    let ended = limbeck(&["check", &wrong]);
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stdout.contains("T²") && ended.stderr.contains("does not agree"));
+
+    let ended = limbeck(&["check", &check_case(&dir, "other", 1.234), "--json"]);
+    assert_eq!(ended.code, Some(1));
+    let json: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&json["verdict"], &json["variant"]), (&"unknown".into(), &Value::Null));
+    assert!(json["message"].as_str().unwrap().contains("d_logits[0, 0]"), "{json}");
+
+    let text = dir.path().join("text");
+    fs::write(&text, "not a case").unwrap();
+    limbeck(&["check", text.to_str().unwrap()]).fails(65, &["text", "a safetensors file"]);
+    limbeck(&["check", "/nowhere"]).fails(74, &["/nowhere"]);
+    limbeck(&["check"]).fails(2, &["CASE"]);
 }

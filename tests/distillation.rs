@@ -3,17 +3,18 @@
 
 mod common;
 
-use common::{Minibatch, Net, Silent, UNIT, best, engine_logits, engine_step};
+use common::{Minibatch, Silent, UNIT, best, engine_logits, engine_step};
 use common::{noise, small_net, uniform, whole, widen};
 use limbeck::Result;
 use limbeck::config::{Config, OptimizerKind};
 use limbeck::loss::Objective;
 use limbeck::mlp::Mlp;
+use limbeck::reference::{Batch, Loss, Net};
 use limbeck::trainer::{self, Task, Trained};
 use limbeck::{distill, experiments};
 use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::random::{Dropout, Key};
-use limbeck_kernels::reference::{self, softmax};
+use limbeck_kernels::reference::softmax;
 
 const CLASSES: usize = 10;
 
@@ -70,33 +71,31 @@ fn relative_error(a: &[f64], b: &[f64]) -> f64 {
 #[test]
 fn at_high_temperatures_the_logits_are_matched() {
     let (model, batch) = small_case(objective(20.0, 1.0, 0.0));
-    let logits = Net::new(&model).logits(&batch);
-    let teachers: Vec<Vec<f64>> =
-        batch.teacher.as_ref().unwrap().chunks(CLASSES).map(widen).collect();
+    let batch_size = batch.size as f64;
+    let exact = batch.exact(&model);
+    let (logits, teacher) = (Net::new(&model).logits(&exact), exact.teacher.clone().unwrap());
     // ((z − v) − shift of the mean)/C (paper, section 2.1), centred or not.
     let difference = |centred: bool| -> Vec<f64> {
-        let examples = logits.iter().zip(&teachers).flat_map(|(z, v)| {
-            let difference: Vec<f64> = z.iter().zip(v).map(|(z, v)| z - v).collect();
-            let mean = difference.iter().sum::<f64>() / CLASSES as f64;
-            let shift = if centred { mean } else { 0.0 };
-            difference.into_iter().map(move |d| (d - shift) / CLASSES as f64)
+        let examples = logits.rows().into_iter().zip(teacher.rows()).flat_map(|(z, v)| {
+            let difference = &z - &v;
+            let shift = if centred { difference.sum() / CLASSES as f64 } else { 0.0 };
+            (difference - shift) / CLASSES as f64
         });
         examples.collect()
     };
     let (limit, raw) = (difference(true), difference(false));
     let gradient = |temperature: f64| -> Vec<f64> {
-        let examples = logits.iter().zip(&teachers).flat_map(|(z, v)| {
-            let task = reference::Distillation {
-                teacher: Some(v),
-                label: None,
-                temperature,
-                soft_weight: 1.0,
-                hard_weight: 0.0,
-            };
-            task.gradient(z)
-        });
-        examples.collect()
+        let loss = Loss { temperature, soft_weight: 1.0, hard_weight: 0.0 };
+        (Batch { loss, ..exact.clone() }.d_logits(&logits) * batch_size).into_iter().collect()
     };
+    // Infinity is the limit, in the engine too.
+    assert!(relative_error(&gradient(f64::INFINITY), &limit) < 1e-14);
+    let at_infinity = Minibatch { objective: objective(f32::INFINITY, 1.0, 0.0), ..batch.clone() };
+    let engine = widen(&engine_step(&best(1), &model, &at_infinity).d_logits);
+    let engine: Vec<f64> = engine.iter().map(|d| batch_size * d).collect();
+    // Logits of at most 50 within 30 roundings, over 10 classes.
+    let off = engine.iter().zip(&limit).fold(0.0, |m: f64, (d, limit)| m.max((d - limit).abs()));
+    assert!(off < 50.0 * 30.0 / CLASSES as f64 * UNIT, "{off}");
     // O(1/T): twice the temperature, half the error; and with T² in the loss the gradient keeps
     // its size, where it would fall to a quarter without.
     for temperature in [50.0, 100.0, 200.0, 400.0] {
@@ -201,14 +200,17 @@ fn teachers_answer_in_evaluation_mode() {
     assert_eq!(ask(&best(3)), logits);
 
     // The images as they lie, in batches of any size, without a mask or its scale.
-    let expected = Net::new(&teacher).logits(&whole(&split)).concat();
+    let exact_logits = |batch: &Minibatch| -> Vec<f64> {
+        Net::new(&teacher).logits(&batch.exact(&teacher)).into_iter().collect()
+    };
+    let expected = exact_logits(&whole(&split));
     for (found, expected) in widen(&logits).iter().zip(&expected) {
         assert!((found - expected).abs() < logit_tolerance(12 + 16), "{found} {expected}");
     }
     // With dropout the logits are others: what is checked here is not always true.
     let mut batch = whole(&split);
     batch.dropout = vec![None, Some(Dropout::new(Key::new(0, 1, 0), 0.5, 600))];
-    let dropped = Net::new(&teacher).logits(&batch).concat();
+    let dropped = exact_logits(&batch);
     assert!(relative_error(&dropped, &expected) > 0.1);
 }
 
@@ -216,14 +218,14 @@ fn teachers_answer_in_evaluation_mode() {
 fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
     let split = noise(4, 100, 3, CLASSES as u8);
     let teachers = [small_net(&[12, 20, CLASSES], 1), small_net(&[12, 7, 8, CLASSES], 2)];
-    let members: Vec<Vec<Vec<f64>>> =
-        teachers.iter().map(|teacher| Net::new(teacher).logits(&whole(&split))).collect();
+    let exact_logits = |teacher: &Mlp| Net::new(teacher).logits(&whole(&split).exact(teacher));
+    let members = teachers.each_ref().map(exact_logits);
     for temperature in [1.0f32, 2.0, 20.0] {
         let t = f64::from(temperature);
         let logits = distill::teacher_logits(&best(1), &teachers, &split, temperature, None);
         let mut means = [Vec::new(), Vec::new()];
         for (e, found) in logits.chunks(CLASSES).map(widen).enumerate() {
-            let [a, b] = [0, 1].map(|m| softmax(&members[m][e], t));
+            let [a, b] = [0, 1].map(|m| softmax(&members[m].row(e).to_vec(), t));
             let mean: Vec<f64> = a.iter().zip(&b).map(|(a, b)| (a + b) / 2.0).collect();
             for (found, mean) in found.iter().zip(&mean) {
                 // The relative error of a probability is the absolute one of its logit over T;
@@ -233,13 +235,17 @@ fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
             }
             let p = softmax(&found, t);
             assert!(relative_error(&p, &mean) < 1e-5, "{p:?} {mean:?}");
-            let geometric: Vec<f64> =
-                members[0][e].iter().zip(&members[1][e]).map(|(a, b)| (a + b) / 2.0).collect();
+            let geometric = ((&members[0].row(e) + &members[1].row(e)) / 2.0).to_vec();
             means[0].extend(p);
             means[1].extend(softmax(&geometric, t));
         }
         // Not the geometric mean, which the mean of the logits would give.
         assert!(relative_error(&means[0], &means[1]) > 0.01 / (t * t));
+    }
+    // But for the matching of logits it is their mean.
+    let logits = distill::teacher_logits(&best(1), &teachers, &split, f32::INFINITY);
+    for (found, mean) in logits.iter().zip((&members[0] + &members[1]) / 2.0) {
+        assert!((f64::from(*found) - mean).abs() < logit_tolerance(40), "{found} {mean}");
     }
 }
 

@@ -3,14 +3,18 @@
 
 mod common;
 
-use common::{Minibatch, Net, Silent, UNIT, best, load, noise, uniform, widen};
+use common::{
+    Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
+};
 use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::loss::{self, Objective};
 use limbeck::mlp::{Mlp, Workspace};
 use limbeck::optimizer::{Optimizer, learning_rate, momentum};
+use limbeck::reference::Net;
 use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Batches, Split, glyphs};
+use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::update::Rule;
 use limbeck_kernels::{Context, Isa, Pool, reference};
@@ -62,7 +66,8 @@ fn three_steps(
     gain: f64,
     rule: impl Fn(usize) -> (f32, Rule),
 ) -> (Vec<f64>, f64) {
-    let mut net = Net::new(&Mlp::new(&config.model.layers, config.seed));
+    let model = Mlp::new(&config.model.layers, config.seed);
+    let mut net = Net::new(&model);
     let mut average = net.params.clone();
     let mut moments = vec![(0.0, 0.0); average.len()];
     let mut batches = Batches::new(split, 8, config.seed, Some(1));
@@ -83,23 +88,14 @@ fn three_steps(
             labels: drawn.labels.map(<[u16]>::to_vec),
             objective: MIXED,
         };
-        assert!(net.distance_to_kink(&batch) > 1e-5, "too near to a kink for f32");
-        let (grads, tolerance) = (net.gradient(&batch), net.tolerance(&batch));
+        let batch = batch.exact(&model);
+        assert!(distance_to_kink(&net, &batch) > 1e-5, "too near to a kink for f32");
+        let (grads, tolerance) = (net.gradient(&batch), tolerance(&net, &batch));
         let (learning_rate, rule) = rule(step);
         allowed +=
             8.0 * gain * f64::from(learning_rate) * tolerance.into_iter().fold(0.0, f64::max);
-        for i in 0..net.layers() {
-            let (inputs, outputs, start) = net.layer(i);
-            let bias = start + inputs * outputs;
-            for k in start..bias + outputs {
-                let decay = if k < bias { config.training.weight_decay } else { 0.0 };
-                let (v, u) = &mut moments[k];
-                reference::step(rule, decay, &mut net.params[k], grads[k], v, u);
-            }
-            if i + 1 < net.layers() {
-                reference::max_norm(1.0, outputs, &mut net.params[start..bias]);
-            }
-        }
+        let weight_decay = config.training.weight_decay as f32;
+        net.step(WeightStep { rule, weight_decay, max_norm: Some(1.0) }, &grads, &mut moments);
         reference::average(&net.params, config.training.average, &mut average);
     }
     assert!(batches.next().is_none());

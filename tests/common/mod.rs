@@ -1,14 +1,18 @@
-//! The whole net in f64, put together from the kernels' oracles, and what the tests share.
+//! What the tests share: small nets, minibatches for the engine and for the f64 reference, and how
+//! far the two may differ.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use limbeck::Result;
 use limbeck::loss::{self, Objective};
 use limbeck::mlp::{Mlp, Workspace};
+use limbeck::reference::{Batch, Loss, Net};
 use limbeck::trainer::{EpochRecord, Observer, Progress};
 use limbeck_datasets::Split;
 use limbeck_kernels::random::Dropout;
-use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len, reference};
+use limbeck_kernels::reference::{self, softmax};
+use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len};
+use ndarray::Array2;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -56,238 +60,84 @@ pub struct Minibatch {
 }
 
 impl Minibatch {
-    /// Dropout of the inputs of layer `i`.
-    fn dropout(&self, i: usize) -> Option<&Dropout> {
-        self.dropout.get(i).and_then(Option::as_ref)
-    }
-
-    /// What a kept input of layer `i` was multiplied by.
-    fn scale(&self, i: usize) -> f64 {
-        self.dropout(i).map_or(1.0, |dropout| dropout.scale().into())
+    /// The same for the f64 reference.
+    pub fn exact(&self, model: &Mlp) -> Batch {
+        let widths = Net::new(model).widths;
+        let input = model.input;
+        let inputs = widen(&reference::load_pixels(&self.pixels, input.scale, input.shift));
+        let mask = |(i, dropout): (usize, &Option<Dropout>)| {
+            let dropout = dropout.as_ref()?;
+            let factor = |(example, feature)| match dropout.keeps(feature, example) {
+                true => f64::from(dropout.scale()),
+                false => 0.0,
+            };
+            Some(Array2::from_shape_fn((self.size, widths[i]), factor))
+        };
+        Batch {
+            inputs: matrix(self.size, inputs),
+            masks: self.dropout.iter().enumerate().map(mask).collect(),
+            teacher: self.teacher.as_ref().map(|logits| matrix(self.size, widen(logits))),
+            labels: self.labels.as_ref().map(|y| y.iter().map(|&y| y.into()).collect()),
+            loss: self.objective.into(),
+        }
     }
 }
 
-/// Dropout's factor of each element [rows, lanes].
-fn mask(dropout: Option<&Dropout>, rows: usize, lanes: usize) -> Option<Vec<f64>> {
-    let dropout = dropout?;
-    let factor = |i| match dropout.keeps(i / lanes, i % lanes) {
-        true => f64::from(dropout.scale()),
-        false => 0.0,
-    };
-    Some((0..rows * lanes).map(factor).collect())
+/// `values` as a matrix of `rows` rows.
+pub fn matrix(rows: usize, values: Vec<f64>) -> Array2<f64> {
+    Array2::from_shape_vec((rows, values.len() / rows), values).unwrap()
 }
 
-/// The net in f64. Its flat arrays hold W₀ [D, H], b₀ [H], W₁, …, row-major without padding.
-#[derive(Clone)]
-pub struct Net {
-    pub widths: Vec<usize>,
-    pub params: Vec<f64>,
-    pub input: (f32, f32),
+/// The least |z| of a hidden unit before its ReLU: how far the kinks are. A unit without bias
+/// whose inputs were all dropped has z = 0 in any precision and does not count.
+pub fn distance_to_kink(net: &Net, batch: &Batch) -> f64 {
+    let activations = net.forward(batch);
+    let hidden = (0..net.layers() - 1).flat_map(|i| net.linear(i, &activations[i]));
+    hidden.filter(|z| *z != 0.0).map(f64::abs).fold(f64::INFINITY, f64::min)
 }
 
-impl Net {
-    pub fn new(model: &Mlp) -> Net {
-        let mut widths = vec![model.inputs()];
-        widths.extend(model.layers().iter().map(|layer| layer.outputs));
-        let input = (model.input.scale, model.input.shift);
-        Net { widths, params: Net::flat(model, model.params()), input }
-    }
-
-    /// An array in the order of [`Mlp::params`] in the order of [`Net::params`].
-    pub fn flat(model: &Mlp, values: &[f32]) -> Vec<f64> {
-        let mut flat = Vec::new();
-        for layer in model.layers() {
-            let weight = Panels::new(&values[layer.weight.clone()], layer.inputs, layer.outputs);
-            for row in 0..layer.inputs {
-                flat.extend((0..layer.outputs).map(|lane| f64::from(weight.get(row, lane))));
+/// How far the engine's f32 gradients may be from those of the reference.
+///
+/// Each number of a step is a chain of at most n operations behind the pixels, with n below the sum
+/// of all widths plus batch and 16 for the softmax: its error is at most n·2⁻²⁴ of the sum of the
+/// *absolute* terms, which is what backpropagation with |W| and |x| gives for d_logits of
+/// soft_weight·T·(q + p) + hard_weight·(q + 1). The logits' own error moves q by no more than q
+/// times itself.
+pub fn tolerance(net: &Net, batch: &Batch) -> Vec<f64> {
+    let absolute = Net { params: net.params.iter().map(|w| w.abs()).collect(), ..net.clone() };
+    let chain = (net.widths.iter().sum::<usize>() + batch.inputs.nrows() + 16) as f64;
+    // ReLU and dropout of the true net decide which units take part.
+    let activations: Vec<_> = net.forward(batch).into_iter().map(|x| x.mapv(f64::abs)).collect();
+    let logits = net.logits(batch);
+    let (examples, classes) = logits.dim();
+    let size = |m: &Array2<f64>| m.iter().fold(1.0, |max: f64, z| max.max(z.abs()));
+    let largest = size(&logits);
+    let Loss { temperature, soft_weight, hard_weight } = batch.loss;
+    let mut terms = Array2::zeros((examples, classes));
+    for (e, z) in logits.rows().into_iter().enumerate() {
+        let mut add = |weight: f64, a: &[f64], b: &[f64]| {
+            for c in 0..classes {
+                terms[(e, c)] += weight * (a[c] + b[c]) / examples as f64;
             }
-            flat.extend(widen(&values[layer.bias.clone()][..layer.outputs]));
-        }
-        flat
-    }
-
-    pub fn layers(&self) -> usize {
-        self.widths.len() - 1
-    }
-
-    /// Inputs and outputs of a layer, and where its W begins; its b follows.
-    pub fn layer(&self, i: usize) -> (usize, usize, usize) {
-        let before = self.widths.windows(2).take(i).map(|pair| (pair[0] + 1) * pair[1]).sum();
-        (self.widths[i], self.widths[i + 1], before)
-    }
-
-    fn weight(&self, i: usize) -> &[f64] {
-        let (inputs, outputs, start) = self.layer(i);
-        &self.params[start..][..inputs * outputs]
-    }
-
-    fn bias(&self, i: usize) -> &[f64] {
-        let (inputs, outputs, start) = self.layer(i);
-        &self.params[start + inputs * outputs..][..outputs]
-    }
-
-    /// X, then each layer's Y after ReLU and dropout; all [features, batch].
-    pub fn activations(&self, batch: &Minibatch) -> Vec<Vec<f64>> {
-        let (inputs, size) = (self.widths[0], batch.size);
-        let rows = widen(&reference::load_pixels(&batch.pixels, self.input.0, self.input.1));
-        let masks = |i: usize| mask(batch.dropout(i), self.widths[i], size);
-        let input_mask = masks(0);
-        let x = (0..inputs * size).map(|i| {
-            let (feature, example) = (i / size, i % size);
-            rows[example * inputs + feature] * input_mask.as_ref().map_or(1.0, |mask| mask[i])
-        });
-        let mut activations = vec![x.collect::<Vec<f64>>()];
-        for i in 0..self.layers() {
-            let hidden = i + 1 < self.layers();
-            let mask = masks(i + 1).filter(|_| hidden);
-            let y = reference::forward(
-                (self.widths[i], self.widths[i + 1], size),
-                self.weight(i),
-                &activations[i],
-                self.bias(i),
-                hidden,
-                mask.as_deref(),
-            );
-            activations.push(y);
-        }
-        activations
-    }
-
-    /// The least |z| of a hidden unit before its ReLU: how far the kinks are. A unit without bias
-    /// whose inputs were all dropped has z = 0 in any precision and does not count.
-    pub fn distance_to_kink(&self, batch: &Minibatch) -> f64 {
-        let activations = self.activations(batch);
-        let hidden = (0..self.layers() - 1).flat_map(|i| {
-            let sizes = (self.widths[i], self.widths[i + 1], batch.size);
-            reference::forward(sizes, self.weight(i), &activations[i], self.bias(i), false, None)
-        });
-        hidden.filter(|z| *z != 0.0).map(f64::abs).fold(f64::INFINITY, f64::min)
-    }
-
-    /// Logits of each example.
-    pub fn logits(&self, batch: &Minibatch) -> Vec<Vec<f64>> {
-        let logits = self.activations(batch).pop().unwrap();
-        (0..batch.size)
-            .map(|e| logits.iter().skip(e).step_by(batch.size).copied().collect())
-            .collect()
-    }
-
-    /// What the loss of example `e` is made of.
-    pub fn with_task<R>(
-        batch: &Minibatch,
-        e: usize,
-        work: impl FnOnce(&reference::Distillation) -> R,
-    ) -> R {
-        let Objective { temperature, soft_weight, hard_weight } = batch.objective;
-        let teacher = batch.teacher.as_ref().filter(|_| soft_weight > 0.0).map(|logits| {
-            let classes = logits.len() / batch.size;
-            widen(&logits[e * classes..][..classes])
-        });
-        let labels = batch.labels.as_ref().filter(|_| hard_weight > 0.0);
-        work(&reference::Distillation {
-            teacher: teacher.as_deref(),
-            label: labels.map(|labels| usize::from(labels[e])),
-            temperature: temperature.into(),
-            soft_weight: soft_weight.into(),
-            hard_weight: hard_weight.into(),
-        })
-    }
-
-    /// L of the batch.
-    pub fn loss(&self, batch: &Minibatch) -> f64 {
-        let logits = self.logits(batch);
-        let losses =
-            (0..batch.size).map(|e| Net::with_task(batch, e, |task| task.loss(&logits[e])));
-        losses.sum::<f64>() / batch.size as f64
-    }
-
-    /// d_logits [C, B] from a function of an example and its logits, divided by B.
-    pub fn d_logits(
-        &self,
-        batch: &Minibatch,
-        gradient: impl Fn(usize, &[f64]) -> Vec<f64>,
-    ) -> Vec<f64> {
-        let classes = self.widths[self.layers()];
-        let mut d_logits = vec![0.0; classes * batch.size];
-        for (e, logits) in self.logits(batch).iter().enumerate() {
-            for (class, d) in gradient(e, logits).into_iter().enumerate() {
-                d_logits[class * batch.size + e] = d / batch.size as f64;
+        };
+        let z = z.to_vec();
+        if let Some(v) = batch.teacher.as_ref().filter(|_| soft_weight > 0.0) {
+            if temperature.is_infinite() {
+                // Each logit and each mean of logits enters with a weight of 1/C.
+                let share = vec![1.0 / classes as f64; classes];
+                add(soft_weight * 2.0 * largest.max(size(v)), &share, &share);
+            } else {
+                let (q, p) = (softmax(&z, temperature), softmax(&v.row(e).to_vec(), temperature));
+                // A logit's error is divided by T in the soft term.
+                add(soft_weight * (temperature + largest), &q, &p);
             }
         }
-        d_logits
-    }
-
-    /// The gradients of all parameters from d_logits, by backpropagation.
-    pub fn backward(&self, batch: &Minibatch, d_logits: Vec<f64>) -> Vec<f64> {
-        self.backward_with(&self.activations(batch), batch.size, d_logits, |i| batch.scale(i))
-    }
-
-    /// The same, from the activations, with a factor for each layer's inputs.
-    pub fn backward_with(
-        &self,
-        activations: &[Vec<f64>],
-        size: usize,
-        d_logits: Vec<f64>,
-        scale: impl Fn(usize) -> f64,
-    ) -> Vec<f64> {
-        let mut grads = vec![0.0; self.params.len()];
-        let mut dz = d_logits;
-        for i in (0..self.layers()).rev() {
-            let (inputs, outputs, start) = self.layer(i);
-            let (sizes, x) = ((inputs, outputs, size), &activations[i]);
-            let dw = reference::weight_gradient(sizes, x, &dz);
-            grads[start..][..dw.len()].copy_from_slice(&dw);
-            let db = reference::row_sums(size, &dz);
-            grads[start + dw.len()..][..outputs].copy_from_slice(&db);
-            if i > 0 {
-                dz = reference::input_gradient(sizes, self.weight(i), &dz, x, scale(i));
-            }
+        if batch.labels.is_some() && hard_weight > 0.0 {
+            add(hard_weight * largest, &softmax(&z, 1.0), &vec![1.0; classes]);
         }
-        grads
     }
-
-    /// The gradients of L.
-    pub fn gradient(&self, batch: &Minibatch) -> Vec<f64> {
-        let d_logits =
-            self.d_logits(batch, |e, z| Net::with_task(batch, e, |task| task.gradient(z)));
-        self.backward(batch, d_logits)
-    }
-
-    /// How far the engine's f32 gradients may be from [`Net::gradient`].
-    ///
-    /// Each number of a step is a chain of at most n operations behind the pixels, with n below
-    /// the sum of all widths plus batch and 16 for the softmax: its error is at most n·2⁻²⁴ of
-    /// the sum of the *absolute* terms, which is what backpropagation with |W| and |x| gives for
-    /// d_logits of soft_weight·T·(q + p) + hard_weight·(q + 1). The logits' own error moves q by
-    /// no more than q times itself.
-    pub fn tolerance(&self, batch: &Minibatch) -> Vec<f64> {
-        let absolute =
-            Net { params: self.params.iter().map(|w| w.abs()).collect(), ..self.clone() };
-        let chain = (self.widths.iter().sum::<usize>() + batch.size + 16) as f64;
-        let largest = self.logits(batch).concat().into_iter().fold(1.0, |m: f64, z| m.max(z.abs()));
-        let terms = self.d_logits(batch, |e, z| {
-            Net::with_task(batch, e, |task| {
-                let q = reference::softmax(z, task.temperature);
-                let p = task
-                    .teacher
-                    .map_or(vec![0.0; z.len()], |v| reference::softmax(v, task.temperature));
-                let hard = reference::softmax(z, 1.0);
-                let soft_weight = if task.teacher.is_some() { task.soft_weight } else { 0.0 };
-                (0..z.len())
-                    .map(|c| {
-                        // A logit's error is divided by T in the soft term.
-                        let soft = soft_weight * (task.temperature + largest) * (q[c] + p[c]);
-                        soft + task.hard_weight * largest * (hard[c] + 1.0)
-                    })
-                    .collect()
-            })
-        });
-        // ReLU and dropout of the true net decide which units take part.
-        let mut activations = self.activations(batch);
-        activations.iter_mut().flatten().for_each(|x| *x = x.abs());
-        let bounds = absolute.backward_with(&activations, batch.size, terms, |i| batch.scale(i));
-        bounds.into_iter().map(|bound| bound * chain * UNIT).collect()
-    }
+    let bounds = absolute.backward(batch, &activations, terms);
+    bounds.into_iter().map(|bound| bound * chain * UNIT).collect()
 }
 
 /// A step's results in the engine.
