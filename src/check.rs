@@ -171,11 +171,11 @@ fn place(name: &str, (row, column): (usize, usize)) -> String {
 impl Case {
     /// Reads a case from safetensors.
     ///
-    /// Tensors, in f32 or f64: `student_logits` and `teacher_logits` [B, C], `d_logits` [B, C],
-    /// `loss` [1] or []; `labels` [B] in i64 or i32. Metadata: `temperature` (`inf` for the matching
-    /// of logits), which may be absent without `teacher_logits`; `soft_weight` and `hard_weight`,
-    /// by default 1 where there are `teacher_logits` and `labels`, else 0; `reduction`, `mean` or
-    /// `sum` over the batch, by default `mean`.
+    /// Tensors, in f32 or f64: `student_logits` and `teacher_logits` \[B, C\], `d_logits`
+    /// \[B, C\], `loss` \[1\] or \[\]; `labels` \[B\] in i64 or i32. Metadata: `temperature`
+    /// (`inf` for the matching of logits), which may be absent without `teacher_logits`;
+    /// `soft_weight` and `hard_weight`, by default 1 where there are `teacher_logits` and `labels`,
+    /// else 0; `reduction`, `mean` or `sum` over the batch, by default `mean`.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a file that is no case.

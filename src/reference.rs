@@ -111,7 +111,7 @@ fn mean(values: Vec<f64>) -> f64 {
 pub struct Net {
     /// Inputs, hidden widths, classes.
     pub widths: Vec<usize>,
-    /// W₀ [D, H], b₀ [H], W₁, …: row-major, without padding.
+    /// W₀ [D, H], b₀ \[H\], W₁, …: row-major, without padding.
     pub params: Vec<f64>,
 }
 
