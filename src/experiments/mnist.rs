@@ -156,7 +156,7 @@ impl Seed<'_> {
     }
 
     fn task<'t>(&'t self, name: &'t str, config: &'t Config, objective: Objective) -> Task<'t> {
-        Task { name, config, split: self.train, objective, teacher_logits: None }
+        Task { name, config, split: self.train, objective, teacher_logits: None, initial: None }
     }
 
     fn soft<'t>(
