@@ -2,6 +2,7 @@
 
 pub mod mnist;
 pub mod preset;
+pub mod specialists;
 pub mod study;
 
 use crate::checkpoint::ModelFile;

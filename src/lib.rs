@@ -28,6 +28,7 @@ pub mod optimizer;
 pub mod params;
 pub mod report;
 pub mod run;
+pub mod specialists;
 pub mod stats;
 pub mod summary;
 pub mod trainer;

@@ -1,10 +1,10 @@
 //! `limbeck reproduce`: a table of the paper.
 
 use super::progress::ProgressLine;
-use super::session::Session;
+use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use limbeck::experiments::{mnist, preset::Plan, preset::Preset};
+use limbeck::experiments::{mnist, preset::Plan, preset::Preset, specialists};
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
@@ -26,11 +26,12 @@ pub struct ReproduceArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u64).range(1..=1000))]
     seeds: u64,
 
-    /// Trained teachers, one for each seed, in place of training them
+    /// Trained teachers (generalists), one for each seed, in place of training them
     #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
     teachers: Vec<PathBuf>,
 
-    /// Also rows that are not the paper's: with or without labels, label smoothing, ten teachers
+    /// Also rows that are not the paper's: with or without labels, label smoothing, ten teachers;
+    /// specialists distilled into one net
     #[arg(long)]
     extended: bool,
 }
@@ -39,12 +40,15 @@ pub struct ReproduceArgs {
 enum Experiment {
     /// Section 3: teacher, plain net, and the same net distilled
     Mnist,
+    /// Section 5: a generalist, and specialists for the classes that it confuses
+    Specialists,
 }
 
 impl Experiment {
     fn name(self) -> &'static str {
         match self {
             Experiment::Mnist => "mnist",
+            Experiment::Specialists => "specialists",
         }
     }
 }
@@ -64,7 +68,10 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
             args.seeds
         )));
     }
-    let dataset = session.dataset(None)?;
+    let dataset = match args.experiment {
+        Experiment::Mnist => session.dataset(None)?,
+        Experiment::Specialists => session.dataset(Some(DatasetName::Writers))?,
+    };
     let out = match &session.out {
         Some(out) => out.clone(),
         None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
@@ -79,9 +86,16 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
         Experiment::Mnist => {
             mnist::reproduce(&mut lab, &dataset, args.preset, seeds, args.extended, &out)?
         }
+        Experiment::Specialists => {
+            specialists::reproduce(&mut lab, &dataset, args.preset, seeds, args.extended, &out)?
+        }
     };
     drop(progress);
-    let train_limit = Plan::new(args.preset, &dataset).teacher.data.train_limit;
+    let train_limit = match args.experiment {
+        Experiment::Mnist => Plan::new(args.preset, &dataset).teacher.data.train_limit,
+        // Says itself in what it is not the paper's.
+        Experiment::Specialists => None,
+    };
     let train_limit = train_limit.filter(|&limit| limit < dataset.train.len());
     session.result(&Outcome { run: out, train_limit, summary })
 }
