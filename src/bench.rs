@@ -655,6 +655,7 @@ impl StepBench {
             split: &split,
             objective: self.objective,
             teacher_logits: self.teacher_logits.as_ref().map(|v| &v[..examples * classes]),
+            initial: None,
         };
         let mut stopwatch = Stopwatch {
             context,

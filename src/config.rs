@@ -72,6 +72,8 @@ pub enum DatasetKind {
     Mnist,
     /// The embedded handwritten-like digits.
     Glyphs,
+    /// The same by ten writers who are told apart: 100 classes.
+    Writers,
     /// IDX files named in the configuration.
     Idx,
 }
@@ -371,12 +373,11 @@ impl DataConfig {
                     require(false, key, "absent unless data.dataset is \"idx\"", found)?;
                 }
             }
-            return require(
-                self.classes == 10,
-                "data.classes",
-                "10, unless data.dataset is \"idx\"",
-                self.classes,
-            );
+            let (classes, expected) = match self.dataset {
+                DatasetKind::Writers => (100, "100 when data.dataset is \"writers\""),
+                _ => (10, "10 when data.dataset is \"mnist\" or \"glyphs\""),
+            };
+            return require(self.classes == classes, "data.classes", expected, self.classes);
         }
         require((2..=256).contains(&self.classes), "data.classes", "2 to 256", self.classes)?;
         let needs = |(key, path): (&'static str, &Option<PathBuf>), why: &str| {
@@ -687,7 +688,7 @@ teacher_logits = "t.npy"
         assert_eq!(
             refusal("\n\n[data]\ndataset = \"cifar\""),
             "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
-             Expected one of: mnist, glyphs, idx"
+             Expected one of: mnist, glyphs, writers, idx"
         );
         assert!(refusal("[trainning]").contains("did you mean `training`?"));
     }

@@ -4,6 +4,7 @@ pub mod logits;
 pub mod mnist;
 pub mod omitted;
 pub mod preset;
+pub mod specialists;
 pub mod study;
 pub mod temperature;
 pub mod variance;
@@ -67,6 +68,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             mnist_files::load(folder)?
         }
         DatasetKind::Glyphs => glyphs::default(),
+        DatasetKind::Writers => glyphs::writers::default(),
         DatasetKind::Idx => {
             let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
             let train_images =

@@ -31,6 +31,7 @@ pub mod params;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod specialists;
 pub mod stats;
 pub mod summary;
 pub mod trainer;

@@ -81,6 +81,12 @@ impl Mlp {
         &self.layers
     }
 
+    /// Inputs, width of each hidden layer, classes.
+    pub fn widths(&self) -> Vec<usize> {
+        let outputs = self.layers.iter().map(|layer| layer.outputs);
+        std::iter::once(self.inputs()).chain(outputs).collect()
+    }
+
     /// Values of an example.
     pub fn inputs(&self) -> usize {
         self.layers[0].inputs

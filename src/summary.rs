@@ -41,9 +41,10 @@ pub struct Row {
     pub train_errors: Option<u64>,
     /// Wall-clock time of the training; 0 for a model that was given.
     pub seconds: f64,
-    /// Path of the model, relative to the run folder.
+    /// Path of the model, relative to the run folder; empty where several models answer together.
     pub model: String,
-    /// SHA-256 of its parameters, see [`crate::checkpoint::ModelFile::sha256`].
+    /// SHA-256 of its parameters, see [`crate::checkpoint::ModelFile::sha256`]; of several models
+    /// that answer together, that of their test logits.
     pub sha256: String,
     /// Mean negative log-likelihood of the test labels, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]

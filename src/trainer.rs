@@ -30,12 +30,14 @@ pub struct Task<'a> {
     /// The teacher's logits [shifts, n, classes] for the examples of `split`, row-major, as
     /// [`crate::distill::teacher_logits`] gives them; needed for a soft term.
     pub teacher_logits: Option<&'a [f32]>,
+    /// The model to start from, in place of random weights; of the widths that `config` has.
+    pub initial: Option<&'a Mlp>,
 }
 
 impl<'a> Task<'a> {
     /// Training on labels.
     pub fn hard(name: &'a str, config: &'a Config, split: &'a Split) -> Task<'a> {
-        Task { name, config, split, objective: Objective::HARD, teacher_logits: None }
+        Task { name, config, split, objective: Objective::HARD, teacher_logits: None, initial: None }
     }
 
     /// Training on the teacher's `logits`, with what `objective` says.
@@ -46,14 +48,14 @@ impl<'a> Task<'a> {
         objective: Objective,
         logits: &'a [f32],
     ) -> Task<'a> {
-        Task { name, config, split, objective, teacher_logits: Some(logits) }
+        Task { name, config, split, objective, teacher_logits: Some(logits), initial: None }
     }
 
     /// Whether there is something to train on, and all that the loss needs.
     ///
     /// # Errors
     /// [`Error::Usage`] for an empty training set, teacher's logits that are missing or do not fit,
-    /// or missing labels.
+    /// missing labels, or an initial model of other widths.
     pub fn check(&self) -> Result<()> {
         let examples = self.split.len();
         if examples == 0 {
@@ -73,6 +75,13 @@ impl<'a> Task<'a> {
             return Err(Error::Usage(format!(
                 "the training set has no labels, but hard_weight is {}: set it to 0",
                 self.objective.hard_weight
+            )));
+        }
+        let widths = self.initial.map(Mlp::widths);
+        if let Some(found) = widths.filter(|widths| *widths != self.config.model.layers) {
+            return Err(Error::Usage(format!(
+                "the initial model: found the widths {found:?}, expected {:?}",
+                self.config.model.layers
             )));
         }
         Ok(())
@@ -163,10 +172,11 @@ pub trait Observer: Send {
 /// Streams of the counter-based generator: dropout of layer i is stream `DROPOUT + i`.
 const DROPOUT: u64 = 0;
 
-/// Trains a model from scratch, or from the newest checkpoint in `checkpoints`.
+/// Trains a model from scratch or from `task.initial`, or goes on from the newest checkpoint in
+/// `checkpoints`.
 ///
-/// The weights are a function of configuration, data and teacher alone: not of threads, ISA, or
-/// of where the run was interrupted.
+/// The weights are a function of configuration, data, teacher and initial model alone: not of
+/// threads, ISA, or of where the run was interrupted.
 ///
 /// # Errors
 /// [`Error::Diverged`] in the step in which a loss or gradient is not finite; [`Error::Data`]
@@ -208,13 +218,17 @@ impl<'a> Run<'a> {
     fn new(task: &'a Task) -> Result<Self> {
         task.check()?;
         let config = task.config;
-        let mut model = Mlp::new(&config.model.layers, config.seed);
-        let init_scale = config.model.init_scale as f32;
-        model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
+        let model = task.initial.cloned().unwrap_or_else(|| {
+            let mut model = Mlp::new(&config.model.layers, config.seed);
+            let init_scale = config.model.init_scale as f32;
+            model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
+            model
+        });
         let examples = task.split.len();
         let batch = config.training.batch_size.min(examples);
         let objective = format!("{:?} {}", task.objective, task.name);
-        let config_sha256 = sha256_of([config.to_toml()?.as_bytes(), objective.as_bytes()]);
+        let initial = task.initial.map_or(String::new(), |model| model.to_file().sha256());
+        let config_sha256 = sha256_of([&config.to_toml()?, &objective, &initial]);
         let jitter = config.data.jitter.map(|j| j as u8);
         Ok(Self {
             optimizer: Optimizer::new(&config.training, &model),

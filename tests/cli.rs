@@ -213,7 +213,10 @@ fn data_list_tells_what_is_there() {
         let sets = list["datasets"].as_array().unwrap().iter();
         sets.map(|set| (set["name"].as_str().unwrap().into(), set["found"] == true)).collect()
     };
-    let expected = |mnist| vec![("mnist".to_string(), mnist), ("glyphs".to_string(), true)];
+    let expected = |mnist| {
+        let sets = [("mnist", mnist), ("glyphs", true), ("writers", true)];
+        sets.map(|(name, found)| (name.to_string(), found)).to_vec()
+    };
     assert_eq!(found(&["data", "list", "--json"]), expected(false));
     let (dir, mnist) = false_mnist();
     let data = dir.path().to_str().unwrap();

@@ -51,7 +51,14 @@ fn teacher(examples: usize, classes: u8) -> Vec<f32> {
 }
 
 fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Mlp {
-    let task = Task { name: "net", config, split, objective: MIXED, teacher_logits: Some(teacher) };
+    let task = Task {
+        name: "net",
+        config,
+        split,
+        objective: MIXED,
+        teacher_logits: Some(teacher),
+        initial: None,
+    };
     trainer::train(context, &task, None, &mut Silent).unwrap().model
 }
 
@@ -271,6 +278,7 @@ fn an_interrupted_run_ends_in_the_same_bits() {
                 split: &split,
                 objective: MIXED,
                 teacher_logits: Some(&teacher),
+                initial: None,
             };
             let trained = trainer::train(&best(1), &task, folder, notes)?;
             Ok::<_, Error>(trained.model.to_file().sha256())
@@ -354,6 +362,7 @@ fn divergence_names_epoch_and_step() {
             split: &split,
             objective: Objective::HARD,
             teacher_logits: None,
+            initial: None,
         };
         let error = trainer::train(&best(1), &task, None, &mut Silent).err().expect("diverges");
         assert_eq!(error.exit_code(), 76);

@@ -11,6 +11,7 @@
 //! are the same on every machine.
 
 mod strokes;
+pub mod writers;
 
 use crate::digest::sha256_hex;
 use crate::random::{Purpose, below, keystream, unit};
@@ -41,15 +42,20 @@ pub fn default() -> Dataset {
 /// with the smaller one, and every first 10·n examples hold n of each class.
 #[must_use]
 pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
-    let train = draw_split(seed, Purpose::GlyphsTrain, train);
-    let test = draw_split(seed, Purpose::GlyphsTest, test);
+    let split = |purpose, count| draw_split(seed, purpose, count, CLASSES, &draw);
+    let (train, test) = (split(Purpose::GlyphsTrain, train), split(Purpose::GlyphsTest, test));
+    dataset("glyphs", CLASSES, train, test)
+}
+
+/// The two splits as a data set with their hashes.
+fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
     let digest = |split: &Split| {
         let labels = split.labels.iter().flatten();
         sha256_hex(&[&split.pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
     };
     Dataset {
-        name: "glyphs".to_owned(),
-        classes: CLASSES,
+        name: name.to_owned(),
+        classes,
         sha256: BTreeMap::from([
             ("train".to_owned(), digest(&train)),
             ("test".to_owned(), digest(&test)),
@@ -59,15 +65,22 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
     }
 }
 
-fn draw_split(seed: u64, purpose: Purpose, count: usize) -> Split {
+/// `count` examples, the i-th of class i mod `classes`, drawn from its own keystream.
+fn draw_split(
+    seed: u64,
+    purpose: Purpose,
+    count: usize,
+    classes: usize,
+    draw: &dyn Fn(&mut ChaCha8Rng, usize) -> [u8; SIDE * SIDE],
+) -> Split {
     let mut pixels = Vec::with_capacity(count * SIDE * SIDE);
     for i in 0..count {
         let mut rng = keystream(seed, purpose, i as u64);
-        pixels.extend_from_slice(&draw(&mut rng, i % CLASSES));
+        pixels.extend_from_slice(&draw(&mut rng, i % classes));
     }
     Split {
         pixels,
-        labels: Some((0..count).map(|i| (i % CLASSES) as u16).collect()),
+        labels: Some((0..count).map(|i| (i % classes) as u16).collect()),
         height: SIDE,
         width: SIDE,
     }
@@ -77,19 +90,42 @@ fn draw(rng: &mut ChaCha8Rng, digit: usize) -> [u8; SIDE * SIDE] {
     let forms = DIGITS[digit];
     let form = forms[below(rng, forms.len() as u32) as usize];
     let mut canvas = Canvas::new();
-    write(rng, form, &mut canvas);
+    let hand = Hand::any(rng);
+    write(rng, form, &hand, &mut canvas);
     if unit(rng) < 0.35 {
         scribble(rng, &mut canvas);
     }
     canvas.develop(rng)
 }
 
-/// Writes the digit with a hand of its own: bend, slant, turn, size, place, pen.
-fn write(rng: &mut ChaCha8Rng, form: Form, canvas: &mut Canvas) {
-    let bend = Bend::new(rng, 0.08);
+/// How one digit is written: bend, slant, turn, size, place, pen.
+struct Hand {
+    bend: Bend,
+    placement: Placement,
+    /// Radius of the pen in pixels.
+    pen: f32,
+}
+
+impl Hand {
+    /// Anybody's.
+    fn any(rng: &mut ChaCha8Rng) -> Self {
+        let bend = Bend::new(rng, 0.08);
+        let height = between(rng, 15.5, 21.5);
+        let placement = Placement::new(Shape {
+            height,
+            width: height * between(rng, 0.62, 1.05),
+            slant: 0.10 + 0.20 * normal(rng),
+            turn: 0.06 * normal(rng),
+            shift: (1.2 * normal(rng), 1.2 * normal(rng)),
+        });
+        Self { bend, placement, pen: between(rng, 0.65, 1.75) }
+    }
+}
+
+/// Writes the digit, with points that wobble and a pressure that varies.
+fn write(rng: &mut ChaCha8Rng, form: Form, hand: &Hand, canvas: &mut Canvas) {
+    let Hand { bend, placement, pen } = hand;
     let wobble = 0.016;
-    let placement = Placement::new(rng);
-    let pen = between(rng, 0.65, 1.75);
     for stroke in form {
         let mut points: Vec<Point> = Vec::with_capacity(stroke.len());
         for (i, &(x, y)) in stroke.iter().enumerate() {
@@ -140,6 +176,14 @@ impl Bend {
         Self { lattice }
     }
 
+    /// Both displacements added.
+    fn plus(&self, other: &Self) -> Self {
+        let mut sum = Self { lattice: self.lattice };
+        let points = sum.lattice.iter_mut().flatten().zip(other.lattice.iter().flatten());
+        points.for_each(|(a, b)| *a = (a.0 + b.0, a.1 + b.1));
+        sum
+    }
+
     fn apply(&self, (x, y): Point) -> Point {
         // (cell, blend) of a coordinate in 0..=1; clamped outside.
         let cell = |v: f32| {
@@ -169,13 +213,23 @@ struct Placement {
     centre: Point,
 }
 
+/// What a [`Placement`] is made of.
+struct Shape {
+    /// In pixels.
+    height: f32,
+    /// In pixels.
+    width: f32,
+    /// How far the top leans to the right, as a share of the height.
+    slant: f32,
+    /// Tangent of half the angle of rotation.
+    turn: f32,
+    /// Of the centre, in pixels.
+    shift: Point,
+}
+
 impl Placement {
-    fn new(rng: &mut ChaCha8Rng) -> Self {
-        let height = between(rng, 15.5, 21.5);
-        let width = height * between(rng, 0.62, 1.05);
-        let slant = 0.10 + 0.20 * normal(rng);
+    fn new(Shape { height, width, slant, turn: t, shift }: Shape) -> Self {
         // Rational parametrisation of the circle: no sine, whose last bit differs by machine.
-        let t = 0.06 * normal(rng);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let middle = SIDE as f32 / 2.0;
         Self {
@@ -185,7 +239,7 @@ impl Placement {
                 sin * width,
                 (cos - sin * slant) * height,
             ],
-            centre: (middle + 1.2 * normal(rng), middle + 1.2 * normal(rng)),
+            centre: (middle + shift.0, middle + shift.1),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Limbeck's data: files and generators to arrays.
 //!
 //! Three sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), any IDX files
-//! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`]), which need no download.
+//! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`], and [`glyphs::writers`] with many
+//! classes), which need no download.
 //! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`].
 //!
 //! Pixels stay resident as the `u8` they were published in; turning them into `f32` belongs to

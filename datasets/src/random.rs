@@ -20,6 +20,12 @@ pub enum Purpose {
     GlyphsTrain = 3,
     /// The drawing of a test digit; index = example.
     GlyphsTest = 4,
+    /// A writer's style; index = writer.
+    WriterStyle = 5,
+    /// The drawing of a training example of a writer; index = example.
+    WritersTrain = 6,
+    /// The drawing of a test example of a writer; index = example.
+    WritersTest = 7,
 }
 
 /// The keystream of (seed, purpose, index), at its first word.

@@ -126,7 +126,7 @@ impl Split {
 /// A training and a test split over the same classes and image size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataset {
-    /// `mnist`, `glyphs` or `idx`.
+    /// `mnist`, `glyphs`, `writers` or `idx`.
     pub name: String,
     /// Labels lie in 0..classes.
     pub classes: usize,

@@ -3,7 +3,8 @@
 use super::session::Session;
 use clap::Subcommand;
 use limbeck::Result;
-use limbeck_datasets::{Error, glyphs, mnist};
+use limbeck_datasets::glyphs::{self, writers};
+use limbeck_datasets::{Error, mnist};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -66,9 +67,18 @@ fn list(session: &Session) -> List {
             },
             Entry {
                 name: "glyphs",
+                folder: None,
                 embedded: true,
                 train: glyphs::DEFAULT_TRAIN,
                 test: glyphs::DEFAULT_TEST,
+                ..digits
+            },
+            Entry {
+                name: "writers",
+                embedded: true,
+                train: writers::DEFAULT_TRAIN,
+                test: writers::DEFAULT_TEST,
+                classes: writers::CLASSES,
                 ..digits
             },
         ],

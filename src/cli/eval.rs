@@ -5,7 +5,6 @@ use clap::Args;
 use limbeck::checkpoint::ModelFile;
 use limbeck::config::Config;
 use limbeck::metrics::{self, Evaluation};
-use limbeck::mlp::Mlp;
 use limbeck::stats::{self, McNemar};
 use limbeck::{Result, distill, experiments};
 use limbeck_datasets::Dataset;
@@ -48,7 +47,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         logits.push(model.logits(&session.context, &dataset.test));
         models.push(ModelReport {
             model: path.clone(),
-            layers: widths(&model),
+            layers: model.widths(),
             sha256,
             score: score(&dataset, logits.last().map_or(&[], Vec::as_slice)),
         });
@@ -91,11 +90,6 @@ struct ModelReport {
     sha256: String,
     #[serde(flatten)]
     score: Score,
-}
-
-fn widths(model: &Mlp) -> Vec<usize> {
-    let outputs = model.layers().iter().map(|layer| layer.outputs);
-    std::iter::once(model.inputs()).chain(outputs).collect()
 }
 
 #[derive(Serialize)]

@@ -1,18 +1,17 @@
 //! `limbeck reproduce`: a table of the paper.
 
 use super::progress::ProgressLine;
-use super::session::Session;
+use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use limbeck::experiments::preset::{Plan, Preset};
-use limbeck::experiments::{Lab, logits, mnist, omitted, temperature, variance};
+use limbeck::experiments::{Lab, logits, mnist, omitted, specialists, temperature, variance};
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
-use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct ReproduceArgs {
@@ -28,11 +27,12 @@ pub struct ReproduceArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u64).range(1..=1000))]
     seeds: u64,
 
-    /// Trained teachers, one for each seed, in place of training them
+    /// Trained teachers (generalists), one for each seed, in place of training them
     #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
     teachers: Vec<PathBuf>,
 
-    /// Also rows that are not the paper's: with or without labels, label smoothing, ten teachers
+    /// Also rows that are not the paper's: with or without labels, label smoothing, ten teachers;
+    /// specialists distilled into one net
     #[arg(long)]
     extended: bool,
 }
@@ -49,18 +49,21 @@ enum Experiment {
     Logits,
     /// Section 1: variance of the gradient, less data, higher learning rates
     Variance,
+    /// Section 5: a generalist, and specialists for the classes that it confuses
+    Specialists,
     /// Every one of them in turn, with the first one's teachers
     All,
 }
 
 impl Experiment {
     /// All but [`Experiment::All`]; the first trains the teachers of the others.
-    const EACH: [Experiment; 5] = [
+    const EACH: [Experiment; 6] = [
         Experiment::Mnist,
         Experiment::Omitted,
         Experiment::Temperature,
         Experiment::Logits,
         Experiment::Variance,
+        Experiment::Specialists,
     ];
 
     fn name(self) -> &'static str {
@@ -70,6 +73,7 @@ impl Experiment {
             Experiment::Temperature => "temperature",
             Experiment::Logits => "logits",
             Experiment::Variance => "variance",
+            Experiment::Specialists => "specialists",
             Experiment::All => "all",
         }
     }
@@ -90,7 +94,6 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
             args.seeds
         )));
     }
-    let dataset = session.dataset(None)?;
     let out = match &session.out {
         Some(out) => out.clone(),
         None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
@@ -100,46 +103,48 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     let first = session.seed.unwrap_or(0);
     let mut lab = session.lab(&mut progress);
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    let outcome = |run: PathBuf, summary| {
-        let limit = Plan::new(args.preset, &dataset).teacher.data.train_limit;
-        let train_limit = limit.filter(|&limit| limit < dataset.train.len());
-        Outcome { run, train_limit, summary }
-    };
     let Experiment::All = args.experiment else {
-        let summary = one(args.experiment, args, &mut lab, &dataset, first, &out)?;
+        let outcome = one(session, args.experiment, args, &mut lab, out)?;
         drop(progress);
-        return session.result(&outcome(out, summary));
+        return session.result(&outcome);
     };
     let mut runs = Vec::new();
     for experiment in Experiment::EACH {
-        let folder = out.join(experiment.name());
-        let summary = one(experiment, args, &mut lab, &dataset, first, &folder)?;
-        for row in summary.rows_of("teacher") {
-            lab.teachers.entry(row.seed).or_insert_with(|| folder.join(&row.model));
+        let outcome = one(session, experiment, args, &mut lab, out.join(experiment.name()))?;
+        for row in outcome.summary.rows_of("teacher") {
+            lab.teachers.entry(row.seed).or_insert_with(|| outcome.run.join(&row.model));
         }
-        runs.push(outcome(folder, summary));
+        runs.push(outcome);
     }
     drop(progress);
     session.result(&Outcomes { runs })
 }
 
 fn one(
+    session: &Session,
     experiment: Experiment,
     args: &ReproduceArgs,
     lab: &mut Lab,
-    dataset: &Dataset,
-    first_seed: u64,
-    out: &Path,
-) -> Result<Summary> {
-    let (preset, seeds) = (args.preset, (first_seed, args.seeds));
-    match experiment {
-        Experiment::Mnist => mnist::reproduce(lab, dataset, preset, seeds, args.extended, out),
-        Experiment::Omitted => omitted::reproduce(lab, dataset, preset, seeds, out),
-        Experiment::Temperature => temperature::reproduce(lab, dataset, preset, seeds, out),
-        Experiment::Logits => logits::reproduce(lab, dataset, preset, seeds, out),
-        Experiment::Variance => variance::reproduce(lab, dataset, preset, seeds, out),
+    out: PathBuf,
+) -> Result<Outcome> {
+    // Specialists need more classes to confuse than ten.
+    let name = matches!(experiment, Experiment::Specialists).then_some(DatasetName::Writers);
+    let data = &session.dataset(name)?;
+    let ReproduceArgs { preset, extended, .. } = *args;
+    let seeds = (session.seed.unwrap_or(0), args.seeds);
+    let summary = match experiment {
+        Experiment::Mnist => mnist::reproduce(lab, data, preset, seeds, extended, &out),
+        Experiment::Omitted => omitted::reproduce(lab, data, preset, seeds, &out),
+        Experiment::Temperature => temperature::reproduce(lab, data, preset, seeds, &out),
+        Experiment::Logits => logits::reproduce(lab, data, preset, seeds, &out),
+        Experiment::Variance => variance::reproduce(lab, data, preset, seeds, &out),
+        Experiment::Specialists => specialists::reproduce(lab, data, preset, seeds, extended, &out),
         Experiment::All => Err(Error::Internal("'all' is no single experiment".into())),
-    }
+    }?;
+    // The specialists' summary says itself how much it trained on.
+    let limit = Plan::new(preset, data).teacher.data.train_limit.filter(|_| name.is_none());
+    let train_limit = limit.filter(|&limit| limit < data.train.len());
+    Ok(Outcome { run: out, train_limit, summary })
 }
 
 /// Those of several experiments.

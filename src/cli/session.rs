@@ -4,7 +4,8 @@ use super::Global;
 use limbeck::experiments::Lab;
 use limbeck::trainer::Observer;
 use limbeck::{Error, Result};
-use limbeck_datasets::{Dataset, glyphs, mnist};
+use limbeck_datasets::glyphs::{self, writers};
+use limbeck_datasets::{Dataset, mnist};
 use limbeck_kernels::Context;
 use serde::Serialize;
 use std::fmt::Display;
@@ -36,6 +37,8 @@ pub enum DatasetName {
     Mnist,
     /// The embedded handwritten-like digits
     Glyphs,
+    /// The same by ten writers who are told apart: 100 classes
+    Writers,
 }
 
 impl Session {
@@ -110,6 +113,7 @@ impl Session {
         match name.unwrap_or_else(|| self.default_dataset()) {
             DatasetName::Mnist => Ok(mnist::load(self.data_dir()?)?),
             DatasetName::Glyphs => Ok(glyphs::default()),
+            DatasetName::Writers => Ok(writers::default()),
         }
     }
 

@@ -162,6 +162,7 @@ impl Model<'_> {
             split: &dataset.train,
             objective: self.objective,
             teacher_logits: self.teacher_logits,
+            initial: None,
         };
         // Before a folder is made for what cannot begin.
         task.check()?;

@@ -161,10 +161,26 @@ impl<'d> Study<'d> {
         seed: u64,
         measure: impl FnOnce(&Context, &Mlp) -> BTreeMap<String, f64>,
     ) -> Result<Mlp> {
-        if let Some(model) = self.finished(task.name, seed)? {
+        self.model_on(lab, self.dataset, task, seed, measure)
+    }
+
+    /// As [`Study::model`] for a model with classes of its own, those of `dataset`, on whose test
+    /// set it is evaluated.
+    ///
+    /// # Errors
+    /// Those of [`Study::model`].
+    pub fn model_on(
+        &mut self,
+        lab: &mut Lab,
+        dataset: &Dataset,
+        task: &Task,
+        seed: u64,
+        measure: impl FnOnce(&Context, &Mlp) -> BTreeMap<String, f64>,
+    ) -> Result<Mlp> {
+        if let Some(model) = self.finished(dataset, task.name, seed)? {
             return Ok(model);
         }
-        let (model, row) = train_model(lab, &self.folder, self.dataset, task, seed)?;
+        let (model, row) = train_model(lab, &self.folder, dataset, task, seed)?;
         let measures = measure(lab.context, &model);
         self.add(Row { measures, ..row })?;
         Ok(model)
@@ -195,7 +211,7 @@ impl<'d> Study<'d> {
         let Some(path) = lab.teachers.get(&seed).cloned() else {
             return self.model(lab, task, seed, |_, _| BTreeMap::new());
         };
-        if let Some(model) = self.finished(task.name, seed)? {
+        if let Some(model) = self.finished(self.dataset, task.name, seed)? {
             return Ok(model);
         }
         let given = load_model(&path, self.dataset.train.image_size(), self.dataset.classes)?;
@@ -204,13 +220,17 @@ impl<'d> Study<'d> {
         Ok(given)
     }
 
-    fn finished(&self, system: &str, seed: u64) -> Result<Option<Mlp>> {
+    fn finished(&self, dataset: &Dataset, system: &str, seed: u64) -> Result<Option<Mlp>> {
         let Some(row) = self.summary.row(system, seed) else { return Ok(None) };
         let path = self.folder.root.join(&row.model);
-        load_model(&path, self.dataset.train.image_size(), self.dataset.classes).map(Some)
+        load_model(&path, dataset.train.image_size(), dataset.classes).map(Some)
     }
 
-    fn add(&mut self, row: Row) -> Result<()> {
+    /// Keeps a row: of a finished model, or of several that answer together.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn add(&mut self, row: Row) -> Result<()> {
         let mut rows = std::mem::take(&mut self.summary.rows);
         rows.push(row);
         self.summary.set_rows(rows);

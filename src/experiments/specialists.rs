@@ -1,0 +1,464 @@
+//! The paper's section 5 at MNIST's size: a generalist, and specialists for what it confuses.
+//!
+//! The paper had 100 million images in 15,000 classes and 61 specialists of 300. Here are 100
+//! classes, ten digits as ten writers write them ([`writers`](limbeck_datasets::glyphs::writers)),
+//! and specialists of 10, so that each covers a tenth where the paper's covered a fiftieth. The
+//! method is [`crate::specialists`].
+//!
+//! | system | what it is |
+//! |---|---|
+//! | generalist | a net with dropout for all classes |
+//! | specialist 1, 2, … | the generalist's net trained on for a class set and a dustbin; its errors are those among these classes |
+//! | generalist + specialists | both, by the paper's equation 5 |
+//! | generalist, trained on | a control of ours: the generalist trained on with all classes, for at least as many steps as a specialist |
+//! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
+
+use super::Lab;
+use super::preset::Preset;
+use super::study::{Conclusion, Design, Study};
+use crate::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
+use crate::error::{Error, Result};
+use crate::loss::Objective;
+use crate::metrics;
+use crate::mlp::Mlp;
+use crate::report::chart::{Chart, Point, Series};
+use crate::run::sha256_of;
+use crate::specialists::{self, Answers};
+use crate::stats;
+use crate::summary::{Claim, Row, Summary, Table, Verdict};
+use crate::trainer::Task;
+use limbeck_datasets::glyphs::writers;
+use limbeck_datasets::{Dataset, Split};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+const GENERALIST: &str = "generalist";
+const COMBINED: &str = "generalist + specialists";
+const CONTINUED: &str = "generalist, trained on";
+const DISTILLED: &str = "distilled";
+
+/// How much is spent, and on what.
+struct Plan {
+    generalist: Config,
+    specialist: Config,
+    continued: Config,
+    distilled: Config,
+    specialists: usize,
+    /// Classes of a specialist, its dustbin not counted.
+    size: usize,
+}
+
+impl Plan {
+    fn new(preset: Preset, dataset: &Dataset) -> Plan {
+        let (width, epochs, specialist_epochs, train_limit) = match preset {
+            Preset::Smoke => (32, 2, 1, Some(2_000)),
+            Preset::Quick => (256, 12, 2, Some(20_000)),
+            Preset::Standard => (512, 20, 3, None),
+            Preset::Paper => (1200, 60, 6, None),
+        };
+        let size = dataset.classes / 10;
+        let config = |classes: usize, epochs: usize| {
+            let mut config = Config::default();
+            config.data.dataset = DatasetKind::Writers;
+            config.data.classes = classes;
+            config.data.train_limit = train_limit;
+            config.model.layers = vec![dataset.train.image_size(), width, width, classes];
+            config.model.dropout = Some(vec![0.0, 0.3, 0.3]);
+            config.training.epochs = epochs;
+            config.training.optimizer = OptimizerKind::Adam;
+            config.training.learning_rate = 1e-3;
+            config
+        };
+        let generalist = config(dataset.classes, epochs);
+        // An epoch of a specialist shows each example of the rest once and as many of its set.
+        let continued = config(dataset.classes, 2 * specialist_epochs);
+        // T and weights of the paper's speech experiment.
+        let table = DistillationConfig {
+            temperature: 2.0,
+            hard_weight: 0.5,
+            ..DistillationConfig::default()
+        };
+        let distilled = Config { distillation: Some(table), ..generalist.clone() };
+        let specialist = config(size + 1, specialist_epochs);
+        Plan { generalist, specialist, continued, distilled, specialists: 12, size }
+    }
+}
+
+/// Trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`; `extended`
+/// adds the distilled net. An interrupted run in `out` is continued.
+///
+/// # Errors
+/// [`Error::Usage`] if `out` holds another run, or a class of `dataset` has no training example;
+/// those of training and writing.
+pub fn reproduce(
+    lab: &mut Lab,
+    dataset: &Dataset,
+    preset: Preset,
+    (first_seed, seeds): (u64, u64),
+    extended: bool,
+    out: &Path,
+) -> Result<Summary> {
+    let plan = Plan::new(preset, dataset);
+    let limit = plan.generalist.data.train_limit.unwrap_or(dataset.train.len());
+    let train = dataset.train.clone().truncated(limit);
+    let missing = (0..dataset.classes)
+        .find(|&class| !train.labels.iter().flatten().any(|&label| usize::from(label) == class));
+    if let Some(class) = missing {
+        return Err(Error::Usage(format!(
+            "found no training example of class {class}, expected some of each of the {} classes",
+            dataset.classes
+        )));
+    }
+    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
+    let design = Design {
+        experiment: "specialists",
+        preset: preset.name(),
+        configs: &[
+            ("generalist", &plan.generalist),
+            ("specialist", &plan.specialist),
+            ("distilled", &plan.distilled),
+        ],
+        loss_contract: extended.then(|| Objective::soft(&plan.distilled).contract()),
+        paper: &[],
+    };
+    let mut study = Study::open(lab, dataset, &design, &all, out)?;
+    let mut sets = BTreeMap::new();
+    for seed in all {
+        let run = Seed { plan: &plan, dataset, train: &train, seed };
+        sets.insert(seed, run.run(lab, &mut study, extended)?);
+    }
+    study.finish(|summary| conclude(summary, dataset, &sets))
+}
+
+/// The models of one seed.
+struct Seed<'a> {
+    plan: &'a Plan,
+    dataset: &'a Dataset,
+    train: &'a Split,
+    seed: u64,
+}
+
+impl Seed<'_> {
+    /// Returns the class sets.
+    fn run(&self, lab: &mut Lab, study: &mut Study, extended: bool) -> Result<Vec<Vec<usize>>> {
+        let Seed { plan, dataset, train, seed } = *self;
+        let config = |of: &Config| Config { seed, ..of.clone() };
+        let none = |_: &_, _: &Mlp| BTreeMap::new();
+
+        let generalist_config = config(&plan.generalist);
+        let hard = self.task(GENERALIST, &generalist_config);
+        let generalist = study.teacher(lab, &hard, seed)?;
+        let classes = dataset.classes;
+        let on_train = generalist.logits(lab.context, train);
+        let covariance = specialists::covariance(&on_train, classes);
+        let sets = specialists::confusable_sets(&covariance, classes, plan.specialists, plan.size);
+
+        let continued = config(&plan.continued);
+        let task = Task { initial: Some(&generalist), ..self.task(CONTINUED, &continued) };
+        study.ensure(lab, &task, seed, none)?;
+
+        let mut systems = vec![COMBINED];
+        systems.extend(extended.then_some(DISTILLED));
+        if study.has(&systems, seed) {
+            return Ok(sets);
+        }
+        let mut members = Vec::new();
+        for (i, set) in sets.iter().enumerate() {
+            members.push(self.specialist(lab, study, &generalist, i, set)?);
+        }
+        let combine = |lab: &Lab, split: &Split, generalist: &[f32]| {
+            let answers = sets.iter().zip(&members).map(|(set, member)| Answers {
+                set: set.clone(),
+                logits: member.logits(lab.context, split),
+            });
+            specialists::combine_all(generalist, classes, &answers.collect::<Vec<_>>())
+        };
+        if !study.has(&[COMBINED], seed) {
+            let start = Instant::now();
+            let on_test = generalist.logits(lab.context, &dataset.test);
+            let logits = combine(lab, &dataset.test, &on_test);
+            study.add(self.combined_row(&logits, start.elapsed().as_secs_f64())?)?;
+        }
+        if extended && !study.has(&[DISTILLED], seed) {
+            let distilled = config(&plan.distilled);
+            let targets = combine(lab, train, &on_train);
+            let task = Task {
+                objective: Objective::soft(&distilled),
+                teacher_logits: Some(&targets),
+                ..self.task(DISTILLED, &distilled)
+            };
+            study.ensure(lab, &task, seed, none)?;
+        }
+        Ok(sets)
+    }
+
+    /// The specialist for the `i`-th set, its dustbin raised.
+    fn specialist(
+        &self,
+        lab: &mut Lab,
+        study: &mut Study,
+        generalist: &Mlp,
+        i: usize,
+        set: &[usize],
+    ) -> Result<Mlp> {
+        let config = Config { seed: self.seed, ..self.plan.specialist.clone() };
+        let own = specialists::dataset(self.train, self.dataset, set);
+        let initial = specialists::initial(generalist, set);
+        let name = format!("specialist {}", i + 1);
+        let task = Task { split: &own.train, initial: Some(&initial), ..self.task(&name, &config) };
+        let raise = specialists::dustbin_raise(self.train, set);
+        let mut model = study.model_on(lab, &own, &task, self.seed, |_, _| {
+            BTreeMap::from([("dustbin_raise".into(), raise)])
+        })?;
+        specialists::raise_dustbin(&mut model, raise);
+        Ok(model)
+    }
+
+    fn task<'t>(&'t self, name: &'t str, config: &'t Config) -> Task<'t> {
+        let objective = Objective::HARD;
+        Task { name, config, split: self.train, objective, teacher_logits: None, initial: None }
+    }
+
+    /// The row of generalist and specialists from their common logits on the test set.
+    fn combined_row(&self, logits: &[f32], seconds: f64) -> Result<Row> {
+        let labels = self.dataset.test.labels.as_ref();
+        let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
+        let test = metrics::evaluate(logits, labels, self.dataset.classes);
+        Ok(Row {
+            system: COMBINED.into(),
+            seed: self.seed,
+            test_errors: test.errors as u64,
+            train_errors: None,
+            seconds,
+            model: String::new(),
+            sha256: sha256_of(logits.iter().map(|z| z.to_le_bytes())),
+            test_nll: Some(test.nll),
+            epochs: None,
+            samples_per_second: None,
+            misclassified: test.misclassified,
+            measures: BTreeMap::new(),
+        })
+    }
+}
+
+/// Test examples by the number of specialists for their class.
+struct Coverage<'a> {
+    /// That number for each test example.
+    of_example: Vec<usize>,
+    generalist: &'a Row,
+}
+
+impl<'a> Coverage<'a> {
+    fn new(dataset: &Dataset, sets: &[Vec<usize>], generalist: &'a Row) -> Self {
+        let covers = |&label: &u16| {
+            sets.iter().filter(|set| set.binary_search(&label.into()).is_ok()).count()
+        };
+        let of_example = dataset.test.labels.iter().flatten().map(covers).collect();
+        Self { of_example, generalist }
+    }
+
+    fn examples(&self, covered: impl Fn(usize) -> bool) -> f64 {
+        self.of_example.iter().filter(|&&n| covered(n)).count() as f64
+    }
+
+    fn errors(&self, row: &Row, covered: impl Fn(usize) -> bool) -> f64 {
+        row.misclassified.iter().filter(|&&i| covered(self.of_example[i])).count() as f64
+    }
+
+    /// In percent, of the examples whose class is covered so.
+    fn accuracy(&self, row: &Row, covered: impl Fn(usize) -> bool) -> f64 {
+        100.0 * (1.0 - self.errors(row, &covered) / self.examples(&covered))
+    }
+}
+
+fn conclude(
+    summary: &Summary,
+    dataset: &Dataset,
+    sets: &BTreeMap<u64, Vec<Vec<usize>>>,
+) -> Conclusion {
+    let coverages: BTreeMap<u64, Coverage> = summary
+        .rows_of(GENERALIST)
+        .filter_map(|row| Some((row.seed, Coverage::new(dataset, sets.get(&row.seed)?, row))))
+        .collect();
+    let (by_coverage, chart) = by_coverage(summary, &coverages);
+    Conclusion {
+        tables: vec![
+            accuracies(summary, &coverages),
+            by_coverage,
+            every_seed(summary),
+            class_sets(dataset, sets),
+        ],
+        claims: claims(summary, &coverages),
+        charts: vec![("specialists".into(), chart)],
+    }
+}
+
+/// The paper's table 3.
+fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
+    let mut table = Table::new(
+        format!("Accuracy on {} in %, preset {}", summary.dataset, summary.preset),
+        &["system", "conditional test accuracy", "test accuracy", "relative gain in %", "paper"],
+    );
+    for system in [GENERALIST, COMBINED, CONTINUED, DISTILLED] {
+        if summary.rows_of(system).next().is_none() {
+            continue;
+        }
+        let of = |measure: &dyn Fn(&Coverage, &Row) -> f64| {
+            summary.shown(system, 2, |row| Some(measure(coverages.get(&row.seed)?, row)))
+        };
+        let all = |_| true;
+        let gain = |c: &Coverage, row: &Row| {
+            100.0 * (c.accuracy(row, all) / c.accuracy(c.generalist, all) - 1.0)
+        };
+        let paper = match system {
+            GENERALIST => "25.0",
+            COMBINED => "26.1 (+4.4)",
+            _ => "–",
+        };
+        table.push([
+            system.to_string(),
+            of(&|c, row| c.accuracy(row, |n| n > 0)),
+            of(&|c, row| c.accuracy(row, all)),
+            if system == GENERALIST { "–".into() } else { of(&gain) },
+            paper.to_string(),
+        ]);
+    }
+    table.notes.push(
+        "Conditional: of the test images whose class is in some specialist's set. The paper's are \
+         100 million images in 15,000 classes; ours are 100 classes."
+            .into(),
+    );
+    table.notes.push(format!(
+        "'{CONTINUED}': the generalist for at least as many further steps as one specialist."
+    ));
+    table
+}
+
+/// The paper's table 4, summed over the seeds.
+fn by_coverage(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> (Table, Chart) {
+    let mut table = Table::new(
+        "By the number of specialists that cover the correct class",
+        &[
+            "specialists",
+            "test examples",
+            "delta in top-1 correct",
+            "relative accuracy change in %",
+        ],
+    );
+    let most = coverages.values().flat_map(|c| &c.of_example).max().copied().unwrap_or(0);
+    let mut points = Vec::new();
+    for n in 0..=most {
+        let (mut examples, mut correct, mut delta) = (0.0, 0.0, 0.0);
+        for (&seed, coverage) in coverages {
+            let Some(combined) = summary.row(COMBINED, seed) else { continue };
+            let errors = |row| coverage.errors(row, |covered| covered == n);
+            let before = errors(coverage.generalist);
+            let here = coverage.examples(|covered| covered == n);
+            examples += here;
+            correct += here - before;
+            delta += before - errors(combined);
+        }
+        if examples == 0.0 {
+            continue;
+        }
+        // Nothing is relative to no correct example.
+        let change = (correct > 0.0).then_some(100.0 * delta / correct);
+        points.extend(change.map(|y| Point { x: n as f64, y, spread: 0.0 }));
+        table.push([
+            n.to_string(),
+            format!("{examples}"),
+            format!("{delta:+}"),
+            change.map_or("–".into(), |change| format!("{change:+.1}")),
+        ]);
+    }
+    let chart = Chart {
+        title: "What specialists add, by how many cover the correct class".into(),
+        x_label: "specialists that cover the correct class".into(),
+        y_label: "relative change of accuracy, %".into(),
+        log_x: false,
+        log_y: false,
+        series: vec![Series { name: "ours".into(), points }],
+        references: vec![("paper, overall".into(), 4.4)],
+    };
+    (table, chart)
+}
+
+fn every_seed(summary: &Summary) -> Table {
+    let mut table = Table::new(
+        "Test errors of every seed",
+        &["seed", GENERALIST, COMBINED, CONTINUED, "p generalist", "p trained on"],
+    );
+    for combined in summary.rows_of(COMBINED) {
+        let row = |system| summary.row(system, combined.seed);
+        let errors = |system| row(system).map_or("–".into(), |row| row.test_errors.to_string());
+        let p = |system| match row(system) {
+            Some(other) => {
+                let test = stats::mcnemar(&other.misclassified, &combined.misclassified);
+                format!("{:.2e}", test.p_value)
+            }
+            None => "–".into(),
+        };
+        table.push([
+            combined.seed.to_string(),
+            errors(GENERALIST),
+            combined.test_errors.to_string(),
+            errors(CONTINUED),
+            p(GENERALIST),
+            p(CONTINUED),
+        ]);
+    }
+    table.notes.push(
+        "p: McNemar's exact test against generalist + specialists on the same images.".into(),
+    );
+    table
+}
+
+/// As in the paper's table 2, the first seed's.
+fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table {
+    let mut table = Table::new("Class sets of the first seed", &["specialist", "classes"]);
+    let name = |&class: &usize| match dataset.name.as_str() {
+        "writers" => writers::class_name(class),
+        _ => class.to_string(),
+    };
+    for (i, set) in sets.values().next().into_iter().flatten().enumerate() {
+        table.push([(i + 1).to_string(), set.iter().map(name).collect::<Vec<_>>().join(" ")]);
+    }
+    table.notes.push("3c: the digit 3 of the third writer.".into());
+    table
+}
+
+/// Specialists improve the generalist.
+fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
+    let pairs: Vec<_> = summary
+        .rows_of(COMBINED)
+        .filter_map(|combined| Some((combined, coverages.get(&combined.seed)?)))
+        .collect();
+    if pairs.is_empty() {
+        return Vec::new();
+    }
+    let tests = pairs.iter().map(|(combined, coverage)| {
+        stats::mcnemar(&combined.misclassified, &coverage.generalist.misclassified)
+    });
+    let fewer = tests.filter(|test| test.only_first < test.only_second);
+    let fewer: Vec<_> = fewer.collect();
+    let better = fewer.iter().filter(|test| test.p_value < 0.01).count();
+    let accuracy = |system| {
+        let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
+        summary.shown(system, 2, of)
+    };
+    vec![Claim {
+        paper: "Specialists improve the generalist: 25.0 to 26.1 % right, 4.4 % relative.".into(),
+        ours: format!(
+            "{} to {} % right, McNemar p < 0.01 for {better} of {} seeds",
+            accuracy(GENERALIST),
+            accuracy(COMBINED),
+            pairs.len()
+        ),
+        verdict: match better {
+            n if n == pairs.len() => Verdict::Reproduced,
+            _ if fewer.is_empty() => Verdict::NotReproduced,
+            _ => Verdict::Inconclusive,
+        },
+    }]
+}
