@@ -11,6 +11,7 @@ mod progress;
 mod reproduce;
 mod session;
 mod train;
+mod verify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
@@ -104,6 +105,9 @@ enum Command {
     /// Figures of this machine, each beside its limit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// This program against its own promises: errors within their bounds, one hash everywhere
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
     /// The data sets: which are there, and whether they are intact
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -150,6 +154,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Distill(args) => train::distill(&session, &args),
         Command::Eval(args) => eval::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command),
+        Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {

@@ -29,5 +29,6 @@ pub mod params;
 pub mod run;
 pub mod stats;
 pub mod trainer;
+pub mod verify;
 
 pub use error::{Error, Result};
