@@ -4,6 +4,7 @@
 //! `run`.
 
 mod bench;
+mod check;
 mod data;
 mod eval;
 mod info;
@@ -43,8 +44,8 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 usage, 65 bad data, 70 a bug of limbeck, 74 input or output failed,
-75 interrupted and resumable, 76 diverged.";
+Exit codes: 0 done, 1 what was verified is wrong, 2 usage, 65 bad data, 70 a bug of limbeck,
+74 input or output failed, 75 interrupted and resumable, 76 diverged.";
 
 /// Options of every command.
 #[derive(Args)]
@@ -102,6 +103,8 @@ enum Command {
     Distill(train::DistillArgs),
     /// Errors, likelihood and calibration of models on test data
     Eval(eval::EvalArgs),
+    /// Verifies another implementation's distillation loss or gradient, and names the mistake
+    Check(check::CheckArgs),
     /// Figures of this machine, each beside its limit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -153,6 +156,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::train(&session, &args),
         Command::Distill(args) => train::distill(&session, &args),
         Command::Eval(args) => eval::run(&session, &args),
+        Command::Check(args) => check::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command),
         Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),

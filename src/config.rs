@@ -166,7 +166,8 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DistillationConfig {
-    /// T > 0 of teacher and student alike.
+    /// T > 0 of teacher and student alike; `inf` for the limit in which logits are matched, see
+    /// [`crate::loss`].
     pub temperature: f64,
     /// Weight ≥ 0 of the soft term; not both weights may be 0.
     pub soft_weight: f64,
@@ -496,9 +497,9 @@ impl TrainingConfig {
 impl DistillationConfig {
     fn check(&self) -> Check {
         require(
-            positive(self.temperature),
+            positive(self.temperature) || self.temperature == f64::INFINITY,
             "distillation.temperature",
-            "> 0 and finite",
+            "> 0 and finite, or inf to match logits",
             self.temperature,
         )?;
         not_negative("distillation.soft_weight", self.soft_weight)?;
@@ -676,6 +677,15 @@ teacher_logits = "t.npy"
     }
 
     #[test]
+    fn an_infinite_temperature_survives() {
+        let config = parse("[distillation]\ntemperature = inf").unwrap();
+        assert_eq!(config.distillation.as_ref().unwrap().temperature, f64::INFINITY);
+        assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
+        assert!(refusal("[distillation]\ntemperature = -inf").contains("found -inf"));
+        assert!(refusal("[distillation]\ntemperature = nan").contains("found NaN"));
+    }
+
+    #[test]
     fn the_whole_range_of_seeds_survives() {
         let config = Config { seed: u64::MAX, ..Config::default() };
         assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
@@ -722,11 +732,11 @@ teacher_logits = "t.npy"
     fn values_out_of_range_name_line_key_range_and_value() {
         assert_eq!(
             refusal("[distillation]\nsoft_weight = 1.0\ntemperature = 0"),
-            "/etc/limbeck/a.toml:3: distillation.temperature must be > 0 and finite; found 0"
+            "/etc/limbeck/a.toml:3: distillation.temperature must be > 0 and finite, or inf \
+             to match logits; found 0"
         );
         let cases = [
             ("[distillation]\ntemperature = -2.0", "found -2"),
-            ("[distillation]\ntemperature = inf", "found inf"),
             ("[distillation]\ntemperature = nan", "found NaN"),
             ("[distillation]\ntemperature = 1e-60", "> 0 and finite"),
             ("[distillation]\nsoft_weight = 0\nhard_weight = 0", "soft_weight must be > 0"),

@@ -9,7 +9,7 @@ use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 /// The teachers are in evaluation mode (no dropout) and see the images untranslated. One
 /// teacher: its logits, good for any T. Several: logits whose softmax at T is the arithmetic
 /// mean of the teachers' distributions at T, v = T · ln((1/M) Σ softmax(v_m/T)) (paper,
-/// section 2).
+/// section 2); for T = ∞ the mean of their logits, to which that tends.
 ///
 /// # Panics
 /// If there is no teacher, or they differ in inputs or classes from `split` or each other.
@@ -28,7 +28,8 @@ pub fn teacher_logits(
     ensemble_logits(context, members, first.classes(), temperature)
 }
 
-/// T · ln of the mean of the members' softmax at T; each member's logits are [n, classes].
+/// T · ln of the mean of the members' softmax at T, or the mean of their logits for T = ∞; each
+/// member's logits are [n, classes].
 ///
 /// # Panics
 /// If the members' lengths differ.
@@ -41,14 +42,17 @@ pub fn ensemble_logits(
     let mut sum: Vec<f64> = Vec::new();
     let mut count = 0.0;
     for mut member in members {
-        let n = member.len() / classes;
-        let mut logits = Buffer::zeroed(panel_len(classes, n));
-        let mut probs = logits.clone();
-        PanelsMut::new(&mut logits, classes, n).copy_from_lane_major(&member);
-        let (logits, mut probs) =
-            (Panels::new(&logits, classes, n), PanelsMut::new(&mut probs, classes, n));
-        softmax::softmax(context, logits, temperature, PanelsMut::new(probs.data(), classes, n));
-        probs.as_ref().to_lane_major(&mut member);
+        if temperature.is_finite() {
+            let n = member.len() / classes;
+            let mut logits = Buffer::zeroed(panel_len(classes, n));
+            let mut probs = logits.clone();
+            PanelsMut::new(&mut logits, classes, n).copy_from_lane_major(&member);
+            let (logits, mut probs) =
+                (Panels::new(&logits, classes, n), PanelsMut::new(&mut probs, classes, n));
+            let out = PanelsMut::new(probs.data(), classes, n);
+            softmax::softmax(context, logits, temperature, out);
+            probs.as_ref().to_lane_major(&mut member);
+        }
         sum.resize(member.len(), 0.0);
         assert_eq!(sum.len(), member.len(), "values of each member's logits");
         for (sum, p) in sum.iter_mut().zip(&member) {
@@ -58,6 +62,11 @@ pub fn ensemble_logits(
     }
     // A probability that underflowed in every member stays finite: the smallest f32.
     let floor = f64::from(f32::from_bits(1));
-    let to_logit = |p: f64| f64::from(temperature) * libm::log((p / count).max(floor));
-    sum.into_iter().map(|p| to_logit(p) as f32).collect()
+    let to_logit = |mean: f64| {
+        if temperature.is_infinite() {
+            return mean;
+        }
+        f64::from(temperature) * libm::log(mean.max(floor))
+    };
+    sum.into_iter().map(|sum| to_logit(sum / count) as f32).collect()
 }

@@ -14,6 +14,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// the message has to say where.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// What was to be verified is wrong; the result tells how. Exit code 1.
+    #[error("{0}")]
+    Disagrees(String),
+
     /// The command line asks for something impossible. Exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -106,6 +110,7 @@ impl Error {
     /// The process's exit code for this error.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Disagrees(_) => 1,
             Error::Usage(_) => 2,
             Error::Config { .. } | Error::Data { .. } | Error::Dataset { io: false, .. } => 65,
             Error::Internal(_) => 70,
@@ -153,6 +158,7 @@ mod tests {
         let interrupted = Error::Interrupted { run: Some("runs/a".into()) };
         assert!(interrupted.to_string().ends_with("--resume runs/a"));
         let codes = [
+            (Error::Disagrees(String::new()), 1),
             (Error::Usage(String::new()), 2),
             (config, 65),
             (data, 65),

@@ -15,6 +15,7 @@
 
 pub mod bench;
 pub mod bias;
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod distill;
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod mlp;
 pub mod optimizer;
 pub mod params;
+pub mod reference;
 pub mod run;
 pub mod stats;
 pub mod trainer;

@@ -10,6 +10,10 @@
 //! terms' ratio when T changes; one T of it is used up by the derivative of softmax(z/T), which
 //! leaves T in the gradient. CE(p, q) = −Σ pᵢ ln qᵢ; it differs from KL(p‖q) by the entropy of p,
 //! which no parameter of the student changes. (Paper, section 2.)
+//!
+//! T = ∞ is allowed and means the limit, in which logits are matched (paper, section 2.1): with
+//! d = z − v and d̄ its mean over the C classes, the soft term is soft_weight · ½·Σ(d − d̄)²/C and
+//! its gradient soft_weight · (d − d̄)/C.
 
 use crate::config::Config;
 use crate::mlp::{Mlp, Workspace};
@@ -20,7 +24,7 @@ use limbeck_kernels::{Context, Panels};
 /// The weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Objective {
-    /// T > 0 of student and teacher in the soft term.
+    /// T > 0 of student and teacher in the soft term; infinity for the matching of logits.
     pub temperature: f32,
     /// Weight of the soft term; 0 for training on labels alone.
     pub soft_weight: f32,
@@ -45,7 +49,8 @@ impl Objective {
     /// L of a batch or an epoch from its summed cross-entropies.
     pub fn value(&self, loss: Loss, examples: usize) -> f64 {
         let t = f64::from(self.temperature);
-        let soft = f64::from(self.soft_weight) * t * t * loss.soft;
+        let factor = if t.is_infinite() { 1.0 } else { t * t };
+        let soft = f64::from(self.soft_weight) * factor * loss.soft;
         (soft + f64::from(self.hard_weight) * loss.hard) / examples as f64
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -332,7 +332,8 @@ pub struct LossContract {
     pub direction: &'static str,
     /// How examples are combined.
     pub reduction: &'static str,
-    /// T.
+    /// T; the string `inf`, which JSON has no number for, where logits are matched.
+    #[serde(serialize_with = "number_or_inf")]
     pub temperature: f64,
     /// Whether the soft term is multiplied by T².
     pub t_squared: bool,
@@ -354,6 +355,13 @@ impl LossContract {
             hard_weight,
         }
     }
+}
+
+fn number_or_inf<S: Serializer>(
+    value: &f64,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    if value.is_infinite() { serializer.serialize_str("inf") } else { value.serialize(serializer) }
 }
 
 /// `summary.json`: the results of an experiment, a row for each model trained.
@@ -578,6 +586,8 @@ mod tests {
         assert_eq!(json["program"], "limbeck");
         assert_eq!(json["loss_contract"]["t_squared"], true);
         assert_eq!(json["loss_contract"]["temperature"], 20.0);
+        let limit = serde_json::to_value(LossContract::new(f64::INFINITY, 1.0, 0.0)).unwrap();
+        assert_eq!(limit["temperature"], "inf");
         assert!(json["cores"].as_u64().unwrap() >= 1);
         assert!(!json["cpu"].as_str().unwrap().is_empty());
         assert!(json.get("config").is_none());

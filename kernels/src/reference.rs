@@ -181,7 +181,7 @@ pub struct Distillation<'a> {
     pub teacher: Option<&'a [f64]>,
     /// The class.
     pub label: Option<usize>,
-    /// T of the soft term.
+    /// T of the soft term; infinity for its limit, the matching of logits.
     pub temperature: f64,
     /// Weight of the soft term.
     pub soft_weight: f64,
@@ -190,12 +190,48 @@ pub struct Distillation<'a> {
 }
 
 impl Distillation<'_> {
-    /// CE(softmax(v/T), softmax(z/T)) = −Σ p·log q, without T² or weight; 0 without a teacher.
-    pub fn soft_loss(&self, logits: &[f64]) -> f64 {
+    /// H(softmax(v/T)) = −Σ p·log p, the least that [`Distillation::soft_loss`] can be; at T = ∞
+    /// and without a teacher 0.
+    pub fn entropy(&self) -> f64 {
+        let Some(teacher) = self.teacher.filter(|_| self.temperature.is_finite()) else {
+            return 0.0;
+        };
+        let log_p = log_softmax(teacher, self.temperature);
+        -log_p.iter().map(|log_p| log_p.exp() * log_p).sum::<f64>()
+    }
+
+    /// KL(softmax(v/T) ‖ softmax(z/T)), without T² or weight; at T = ∞ its limit ½·Σ d²/C with the
+    /// [`centred_difference`] d; 0 without a teacher.
+    ///
+    /// At high T the divergence is of the order 1/T², and Σ p·(log p − log q) would lose it in
+    /// rounding. With r = (z − v)/T less its mean under p, KL = ln Σ p·exp(r) =
+    /// ln(1 + Σ p·(exp(r) − 1 − r)), which loses nothing.
+    pub fn divergence(&self, logits: &[f64]) -> f64 {
         let Some(teacher) = self.teacher else { return 0.0 };
+        if self.temperature.is_infinite() {
+            let squares = centred_difference(logits, teacher).into_iter().map(|d| d * d);
+            return 0.5 * squares.sum::<f64>() / logits.len() as f64;
+        }
         let p = softmax(teacher, self.temperature);
+        let r: Vec<f64> =
+            logits.iter().zip(teacher).map(|(z, v)| (z - v) / self.temperature).collect();
+        let mean: f64 = p.iter().zip(&r).map(|(p, r)| p * r).sum();
+        if r.iter().all(|r| (r - mean).abs() < 1.0) {
+            return p
+                .iter()
+                .zip(&r)
+                .map(|(p, r)| p * exp_less_tangent(r - mean))
+                .sum::<f64>()
+                .ln_1p();
+        }
+        let log_p = log_softmax(teacher, self.temperature);
         let log_q = log_softmax(logits, self.temperature);
-        -p.iter().zip(log_q).map(|(p, log_q)| p * log_q).sum::<f64>()
+        (0..p.len()).map(|i| p[i] * (log_p[i] - log_q[i])).sum()
+    }
+
+    /// CE(softmax(v/T), softmax(z/T)) = H(p) + KL(p ‖ q), without T² or weight.
+    pub fn soft_loss(&self, logits: &[f64]) -> f64 {
+        self.entropy() + self.divergence(logits)
     }
 
     /// CE(label, softmax(z)) = −log q of the label at T = 1; 0 without a label.
@@ -203,31 +239,66 @@ impl Distillation<'_> {
         self.label.map_or(0.0, |label| -log_softmax(logits, 1.0)[label])
     }
 
-    /// soft_weight · T² · soft loss + hard_weight · hard loss (paper, section 2).
+    /// soft_weight · T² · soft loss + hard_weight · hard loss (paper, section 2); at T = ∞ the
+    /// soft loss has no factor.
     pub fn loss(&self, logits: &[f64]) -> f64 {
-        self.soft_weight * self.temperature.powi(2) * self.soft_loss(logits)
-            + self.hard_weight * self.hard_loss(logits)
+        self.weighted(self.soft_loss(logits), logits)
     }
 
-    /// ∂loss/∂z = soft_weight·T·(softmax(z/T) − softmax(v/T)) + hard_weight·(softmax(z) − y).
+    /// The same with KL in place of CE: without the entropy, which no student can change.
+    pub fn reducible_loss(&self, logits: &[f64]) -> f64 {
+        self.weighted(self.divergence(logits), logits)
+    }
+
+    fn weighted(&self, soft: f64, logits: &[f64]) -> f64 {
+        let factor = if self.temperature.is_infinite() { 1.0 } else { self.temperature.powi(2) };
+        self.soft_weight * factor * soft + self.hard_weight * self.hard_loss(logits)
+    }
+
+    /// ∂loss/∂z = soft_weight·T·(softmax(z/T) − softmax(v/T)) + hard_weight·(softmax(z) − y); at
+    /// T = ∞ the soft part is soft_weight · [`centred_difference`] / C.
     pub fn gradient(&self, logits: &[f64]) -> Vec<f64> {
-        let mut gradient = vec![0.0; logits.len()];
-        if let Some(teacher) = self.teacher {
+        let classes = logits.len();
+        let mut gradient = vec![0.0; classes];
+        if let Some(teacher) = self.teacher.filter(|_| self.temperature.is_infinite()) {
+            let difference = centred_difference(logits, teacher);
+            for i in 0..classes {
+                gradient[i] += self.soft_weight * difference[i] / classes as f64;
+            }
+        } else if let Some(teacher) = self.teacher {
             let q = softmax(logits, self.temperature);
             let p = softmax(teacher, self.temperature);
-            for i in 0..logits.len() {
+            for i in 0..classes {
                 gradient[i] += self.soft_weight * self.temperature * (q[i] - p[i]);
             }
         }
         if let Some(label) = self.label {
             let q = softmax(logits, 1.0);
-            for i in 0..logits.len() {
+            for i in 0..classes {
                 let y = if i == label { 1.0 } else { 0.0 };
                 gradient[i] += self.hard_weight * (q[i] - y);
             }
         }
         gradient
     }
+}
+
+/// exp(x) − 1 − x = x²/2 + x³/6 + …, |x| ≤ 1, to the last digits: the subtraction would lose them
+/// for small x.
+fn exp_less_tangent(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, 0.0);
+    for k in 2..20 {
+        term *= x / f64::from(k);
+        sum += term;
+    }
+    sum
+}
+
+/// (z − z̄) − (v − v̄) of one example.
+pub fn centred_difference(z: &[f64], v: &[f64]) -> Vec<f64> {
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let (z_mean, v_mean) = (mean(z), mean(v));
+    z.iter().zip(v).map(|(z, v)| (z - z_mean) - (v - v_mean)).collect()
 }
 
 /// One step of `rule` for one parameter w with gradient g and moments v and u.

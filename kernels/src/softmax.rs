@@ -4,6 +4,8 @@
 //! number of classes. With m = maxᵢ zᵢ, taken *before* the exponential, nothing overflows:
 //!
 //! qᵢ = exp((zᵢ − m)/T) / S,  S = Σⱼ exp((zⱼ − m)/T),  log qᵢ = (zᵢ − m)/T − ln S.
+//!
+//! The distillation loss takes T = ∞ as well: there its gradient is that of matching logits.
 
 use crate::Context;
 use crate::exp::exp;
@@ -131,9 +133,10 @@ pub struct Distillation<'a> {
     pub teacher: Option<Panels<'a>>,
     /// The class of each example; without them there is no hard term.
     pub labels: Option<&'a [u16]>,
-    /// T, of student and teacher in the soft term; the hard term is at T = 1.
+    /// T, of student and teacher in the soft term; the hard term is at T = 1. Infinity is the
+    /// limit T → ∞, in which the centred logits are matched instead of the probabilities.
     pub temperature: f32,
-    /// Weight of T² · CE(softmax(v/T), softmax(z/T)).
+    /// Weight of T² · CE(softmax(v/T), softmax(z/T)), or of its limit ½·Σ(d − d̄)²/C, d = z − v.
     pub soft_weight: f32,
     /// Weight of CE(label, softmax(z)).
     pub hard_weight: f32,
@@ -142,9 +145,10 @@ pub struct Distillation<'a> {
 /// Cross-entropies summed over examples, unweighted, in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Loss {
-    /// Σ CE(softmax(v/T), softmax(z/T)), without the factor T².
+    /// Σ CE(softmax(v/T), softmax(z/T)), without the factor T²; at T = ∞ the sum over examples
+    /// of ½·Σ(d − d̄)²/C.
     pub soft: f64,
-    /// Σ H(softmax(v/T)), the least that `soft` can be.
+    /// Σ H(softmax(v/T)), the least that `soft` can be; at T = ∞ zero.
     pub entropy: f64,
     /// Σ CE(label, softmax(z)).
     pub hard: f64,
@@ -155,7 +159,9 @@ impl Distillation<'_> {
     /// and, for each panel of 16 examples, its [`Loss`].
     ///
     /// The factor is T, not T²: the loss carries T² and the derivative of softmax(z/T) 1/T
-    /// (paper, section 2). Padding lanes of `d_logits` become zero.
+    /// (paper, section 2). At T = ∞ the soft part is its limit soft_weight·(d − d̄)/C with
+    /// d = z − v and d̄ its mean over the classes (section 2.1). Padding lanes of `d_logits` become
+    /// zero.
     ///
     /// # Panics
     /// If shapes differ, a label is out of range, T is not positive, or `losses` does not have
@@ -213,7 +219,24 @@ impl Kernel for Gradient<'_> {
         rows.fill([0.0; LANES]);
         let mut loss = Loss::default();
 
-        if let Some(teacher) = task.teacher {
+        if let Some(teacher) = task.teacher.filter(|_| task.temperature.is_infinite()) {
+            let difference =
+                |row| s.sub(s.load(logits.row(row, panel)), s.load(teacher.row(row, panel)));
+            let mut mean = s.splat(0.0);
+            for row in 0..classes {
+                mean = s.add(mean, difference(row));
+            }
+            mean = s.div(mean, s.splat(classes as f32));
+            let scale = s.splat(task.soft_weight / batch as f32 / classes as f32);
+            let mut squares = s.splat(0.0);
+            for (row, d) in rows.iter_mut().enumerate() {
+                let centred = s.sub(difference(row), mean);
+                squares = s.fma(centred, centred, squares);
+                s.store(s.mul(centred, scale), d);
+            }
+            let per_class = 0.5 / classes as f64;
+            loss.soft = total(s, width, [squares], |_, [squares]| per_class * squares);
+        } else if let Some(teacher) = task.teacher {
             let student = Column::new(s, logits, panel, task.temperature);
             let teacher = Column::new(s, teacher, panel, task.temperature);
             let (q_sum, p_sum) = (student.sum(s), teacher.sum(s));

@@ -7,6 +7,8 @@ use limbeck_kernels::softmax::{Distillation, Loss, log_softmax, softmax};
 use limbeck_kernels::{Context, reference};
 
 const TEMPERATURES: [f32; 6] = [0.5, 1.0, 2.0, 5.0, 20.0, 1e4];
+/// Those of the distillation loss: the matching of logits too.
+const LOSS_TEMPERATURES: [f32; 7] = [0.5, 1.0, 2.0, 5.0, 20.0, 1e4, f32::INFINITY];
 
 /// What rounding in the subnormal range adds.
 const TINY: f64 = 1e-44;
@@ -177,7 +179,21 @@ fn bounds(task: &reference::Distillation, z: &[f64]) -> (Vec<f64>, f64, f64) {
     let classes = z.len();
     let (mut d, mut soft, mut hard) = (vec![0.0; classes], 0.0, 0.0);
     let t = task.temperature;
-    if let Some(teacher) = task.teacher {
+    if let Some(teacher) = task.teacher.filter(|_| t.is_infinite()) {
+        // d = z − v has one rounding, its mean those of a sum and a quotient; the difference of
+        // the two is rounded once more, and so are the scale, three times, and the product.
+        let differences: Vec<f64> = z.iter().zip(teacher).map(|(z, v)| z - v).collect();
+        let n = classes as f64;
+        let size = differences.iter().map(|d| d.abs()).sum::<f64>() / n;
+        let mean = differences.iter().sum::<f64>() / n;
+        for (i, difference) in differences.iter().enumerate() {
+            let centred = difference - mean;
+            let error = EPS * (difference.abs() + (n + 1.0) * size + centred.abs());
+            d[i] += task.soft_weight / n * (error + 4.0 * EPS * centred.abs()) + TINY;
+            // Of the square, and of a chain of multiply-adds.
+            soft += 0.5 / n * ((2.0 * centred.abs() + error) * error + n * EPS * centred * centred);
+        }
+    } else if let Some(teacher) = task.teacher {
         let factor = task.soft_weight * t;
         for logits in [z, teacher] {
             let (powers, sum) = reference::power_errors(logits, t);
@@ -225,7 +241,7 @@ fn gradient_and_losses_are_within_their_error_bounds() {
         let batch = logits.lanes;
         let labels: Vec<u16> =
             (0..batch).map(|_| (data.bits() as usize % classes) as u16).collect();
-        for temperature in TEMPERATURES {
+        for temperature in LOSS_TEMPERATURES {
             for (soft, hard) in [
                 (Some(teacher.view()), None),
                 (None, Some(&labels[..])),
@@ -315,7 +331,7 @@ fn an_identical_teacher_gives_exactly_no_soft_gradient() {
     let mut data = Data::new(24);
     for classes in [2, 10, 1000] {
         let logits = logits(&mut data, classes);
-        for temperature in TEMPERATURES {
+        for temperature in LOSS_TEMPERATURES {
             let task = Distillation { teacher: Some(logits.view()), temperature, ..task() };
             let got = same_bits_everywhere("identical teacher", |context| {
                 gradient(context, &task, &logits).0
@@ -382,7 +398,7 @@ fn ten_logits() -> (Vec<f64>, Vec<f64>) {
 #[test]
 fn the_reference_gradient_is_the_derivative_of_the_reference_loss() {
     let (z, v) = ten_logits();
-    for temperature in [0.5, 1.0, 4.0, 20.0] {
+    for temperature in [0.5, 1.0, 4.0, 20.0, f64::INFINITY] {
         let task = reference::Distillation {
             teacher: Some(&v),
             label: Some(4),

@@ -1,0 +1,40 @@
+//! `limbeck check`: whether another implementation's loss and gradient are right.
+
+use super::session::Session;
+use clap::Args;
+use limbeck::check::{self, Case, Report, Verdict};
+use limbeck::{Error, Result};
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// A safetensors file: student_logits, teacher_logits and d_logits [batch, classes], labels
+    /// [batch], loss [1]; metadata temperature, soft_weight, hard_weight, reduction
+    #[arg(value_name = "CASE")]
+    case: PathBuf,
+}
+
+pub fn run(session: &Session, args: &CheckArgs) -> Result<()> {
+    let case = Case::load(&args.case)?;
+    let report = check::check(&case)
+        .map_err(|fault| Error::Internal(format!("a case that was validated: {fault}")))?;
+    let verdict = report.verdict;
+    session.result(&Shown(report))?;
+    match verdict {
+        Verdict::Agrees => Ok(()),
+        Verdict::Variant | Verdict::Unknown => {
+            Err(Error::Disagrees(format!("{} does not agree", args.case.display())))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shown(Report);
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.0.message)
+    }
+}
