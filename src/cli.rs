@@ -109,6 +109,10 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     /// This program against its own promises: errors within their bounds, one hash everywhere
+    ///
+    /// Each command tries every instruction set of this machine and several thread counts, whatever
+    /// --isa and --threads say, and exits with 70 when a bound is broken or a bit differs. --out
+    /// keeps the result with its manifest.
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
     /// The data sets: which are there, and whether they are intact

@@ -14,9 +14,6 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Each tries every instruction set of this machine and several thread counts, whatever --isa and
-/// --threads say, and exits with 70 when a bound is broken or a bit differs. --out keeps the
-/// result with its manifest.
 #[derive(Subcommand)]
 pub enum VerifyCommand {
     /// The error of the matrix products against f64: layouts, epilogues, shapes, threads
