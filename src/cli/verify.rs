@@ -45,22 +45,31 @@ pub struct DeterminismArgs {
 }
 
 pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
+    // Before minutes of work: a folder that cannot be made ends the run here.
+    let folder = session.out.as_deref().map(RunFolder::create).transpose()?;
+    if let Some(folder) = &folder {
+        let (isas, threads) = (Place::here().isas.join(", "), THREADS[THREADS.len() - 1]);
+        let commit = COMMIT.map(str::to_string);
+        let manifest = Manifest::new(session.command(), commit, &isas, threads);
+        folder.write_json("manifest.json", &manifest)?;
+    }
+    let folder = folder.as_ref();
     match command {
         VerifyCommand::Gemm(Size { full }) => {
-            finish(session, gemm::verify(if *full { 1_000_000 } else { 20_000 })?)
+            finish(session, folder, gemm::verify(if *full { 1_000_000 } else { 20_000 })?)
         }
         VerifyCommand::Exp(Size { full }) => {
-            finish(session, exp::verify(if *full { 1 } else { 997 }))
+            finish(session, folder, exp::verify(if *full { 1 } else { 997 }))
         }
         VerifyCommand::Softmax(Size { full }) => {
-            finish(session, softmax::verify(if *full { 1 << 20 } else { 1 << 13 })?)
+            finish(session, folder, softmax::verify(if *full { 1 << 20 } else { 1 << 13 })?)
         }
         VerifyCommand::Determinism(DeterminismArgs { full, also }) => {
             let mut matrix = determinism::verify(if *full { 10 } else { 2 })?;
             for program in also {
                 matrix = matrix.merge(cells_of(program, *full)?);
             }
-            finish(session, matrix)
+            finish(session, folder, matrix)
         }
     }
 }
@@ -87,35 +96,26 @@ fn cells_of(program: &Path, full: bool) -> Result<Vec<Cell>> {
 }
 
 /// Prints the result, keeps it where asked, and says whether all is well.
-fn finish<T: Verified>(session: &Session, result: T) -> Result<()>
+fn finish<T: Verified>(session: &Session, folder: Option<&RunFolder>, result: T) -> Result<()>
 where
     Report<T>: Display,
 {
     let report = Report(result);
-    session.result(&report)?;
-    if let Some(out) = &session.out {
-        let folder = RunFolder::create(out)?;
-        let (isas, threads) = (report.0.place().isas.join(", "), THREADS[THREADS.len() - 1]);
-        let commit = COMMIT.map(str::to_string);
-        let manifest = Manifest::new(session.command(), commit, &isas, threads);
-        folder.write_json("manifest.json", &manifest)?;
+    if let Some(folder) = folder {
         folder.write_json("summary.json", &report)?;
     }
+    session.result(&report)?;
     report.0.faults().verdict()
 }
 
 /// What every result of a verification has.
 trait Verified: Serialize {
-    fn place(&self) -> &Place;
     fn faults(&self) -> &Faults;
 }
 
 macro_rules! verified {
     ($($result:ty)+) => {$(
         impl Verified for $result {
-            fn place(&self) -> &Place {
-                &self.place
-            }
             fn faults(&self) -> &Faults {
                 &self.faults
             }
