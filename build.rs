@@ -1,10 +1,12 @@
-//! Tells the program which commit it is built from, for `info` and the manifests of runs.
+//! Tells the program which commit it is built from and how, for `info`, manifests and `verify`.
 
 use std::path::Path;
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    let level = std::env::var("OPT_LEVEL").expect("Cargo sets OPT_LEVEL");
+    println!("cargo::rustc-env=LIMBECK_OPT_LEVEL={level}");
     // A packaged source has no commit, and must not take that of a repository around it.
     if !Path::new(".git").exists() {
         return;

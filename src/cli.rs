@@ -12,6 +12,7 @@ mod progress;
 mod reproduce;
 mod session;
 mod train;
+mod verify;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
@@ -113,6 +114,13 @@ enum Command {
         #[arg(default_value = "results", value_name = "DIR")]
         root: PathBuf,
     },
+    /// This program against its own promises: errors within their bounds, one hash everywhere
+    ///
+    /// Each command tries every instruction set of this machine and several thread counts, whatever
+    /// --isa and --threads say, and exits with 70 when a bound is broken or a bit differs. --out
+    /// keeps the result with its manifest.
+    #[command(subcommand)]
+    Verify(verify::VerifyCommand),
     /// The data sets: which are there, and whether they are intact
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -163,6 +171,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Claims { root } => {
             session.result(&Text::new(limbeck::report::claims::page(&root)?.as_bytes()))
         }
+        Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {

@@ -321,6 +321,28 @@ impl Config {
         self.check().map_err(|violation| Error::Usage(violation.message))
     }
 
+    /// [`Config::validate`] for examples in memory, of `inputs` values each: `data.dataset`, its
+    /// paths and classes play no part.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with key, value expected and value found.
+    pub fn validate_in_memory(&self, inputs: usize) -> Result<()> {
+        let check = || {
+            self.data.check_jitter()?;
+            self.model.check()?;
+            self.training.check()?;
+            self.distillation.as_ref().map_or(Ok(()), DistillationConfig::check)?;
+            let layers = &self.model.layers;
+            require(
+                layers[0] == inputs,
+                "model.layers",
+                &format!("starting with {inputs}, the values of an example"),
+                format!("{layers:?}"),
+            )
+        };
+        check().map_err(|violation| Error::Usage(violation.message))
+    }
+
     fn check(&self) -> Check {
         self.data.check()?;
         self.model.check()?;
@@ -353,13 +375,17 @@ impl Config {
 }
 
 impl DataConfig {
+    fn check_jitter(&self) -> Check {
+        let jitter = self.jitter.unwrap_or(0);
+        require(jitter <= 13, "data.jitter", "0 to 13 pixels", jitter)
+    }
+
     fn check(&self) -> Check {
         let at_least_one =
             |key, value: Option<usize>| require(value != Some(0), key, "at least 1", 0);
         at_least_one("data.train_limit", self.train_limit)?;
         at_least_one("data.holdout", self.holdout)?;
-        let jitter = self.jitter.unwrap_or(0);
-        require(jitter <= 13, "data.jitter", "0 to 13 pixels", jitter)?;
+        self.check_jitter()?;
         let paths = [
             ("data.train_images", &self.train_images),
             ("data.train_labels", &self.train_labels),
@@ -782,6 +808,18 @@ teacher_logits = "t.npy"
         config.validate().unwrap();
         config.training.epochs = 0;
         assert_eq!(config.validate().unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn examples_in_memory_may_have_any_size() {
+        let mut config = Config::default();
+        config.model.layers = vec![5, 4, 3];
+        config.validate_in_memory(5).unwrap();
+        let refusal =
+            |config: &Config, inputs| config.validate_in_memory(inputs).unwrap_err().to_string();
+        assert!(refusal(&config, 6).contains("starting with 6"));
+        config.data.jitter = Some(14);
+        assert!(refusal(&config, 5).contains("found 14"));
     }
 
     #[test]

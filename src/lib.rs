@@ -35,5 +35,6 @@ pub mod specialists;
 pub mod stats;
 pub mod summary;
 pub mod trainer;
+pub mod verify;
 
 pub use error::{Error, Result};

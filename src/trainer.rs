@@ -190,12 +190,31 @@ pub fn train(
     context.pool.install(|| Run::new(task)?.train(context, checkpoints, observer))
 }
 
+/// [`train`] from scratch with the optimiser's step apart from backpropagation: every gradient goes
+/// through memory, which is slower and must give the same bits. For verification.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_unfused(
+    context: &Context,
+    task: &Task,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| {
+        let mut run = Run::new(task)?;
+        run.grads = Some(Buffer::zeroed(run.model.params().len()));
+        run.train(context, None, observer)
+    })
+}
+
 struct Run<'a> {
     task: &'a Task<'a>,
     model: Mlp,
     optimizer: Optimizer,
     batches: Batches<'a>,
     work: Workspace,
+    /// The gradients of all parameters, where the optimiser's step is not fused with them.
+    grads: Option<Buffer>,
     /// Of the input and each hidden layer in this step; empty without dropout.
     dropout: Vec<Option<Dropout>>,
     /// Teacher's logits of the batch [C, B].
@@ -234,6 +253,7 @@ impl<'a> Run<'a> {
             optimizer: Optimizer::new(&config.training, &model),
             batches: Batches::new(task.split, batch, config.seed, jitter),
             work: Workspace::for_training(&model, batch),
+            grads: None,
             dropout: Vec::with_capacity(model.layers().len()),
             teacher: Buffer::zeroed(panel_len(model.classes(), batch)),
             logits: vec![0.0; batch * model.classes()],
@@ -373,13 +393,13 @@ impl<'a> Run<'a> {
         if !value.is_finite() {
             return Err(self.diverged("loss", None));
         }
-        let stepped = self.optimizer.backward_step(
-            context,
-            epochs_done,
-            &mut self.model,
-            &mut self.work,
-            dropout,
-        );
+        let (optimizer, model, work) = (&mut self.optimizer, &mut self.model, &mut self.work);
+        let stepped = if let Some(grads) = &mut self.grads {
+            model.backward(context, work, dropout, grads);
+            optimizer.step(context, epochs_done, model, grads)
+        } else {
+            optimizer.backward_step(context, epochs_done, model, work, dropout)
+        };
         if let Err((layer, tensor)) = stepped {
             return Err(self.diverged(tensor, Some(layer)));
         }

@@ -140,6 +140,68 @@ fn help_pages_are_printed() {
 }
 
 #[test]
+fn errors_are_verified_against_their_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let gemm = limbeck_in(dir.path(), &["verify", "gemm", "--json", "--out", "kept"]).json();
+    assert_eq!(gemm["faults"], serde_json::json!([]));
+    assert!(gemm["cases"].as_u64().unwrap() >= 20_000);
+    for row in ["products", "depths"].iter().flat_map(|key| gemm[key].as_array().unwrap()) {
+        for data in ["signed", "positive"] {
+            let share = row[data]["share_of_bound"].as_f64().unwrap();
+            assert!(share > 0.0 && share <= 1.0, "{row}");
+        }
+    }
+    let kept: Value =
+        serde_json::from_slice(&fs::read(dir.path().join("kept/summary.json")).unwrap()).unwrap();
+    assert_eq!(kept, gemm);
+    let manifest = fs::read(dir.path().join("kept/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["command"][1], "verify");
+
+    let exp = limbeck(&["verify", "exp", "--json"]).json();
+    assert!(exp["max_ulps"].as_f64().unwrap() < exp["bound_ulps"].as_f64().unwrap());
+    let softmax = limbeck(&["verify", "softmax", "--json"]).json();
+    for row in softmax["errors"].as_array().unwrap() {
+        assert!(row["softmax_share_of_bound"].as_f64().unwrap() <= 1.0, "{row}");
+        assert!(row["log_softmax_share_of_bound"].as_f64().unwrap() <= 1.0, "{row}");
+    }
+}
+
+#[test]
+fn the_determinism_matrix_has_one_hash_and_names_a_build_that_deviates() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_limbeck");
+    let arguments = ["verify", "determinism", "--json", "--also"];
+    let matrix = limbeck(&[&arguments[..], &[program]].concat()).json();
+    assert_eq!(matrix["distinct"], 1);
+    let cells = matrix["cells"].as_array().unwrap();
+    let isas = matrix["isas"].as_array().unwrap().len();
+    // Two builds (the same one twice), five thread counts, fused and not.
+    assert_eq!(cells.len(), 2 * isas * 5 * 2);
+
+    // Another build: no program at all, one that says something else, one with other weights.
+    limbeck(&[&arguments[..], &["/nowhere/limbeck"]].concat()).fails(74, &["/nowhere/limbeck"]);
+    #[cfg(unix)]
+    {
+        let other = |output: &str| {
+            let path = dir.path().join("other");
+            fs::write(&path, format!("#!/bin/sh\necho '{output}'\n")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&path, mode).unwrap();
+            limbeck(&[&arguments[..], &[path.to_str().unwrap()]].concat())
+        };
+        other("hello").fails(65, &["verify determinism --json", "other"]);
+        let mut cell = cells[0].clone();
+        cell["build"] = "opt-level 9".into();
+        cell["sha256"][1] = "bad".into();
+        let deviating = other(&serde_json::json!({"cells": [cell]}).to_string());
+        deviating.fails(70, &["opt-level 9, ", "1 threads, fused: 1 of 2 repeats give bad"]);
+        let matrix: Value = serde_json::from_str(&deviating.stdout).unwrap();
+        assert_eq!(matrix["distinct"], 2);
+    }
+}
+
+#[test]
 fn bench_prints_the_figures_that_scripts_read() {
     let step = |isa: &str, threads: &str| {
         let net = ["bench", "step", "--net", "784-30-10", "--batch", "16", "--json"];

@@ -9,7 +9,7 @@
 
 pub mod activation;
 pub mod buffer;
-mod exp;
+pub mod exp;
 pub mod gemm;
 pub mod isa;
 pub mod matrix;

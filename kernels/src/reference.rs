@@ -12,6 +12,20 @@
 use crate::gemm::Layout;
 use crate::update::Rule;
 
+/// The unit roundoff of f32, 2⁻²⁴: the largest relative error of one rounding.
+pub const EPSILON: f64 = 1.0 / (1 << 24) as f64;
+
+/// |got − want| in units of the spacing of f32 at `want` (2⁻¹⁴⁹ in the subnormal range); infinity
+/// counts as 2¹²⁸, the next value after the largest.
+pub fn ulps(want: f64, got: f32) -> f64 {
+    const OVERFLOW: f64 = (1_u128 << 127) as f64 * 2.0;
+    let finite = |x: f64| x.clamp(-OVERFLOW, OVERFLOW);
+    // The exponent field of f64, in the range of f32's normal numbers.
+    let exponent = ((want.to_bits() >> 52 & 0x7ff) as i32 - 1023).clamp(-126, 127);
+    let spacing = f64::from_bits(((exponent - 23 + 1023) as u64) << 52);
+    (finite(f64::from(got)) - finite(want)).abs() / spacing
+}
+
 /// C ← A·B + beta·C, C [m, n], for a `shape` of (m, n, k). C is not read when `beta` is 0.
 pub fn gemm(
     layout: Layout,
@@ -120,6 +134,44 @@ pub fn softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
     let powers: Vec<f64> = logits.iter().map(|z| ((z - max) / temperature).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.iter().map(|power| power / sum).collect()
+}
+
+/// Bounds of the errors of one example's softmax(z / T) in f32, as [`crate::softmax::softmax`]
+/// computes it.
+///
+/// (z − m)/T takes three roundings: the difference, 1/T, and the product; e^x has an error of
+/// [`crate::exp::ULPS`], 1/S and the last product two roundings more. What rounding adds in the
+/// subnormal range is covered by 2⁻¹⁴⁶.
+pub fn softmax_bounds(logits: &[f64], temperature: f64) -> Vec<f64> {
+    const SUBNORMAL: f64 = 1.2e-44;
+    let (powers, sum) = power_errors(logits, temperature);
+    let q = softmax(logits, temperature);
+    let bound = |(q, power)| q * (power + sum + 2.0 * EPSILON) + SUBNORMAL;
+    q.into_iter().zip(powers).map(bound).collect()
+}
+
+/// Bounds of the errors of one example's log softmax(z / T) in f32, as
+/// [`crate::softmax::log_softmax`] computes it: the exponent's three roundings, the sum's, and one
+/// each of ln S and of the difference.
+pub fn log_softmax_bounds(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let log_q = log_softmax(logits, temperature);
+    let ln_sum = -log_q.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let fixed = power_errors(logits, temperature).1 + EPSILON * ln_sum;
+    let class = |z, log_q: f64| 3.0 * EPSILON * (max - z) / temperature + EPSILON * -log_q;
+    logits.iter().zip(log_q).map(|(z, log_q)| fixed + class(z, log_q)).collect()
+}
+
+/// Bounds of the relative errors of each exp((z − m)/T) and of their sum, in f32. An error δ of the exponent is a
+/// relative error δ of the power; summing C terms takes C − 1 roundings.
+pub fn power_errors(logits: &[f64], temperature: f64) -> (Vec<f64>, f64) {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exp = 2.0 * EPSILON * crate::exp::ULPS;
+    let power = |z| 3.0 * EPSILON * (max - z) / temperature + exp;
+    let powers: Vec<f64> = logits.iter().map(power).collect();
+    let q = softmax(logits, temperature);
+    let weighted: f64 = q.iter().zip(&powers).map(|(q, error)| q * error).sum();
+    (powers, weighted + (logits.len() - 1) as f64 * EPSILON)
 }
 
 /// What one example's distillation loss is made of.

@@ -10,27 +10,12 @@ const TEMPERATURES: [f32; 6] = [0.5, 1.0, 2.0, 5.0, 20.0, 1e4];
 /// Those of the distillation loss: the matching of logits too.
 const LOSS_TEMPERATURES: [f32; 7] = [0.5, 1.0, 2.0, 5.0, 20.0, 1e4, f32::INFINITY];
 
-/// Relative error of exp: 0.98 units in the last place.
-const EXP: f64 = 1.96 * EPS;
 /// What rounding in the subnormal range adds.
 const TINY: f64 = 1e-44;
 
 /// One example's logits in f64.
 fn example(logits: &Panel, lane: usize) -> Vec<f64> {
     (0..logits.rows).map(|row| logits.view().get(row, lane).into()).collect()
-}
-
-/// The error bounds of one example's softmax: relative ones of exp((z − m)/T) and of their sum.
-///
-/// (z − m)/T takes three roundings: the difference, 1/T, and the product. An error δ of the
-/// exponent is a relative error δ of the power. Summing C terms takes C − 1 roundings.
-fn relative_errors(logits: &[f64], temperature: f64) -> (Vec<f64>, f64) {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> =
-        logits.iter().map(|z| 3.0 * EPS * (max - z) / temperature + EXP).collect();
-    let q = reference::softmax(logits, temperature);
-    let weighted: f64 = q.iter().zip(&powers).map(|(q, error)| q * error).sum();
-    (powers, weighted + (logits.len() - 1) as f64 * EPS)
 }
 
 /// Logits [classes, 19] of all kinds: every lane in its own range, with equal and extreme ones.
@@ -73,15 +58,7 @@ fn softmax_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
                 q.row_major()
             });
             let want = by_example(&logits, |z| reference::softmax(z, t));
-            let bound = by_example(&logits, |z| {
-                let (powers, sum) = relative_errors(z, t);
-                let q = reference::softmax(z, t);
-                // Two more roundings: 1/S and the product.
-                q.iter()
-                    .zip(powers)
-                    .map(|(q, power)| q * (power + sum + 2.0 * EPS) + TINY)
-                    .collect()
-            });
+            let bound = by_example(&logits, |z| reference::softmax_bounds(z, t));
             assert_within(&name, &got, &want, &bound);
             assert!(got.iter().all(|q| (0.0..=1.0).contains(q)), "{name}: not in 0 … 1");
             for lane in 0..logits.lanes {
@@ -109,15 +86,7 @@ fn log_softmax_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
                 q.row_major()
             });
             let want = by_example(&logits, |z| reference::log_softmax(z, t));
-            let bound = by_example(&logits, |z| {
-                let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let log_q = reference::log_softmax(z, t);
-                let ln_sum = -log_q.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                // The exponent's three roundings, the sum's, and one each of ln S and log q.
-                let fixed = relative_errors(z, t).1 + EPS * ln_sum;
-                let class = |(z, log_q): (&f64, &f64)| 3.0 * EPS * (max - z) / t + EPS * -log_q;
-                z.iter().zip(&log_q).map(|both| fixed + class(both)).collect()
-            });
+            let bound = by_example(&logits, |z| reference::log_softmax_bounds(z, t));
             assert_within(&name, &got, &want, &bound);
             assert!(got.iter().all(|&log_q| log_q <= 0.0), "{name}: above 0");
         }
@@ -227,7 +196,7 @@ fn bounds(task: &reference::Distillation, z: &[f64]) -> (Vec<f64>, f64, f64) {
     } else if let Some(teacher) = task.teacher {
         let factor = task.soft_weight * t;
         for logits in [z, teacher] {
-            let (powers, sum) = relative_errors(logits, t);
+            let (powers, sum) = reference::power_errors(logits, t);
             let q = reference::softmax(logits, t);
             for i in 0..classes {
                 // Two roundings of the scale, one of its quotient by S, one of the product, and
@@ -237,15 +206,15 @@ fn bounds(task: &reference::Distillation, z: &[f64]) -> (Vec<f64>, f64, f64) {
         }
         // CE = ln S − Σ p·x: the error of ln S, and for each term that of p, of x, and of a
         // chain of `classes` multiply-adds and the division by the sum of p.
-        let (powers, sum) = relative_errors(teacher, t);
+        let (powers, sum) = reference::power_errors(teacher, t);
         let max = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let p = reference::softmax(teacher, t);
         let chain = classes as f64 * EPS + sum + 3.0 * EPS;
         let terms = (0..classes).map(|i| (max - z[i]) / t * (p[i] * (powers[i] + chain) + TINY));
-        soft = relative_errors(z, t).1 + terms.sum::<f64>();
+        soft = reference::power_errors(z, t).1 + terms.sum::<f64>();
     }
     if let Some(label) = task.label {
-        let (powers, sum) = relative_errors(z, 1.0);
+        let (powers, sum) = reference::power_errors(z, 1.0);
         let q = reference::softmax(z, 1.0);
         let so_far = task.teacher.map_or(vec![0.0; classes], |_| {
             reference::Distillation { label: None, ..*task }.gradient(z)

@@ -76,13 +76,17 @@ impl Session {
         Lab {
             context: &self.context,
             data: self.data.as_deref(),
-            command: std::iter::once("limbeck".to_string())
-                .chain(std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()))
-                .collect(),
+            command: self.command(),
             teachers: Default::default(),
             git_commit: COMMIT.map(str::to_string),
             observer,
         }
+    }
+
+    /// The command line, for the manifest.
+    pub fn command(&self) -> Vec<String> {
+        let arguments = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+        std::iter::once("limbeck".to_string()).chain(arguments).collect()
     }
 
     /// Tells the user what was decided for them.

@@ -9,8 +9,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::io::Write;
 use std::sync::Once;
 
-/// The unit roundoff of f32, 2⁻²⁴: one correctly rounded operation has at most this relative error.
-pub const EPS: f64 = 1.0 / (1 << 24) as f64;
+pub use limbeck_kernels::reference::EPSILON as EPS;
 
 /// Every available instruction set with 1, 2 and 3 threads, which share even the smallest job.
 ///

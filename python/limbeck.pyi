@@ -1,0 +1,207 @@
+"""Knowledge distillation: exact losses, training with the same bits everywhere, and a checker that
+names mistakes.
+
+z are the student's logits, v the teacher's, y the labels, T the temperature, n the examples.
+Arrays may have any strides. A wrong dtype is a TypeError, a wrong shape or value a ValueError.
+"""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+__version__: str
+
+Floats = npt.NDArray[np.float32]
+"""Logits, [n, classes]."""
+Labels = npt.NDArray[np.integer[Any]]
+"""Whole numbers of any dtype, [n]."""
+Images = npt.NDArray[np.uint8]
+"""[n, pixels] or [n, height, width]."""
+Schedule = Literal["constant", "exponential", "step", "linear", "cosine", "hinton2012"]
+Optimizer = Literal["sgd", "nesterov", "adam"]
+
+class Epoch(TypedDict):
+    """What on_epoch is told."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean loss over the epoch."""
+    reducible_loss: float
+    """The same without the entropy of the soft targets, which no student can lower."""
+    train_errors: int | None
+    """Examples misclassified when they were seen; None without labels."""
+    learning_rate: float
+    """Of the last step."""
+    seconds: float
+    """Since the start."""
+
+class Checked(TypedDict):
+    """The answer of check."""
+
+    verdict: Literal["agrees", "variant", "unknown"]
+    variant: str | None
+    """The mistake's id, with the verdict 'variant'."""
+    fits: list[str]
+    """All known mistakes that fit within the tolerance."""
+    max_relative_error: float
+    """The largest difference, divided by the largest right value."""
+    max_ulp_error: float
+    """The largest difference in units in the last place."""
+    message: str
+
+def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """softmax(z / T) over the classes, [n, classes]."""
+
+def log_softmax(logits: Floats, temperature: float = 1.0) -> Floats:
+    """log softmax(z / T) = (z - m)/T - log sum exp((z - m)/T) with m = max z, [n, classes]."""
+
+def distillation(
+    logits: Floats,
+    teacher_logits: Floats | None = None,
+    labels: Labels | None = None,
+    *,
+    temperature: float = 20.0,
+    soft_weight: float = 1.0,
+    hard_weight: float = 0.05,
+) -> tuple[float, Floats]:
+    """The distillation loss, averaged over the batch, and its gradient.
+
+    loss = mean(soft_weight T^2 CE(softmax(v/T), softmax(z/T)) + hard_weight CE(y, softmax(z)))
+    d_logits = (soft_weight T (softmax(z/T) - softmax(v/T)) + hard_weight (softmax(z) - y)) / n
+
+    A term whose targets are None must have weight 0. T = inf is logit_matching.
+    """
+
+def cross_entropy(logits: Floats, labels: Labels) -> tuple[float, Floats]:
+    """loss = mean(-log softmax(z)_y); d_logits = (softmax(z) - y) / n."""
+
+def logit_matching(logits: Floats, teacher_logits: Floats) -> tuple[float, Floats]:
+    """The limit of the soft loss for large T: with d = z - v less its mean over the classes,
+    loss = mean(sum(d^2) / 2 classes); d_logits = d / (classes n)."""
+
+class Model:
+    """A multilayer perceptron with ReLU; made by load, train or distill."""
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Model:
+        """Reads a model file: safetensors, written by save or by `limbeck train`."""
+
+    def save(self, path: str | PathLike[str]) -> str:
+        """Writes the model file, atomically; returns the SHA-256 of the parameters."""
+
+    @property
+    def layers(self) -> list[int]:
+        """Inputs, units of each hidden layer, classes."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the parameters: equal for equal models, whatever trained them."""
+
+    @property
+    def input_scale(self) -> tuple[float, float]:
+        """(scale, shift): an input is pixel * scale + shift."""
+
+    def parameters(self) -> list[tuple[Floats, Floats]]:
+        """Weight [outputs, inputs] and bias [outputs] of each layer, as PyTorch's Linear."""
+
+    def forward(self, images: Images, *, threads: int | None = None) -> Floats:
+        """The logits, [n, classes], without dropout."""
+
+    def predict(self, images: Images, *, threads: int | None = None) -> npt.NDArray[np.int64]:
+        """The class of the largest logit, [n]."""
+
+def train(
+    images: Images,
+    labels: Labels,
+    *,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    jitter: int | None = None,
+    layers: Sequence[int] = (784, 1200, 1200, 10),
+    dropout: Sequence[float] | None = None,
+    init_scale: float = 1.0,
+    epochs: int = 200,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    schedule: Schedule = "cosine",
+    optimizer: Optimizer = "sgd",
+    momentum: float = 0.9,
+    average: float = 0.0,
+    max_norm: float | None = None,
+    weight_decay: float = 0.0,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    momentum_epochs: int = 500,
+    decay: float = 0.998,
+    step_epochs: int = 100,
+    step_factor: float = 0.5,
+) -> Model:
+    """Trains a net on labels.
+
+    The keywords from seed on are the keys of a configuration file. The weights are a function of
+    the data and of these alone: threads changes no bit. on_epoch is called after each epoch; an
+    exception in it, or Ctrl-C by then, ends the training. A loss that is no longer finite is a
+    FloatingPointError.
+    """
+
+def distill(
+    images: Images,
+    teacher: Floats | Model | Sequence[Model],
+    labels: Labels | None = None,
+    *,
+    on_epoch: Callable[[Epoch], object] | None = None,
+    threads: int | None = None,
+    temperature: float = 20.0,
+    soft_weight: float = 1.0,
+    hard_weight: float = 0.05,
+    seed: int = 0,
+    jitter: int | None = None,
+    layers: Sequence[int] = (784, 1200, 1200, 10),
+    dropout: Sequence[float] | None = None,
+    init_scale: float = 1.0,
+    epochs: int = 200,
+    batch_size: int = 128,
+    learning_rate: float = 0.05,
+    schedule: Schedule = "cosine",
+    optimizer: Optimizer = "sgd",
+    momentum: float = 0.9,
+    average: float = 0.0,
+    max_norm: float | None = None,
+    weight_decay: float = 0.0,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    momentum_epochs: int = 500,
+    decay: float = 0.998,
+    step_epochs: int = 100,
+    step_factor: float = 0.5,
+) -> Model:
+    """Trains a net on a teacher's soft targets and, where there are labels, on these.
+
+    teacher: its logits for the images, a model, or several, whose mean distribution at T is the
+    target. The loss is that of distillation; without labels hard_weight must be 0. Everything
+    else is as for train.
+    """
+
+def check(
+    logits: Floats | npt.NDArray[np.float64],
+    teacher_logits: Floats | npt.NDArray[np.float64] | None = None,
+    labels: Labels | None = None,
+    *,
+    temperature: float | None = None,
+    soft_weight: float | None = None,
+    hard_weight: float | None = None,
+    reduction: Literal["mean", "sum"] = "mean",
+    loss: float | np.floating[Any] | None = None,
+    d_logits: Floats | npt.NDArray[np.float64] | None = None,
+) -> Checked:
+    """Verifies a distillation loss and its gradient that other code computed, and names its mistake.
+
+    At least one of loss and d_logits is compared with the formula of distillation, in f64; a weight
+    left out is 1 where its targets are given, else 0. The tolerance is that of float32 where any
+    array is float32, or loss a NumPy float32, else that of float64.
+    """
