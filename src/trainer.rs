@@ -37,7 +37,14 @@ pub struct Task<'a> {
 impl<'a> Task<'a> {
     /// Training on labels.
     pub fn hard(name: &'a str, config: &'a Config, split: &'a Split) -> Task<'a> {
-        Task { name, config, split, objective: Objective::HARD, teacher_logits: None, initial: None }
+        Task {
+            name,
+            config,
+            split,
+            objective: Objective::HARD,
+            teacher_logits: None,
+            initial: None,
+        }
     }
 
     /// Training on the teacher's `logits`, with what `objective` says.

@@ -243,7 +243,7 @@ fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
         assert!(relative_error(&means[0], &means[1]) > 0.01 / (t * t));
     }
     // But for the matching of logits it is their mean.
-    let logits = distill::teacher_logits(&best(1), &teachers, &split, f32::INFINITY);
+    let logits = distill::teacher_logits(&best(1), &teachers, &split, f32::INFINITY, None);
     for (found, mean) in logits.iter().zip((&members[0] + &members[1]) / 2.0) {
         assert!((f64::from(*found) - mean).abs() < logit_tolerance(40), "{found} {mean}");
     }

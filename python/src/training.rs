@@ -258,6 +258,12 @@ fn soft_targets(
             _ => {
                 let logits = Logits::extract("teacher", teacher)?;
                 let [examples, found] = [logits.examples, logits.classes];
+                if config.data.jitter.is_some() {
+                    return Err(PyValueError::new_err(
+                        "jitter: needs a Model as teacher, found logits, which are those of \
+                         unshifted images",
+                    ));
+                }
                 if [examples, found] == [n, classes] {
                     return Ok(logits.values);
                 }
@@ -279,7 +285,8 @@ fn soft_targets(
     }
     let models: Vec<Mlp> = models.iter().map(|model| model.get().0.clone()).collect();
     let temperature = Objective::soft(config).temperature;
-    Ok(py.detach(|| teachers::teacher_logits(context, &models, split, temperature)))
+    let jitter = config.data.jitter.map(|pixels| pixels as u8);
+    Ok(py.detach(|| teachers::teacher_logits(context, &models, split, temperature, jitter)))
 }
 
 /// The training set, which fits the configuration.
@@ -310,7 +317,7 @@ fn run(
     teacher_logits: Option<&[f32]>,
     on_epoch: Option<Py<PyAny>>,
 ) -> PyResult<Model> {
-    let task = Task { name, config, split, objective, teacher_logits };
+    let task = Task { name, config, split, objective, teacher_logits, initial: None };
     let mut watcher = Watcher { on_epoch, raised: None };
     let trained = py.detach(|| trainer::train(context, &task, None, &mut watcher));
     match (trained, watcher.raised) {

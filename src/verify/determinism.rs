@@ -129,13 +129,6 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     config.training.max_norm = Some(0.9);
     config.training.weight_decay = 1e-4;
     config.training.average = 0.9;
-    let task = Task {
-        name: "teacher",
-        config: &config,
-        split,
-        objective: Objective::HARD,
-        teacher_logits: None,
-    };
     let run = |task: &Task| -> Result<Trained> {
         if fused {
             trainer::train(context, task, None, &mut Silent)
@@ -143,16 +136,15 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
             trainer::train_unfused(context, task, &mut Silent)
         }
     };
-    let teacher = run(&task)?.model;
+    let teacher = run(&Task::hard("teacher", &config, split))?.model;
     let teachers = [teacher];
     let objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
-    let logits = distill::teacher_logits(context, &teachers, split, objective.temperature);
+    let t = objective.temperature;
+    let logits = distill::teacher_logits(context, &teachers, split, t, Some(2));
     let mut config = config.clone();
     config.training.optimizer = OptimizerKind::Adam;
     config.training.learning_rate = 1e-3;
-    let task =
-        Task { name: "student", config: &config, objective, teacher_logits: Some(&logits), ..task };
-    let student = run(&task)?.model;
+    let student = run(&Task::soft("student", &config, split, objective, &logits))?.model;
     let [teacher] = teachers;
     Ok(sha256_of([teacher, student].map(|model| model.to_file().sha256())))
 }
