@@ -73,8 +73,8 @@ impl<'a> Task<'a> {
         let shifts = self.config.data.jitter.map_or(1, |j| (2 * j + 1) * (2 * j + 1));
         if self.objective.soft_weight > 0.0 && teacher.len() != shifts * examples * classes {
             return Err(Error::Usage(format!(
-                "the teacher's logits: found {} values, expected {shifts} shifts × {examples} \
-                 examples × {classes} classes",
+                "the teacher's logits: found {} values, expected {examples} examples × {classes} \
+                 classes × {shifts} shifts",
                 teacher.len(),
             )));
         }

@@ -36,7 +36,7 @@ impl Observer for Allocations {
 fn main() {
     let _profiler = dhat::Profiler::builder().testing().build();
     let split = common::noise(1, 90, 5, 3);
-    let teacher: Vec<f32> = common::uniform(2, 90 * 3).iter().map(|&v| v as f32).collect();
+    let teacher: Vec<f32> = common::uniform(2, 9 * 90 * 3).iter().map(|&v| v as f32).collect();
     // All kept to the end: a pool's threads allocate while they end.
     let contexts: Vec<_> = Isa::available()
         .map(|isa| (isa, Context { isa, pool: Pool::new(2).unwrap().eager() }))

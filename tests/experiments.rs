@@ -66,7 +66,7 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
     let (folder, printed) = &*ALL;
     let runs = printed["runs"].as_array().unwrap();
     let names: Vec<_> = runs.iter().map(|run| run["experiment"].as_str().unwrap()).collect();
-    assert_eq!(names, ["mnist", "omitted", "temperature", "logits", "variance"]);
+    assert_eq!(names, ["mnist", "omitted", "temperature", "logits", "variance", "specialists"]);
     for (run, name) in runs.iter().zip(names) {
         let kept = summary(&folder.path().join("all").join(name));
         assert_eq!(run["rows"], kept["rows"]);

@@ -46,8 +46,15 @@ fn config(optimizer: OptimizerKind) -> Config {
     config
 }
 
+/// Logits for each of the 25 shifts of 2 pixels; fewer shifts take the first.
 fn teacher(examples: usize, classes: u8) -> Vec<f32> {
-    uniform(3, examples * usize::from(classes)).iter().map(|v| 4.0 * *v as f32).collect()
+    uniform(3, 25 * examples * usize::from(classes)).iter().map(|v| 4.0 * *v as f32).collect()
+}
+
+/// Those of the shifts that the configuration draws from.
+fn seen<'t>(config: &Config, split: &Split, teacher: &'t [f32]) -> &'t [f32] {
+    let shifts = config.data.jitter.map_or(1, |pixels| (2 * pixels + 1).pow(2));
+    &teacher[..shifts * split.len() * config.model.layers.last().unwrap()]
 }
 
 fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Mlp {
@@ -56,7 +63,7 @@ fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Ml
         config,
         split,
         objective: MIXED,
-        teacher_logits: Some(teacher),
+        teacher_logits: Some(seen(config, split, teacher)),
         initial: None,
     };
     trainer::train(context, &task, None, &mut Silent).unwrap().model
@@ -83,7 +90,9 @@ fn three_steps(
         let drawn = batches.next().unwrap();
         let size = drawn.indices.len();
         let mut space = vec![0; split.image_size()];
-        let rows = drawn.indices.iter().flat_map(|&i| &teacher[i as usize * 3..][..3]);
+        let rows = drawn.indices.iter().enumerate();
+        let row = |(i, &example)| drawn.shift(i) * split.len() + example as usize;
+        let rows = rows.map(row).flat_map(|row: usize| &teacher[row * 3..][..3]);
         let dropout = config.model.dropout.iter().flatten().enumerate().map(|(i, &rate)| {
             Some(Dropout::new(Key::new(config.seed, i as u64, step as u64), rate as f32, size))
         });
@@ -277,7 +286,7 @@ fn an_interrupted_run_ends_in_the_same_bits() {
                 config,
                 split: &split,
                 objective: MIXED,
-                teacher_logits: Some(&teacher),
+                teacher_logits: Some(seen(config, &split, &teacher)),
                 initial: None,
             };
             let trained = trainer::train(&best(1), &task, folder, notes)?;

@@ -110,6 +110,10 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     };
     let mut runs = Vec::new();
     for experiment in Experiment::EACH {
+        if let Experiment::Specialists = experiment {
+            // Its data and its generalists are its own.
+            lab.teachers.clear();
+        }
         let outcome = one(session, experiment, args, &mut lab, out.join(experiment.name()))?;
         for row in outcome.summary.rows_of("teacher") {
             lab.teachers.entry(row.seed).or_insert_with(|| outcome.run.join(&row.model));
