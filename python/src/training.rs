@@ -27,6 +27,9 @@ fn context(threads: Option<usize>) -> PyResult<Context> {
     Context::new(Isa::best(), threads).map_err(|e| exception(Error::Usage(e)))
 }
 
+/// Weight and bias.
+type Layer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>);
+
 /// A multilayer perceptron with ReLU.
 #[pyclass(frozen, module = "limbeck")]
 pub struct Model(Mlp);
@@ -65,10 +68,7 @@ impl Model {
     }
 
     /// Weight [outputs, inputs] and bias [outputs] of each layer, float32, as PyTorch's Linear.
-    fn parameters<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<Vec<(Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>)>> {
+    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Layer<'py>>> {
         let layers = self.0.to_file().layers.into_iter();
         let arrays = layers.map(|layer| {
             let weight = PyArray1::from_vec(py, layer.weight);
