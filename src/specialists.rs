@@ -52,12 +52,15 @@ pub fn covariance(logits: &[f32], classes: usize) -> Vec<f64> {
 /// Online k-means (MacQueen 1967): one column after the other, in the order of the classes, goes
 /// to its nearest centre c, which moves to the mean of all it ever got, c ← c + (x − c)/m for its
 /// m-th; passes are repeated until one changes no column's centre, at most 100. The centres start
-/// farthest first: the longest column, then each time the column farthest from all centres so far.
-/// Ties go to the lowest class or centre. Nothing is random.
+/// farthest first: each time at the column x of class c with the largest d²·(1 − x_c²), its squared
+/// distance to the nearest centre so far (2 to begin with) times what of it is not its own
+/// variance, so that they start at confused classes. Ties go to the lowest class or centre.
+/// Nothing is random.
 ///
-/// The paper does not say how k-means gave sets of 300; its table 4 shows that they overlap and
-/// do not cover every class. So do the nearest columns: a class of which the generalist is never
-/// sure has a short column, is near to several centres and gets several specialists.
+/// Columns are scaled to length 1, which the paper does not mention: otherwise those of the least
+/// variance are nearest to every centre, and all sets are alike. Nor does it say how k-means gave
+/// sets of 300; its table 4 shows that they overlap and do not cover every class, as do the
+/// nearest columns.
 ///
 /// # Panics
 /// If the matrix is not `classes` × `classes`, or `count` or `size` exceeds the classes.
@@ -69,46 +72,49 @@ pub fn confusable_sets(
 ) -> Vec<Vec<usize>> {
     assert_eq!(covariance.len(), classes * classes, "a matrix of {classes} × {classes}");
     assert!(count <= classes && size <= classes, "{count} sets of {size} of {classes} classes");
-    // Σ is symmetric: its rows are its columns.
-    let column = |class: usize| &covariance[class * classes..][..classes];
-    let centres = online_kmeans(classes, &column, count);
+    // Σ is symmetric: its rows are its columns. A class that is never predicted keeps zeros.
+    let unit = |column: &[f64]| -> Vec<f64> {
+        let length = column.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        column.iter().map(|x| x / length).collect()
+    };
+    let columns: Vec<Vec<f64>> = covariance.chunks_exact(classes).map(unit).collect();
     let nearest = |centre: Vec<f64>| {
+        let gap: Vec<f64> = columns.iter().map(|column| distance2(column, &centre)).collect();
         let mut order: Vec<usize> = (0..classes).collect();
         // Stable: of equally near classes the lower ones are taken.
-        order.sort_by(|&a, &b| {
-            distance2(column(a), &centre).total_cmp(&distance2(column(b), &centre))
-        });
+        order.sort_by(|&a, &b| gap[a].total_cmp(&gap[b]));
         order.truncate(size);
         order.sort_unstable();
         order
     };
-    centres.into_iter().map(nearest).collect()
+    online_kmeans(&columns, count).into_iter().map(nearest).collect()
 }
 
-/// The centres of `k` clusters of the points 0..n; see [`confusable_sets`].
-fn online_kmeans<'a>(n: usize, point: &impl Fn(usize) -> &'a [f64], k: usize) -> Vec<Vec<f64>> {
-    let origin = vec![0.0; n];
+/// The centres of `k` clusters of the columns; see [`confusable_sets`].
+fn online_kmeans(columns: &[Vec<f64>], k: usize) -> Vec<Vec<f64>> {
     let mut centres: Vec<Vec<f64>> = Vec::new();
     while centres.len() < k {
-        let gap = |i: usize| match &centres[..] {
-            [] => distance2(point(i), &origin),
-            some => some.iter().map(|c| distance2(point(i), c)).fold(f64::INFINITY, f64::min),
+        let score = |class: usize| {
+            let column = &columns[class];
+            let gaps = centres.iter().map(|centre| distance2(column, centre));
+            gaps.fold(2.0, f64::min) * (1.0 - column[class] * column[class])
         };
-        let farthest = (0..n).map(|i| (gap(i), i)).reduce(|a, b| if b.0 > a.0 { b } else { a });
-        centres.extend(farthest.map(|(_, i)| point(i).to_vec()));
+        let scores = (0..columns.len()).map(|class| (score(class), class));
+        let farthest = scores.reduce(|a, b| if b.0 > a.0 { b } else { a });
+        centres.extend(farthest.map(|(_, class)| columns[class].clone()));
     }
     let mut members = vec![1.0; k];
-    let mut assigned = vec![usize::MAX; n];
+    let mut assigned = vec![usize::MAX; columns.len()];
     for _ in 0..PASSES {
         let before = assigned.clone();
-        for (i, assigned) in assigned.iter_mut().enumerate() {
-            let gaps = centres.iter().enumerate().map(|(c, at)| (distance2(point(i), at), c));
+        for (column, assigned) in columns.iter().zip(&mut assigned) {
+            let gaps = centres.iter().enumerate().map(|(c, at)| (distance2(column, at), c));
             let Some((_, nearest)) = gaps.reduce(|a, b| if b.0 < a.0 { b } else { a }) else {
                 continue;
             };
             *assigned = nearest;
             members[nearest] += 1.0;
-            for (c, &x) in centres[nearest].iter_mut().zip(point(i)) {
+            for (c, &x) in centres[nearest].iter_mut().zip(column) {
                 *c += (x - *c) / members[nearest];
             }
         }
