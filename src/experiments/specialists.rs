@@ -1,9 +1,8 @@
 //! The paper's section 5 at MNIST's size: a generalist, and specialists for what it confuses.
 //!
 //! The paper had 100 million images in 15,000 classes and 61 specialists of 300. Here are 100
-//! classes, ten digits as ten writers write them ([`writers`](limbeck_datasets::glyphs::writers)),
-//! and specialists of 10, so that each covers a tenth where the paper's covered a fiftieth. The
-//! method is [`crate::specialists`].
+//! classes, ten digits as ten writers write them ([`writers`]), and 12 specialists of 10, so that
+//! each covers a tenth where the paper's covered a fiftieth. The method is [`crate::specialists`].
 //!
 //! | system | what it is |
 //! |---|---|
@@ -78,13 +77,14 @@ impl Plan {
         let generalist = config(dataset.classes, epochs);
         // An epoch of a specialist shows each example of the rest once and as many of its set.
         let continued = config(dataset.classes, 2 * specialist_epochs);
-        // T and weights of the paper's speech experiment.
+        // T and weights of the paper's speech experiment; soft targets in place of dropout.
         let table = DistillationConfig {
             temperature: 2.0,
             hard_weight: 0.5,
             ..DistillationConfig::default()
         };
-        let distilled = Config { distillation: Some(table), ..generalist.clone() };
+        let mut distilled = Config { distillation: Some(table), ..generalist.clone() };
+        distilled.model.dropout = None;
         let specialist = config(size + 1, specialist_epochs);
         Plan { generalist, specialist, continued, distilled, specialists: 12, size }
     }
