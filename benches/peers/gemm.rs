@@ -83,7 +83,9 @@ fn main() {
     }
 }
 
-/// A library in a process of its own, `products.py`, that computes when asked.
+/// A library in a process of its own, `products.py`, that computes when asked. Between its turns the
+/// process is stopped: its threads would go on waiting for work in a loop, on the cores of whoever
+/// is timed next.
 struct Library {
     name: String,
     process: Child,
@@ -112,6 +114,7 @@ impl Library {
         let from = BufReader::new(process.stdout.take().expect("piped"));
         let mut library = Self { name: String::new(), process, to, from };
         library.name = library.answer();
+        library.signal(libc::SIGSTOP);
         library
     }
 
@@ -125,8 +128,17 @@ impl Library {
     fn time(&mut self, shape: Shape, calls: usize) -> f64 {
         let Shape { role, m, n, k } = shape;
         let role = role.to_string().replace(' ', "-");
+        self.signal(libc::SIGCONT);
         writeln!(self.to, "{role} {m} {n} {k} {calls}").expect("products.py listens");
-        self.answer().parse().expect("seconds")
+        let seconds = self.answer().parse().expect("seconds");
+        self.signal(libc::SIGSTOP);
+        seconds
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: the process is a child that has not been waited for, so its number is its own.
+        let sent = unsafe { libc::kill(self.process.id() as i32, signal) };
+        assert_eq!(sent, 0, "products.py is gone");
     }
 }
 
