@@ -311,13 +311,13 @@ fn claims(summary: &Summary) -> Vec<Claim> {
 
 /// Whether our mean is as far from the paper's single run, in errors, as chance would explain:
 /// |ours − paper| ≤ 1.96·√(paper + s²/n), the count's own variance and that of our mean. Fewer
-/// errors than that are better, and as good as reproduced.
+/// errors are better, and as good as reproduced; more of a single seed show nothing.
 fn near_a_single_run(paper: f64, errors: &[f64]) -> Verdict {
     let variance = stats::sample_sd(errors).map_or(0.0, |sd| sd * sd / errors.len() as f64);
-    if stats::mean(errors) - paper > 1.96 * (paper + variance).sqrt() {
-        Verdict::NotReproduced
-    } else {
-        Verdict::Reproduced
+    match stats::mean(errors) - paper {
+        excess if excess > 1.96 * (paper + variance).sqrt() => Verdict::NotReproduced,
+        excess if excess > 0.0 && errors.len() == 1 => Verdict::Inconclusive,
+        _ => Verdict::Reproduced,
     }
 }
 
@@ -340,7 +340,9 @@ mod tests {
     fn verdicts_allow_for_chance_and_not_for_more() {
         assert_eq!(near_a_single_run(74.0, &[74.0]), Verdict::Reproduced);
         assert_eq!(near_a_single_run(74.0, &[60.0, 62.0]), Verdict::Reproduced);
-        assert_eq!(near_a_single_run(74.0, &[90.0]), Verdict::Reproduced);
+        assert_eq!(near_a_single_run(74.0, &[90.0]), Verdict::Inconclusive);
+        assert_eq!(near_a_single_run(74.0, &[89.0, 90.0]), Verdict::Reproduced);
+        assert_eq!(near_a_single_run(74.0, &[91.0]), Verdict::NotReproduced);
         assert_eq!(near_a_single_run(74.0, &[91.0, 92.0]), Verdict::NotReproduced);
     }
 }
