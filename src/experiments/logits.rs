@@ -24,6 +24,7 @@ use crate::stats;
 use crate::summary::{Claim, Summary, Table, Verdict};
 use crate::trainer::Task;
 use limbeck_datasets::Dataset;
+use limbeck_kernels::reference::softmax;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -86,21 +87,16 @@ pub fn reproduce(
 /// ‖g − (d − d̄)/N‖/‖(d − d̄)/N‖ and ‖g − d/N‖/‖d/N‖ over all examples, g = T·(softmax(z/T) −
 /// softmax(v/T)), for each T of [`LIMIT`], in f64.
 fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> BTreeMap<String, f64> {
-    let softmax = |row: &[f32], t: f64| -> Vec<f64> {
-        let max = row.iter().copied().fold(f32::MIN, f32::max);
-        let exp: Vec<f64> = row.iter().map(|&x| (f64::from(x - max) / t).exp()).collect();
-        let sum: f64 = exp.iter().sum();
-        exp.into_iter().map(|e| e / sum).collect()
-    };
+    let widen = |row: &[f32]| -> Vec<f64> { row.iter().map(|&x| x.into()).collect() };
     let mut measures = BTreeMap::new();
     for t in LIMIT {
         // Squared distance to each limit, and the limit's own square.
         let mut sums = [[0.0; 2]; 2];
         for (z, v) in z.chunks_exact(classes).zip(v.chunks_exact(classes)) {
-            let difference = z.iter().zip(v).map(|(&z, &v)| f64::from(z) - f64::from(v));
-            let difference: Vec<f64> = difference.collect();
+            let (z, v) = (widen(z), widen(v));
+            let difference: Vec<f64> = z.iter().zip(&v).map(|(z, v)| z - v).collect();
             let mean = stats::mean(&difference);
-            let (q, p) = (softmax(z, t), softmax(v, t));
+            let (q, p) = (softmax(&z, t), softmax(&v, t));
             for ((q, p), d) in q.iter().zip(&p).zip(&difference) {
                 let gradient = t * (q - p);
                 for (sums, limit) in sums.iter_mut().zip([d - mean, *d]) {

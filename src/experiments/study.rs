@@ -145,8 +145,8 @@ impl<'d> Study<'d> {
     }
 
     /// Whether these systems are all finished for `seed`.
-    pub fn has(&self, systems: &[&str], seed: u64) -> bool {
-        systems.iter().all(|system| self.summary.row(system, seed).is_some())
+    pub fn has(&self, systems: &[impl AsRef<str>], seed: u64) -> bool {
+        systems.iter().all(|system| self.summary.row(system.as_ref(), seed).is_some())
     }
 
     /// The model (`task.name`, `seed`): read if it is finished, else trained, evaluated and

@@ -63,7 +63,7 @@ pub fn reproduce(
     let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
     for seed in all {
         let systems: Vec<String> = cells().map(|(width, t)| system(width, t)).collect();
-        if study.has(&systems.iter().map(String::as_str).collect::<Vec<_>>(), seed) {
+        if study.has(&systems, seed) {
             continue;
         }
         let teacher = Config { seed, ..plan.teacher.clone() };

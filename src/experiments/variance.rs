@@ -91,7 +91,7 @@ pub fn reproduce(
         })
         .collect();
     for seed in all {
-        if study.has(&systems.iter().map(String::as_str).collect::<Vec<_>>(), seed) {
+        if study.has(&systems, seed) {
             continue;
         }
         let teacher = Config { seed, ..plan.teacher.clone() };
