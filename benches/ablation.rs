@@ -221,7 +221,7 @@ impl Engine {
 
     fn step(&mut self, context: &Context, data: &Data, step: u64, fused: bool) -> f64 {
         let size = WIDTHS[0];
-        activation::load_pixels(
+        activation::load(
             context,
             |i, _| &data.pixels[i * size..][..size],
             &mut self.staging,

@@ -513,7 +513,7 @@ impl StepBench {
                 objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
             }
         }
-        let split = Split { pixels, labels: Some(labels), height: 1, width: inputs };
+        let split = Split::of_images(pixels, (1, inputs), Some(labels));
         Ok(StepBench { task, config, split, objective, teacher_logits })
     }
 
@@ -606,8 +606,9 @@ impl StepBench {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         model.to_file().save(&folder.join("model.safetensors"))?;
         let mut losses = Vec::new();
+        let indices: Vec<u32> = (0..batch as u32).collect();
         for step in 1..=3 {
-            work.load(context, &model, batch, |i, _| self.split.example(i), None);
+            work.load(context, &model, &self.split.batch(&indices), None);
             model.forward(context, &mut work, &[]);
             let teacher = teacher.as_ref().map(|v| Panels::new(v, classes, batch));
             let sum =
@@ -623,7 +624,7 @@ impl StepBench {
             )?;
         }
         let case = Case {
-            pixels: self.split.pixels[..batch * inputs].to_vec(),
+            pixels: self.split.images().pixels[..batch * inputs].to_vec(),
             labels: labels.unwrap_or_default().to_vec(),
             teacher_logits: logits.map(<[f32]>::to_vec),
             temperature: self.objective.temperature,

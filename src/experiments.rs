@@ -86,13 +86,11 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
         }
     };
-    if dataset.train.image_size() != model.layers[0] {
+    if dataset.train.input_size() != model.layers[0] {
         return Err(fault(format!(
-            "model.layers: found {} inputs, expected {} ({} × {} pixels of {})",
+            "model.layers: found {} inputs, expected {}, the values of an example of {}",
             model.layers[0],
-            dataset.train.image_size(),
-            dataset.train.height,
-            dataset.train.width,
+            dataset.train.input_size(),
             dataset.name
         )));
     }

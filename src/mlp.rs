@@ -6,7 +6,7 @@
 use crate::checkpoint::{Layer, ModelFile};
 use crate::init;
 use crate::params::{self, LayerParams};
-use limbeck_datasets::Split;
+use limbeck_datasets::{Batch, Inputs, Split};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{
@@ -14,7 +14,7 @@ use limbeck_kernels::{
 };
 use std::ops::Range;
 
-/// How a pixel becomes an input: x = pixel · scale + shift.
+/// How a stored value becomes an input: x = value · scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InputScale {
     /// Factor.
@@ -26,6 +26,17 @@ pub struct InputScale {
 impl InputScale {
     /// 0 … 255 to 0 … 1.
     pub const UNIT: InputScale = InputScale { scale: 1.0 / 255.0, shift: 0.0 };
+    /// As they are.
+    pub const IDENTITY: InputScale = InputScale { scale: 1.0, shift: 0.0 };
+
+    /// What nets that are trained on such inputs start with: pixels are scaled, features are
+    /// normalised by whoever made them.
+    pub fn of(inputs: &Inputs) -> InputScale {
+        match inputs {
+            Inputs::Images(_) => InputScale::UNIT,
+            Inputs::Frames(_) => InputScale::IDENTITY,
+        }
+    }
 }
 
 /// A multilayer perceptron: Yᵢ = relu(Wᵢᵀ·Yᵢ₋₁ + bᵢ), the last layer without ReLU.
@@ -33,7 +44,7 @@ impl InputScale {
 pub struct Mlp {
     layers: Vec<LayerParams>,
     params: Buffer,
-    /// How its pixels are scaled.
+    /// How its inputs are scaled.
     pub input: InputScale,
 }
 
@@ -193,17 +204,16 @@ impl Mlp {
     /// dropout, no jitter.
     ///
     /// # Panics
-    /// If the images do not have [`Mlp::inputs`] pixels.
+    /// If the examples do not have [`Mlp::inputs`] values.
     pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
         const BATCH: usize = 512;
         let classes = self.classes();
         let mut logits = vec![0.0; split.len() * classes];
         context.pool.install(|| {
             let mut work = Workspace::for_evaluation(self, BATCH);
-            for (batch, logits) in logits.chunks_mut(BATCH * classes).enumerate() {
-                let first = batch * BATCH;
-                let size = logits.len() / classes;
-                work.load(context, self, size, |i, _| split.example(first + i), None);
+            let indices: Vec<u32> = (0..split.len() as u32).collect();
+            for (indices, logits) in indices.chunks(BATCH).zip(logits.chunks_mut(BATCH * classes)) {
+                work.load(context, self, &split.batch(indices), None);
                 self.forward(context, &mut work, &[]);
                 work.logits(self).to_lane_major(logits);
             }
@@ -217,8 +227,10 @@ impl Mlp {
 pub struct Workspace {
     batch: usize,
     capacity: usize,
-    /// Images that are shifted before they become inputs.
-    staging: Vec<u8>,
+    /// [capacity, D], once they are needed: images that are shifted, and windows of frames that
+    /// reach over an edge, before they become inputs.
+    pixels: Vec<u8>,
+    values: Vec<f32>,
     arena: Buffer,
     /// X [D, B] and each layer's Y [H, B]: layer i makes the one at i + 1 from that at i. The last is
     /// the logits.
@@ -263,7 +275,8 @@ impl Workspace {
         Self {
             batch: 0,
             capacity,
-            staging: vec![0; capacity * model.inputs()],
+            pixels: Vec::new(),
+            values: Vec::new(),
             arena: Buffer::zeroed(end),
             activations,
             gradients,
@@ -273,28 +286,34 @@ impl Workspace {
         }
     }
 
-    /// Takes a batch of images as input, with the input's dropout; see
-    /// [`activation::load_pixels`].
+    /// Takes a batch as input, with the input's dropout; see [`activation::load`].
     ///
     /// # Panics
-    /// If the batch exceeds the capacity or an image does not have D pixels.
-    pub fn load<'s>(
-        &'s mut self,
+    /// If the batch exceeds the capacity or an example does not have D values.
+    pub fn load(
+        &mut self,
         context: &Context,
         model: &Mlp,
-        batch: usize,
-        image: impl Fn(usize, &'s mut [u8]) -> &'s [u8] + Sync,
+        batch: &Batch,
         dropout: Option<Dropout>,
     ) {
         let InputScale { scale, shift } = model.input;
-        self.batch = batch;
+        let (inputs, len) = (model.inputs(), self.capacity * model.inputs());
+        self.batch = batch.len();
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
-        let x = PanelsMut::new(
-            &mut self.arena[self.activations[0].clone()],
-            model.inputs(),
-            self.batch,
-        );
-        activation::load_pixels(context, image, &mut self.staging, scale, shift, dropout, x);
+        let x = PanelsMut::new(&mut self.arena[self.activations[0].clone()], inputs, self.batch);
+        match batch.inputs {
+            Inputs::Images(_) => {
+                self.pixels.resize(len, 0);
+                let image = |i: usize, space| batch.image(i, space);
+                activation::load(context, image, &mut self.pixels, scale, shift, dropout, x);
+            }
+            Inputs::Frames(frames) => {
+                self.values.resize(len, 0.0);
+                let input = |i: usize, space| frames.input(batch.indices[i] as usize, space);
+                activation::load(context, input, &mut self.values, scale, shift, dropout, x);
+            }
+        }
     }
 
     /// The logits [C, B] of the last [`Mlp::forward`].

@@ -5,10 +5,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::loss::{self, Objective};
 use crate::metrics;
-use crate::mlp::{Mlp, Workspace};
+use crate::mlp::{InputScale, Mlp, Workspace};
 use crate::optimizer::{self, Optimizer};
 use crate::run::sha256_of;
-use limbeck_datasets::{Batches, Split};
+use limbeck_datasets::{Batches, Inputs, Split};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
@@ -67,6 +67,11 @@ impl<'a> Task<'a> {
         let examples = self.split.len();
         if examples == 0 {
             return Err(Error::Usage("the training set is empty".into()));
+        }
+        if let (Inputs::Frames(_), Some(jitter)) = (&self.split.inputs, self.config.data.jitter) {
+            return Err(Error::Usage(format!(
+                "jitter: found {jitter}, expected none: it moves images, and these are frames"
+            )));
         }
         let classes = self.config.model.layers.last().copied().unwrap_or(0);
         let teacher = self.teacher_logits.unwrap_or(&[]);
@@ -246,6 +251,7 @@ impl<'a> Run<'a> {
         let config = task.config;
         let model = task.initial.cloned().unwrap_or_else(|| {
             let mut model = Mlp::new(&config.model.layers, config.seed);
+            model.input = InputScale::of(&task.split.inputs);
             let init_scale = config.model.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
             model
@@ -365,7 +371,7 @@ impl<'a> Run<'a> {
         let number = (self.epoch * steps + self.step) as u64;
         let batch =
             self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
-        let size = batch.indices.len();
+        let size = batch.len();
         self.dropout.clear();
         self.dropout.extend(task.config.model.dropout.iter().flatten().enumerate().map(
             |(i, &rate)| {
@@ -376,7 +382,7 @@ impl<'a> Run<'a> {
         let dropout = &self.dropout;
 
         let input_dropout = dropout.first().copied().flatten();
-        self.work.load(context, &self.model, size, |i, space| batch.image(i, space), input_dropout);
+        self.work.load(context, &self.model, &batch, input_dropout);
         self.model.forward(context, &mut self.work, dropout);
         let teacher = task.teacher_logits.map(|logits| {
             let rows = batch.indices.iter().enumerate();

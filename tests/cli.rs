@@ -64,7 +64,7 @@ fn nearest_mean(examples: usize) -> ModelFile {
     let mut weight = vec![0.0f32; 10 * 784];
     for i in 0..examples {
         let class = i % 10;
-        for (w, &pixel) in weight[class * 784..][..784].iter_mut().zip(train.example(i)) {
+        for (w, &pixel) in weight[class * 784..][..784].iter_mut().zip(train.images().image(i)) {
             *w += f32::from(pixel) * scale / (examples / 10) as f32;
         }
     }
@@ -82,7 +82,7 @@ fn misclassified(model: &ModelFile) -> Vec<usize> {
             let weights = &layer.weight[class * 784..][..784];
             let products = weights
                 .iter()
-                .zip(test.example(i))
+                .zip(test.images().image(i))
                 .map(|(&w, &pixel)| f64::from(w) * f64::from(f32::from(pixel) * model.input_scale));
             products.sum::<f64>() + f64::from(layer.bias[class])
         };
@@ -557,7 +557,7 @@ fn teacher_logits_from_a_file_teach_like_their_model() {
     let logits = (0..500 * 10).flat_map(|k| {
         let (i, class) = (k / 10, k % 10);
         let weights = &layer.weight[class * 784..][..784];
-        let products = weights.iter().zip(GLYPHS.train.example(i));
+        let products = weights.iter().zip(GLYPHS.train.images().image(i));
         let sum: f64 = products.map(|(&w, &x)| f64::from(w) * f64::from(x) / 255.0).sum();
         (sum + f64::from(layer.bias[class])).to_le_bytes()
     });

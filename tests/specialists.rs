@@ -223,21 +223,22 @@ fn class_sets_are_the_blocks_of_confusion() {
 
 /// Images of one pixel, x; `counts[class][x]` of each.
 fn counted(counts: &[[usize; 2]]) -> Split {
-    let mut split = Split { pixels: Vec::new(), labels: Some(Vec::new()), height: 1, width: 1 };
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for (class, counts) in counts.iter().enumerate() {
         for (x, &count) in counts.iter().enumerate() {
-            split.pixels.extend(vec![255 * x as u8; count]);
-            split.labels.as_mut().unwrap().extend(vec![class as u16; count]);
+            pixels.extend(vec![255 * x as u8; count]);
+            labels.extend(vec![class as u16; count]);
         }
     }
-    split
+    Split::of_images(pixels, (1, 1), Some(labels))
 }
 
 /// p(label | x) by counting.
 fn posterior(split: &Split, x: usize, classes: usize) -> Vec<f64> {
     let mut counts = vec![0.0; classes];
     for (i, &label) in split.labels.iter().flatten().enumerate() {
-        counts[usize::from(label)] += f64::from(u8::from(split.pixels[i] == 255 * x as u8));
+        counts[usize::from(label)] +=
+            f64::from(u8::from(split.images().pixels[i] == 255 * x as u8));
     }
     let sum: f64 = counts.iter().sum();
     counts.iter().map(|count| count / sum).collect()

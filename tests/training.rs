@@ -8,12 +8,12 @@ use common::{
 };
 use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::loss::{self, Objective};
-use limbeck::mlp::{Mlp, Workspace};
+use limbeck::mlp::{InputScale, Mlp, Workspace};
 use limbeck::optimizer::{Optimizer, learning_rate, momentum};
 use limbeck::reference::Net;
 use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::{Error, Result};
-use limbeck_datasets::{Batches, Split, glyphs};
+use limbeck_datasets::{Batches, Frames, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::update::Rule;
@@ -89,7 +89,7 @@ fn three_steps(
     for step in 0..3 {
         let drawn = batches.next().unwrap();
         let size = drawn.indices.len();
-        let mut space = vec![0; split.image_size()];
+        let mut space = vec![0; split.input_size()];
         let rows = drawn.indices.iter().enumerate();
         let row = |(i, &example)| drawn.shift(i) * split.len() + example as usize;
         let rows = rows.map(row).flat_map(|row: usize| &teacher[row * 3..][..3]);
@@ -179,7 +179,7 @@ fn the_fused_step_has_the_bits_of_the_plain_one() {
                 for step in 0..3 {
                     let drop = |i| Some(Dropout::new(Key::new(1, i, step), 0.5, 40));
                     let dropout = [0, 1, 2].map(drop);
-                    load(&context, &model, &mut work, &split.pixels, dropout[0]);
+                    load(&context, &model, &mut work, &split.images().pixels, dropout[0]);
                     model.forward(&context, &mut work, &dropout);
                     let hard = Objective::HARD;
                     loss::distillation(&context, &hard, &model, None, labels, &mut work);
@@ -327,6 +327,43 @@ fn an_interrupted_run_ends_in_the_same_bits() {
         assert_eq!(error.exit_code(), 65);
         assert!(error.to_string().contains("configuration of the checkpoint"), "{error}");
     }
+}
+
+/// 20 frames of 2 values in utterances of 12 and 8, each with 2 neighbours before and 1 behind it.
+fn frames(context: (usize, usize)) -> Frames {
+    let features: Vec<f32> = uniform(8, 40).into_iter().map(|x| x as f32).collect();
+    Frames::new(features, 2, &[12, 8], context)
+}
+
+#[test]
+fn frames_with_neighbours_are_trained_on_as_if_the_windows_were_written_out() {
+    let context = best(2);
+    let mut config = config(OptimizerKind::Adam);
+    config.data.jitter = None;
+    config.training.epochs = 3;
+    let teacher = teacher(20, CLASSES);
+    let labels: Vec<u16> = (0..20).map(|i| i % u16::from(CLASSES)).collect();
+    let trained = |frames: Frames| {
+        let split = Split { inputs: Inputs::Frames(frames), labels: Some(labels.clone()) };
+        let model = run(&context, &config, &split, &teacher);
+        (model.to_file().sha256(), model.logits(&context, &split), model.input)
+    };
+    let seen = frames((2, 1));
+    let mut space = vec![0.0; 8];
+    let written: Vec<f32> = (0..20).flat_map(|i| seen.input(i, &mut space).to_vec()).collect();
+    let table = Frames::new(written, 8, &[20], (0, 0));
+    let (of_windows, of_table) = (trained(seen), trained(table));
+    assert_eq!(of_windows, of_table);
+    assert_eq!(of_windows.2, InputScale::IDENTITY);
+}
+
+#[test]
+fn jitter_of_frames_is_refused() {
+    let config = config(OptimizerKind::Adam);
+    let split = Split { inputs: Inputs::Frames(frames((2, 1))), labels: Some(vec![0; 20]) };
+    let error = Task::hard("net", &config, &split).check().unwrap_err();
+    assert!(error.to_string().contains("these are frames"), "{error}");
+    assert_eq!(error.exit_code(), 2);
 }
 
 #[test]

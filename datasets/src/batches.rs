@@ -1,16 +1,17 @@
 //! Shuffled minibatches, a pure function of (seed, epoch, step).
 
-use crate::Split;
 use crate::augment::shift_into;
 use crate::random::{Purpose, below, keystream};
+use crate::{Inputs, Split};
 use rand::Rng;
 
 /// One minibatch. The last one of an epoch may be smaller than the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'b> {
-    split: &'b Split,
+    /// The examples that the indices are of.
+    pub inputs: &'b Inputs,
     /// `[b]`: which of [`shifts`], if jitter is on.
-    shifts: Option<&'b [Shift]>,
+    pub(crate) shifts: Option<&'b [Shift]>,
     /// `[b]`, if the split has labels.
     pub labels: Option<&'b [u16]>,
     /// `[b]`: the row of each example in the split, by which cached teacher logits are found.
@@ -18,21 +19,29 @@ pub struct Batch<'b> {
 }
 
 impl<'b> Batch<'b> {
-    /// The pixels `[height·width]` of example `i` of the batch: the split's own, or shifted in
-    /// `space` if jitter is on.
+    /// Number of examples.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a batch holds at least one example")]
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// The pixels `[height·width]` of example `i` of the batch, which are images: the split's own,
+    /// or shifted in `space` if jitter is on.
     ///
     /// # Panics
-    /// If `i` is not below the number of indices, or `space` does not hold one image.
+    /// If `i` is not below the number of indices, `space` does not hold one image, or the batch is
+    /// one of frames.
     #[must_use]
     pub fn image<'s>(&self, i: usize, space: &'s mut [u8]) -> &'s [u8]
     where
         'b: 's,
     {
-        let Split { height, width, .. } = *self.split;
-        let example = self.split.example(self.indices[i] as usize);
-        let Some(shifts) = self.shifts else { return example };
+        let Inputs::Images(images) = self.inputs else { panic!("an image asked of frames") };
+        let image = images.image(self.indices[i] as usize);
+        let Some(shifts) = self.shifts else { return image };
         let Shift { dx, dy, .. } = shifts[i];
-        shift_into(example, height, width, dx, dy, space);
+        shift_into(image, images.height, images.width, dx, dy, space);
         space
     }
 
@@ -49,7 +58,7 @@ impl<'b> Batch<'b> {
 
 /// A translation by (dx, dy), number `index` of [`shifts`].
 #[derive(Clone, Copy, Debug)]
-struct Shift {
+pub(crate) struct Shift {
     index: usize,
     dx: i32,
     dy: i32,
@@ -106,7 +115,7 @@ impl<'a> Batches<'a> {
     ///
     /// # Panics
     /// If `batch_size` is 0, or the split has labels for another number of examples, or more than
-    /// `u32::MAX` examples.
+    /// `u32::MAX` examples; or if frames, which are no images, are to be jittered.
     #[must_use]
     pub fn new(split: &'a Split, batch_size: usize, seed: u64, jitter: Option<u8>) -> Self {
         assert!(batch_size > 0, "a batch holds at least one example");
@@ -115,6 +124,8 @@ impl<'a> Batches<'a> {
         if let Some(labels) = &split.labels {
             assert_eq!(labels.len(), n, "one label per example");
         }
+        let images = matches!(split.inputs, Inputs::Images(_));
+        assert!(images || jitter.is_none(), "jitter moves images only");
         let batch_size = batch_size.min(n.max(1));
         let mut batches = Self {
             split,
@@ -175,7 +186,7 @@ impl<'a> Batches<'a> {
             shifts.fill_with(|| draw(&mut rng, jitter));
             &*shifts
         });
-        Some(Batch { split: self.split, shifts, labels, indices })
+        Some(Batch { inputs: &self.split.inputs, shifts, labels, indices })
     }
 }
 
@@ -195,12 +206,8 @@ mod tests {
         for (i, image) in pixels.chunks_exact_mut(25).enumerate() {
             image[12] = (i % 255) as u8 + 1;
         }
-        Split {
-            pixels,
-            labels: Some((0..n).map(|i| (i % 7) as u16).collect()),
-            height: 5,
-            width: 5,
-        }
+        let labels = (0..n).map(|i| (i % 7) as u16).collect();
+        Split::of_images(pixels, (5, 5), Some(labels))
     }
 
     type Owned = (Vec<u8>, Option<Vec<u16>>, Vec<u32>);
@@ -235,7 +242,7 @@ mod tests {
             for (i, &example) in batch.indices.iter().enumerate() {
                 let (dx, dy) = all[batch.shift(i)];
                 let expected = split.shifted(dx, dy);
-                assert_eq!(batch.image(i, &mut space), expected.example(example as usize));
+                assert_eq!(batch.image(i, &mut space), expected.images().image(example as usize));
                 seen.insert(batch.shift(i));
             }
         }
@@ -282,7 +289,7 @@ mod tests {
         assert_eq!(all.iter().map(|b| b.2.len()).collect::<Vec<_>>(), [5, 5, 5, 5, 3]);
         for (pixels, labels, indices) in all {
             let expected = split.subset(&indices);
-            assert_eq!(pixels, expected.pixels);
+            assert_eq!(pixels, expected.images().pixels);
             assert_eq!(labels, expected.labels);
         }
     }

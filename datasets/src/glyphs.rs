@@ -51,7 +51,7 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
 fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
     let digest = |split: &Split| {
         let labels = split.labels.iter().flatten();
-        sha256_hex(&[&split.pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
+        sha256_hex(&[&split.images().pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
     };
     Dataset {
         name: name.to_owned(),
@@ -78,12 +78,8 @@ fn draw_split(
         let mut rng = keystream(seed, purpose, i as u64);
         pixels.extend_from_slice(&draw(&mut rng, i % classes));
     }
-    Split {
-        pixels,
-        labels: Some((0..count).map(|i| (i % classes) as u16).collect()),
-        height: SIDE,
-        width: SIDE,
-    }
+    let labels = (0..count).map(|i| (i % classes) as u16).collect();
+    Split::of_images(pixels, (SIDE, SIDE), Some(labels))
 }
 
 fn draw(rng: &mut ChaCha8Rng, digit: usize) -> [u8; SIDE * SIDE] {
@@ -382,9 +378,9 @@ mod tests {
         assert_eq!(small.test, large.test.clone().truncated(20));
         let other = load(4, 30, 20);
         for i in 0..20 {
-            assert_ne!(small.train.example(i), small.test.example(i));
-            assert_ne!(small.train.example(i), other.train.example(i));
-            assert_ne!(small.train.example(i), large.train.example(i + 30));
+            assert_ne!(small.train.images().image(i), small.test.images().image(i));
+            assert_ne!(small.train.images().image(i), other.train.images().image(i));
+            assert_ne!(small.train.images().image(i), large.train.images().image(i + 30));
         }
     }
 
@@ -406,7 +402,7 @@ mod tests {
         let data = load(2, 2_000, 0);
         let mut means = [[0.0_f64; SIDE * SIDE]; CLASSES];
         for i in 0..data.train.len() {
-            for (mean, &pixel) in means[i % CLASSES].iter_mut().zip(data.train.example(i)) {
+            for (mean, &pixel) in means[i % CLASSES].iter_mut().zip(data.train.images().image(i)) {
                 *mean += f64::from(pixel) / 200.0;
             }
         }

@@ -123,7 +123,8 @@ pub fn load_dataset(
     let mut sha256 = BTreeMap::new();
     let train = read_split(train_images, train_labels, classes, &mut sha256)?;
     let test = read_split(test_images, Some(test_labels), classes, &mut sha256)?;
-    let (found, expected) = ((test.height, test.width), (train.height, train.width));
+    let size = |split: &Split| (split.images().height, split.images().width);
+    let (found, expected) = (size(&test), size(&train));
     if found != expected {
         return Err(Error::Shape {
             test: test_images.to_path_buf(),
@@ -175,7 +176,7 @@ pub fn pair(
 
 impl IdxImages {
     fn unlabelled(self) -> Split {
-        Split { pixels: self.pixels, labels: None, height: self.height, width: self.width }
+        Split::of_images(self.pixels, (self.height, self.width), None)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Three sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), any IDX files
 //! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`], and [`glyphs::writers`] with many
 //! classes), which need no download.
-//! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`].
+//! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`], which holds
+//! images or the [`Frames`] of features that speech and tables are made of.
 //!
 //! Pixels stay resident as the `u8` they were published in; turning them into `f32` belongs to
 //! whoever knows a model's input scale. Nothing here knows of models or kernels.
@@ -18,6 +19,7 @@ pub mod augment;
 mod batches;
 mod digest;
 mod error;
+mod frames;
 pub mod glyphs;
 pub mod idx;
 pub mod mnist;
@@ -27,4 +29,5 @@ mod split;
 
 pub use batches::{Batch, Batches, shifts};
 pub use error::Error;
-pub use split::{Dataset, Split};
+pub use frames::Frames;
+pub use split::{Dataset, Images, Inputs, Split};

@@ -1,29 +1,99 @@
 //! The arrays that everything else works on.
 
 use crate::augment::shift_into;
+use crate::{Batch, Frames};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// Images of equal size, resident as `u8`, with or without labels.
-///
-/// Shapes: `pixels` `[count, height·width]`, row-major; `labels` `[count]`.
-/// Ranges: pixels 0 (background) to 255 (ink); labels below the data set's number of classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Examples with or without labels.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Split {
-    /// `[count, height·width]`, row-major.
-    pub pixels: Vec<u8>,
-    /// `[count]`; `None` is an unlabelled transfer set (paper section 2).
+    /// What the examples are.
+    pub inputs: Inputs,
+    /// `[count]`, each below the data set's number of classes; `None` is an unlabelled transfer
+    /// set (paper section 2).
     pub labels: Option<Vec<u16>>,
+}
+
+/// The inputs of a split.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inputs {
+    /// Pixels.
+    Images(Images),
+    /// Real values.
+    Frames(Frames),
+}
+
+/// Images of equal size, resident as the `u8` they were published in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Images {
+    /// `[count, height·width]`, row-major, from 0 (background) to 255 (ink).
+    pub pixels: Vec<u8>,
     /// Rows of one image.
     pub height: usize,
     /// Columns of one image.
     pub width: usize,
 }
 
+impl Images {
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pixels.len().checked_div(self.size()).unwrap_or(0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Pixels of one image, height·width.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// The pixels of image `i`, `[height·width]`.
+    ///
+    /// # Panics
+    /// If `i >= self.len()`.
+    #[must_use]
+    pub fn image(&self, i: usize) -> &[u8] {
+        &self.pixels[i * self.size()..(i + 1) * self.size()]
+    }
+}
+
 impl Split {
+    /// Images of `height` × `width` pixels `[count, height·width]`, row-major.
+    #[must_use]
+    pub fn of_images(
+        pixels: Vec<u8>,
+        (height, width): (usize, usize),
+        labels: Option<Vec<u16>>,
+    ) -> Self {
+        Self { inputs: Inputs::Images(Images { pixels, height, width }), labels }
+    }
+
+    /// The images of a split that has images.
+    ///
+    /// # Panics
+    /// If it has frames.
+    #[must_use]
+    pub fn images(&self) -> &Images {
+        match &self.inputs {
+            Inputs::Images(images) => images,
+            Inputs::Frames(_) => panic!("images asked of a split of frames"),
+        }
+    }
+
     /// Number of examples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pixels.len().checked_div(self.image_size()).unwrap_or(0)
+        match &self.inputs {
+            Inputs::Images(images) => images.len(),
+            Inputs::Frames(frames) => frames.len(),
+        }
     }
 
     /// Whether there is no example.
@@ -32,31 +102,28 @@ impl Split {
         self.len() == 0
     }
 
-    /// Pixels of one image, height·width.
+    /// Values of one example.
     #[must_use]
-    pub fn image_size(&self) -> usize {
-        self.height * self.width
+    pub fn input_size(&self) -> usize {
+        match &self.inputs {
+            Inputs::Images(images) => images.size(),
+            Inputs::Frames(frames) => frames.input_size(),
+        }
     }
 
-    /// The pixels of example `i`, `[height·width]`.
-    ///
-    /// # Panics
-    /// If `i >= self.len()`.
+    /// The examples at `indices` as they are, without labels: a batch to evaluate.
     #[must_use]
-    pub fn example(&self, i: usize) -> &[u8] {
-        let size = self.image_size();
-        &self.pixels[i * size..(i + 1) * size]
+    pub fn batch<'b>(&'b self, indices: &'b [u32]) -> Batch<'b> {
+        Batch { inputs: &self.inputs, shifts: None, labels: None, indices }
     }
 
     /// The first `n` examples; all of them if there are fewer.
     #[must_use]
-    pub fn truncated(mut self, n: usize) -> Self {
-        let n = n.min(self.len());
-        self.pixels.truncate(n * self.image_size());
-        if let Some(labels) = &mut self.labels {
-            labels.truncate(n);
+    pub fn truncated(self, n: usize) -> Self {
+        if n >= self.len() {
+            return self;
         }
-        self
+        self.subset(&(0..n as u32).collect::<Vec<_>>())
     }
 
     /// The examples at `indices`, in that order; an index may repeat.
@@ -65,26 +132,37 @@ impl Split {
     /// If an index is not below `self.len()`.
     #[must_use]
     pub fn subset(&self, indices: &[u32]) -> Self {
-        let mut pixels = Vec::with_capacity(indices.len() * self.image_size());
-        for &i in indices {
-            pixels.extend_from_slice(self.example(i as usize));
-        }
+        let inputs = match &self.inputs {
+            Inputs::Images(images) => {
+                let mut pixels = Vec::with_capacity(indices.len() * images.size());
+                for &i in indices {
+                    pixels.extend_from_slice(images.image(i as usize));
+                }
+                Inputs::Images(Images { pixels, ..*images })
+            }
+            Inputs::Frames(frames) => Inputs::Frames(frames.subset(indices)),
+        };
         let labels = self
             .labels
             .as_ref()
             .map(|labels| indices.iter().map(|&i| labels[i as usize]).collect());
-        Self { pixels, labels, height: self.height, width: self.width }
+        Self { inputs, labels }
     }
 
     /// The same examples, each image translated by (`dx`, `dy`) pixels, zero where nothing was; see
     /// [`crate::augment::shift_into`].
+    ///
+    /// # Panics
+    /// If the examples are no images.
     #[must_use]
     pub fn shifted(&self, dx: i32, dy: i32) -> Self {
-        let mut pixels = vec![0; self.pixels.len()];
-        for (i, shifted) in pixels.chunks_exact_mut(self.image_size().max(1)).enumerate() {
-            shift_into(self.example(i), self.height, self.width, dx, dy, shifted);
+        let images = self.images();
+        let (height, width) = (images.height, images.width);
+        let mut pixels = vec![0; images.pixels.len()];
+        for (i, shifted) in pixels.chunks_exact_mut(images.size().max(1)).enumerate() {
+            shift_into(images.image(i), height, width, dx, dy, shifted);
         }
-        Self { pixels, labels: self.labels.clone(), height: self.height, width: self.width }
+        Self::of_images(pixels, (height, width), self.labels.clone())
     }
 
     /// The examples for whose label `keep` says so; all labelled ones must be asked.
@@ -98,7 +176,7 @@ impl Split {
         self.subset(&chosen.map(|(i, _)| i).collect::<Vec<u32>>())
     }
 
-    /// The same images as an unlabelled transfer set.
+    /// The same examples as an unlabelled transfer set.
     #[must_use]
     pub fn without_labels(mut self) -> Self {
         self.labels = None;
@@ -110,21 +188,14 @@ impl Split {
     /// fewer than `last`.
     #[must_use]
     pub fn holdout(&self, last: usize) -> (Self, Self) {
-        let first = self.len().saturating_sub(last);
-        let (fit, held) = self.pixels.split_at(first * self.image_size());
-        let labels = self.labels.as_ref().map(|labels| labels.split_at(first));
-        let part = |pixels: &[u8], labels: Option<&[u16]>| Self {
-            pixels: pixels.to_vec(),
-            labels: labels.map(<[u16]>::to_vec),
-            height: self.height,
-            width: self.width,
-        };
-        (part(fit, labels.map(|l| l.0)), part(held, labels.map(|l| l.1)))
+        let first = self.len().saturating_sub(last) as u32;
+        let part = |range: Range<u32>| self.subset(&range.collect::<Vec<_>>());
+        (part(0..first), part(first..self.len() as u32))
     }
 }
 
-/// A training and a test split over the same classes and image size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A training and a test split over the same classes and input size.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     /// `mnist`, `glyphs`, `writers` or `idx`.
     pub name: String,
@@ -145,20 +216,16 @@ mod tests {
 
     /// Image i is [10i, 10i+1], label i.
     fn five() -> Split {
-        Split {
-            pixels: (0..5).flat_map(|i| [10 * i, 10 * i + 1]).collect(),
-            labels: Some((0..5).collect()),
-            height: 1,
-            width: 2,
-        }
+        let pixels = (0..5).flat_map(|i| [10 * i, 10 * i + 1]).collect();
+        Split::of_images(pixels, (1, 2), Some((0..5).collect()))
     }
 
     #[test]
     fn holdout_partitions_in_order() {
         let (fit, held) = five().holdout(2);
         assert_eq!((fit.len(), held.len()), (3, 2));
-        assert_eq!(fit.pixels, [0, 1, 10, 11, 20, 21]);
-        assert_eq!(held.pixels, [30, 31, 40, 41]);
+        assert_eq!(fit.images().pixels, [0, 1, 10, 11, 20, 21]);
+        assert_eq!(held.images().pixels, [30, 31, 40, 41]);
         assert_eq!(fit.labels.unwrap(), [0, 1, 2]);
         assert_eq!(held.labels.unwrap(), [3, 4]);
         let (none, all) = five().holdout(9);
@@ -169,10 +236,10 @@ mod tests {
     #[test]
     fn subset_and_truncated_keep_pixels_with_labels() {
         let some = five().subset(&[4, 0, 4]);
-        assert_eq!(some.pixels, [40, 41, 0, 1, 40, 41]);
+        assert_eq!(some.images().pixels, [40, 41, 0, 1, 40, 41]);
         assert_eq!(some.labels.unwrap(), [4, 0, 4]);
         let first = five().truncated(2);
-        assert_eq!(first.pixels, [0, 1, 10, 11]);
+        assert_eq!(first.images().pixels, [0, 1, 10, 11]);
         assert_eq!(first.labels.unwrap(), [0, 1]);
         assert_eq!(five().truncated(99), five());
     }
@@ -180,10 +247,10 @@ mod tests {
     #[test]
     fn shifts_move_every_image_and_classes_are_chosen_by_label() {
         let right = five().shifted(1, 0);
-        assert_eq!(right.pixels, [0, 0, 0, 10, 0, 20, 0, 30, 0, 40]);
+        assert_eq!(right.images().pixels, [0, 0, 0, 10, 0, 20, 0, 30, 0, 40]);
         assert_eq!(five().shifted(0, 0), five());
         let odd = five().of_classes(|label| label % 2 == 1);
-        assert_eq!(odd.pixels, [10, 11, 30, 31]);
+        assert_eq!(odd.images().pixels, [10, 11, 30, 31]);
         assert_eq!(odd.labels.unwrap(), [1, 3]);
     }
 

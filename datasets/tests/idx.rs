@@ -228,7 +228,7 @@ fn own_files_with_and_without_training_labels() {
     assert_eq!((data.name.as_str(), data.classes), ("idx", 10));
     assert_eq!(data.train, data.test);
     assert_eq!(data.train.labels.as_deref(), Some(&[7, 2][..]));
-    assert_eq!(data.train.example(1), [7, 8, 9, 10, 11, 12]);
+    assert_eq!(data.train.images().image(1), [7, 8, 9, 10, 11, 12]);
     assert_eq!(data.sha256[x.to_str().unwrap()], idx::read_images(&x).unwrap().sha256);
 
     let data = idx::load_dataset(&x, None, &x, &y, 10).unwrap();

@@ -25,8 +25,8 @@ fn the_published_files() {
     let data = mnist::load(&dir).unwrap();
     assert_eq!((data.name.as_str(), data.classes), ("mnist", 10));
     assert_eq!((data.train.len(), data.test.len()), (60_000, 10_000));
-    assert_eq!((data.train.height, data.train.width), (28, 28));
-    assert_eq!((data.test.height, data.test.width), (28, 28));
+    assert_eq!((data.train.images().height, data.train.images().width), (28, 28));
+    assert_eq!((data.test.images().height, data.test.images().width), (28, 28));
     assert_eq!(data.sha256.len(), 4);
     let mut counts = [0; 10];
     for &label in data.test.labels.as_ref().unwrap() {
@@ -35,7 +35,7 @@ fn the_published_files() {
     assert_eq!(counts, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
     let (fit, held) = data.train.holdout(10_000);
     assert_eq!((fit.len(), held.len()), (50_000, 10_000));
-    assert_eq!(held.example(0), data.train.example(50_000));
+    assert_eq!(held.images().image(0), data.train.images().image(50_000));
 
     let status = mnist::verify(&dir);
     assert_eq!(status.len(), 4);

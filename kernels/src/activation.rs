@@ -1,4 +1,4 @@
-//! The first layer's input: pixels to f32 panels, with dropout.
+//! The first layer's input: examples to f32 panels, with dropout.
 //!
 //! Bias, ReLU and the dropout of hidden layers have no pass of their own in training: they are
 //! epilogues of [`crate::gemm`]. [`dropout`] is what they would cost as one.
@@ -10,18 +10,38 @@ use crate::pool::{Parts, chunks};
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
 
-/// X [D, B] ← dropout(pixel · scale + shift); padding is zero.
+/// What inputs are stored as.
+pub trait Value: Copy + Default + Send + Sync {
+    /// 16 of them as numbers.
+    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F;
+}
+
+impl Value for u8 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, values: &[u8; LANES]) -> S::F {
+        s.load_bytes(values)
+    }
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, values: &[f32; LANES]) -> S::F {
+        s.load(values)
+    }
+}
+
+/// X [D, B] ← dropout(value · scale + shift); padding is zero.
 ///
-/// `image(i, space)` returns the D pixels of example i, its own or written to `space`, a part of
+/// `example(i, space)` returns the D values of example i, its own or written to `space`, a part of
 /// `staging` [B, D]; threads gather and convert 16 examples at a time, while they are in cache.
 /// The product and the sum are rounded separately, as NumPy rounds them.
 ///
 /// # Panics
-/// If `staging` is shorter than B · D or an image does not have D pixels.
-pub fn load_pixels<'s>(
+/// If `staging` is shorter than B · D or an example does not have D values.
+pub fn load<'s, T: Value>(
     context: &Context,
-    image: impl Fn(usize, &'s mut [u8]) -> &'s [u8] + Sync,
-    staging: &'s mut [u8],
+    example: impl Fn(usize, &'s mut [T]) -> &'s [T] + Sync,
+    staging: &'s mut [T],
     scale: f32,
     shift: f32,
     dropout: Option<Dropout>,
@@ -36,13 +56,14 @@ pub fn load_pixels<'s>(
     let parts = chunks(x.data(), size * LANES).zip(staging);
     context.pool.for_each_part(parts, cost, |panel, (out, staging)| {
         let first = panel * LANES;
-        let mut images: [&[u8]; LANES] = [&[]; LANES];
-        for (i, (slot, space)) in images.iter_mut().zip(staging.chunks_exact_mut(size)).enumerate()
+        let mut examples: [&[T]; LANES] = [&[]; LANES];
+        for (i, (slot, space)) in
+            examples.iter_mut().zip(staging.chunks_exact_mut(size)).enumerate()
         {
-            *slot = image(first + i, space);
-            assert_eq!(slot.len(), size, "pixels of example {}", first + i);
+            *slot = example(first + i, space);
+            assert_eq!(slot.len(), size, "values of example {}", first + i);
         }
-        dispatch(context.isa, Load { images, scale, shift, dropout, first, out });
+        dispatch(context.isa, Load { examples, scale, shift, dropout, first, out });
     });
 }
 
@@ -76,9 +97,9 @@ impl Kernel for Drop<'_> {
     }
 }
 
-struct Load<'a> {
+struct Load<'a, T> {
     /// Empty in padding lanes.
-    images: [&'a [u8]; LANES],
+    examples: [&'a [T]; LANES],
     scale: f32,
     shift: f32,
     dropout: Option<Dropout>,
@@ -87,7 +108,7 @@ struct Load<'a> {
     out: &'a mut [f32],
 }
 
-impl Kernel for Load<'_> {
+impl<T: Value> Kernel for Load<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -95,17 +116,17 @@ impl Kernel for Load<'_> {
         let rows = self.out.as_chunks_mut::<LANES>().0;
         for (block, rows) in rows.chunks_mut(LANES).enumerate() {
             let mut values = [s.splat(0.0); LANES];
-            for (values, image) in values.iter_mut().zip(self.images) {
-                if image.is_empty() {
+            for (values, example) in values.iter_mut().zip(self.examples) {
+                if example.is_empty() {
                     continue;
                 }
-                let pixels = &image[block * LANES..];
-                let v = match pixels.first_chunk() {
-                    Some(pixels) => s.load_bytes(pixels),
+                let stored = &example[block * LANES..];
+                let v = match stored.first_chunk() {
+                    Some(stored) => T::load(s, stored),
                     None => {
-                        let mut edge = [0; LANES];
-                        edge[..pixels.len()].copy_from_slice(pixels);
-                        s.load_bytes(&edge)
+                        let mut edge = [T::default(); LANES];
+                        edge[..stored.len()].copy_from_slice(stored);
+                        T::load(s, &edge)
                     }
                 };
                 *values = s.add(s.mul(v, s.splat(self.scale)), s.splat(self.shift));

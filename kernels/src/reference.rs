@@ -346,12 +346,12 @@ pub fn max_norm(limit: f64, units: usize, w: &mut [f64]) {
     }
 }
 
-/// pixel · scale + shift, the product and the sum rounded to f32 one after the other.
-pub fn load_pixels(pixels: &[u8], scale: f32, shift: f32) -> Vec<f32> {
-    let load = |&pixel| {
-        let product = f64::from(pixel) * f64::from(scale);
+/// value · scale + shift, the product and the sum rounded to f32 one after the other.
+pub fn load<T: Copy + Into<f64>>(values: &[T], scale: f32, shift: f32) -> Vec<f32> {
+    let load = |&value: &T| {
+        let product = value.into() * f64::from(scale);
         let sum = f64::from(product as f32) + f64::from(shift);
         sum as f32
     };
-    pixels.iter().map(load).collect()
+    values.iter().map(load).collect()
 }

@@ -1,16 +1,16 @@
-//! Pixels to f32 panels, with dropout.
+//! Examples to f32 panels, with dropout.
 
 mod common;
 
-use common::{Data, Panel, load_pixels, same_bits_everywhere};
+use common::{Data, Panel, load, same_bits_everywhere};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference;
 
-/// What [batch, size] pixels become, row-major [size, batch].
-fn expected(pixels: &[u8], size: usize, scale: f32, shift: f32) -> Vec<f32> {
-    let values = reference::load_pixels(pixels, scale, shift);
-    let batch = pixels.len() / size;
-    (0..size * batch).map(|i| values[i % batch * size + i / batch]).collect()
+/// What [batch, size] values become, row-major [size, batch].
+fn expected<T: Copy + Into<f64>>(values: &[T], size: usize, scale: f32, shift: f32) -> Vec<f32> {
+    let inputs = reference::load(values, scale, shift);
+    let batch = values.len() / size;
+    (0..size * batch).map(|i| inputs[i % batch * size + i / batch]).collect()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn pixels_are_scaled_and_shifted_with_two_roundings() {
     let factors = [(1.0 / 255.0, 0.0), (2.0 / 255.0, -1.0), (0.012_728_7, -0.424_213), (0.1, 1e-3)];
     let (scale, shift) = factors[2];
     let fused = (0..=255u8).map(|p| f32::from(p).mul_add(scale, shift));
-    let twice = reference::load_pixels(&(0..=255).collect::<Vec<u8>>(), scale, shift);
+    let twice = reference::load(&(0..=255).collect::<Vec<u8>>(), scale, shift);
     assert!(fused.zip(twice).any(|(fused, twice)| fused != twice), "the factors tell them apart");
 
     for (size, batch) in [(1, 1), (3, 16), (28, 17), (784, 5), (97, 128), (300, 50)] {
@@ -29,7 +29,7 @@ fn pixels_are_scaled_and_shifted_with_two_roundings() {
             let name = format!("{batch} examples of {size} pixels · {scale} + {shift}");
             let got = same_bits_everywhere(&name, |context| {
                 let mut x = Panel::unwritten(size, batch);
-                load_pixels(context, &pixels, scale, shift, None, x.view_mut());
+                load(context, &pixels, scale, shift, None, x.view_mut());
                 x.assert_padding_is_zero(&name);
                 x.row_major()
             });
@@ -44,10 +44,28 @@ fn every_pixel_value_is_loaded() {
     for (scale, shift) in [(1.0, 0.0), (1.0 / 255.0, -0.5)] {
         let got = same_bits_everywhere("every pixel", |context| {
             let mut x = Panel::unwritten(256, 1);
-            load_pixels(context, &pixels, scale, shift, None, x.view_mut());
+            load(context, &pixels, scale, shift, None, x.view_mut());
             x.row_major()
         });
         assert_eq!(got, expected(&pixels, 256, scale, shift));
+    }
+}
+
+#[test]
+fn real_values_are_loaded_alike() {
+    let mut data = Data::new(42);
+    for (size, batch) in [(1, 1), (3, 16), (1040, 5), (97, 33)] {
+        let values = data.values(size * batch);
+        for (scale, shift) in [(1.0, 0.0), (0.1, 1e-3)] {
+            let name = format!("{batch} examples of {size} values · {scale} + {shift}");
+            let got = same_bits_everywhere(&name, |context| {
+                let mut x = Panel::unwritten(size, batch);
+                load(context, &values, scale, shift, None, x.view_mut());
+                x.assert_padding_is_zero(&name);
+                x.row_major()
+            });
+            assert_eq!(got, expected(&values, size, scale, shift), "{name}");
+        }
     }
 }
 
@@ -60,7 +78,7 @@ fn dropout_zeroes_or_scales_each_input() {
         assert_eq!(dropout.scale(), 1.25);
         let got = same_bits_everywhere("input dropout", |context| {
             let mut x = Panel::unwritten(size, batch);
-            load_pixels(context, &pixels, 0.01, 0.5, Some(dropout), x.view_mut());
+            load(context, &pixels, 0.01, 0.5, Some(dropout), x.view_mut());
             x.assert_padding_is_zero("input dropout");
             x.row_major()
         });

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Panel, load_pixels, same_bits_everywhere};
+use common::{Panel, load, same_bits_everywhere};
 use limbeck_kernels::activation;
 use limbeck_kernels::gemm::forward;
 use limbeck_kernels::random::{Dropout, Key};
@@ -165,7 +165,7 @@ fn vectors_draw_what_scalars_draw() {
             let pixels = vec![1; units * batch];
             let got = same_bits_everywhere("input dropout", |context| {
                 let mut x = Panel::unwritten(units, batch);
-                load_pixels(context, &pixels, 1.0, 0.0, Some(dropout), x.view_mut());
+                load(context, &pixels, 1.0, 0.0, Some(dropout), x.view_mut());
                 x.row_major()
             });
             assert_eq!(got, want, "{units} inputs, {batch} examples");

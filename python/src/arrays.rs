@@ -131,5 +131,5 @@ pub fn images(value: &Bound<'_, PyAny>) -> PyResult<Split> {
     if n == 0 || height == 0 || width == 0 {
         return Err(unfit());
     }
-    Ok(Split { pixels, labels: None, height, width })
+    Ok(Split::of_images(pixels, (height, width), None))
 }

@@ -125,7 +125,7 @@ impl Model {
     }
 
     fn fits(&self, split: &Split) -> PyResult<()> {
-        let (found, expected) = (split.image_size(), self.0.inputs());
+        let (found, expected) = (split.input_size(), self.0.inputs());
         if found == expected {
             return Ok(());
         }
@@ -292,7 +292,7 @@ fn soft_targets(
 /// The training set, which fits the configuration.
 fn split(config: &Config, images: &Bound<PyAny>, labels: Option<&Bound<PyAny>>) -> PyResult<Split> {
     let mut split = arrays::images(images)?;
-    config.validate_in_memory(split.image_size()).map_err(exception)?;
+    config.validate_in_memory(split.input_size()).map_err(exception)?;
     let jitter = config.data.jitter.unwrap_or(0);
     if jitter >= split.height.min(split.width) && jitter > 0 {
         return Err(PyValueError::new_err(format!(

@@ -43,7 +43,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let mut logits = Vec::new();
     let mut models = Vec::new();
     for (path, sha256) in args.models.iter().zip(hashes) {
-        let model = experiments::load_model(path, dataset.test.image_size(), dataset.classes)?;
+        let model = experiments::load_model(path, dataset.test.input_size(), dataset.classes)?;
         logits.push(model.logits(&session.context, &dataset.test));
         models.push(ModelReport {
             model: path.clone(),

@@ -55,7 +55,7 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
     let objective = Objective::soft(&config);
     let logits_file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let dataset = data(session, &args.train, &config)?;
-    let (inputs, classes) = (dataset.train.image_size(), dataset.classes);
+    let (inputs, classes) = (dataset.train.input_size(), dataset.classes);
     let mut teacher_hashes = BTreeMap::new();
     let logits = match (logits_file, &args.teachers[..]) {
         (Some(path), []) => {

@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn smoothed_labels_are_a_distribution() {
         let labels = Some(vec![2, 0]);
-        let split = Split { pixels: vec![0; 2], labels, height: 1, width: 1 };
+        let split = Split::of_images(vec![0; 2], (1, 1), labels);
         let probs: Vec<f32> = smoothed_labels(&split, 4).iter().map(|z| z.exp()).collect();
         for (row, label) in probs.chunks(4).zip([2, 0]) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);

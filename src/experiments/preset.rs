@@ -62,7 +62,7 @@ impl Plan {
         };
         let config = |width: usize, epochs: usize| {
             let mut config = Config::default();
-            config.model.layers = vec![dataset.train.image_size(), width, width, dataset.classes];
+            config.model.layers = vec![dataset.train.input_size(), width, width, dataset.classes];
             config.data.train_limit = train_limit;
             config.data.dataset = if full { DatasetKind::Mnist } else { DatasetKind::Glyphs };
             config.training.epochs = epochs;

@@ -67,7 +67,7 @@ impl Plan {
             config.data.dataset = DatasetKind::Writers;
             config.data.classes = classes;
             config.data.train_limit = train_limit;
-            config.model.layers = vec![dataset.train.image_size(), width, width, classes];
+            config.model.layers = vec![dataset.train.input_size(), width, width, classes];
             config.model.dropout = Some(vec![0.0, 0.3, 0.3]);
             config.training.epochs = epochs;
             config.training.optimizer = OptimizerKind::Adam;

@@ -214,7 +214,7 @@ impl<'d> Study<'d> {
         if let Some(model) = self.finished(self.dataset, task.name, seed)? {
             return Ok(model);
         }
-        let given = load_model(&path, self.dataset.train.image_size(), self.dataset.classes)?;
+        let given = load_model(&path, self.dataset.train.input_size(), self.dataset.classes)?;
         let row = super::evaluated_row(lab, &self.folder, self.dataset, task, seed, &given)?;
         self.add(row)?;
         Ok(given)
@@ -223,7 +223,7 @@ impl<'d> Study<'d> {
     fn finished(&self, dataset: &Dataset, system: &str, seed: u64) -> Result<Option<Mlp>> {
         let Some(row) = self.summary.row(system, seed) else { return Ok(None) };
         let path = self.folder.root.join(&row.model);
-        load_model(&path, dataset.train.image_size(), dataset.classes).map(Some)
+        load_model(&path, dataset.train.input_size(), dataset.classes).map(Some)
     }
 
     /// Keeps a row: of a finished model, or of several that answer together.

@@ -205,7 +205,7 @@ impl Cases<'_> {
         let (mut sum, mut squares) = (vec![0.0; grads.len()], 0.0);
         context.pool.install(|| {
             for i in 0..n {
-                work.load(context, model, 1, |_, _| split.example(i), None);
+                work.load(context, model, &split.batch(&[i as u32]), None);
                 model.forward(context, &mut work, &[]);
                 PanelsMut::new(&mut teacher, classes, 1)
                     .copy_from_lane_major(&logits[i * classes..][..classes]);
@@ -357,12 +357,7 @@ mod tests {
         let context = Context::new(Isa::best(), 1).unwrap();
         let mut model = Mlp::new(&[1, 2], 0);
         model.params_mut().fill(0.0);
-        let split = |labels: [u16; 2]| Split {
-            pixels: vec![255; 2],
-            labels: Some(labels.into()),
-            height: 1,
-            width: 1,
-        };
+        let split = |labels: [u16; 2]| Split::of_images(vec![255; 2], (1, 1), Some(labels.into()));
         let noise = |labels| {
             let split = split(labels);
             let cases = Cases { model: &model, split: &split, logits: &[0.0; 4], cases: 2 };

@@ -64,7 +64,7 @@ impl Minibatch {
     pub fn exact(&self, model: &Mlp) -> Batch {
         let widths = Net::new(model).widths;
         let input = model.input;
-        let inputs = widen(&reference::load_pixels(&self.pixels, input.scale, input.shift));
+        let inputs = widen(&reference::load(&self.pixels, input.scale, input.shift));
         let mask = |(i, dropout): (usize, &Option<Dropout>)| {
             let dropout = dropout.as_ref()?;
             let factor = |(example, feature)| match dropout.keeps(feature, example) {
@@ -158,9 +158,9 @@ pub fn load(
     pixels: &[u8],
     dropout: Option<Dropout>,
 ) {
-    let size = model.inputs();
-    let image = |i: usize| &pixels[i * size..][..size];
-    work.load(context, model, pixels.len() / size, |i, _| image(i), dropout);
+    let split = Split::of_images(pixels.to_vec(), (1, model.inputs()), None);
+    let indices: Vec<u32> = (0..split.len() as u32).collect();
+    work.load(context, model, &split.batch(&indices), dropout);
 }
 
 /// Steps 1 to 4 of a minibatch's way through the engine.
@@ -200,7 +200,7 @@ pub fn engine_logits(context: &Context, model: &Mlp, batch: &Minibatch) -> Vec<f
 pub fn whole(split: &Split) -> Minibatch {
     Minibatch {
         size: split.len(),
-        pixels: split.pixels.clone(),
+        pixels: split.images().pixels.clone(),
         dropout: Vec::new(),
         teacher: None,
         labels: split.labels.clone(),
@@ -211,12 +211,9 @@ pub fn whole(split: &Split) -> Minibatch {
 /// Random images of `height` × 4 pixels.
 pub fn noise(seed: u64, examples: usize, height: usize, classes: u8) -> Split {
     let byte = |x: f64| ((x + 1.0) * 128.0) as u8;
-    Split {
-        pixels: uniform(seed, examples * height * 4).into_iter().map(byte).collect(),
-        labels: Some((0..examples).map(|i| (i % usize::from(classes)) as u16).collect()),
-        height,
-        width: 4,
-    }
+    let pixels = uniform(seed, examples * height * 4).into_iter().map(byte).collect();
+    let labels = (0..examples).map(|i| (i % usize::from(classes)) as u16).collect();
+    Split::of_images(pixels, (height, 4), Some(labels))
 }
 
 /// Nobody watches.

@@ -131,9 +131,9 @@ mod tests {
         assert_eq!(small.test, large.test.clone().truncated(20));
         let other = load(4, 30, 20);
         for i in 0..20 {
-            assert_ne!(small.train.example(i), small.test.example(i));
-            assert_ne!(small.train.example(i), other.train.example(i));
-            assert_ne!(small.train.example(i), large.train.example(i + 100));
+            assert_ne!(small.train.images().image(i), small.test.images().image(i));
+            assert_ne!(small.train.images().image(i), other.train.images().image(i));
+            assert_ne!(small.train.images().image(i), large.train.images().image(i + 100));
         }
         let labels = large.train.labels.unwrap();
         assert!((0..130).all(|i| usize::from(labels[i]) == i % CLASSES));
@@ -150,7 +150,7 @@ mod tests {
         let data = load(1, 4_000, 2_000);
         let mut means = vec![[0.0f64; SIDE * SIDE]; CLASSES];
         for i in 0..data.train.len() {
-            for (mean, &pixel) in means[i % CLASSES].iter_mut().zip(data.train.example(i)) {
+            for (mean, &pixel) in means[i % CLASSES].iter_mut().zip(data.train.images().image(i)) {
                 *mean += f64::from(pixel) / 40.0;
             }
         }
@@ -162,7 +162,7 @@ mod tests {
             (0..CLASSES).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).unwrap()
         };
         let found: Vec<usize> =
-            (0..data.test.len()).map(|i| nearest(data.test.example(i))).collect();
+            (0..data.test.len()).map(|i| nearest(data.test.images().image(i))).collect();
         let wrong = || found.iter().enumerate().filter(|&(i, &class)| class != i % CLASSES);
         let same_digit =
             wrong().filter(|&(i, &class)| class / WRITERS == i % CLASSES / WRITERS).count();

@@ -3,7 +3,11 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use limbeck_kernels::random::Dropout;
-use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, Pool, activation, panel_len};
+use limbeck_kernels::{
+    Buffer, Context, Isa, Panels, PanelsMut, Pool,
+    activation::{self, Value},
+    panel_len,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::io::Write;
@@ -64,25 +68,25 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f64], bound: &[f64]) {
     }
 }
 
-/// X from `pixels` [B, D]; every other image is written to the staging space.
-pub fn load_pixels(
+/// X from `values` [B, D]; every other example is written to the staging space.
+pub fn load<T: Value>(
     context: &Context,
-    pixels: &[u8],
+    values: &[T],
     scale: f32,
     shift: f32,
     dropout: Option<Dropout>,
     x: PanelsMut,
 ) {
     let size = x.rows();
-    let image = |i: usize| &pixels[i * size..][..size];
-    let mut staging = vec![1; pixels.len()];
-    activation::load_pixels(
+    let example = |i: usize| &values[i * size..][..size];
+    let mut staging = vec![T::default(); values.len()];
+    activation::load(
         context,
         |i, space| {
             if i % 2 == 0 {
-                return image(i);
+                return example(i);
             }
-            space.copy_from_slice(image(i));
+            space.copy_from_slice(example(i));
             space
         },
         &mut staging,
