@@ -657,6 +657,7 @@ impl StepBench {
             objective: self.objective,
             teacher_logits: self.teacher_logits.as_ref().map(|v| &v[..examples * classes]),
             initial: None,
+            watch: &[],
         };
         let mut stopwatch = Stopwatch {
             context,

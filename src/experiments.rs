@@ -4,6 +4,7 @@ pub mod logits;
 pub mod mnist;
 pub mod omitted;
 pub mod preset;
+pub mod regularizer;
 pub mod specialists;
 pub mod study;
 pub mod temperature;
@@ -17,8 +18,9 @@ use crate::mlp::Mlp;
 use crate::run::{Manifest, RunFolder};
 use crate::summary::Row;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck_datasets::{Dataset, glyphs, idx, mnist as mnist_files};
+use limbeck_datasets::{Batches, Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files};
 use limbeck_kernels::Context;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -185,7 +187,11 @@ fn evaluated_row(
         test_nll: Some(test.nll),
         epochs: None,
         samples_per_second: None,
-        misclassified: test.misclassified,
+        // Frames of an utterance are not independent: no test is made of single ones.
+        misclassified: match dataset.test.inputs {
+            Inputs::Images(_) => test.misclassified,
+            Inputs::Frames(_) => Vec::new(),
+        },
         measures: BTreeMap::new(),
     })
 }
@@ -199,14 +205,23 @@ fn file_stem(system: &str, seed: u64) -> String {
 ///
 /// # Errors
 /// [`Error::Usage`] if the split has no labels.
-pub fn evaluate(
-    context: &Context,
-    model: &Mlp,
-    split: &limbeck_datasets::Split,
-) -> Result<metrics::Evaluation> {
+pub fn evaluate(context: &Context, model: &Mlp, split: &Split) -> Result<metrics::Evaluation> {
     let labels =
         split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
     Ok(metrics::evaluate(&model.logits(context, split), labels, model.classes()))
+}
+
+/// The first `percent` % of a permutation of `split` that depends on the seed: a draw without
+/// order.
+fn draw(split: &Split, seed: u64, percent: usize) -> Vec<u32> {
+    let mut order = Batches::new(split, split.len(), seed, None);
+    let order = order.next().map(|batch| batch.indices.to_vec()).unwrap_or_default();
+    order[..(split.len() * percent / 100).max(1)].to_vec()
+}
+
+/// The rows `chosen` of a row-major matrix of `width` columns.
+fn rows(matrix: &[f32], width: usize, chosen: &[u32]) -> Vec<f32> {
+    chosen.iter().flat_map(|&i| &matrix[i as usize * width..][..width]).copied().collect()
 }
 
 /// The manifest of this run, to be completed by the experiment.
@@ -226,11 +241,34 @@ struct Recorder<'a> {
     inner: &'a mut dyn Observer,
 }
 
-#[derive(serde::Serialize)]
-struct SeededRecord<'a> {
+#[derive(Serialize, Deserialize)]
+struct SeededRecord<R> {
     seed: u64,
     #[serde(flatten)]
-    record: &'a EpochRecord,
+    record: R,
+}
+
+/// The epochs of a model in `metrics.jsonl`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Data`] for a line that is no record.
+fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
+    let path = folder.metrics();
+    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    let mut records = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let line: SeededRecord<EpochRecord> =
+            serde_json::from_str(line).map_err(|e| Error::Data {
+                path: path.clone(),
+                what: format!("line {}", i + 1),
+                found: e.to_string(),
+                expected: "an epoch's record".into(),
+            })?;
+        if line.record.model == system && line.seed == seed {
+            records.push(line.record);
+        }
+    }
+    Ok(records)
 }
 
 impl Observer for Recorder<'_> {

@@ -12,7 +12,8 @@ use limbeck_datasets::{Batches, Inputs, Split};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ pub struct Task<'a> {
     pub teacher_logits: Option<&'a [f32]>,
     /// The model to start from, in place of random weights; of the widths that `config` has.
     pub initial: Option<&'a Mlp>,
+    /// Labelled splits on which the model is evaluated after every epoch, by name; for learning
+    /// curves.
+    pub watch: &'a [(&'a str, &'a Split)],
 }
 
 impl<'a> Task<'a> {
@@ -44,6 +48,7 @@ impl<'a> Task<'a> {
             objective: Objective::HARD,
             teacher_logits: None,
             initial: None,
+            watch: &[],
         }
     }
 
@@ -55,7 +60,7 @@ impl<'a> Task<'a> {
         objective: Objective,
         logits: &'a [f32],
     ) -> Task<'a> {
-        Task { name, config, split, objective, teacher_logits: Some(logits), initial: None }
+        Task { objective, teacher_logits: Some(logits), ..Task::hard(name, config, split) }
     }
 
     /// Whether there is something to train on, and all that the loss needs.
@@ -88,6 +93,9 @@ impl<'a> Task<'a> {
                 "the training set has no labels, but hard_weight is {}: set it to 0",
                 self.objective.hard_weight
             )));
+        }
+        if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
+            return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
         }
         let widths = self.initial.map(Mlp::widths);
         if let Some(found) = widths.filter(|widths| *widths != self.config.model.layers) {
@@ -136,7 +144,7 @@ pub struct Progress {
 }
 
 /// A finished epoch, one line of `metrics.jsonl`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// [`Task::name`].
     pub model: String,
@@ -158,6 +166,20 @@ pub struct EpochRecord {
     pub samples_per_second: f64,
     /// Floating-point rate of the run.
     pub gflops: f64,
+    /// What the model makes of [`Task::watch`] after the epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub watched: BTreeMap<String, Watched>,
+}
+
+/// A model on a split with labels.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Examples of the split.
+    pub examples: usize,
+    /// Those misclassified.
+    pub errors: usize,
+    /// Mean negative log-likelihood of the labels, in nats.
+    pub nll: f64,
 }
 
 /// Who watches a training run.
@@ -351,6 +373,7 @@ impl<'a> Run<'a> {
                 seconds: (self.earlier + start.elapsed()).as_secs_f64(),
                 samples_per_second: examples_here as f64 / seconds,
                 gflops: flop_here / seconds / 1e9,
+                watched: self.watched(context),
             })?;
             self.epoch += 1;
             self.step = 0;
@@ -358,6 +381,24 @@ impl<'a> Run<'a> {
         }
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
         Ok(Trained { model: self.optimizer.evaluated(self.model), seconds })
+    }
+
+    fn watched(&self, context: &Context) -> BTreeMap<String, Watched> {
+        let watch = self.task.watch;
+        if watch.is_empty() {
+            return BTreeMap::new();
+        }
+        let model = self.optimizer.evaluated(self.model.clone());
+        let evaluate = |split: &Split| {
+            let (logits, classes) = (model.logits(context, split), model.classes());
+            let labels = split.labels.as_deref().unwrap_or_default();
+            Watched {
+                examples: labels.len(),
+                errors: metrics::errors(&logits, labels, classes),
+                nll: metrics::nll(&logits, labels, classes),
+            }
+        };
+        watch.iter().map(|(name, split)| (name.to_string(), evaluate(split))).collect()
     }
 
     fn epochs_done(&self, step: usize, steps: usize) -> f64 {

@@ -58,6 +58,7 @@ fn main() {
                 objective: Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 },
                 teacher_logits: Some(&teacher),
                 initial: None,
+                watch: &[],
             };
             let mut allocations = Allocations { blocks: Vec::with_capacity(64) };
             trainer::train(context, &task, None, &mut allocations).unwrap();

@@ -133,7 +133,7 @@ fn train(
     objective: Objective,
     teacher_logits: Option<&[f32]>,
 ) -> Result<Trained> {
-    let task = Task { name: "student", config, split, objective, teacher_logits, initial: None };
+    let task = Task { objective, teacher_logits, ..Task::hard("student", config, split) };
     trainer::train(&best(1), &task, None, &mut Silent)
 }
 
@@ -280,7 +280,7 @@ fn a_distilled_student_beats_its_equal_budget_baseline() {
     };
     let errors = |config: &Config, objective, teacher_logits| {
         let split = &dataset.train;
-        let task = Task { name: "net", config, split, objective, teacher_logits, initial: None };
+        let task = Task { objective, teacher_logits, ..Task::hard("net", config, split) };
         let model = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
         let errors = experiments::evaluate(&context, &model, &dataset.test).unwrap().errors;
         (model, errors)

@@ -95,6 +95,7 @@ fn a_short_training_stays_under_250_errors_and_any_reader_counts_them() {
         objective: Objective::HARD,
         teacher_logits: None,
         initial: None,
+        watch: &[],
     };
     let model = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
     let evaluation = experiments::evaluate(&context, &model, &dataset.test).unwrap();

@@ -293,7 +293,7 @@ fn linear_config(inputs: usize, classes: usize, epochs: usize) -> Config {
 
 fn hard<'a>(config: &'a Config, split: &'a Split) -> Task<'a> {
     let objective = Objective::HARD;
-    Task { name: "net", config, split, objective, teacher_logits: None, initial: None }
+    Task { objective, ..Task::hard("net", config, split) }
 }
 
 #[test]

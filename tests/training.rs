@@ -65,6 +65,7 @@ fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Ml
         objective: MIXED,
         teacher_logits: Some(seen(config, split, teacher)),
         initial: None,
+        watch: &[],
     };
     trainer::train(context, &task, None, &mut Silent).unwrap().model
 }
@@ -288,6 +289,7 @@ fn an_interrupted_run_ends_in_the_same_bits() {
                 objective: MIXED,
                 teacher_logits: Some(seen(config, &split, &teacher)),
                 initial: None,
+                watch: &[],
             };
             let trained = trainer::train(&best(1), &task, folder, notes)?;
             Ok::<_, Error>(trained.model.to_file().sha256())
@@ -409,6 +411,7 @@ fn divergence_names_epoch_and_step() {
             objective: Objective::HARD,
             teacher_logits: None,
             initial: None,
+            watch: &[],
         };
         let error = trainer::train(&best(1), &task, None, &mut Silent).err().expect("diverges");
         assert_eq!(error.exit_code(), 76);

@@ -317,7 +317,7 @@ fn run(
     teacher_logits: Option<&[f32]>,
     on_epoch: Option<Py<PyAny>>,
 ) -> PyResult<Model> {
-    let task = Task { name, config, split, objective, teacher_logits, initial: None };
+    let task = Task { objective, teacher_logits, ..Task::hard(name, config, split) };
     let mut watcher = Watcher { on_epoch, raised: None };
     let trained = py.detach(|| trainer::train(context, &task, None, &mut watcher));
     match (trained, watcher.raised) {

@@ -5,7 +5,9 @@ use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use limbeck::experiments::preset::{Plan, Preset};
-use limbeck::experiments::{Lab, logits, mnist, omitted, specialists, temperature, variance};
+use limbeck::experiments::{
+    Lab, logits, mnist, omitted, regularizer, specialists, temperature, variance,
+};
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
@@ -49,6 +51,8 @@ enum Experiment {
     Logits,
     /// Section 1: variance of the gradient, less data, higher learning rates
     Variance,
+    /// Section 6: 3 % of the data with hard and with soft targets
+    Regularizer,
     /// Section 5: a generalist, and specialists for the classes that it confuses
     Specialists,
     /// Every one of them in turn, with the first one's teachers
@@ -57,12 +61,13 @@ enum Experiment {
 
 impl Experiment {
     /// All but [`Experiment::All`]; the first trains the teachers of the others.
-    const EACH: [Experiment; 6] = [
+    const EACH: [Experiment; 7] = [
         Experiment::Mnist,
         Experiment::Omitted,
         Experiment::Temperature,
         Experiment::Logits,
         Experiment::Variance,
+        Experiment::Regularizer,
         Experiment::Specialists,
     ];
 
@@ -73,6 +78,7 @@ impl Experiment {
             Experiment::Temperature => "temperature",
             Experiment::Logits => "logits",
             Experiment::Variance => "variance",
+            Experiment::Regularizer => "regularizer",
             Experiment::Specialists => "specialists",
             Experiment::All => "all",
         }
@@ -142,6 +148,7 @@ fn one(
         Experiment::Temperature => temperature::reproduce(lab, data, preset, seeds, &out),
         Experiment::Logits => logits::reproduce(lab, data, preset, seeds, &out),
         Experiment::Variance => variance::reproduce(lab, data, preset, seeds, &out),
+        Experiment::Regularizer => regularizer::on_images(lab, data, preset, seeds, &out),
         Experiment::Specialists => specialists::reproduce(lab, data, preset, seeds, extended, &out),
         Experiment::All => Err(Error::Internal("'all' is no single experiment".into())),
     }?;

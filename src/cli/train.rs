@@ -163,6 +163,7 @@ impl Model<'_> {
             objective: self.objective,
             teacher_logits: self.teacher_logits,
             initial: None,
+            watch: &[],
         };
         // Before a folder is made for what cannot begin.
         task.check()?;

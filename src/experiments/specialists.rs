@@ -224,7 +224,7 @@ impl Seed<'_> {
 
     fn task<'t>(&'t self, name: &'t str, config: &'t Config) -> Task<'t> {
         let objective = Objective::HARD;
-        Task { name, config, split: self.train, objective, teacher_logits: None, initial: None }
+        Task { objective, ..Task::hard(name, config, self.train) }
     }
 
     /// The row of generalist and specialists from their common logits on the test set.

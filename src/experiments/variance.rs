@@ -25,7 +25,7 @@ use crate::report::chart::{Chart, Point, Series};
 use crate::stats;
 use crate::summary::{Claim, Summary, Table, Verdict};
 use crate::trainer::Task;
-use limbeck_datasets::{Batches, Dataset, Split};
+use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -140,14 +140,10 @@ impl Seed<'_> {
         config.seed = seed;
         config.training.learning_rate *= factor;
         config.training.epochs = config.training.epochs * 100 / percent;
-        // The first examples of a permutation that depends on the seed: a draw without order.
-        let mut order = Batches::new(train, train.len(), seed, None);
-        let order = order.next().map(|batch| batch.indices.to_vec()).unwrap_or_default();
-        let chosen = &order[..(train.len() * percent / 100).max(1)];
+        let chosen = super::draw(train, seed, percent);
         let classes = logits.len() / train.len();
-        let rows = chosen.iter().flat_map(|&i| &logits[i as usize * classes..][..classes]);
-        let chosen_logits: Vec<f32> = rows.copied().collect();
-        let split = train.subset(chosen);
+        let chosen_logits = super::rows(logits, classes, &chosen);
+        let split = train.subset(&chosen);
         let task = if soft {
             Task::soft(name, &config, &split, Objective::soft(&config), &chosen_logits)
         } else {
