@@ -12,7 +12,7 @@
 //! and the best path is found without a beam (Young, Russell & Thornton 1989). A unigram is a
 //! bigram whose rows are equal.
 
-use crate::speech::hmm::{Lexicon, SILENCE_STATES, Transitions};
+use crate::speech::hmm::{Lexicon, Transitions};
 use limbeck_kernels::Pool;
 
 /// How the search weighs its sources.
@@ -94,7 +94,7 @@ impl Decoder {
     /// # Panics
     /// If `lm` has another size, or `transitions` are for other states.
     pub fn new(lexicon: &Lexicon, transitions: &Transitions, lm: &[f32], scales: Scales) -> Self {
-        let words = lexicon.words().len();
+        let words = lexicon.words();
         let histories = words + 1;
         assert_eq!(lm.len(), histories * histories, "pairs of {words} words and the boundary");
         assert_eq!(transitions.stay.len(), lexicon.states(), "states with transitions");
@@ -117,7 +117,7 @@ impl Decoder {
             }
         }
         for word in 0..histories {
-            decoder.add_chain(word, true, &SILENCE_STATES, transitions);
+            decoder.add_chain(word, true, lexicon.silence(), transitions);
         }
         decoder
     }

@@ -11,81 +11,62 @@
 //! their states, of `stay` for each frame whose state is that of the frame before, and of `leave`
 //! for each state left, the last one after the last frame included.
 
+use std::array;
+
 /// States of a phone.
 pub const STATES_PER_PHONE: usize = 3;
 
-/// The phone of silence; its id is 0.
-pub const SILENCE: &str = "SIL";
-
-/// The states of silence.
-pub(crate) const SILENCE_STATES: [u16; STATES_PER_PHONE] = [0, 1, 2];
-
-/// Words and how they are said.
+/// How words are said. Phones and words are known by their ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lexicon {
-    phones: Vec<String>,
-    words: Vec<String>,
+    phones: usize,
+    silence: [u16; STATES_PER_PHONE],
     /// For each word its pronunciations, each the chain of its states.
     chains: Vec<Vec<Vec<u16>>>,
 }
 
 impl Lexicon {
-    /// The lexicon of a dictionary's entries (word, phones); the entries of a word are its
-    /// pronunciations. Words are numbered as they first appear, phones alphabetically after
-    /// [`SILENCE`], so that state `i` of phone `p` is `3·p + i`.
+    /// Words with the pronunciations `words[id]`, each of one or more phones below `phones`;
+    /// `silence` is the phone of the pauses. State i of phone p is 3·p + i.
     ///
     /// # Panics
-    /// If an entry has no phones, or there are more states than a `u16` counts.
-    pub fn new<W: AsRef<str>, P: AsRef<str>>(entries: &[(W, Vec<P>)]) -> Self {
-        let spoken = entries.iter().flat_map(|(_, phones)| phones.iter().map(AsRef::as_ref));
-        let mut phones: Vec<&str> = spoken.filter(|&phone| phone != SILENCE).collect();
-        phones.sort_unstable();
-        phones.dedup();
-        phones.insert(0, SILENCE);
-        assert!(phones.len() * STATES_PER_PHONE <= 1 << 16, "{} phones", phones.len());
-        let mut lexicon = Self {
-            phones: phones.into_iter().map(String::from).collect(),
-            words: Vec::new(),
-            chains: Vec::new(),
+    /// If a word has no pronunciation, a pronunciation no phone, a phone is out of range, or there
+    /// are more states than a `u16` counts.
+    pub fn new<'a>(
+        phones: usize,
+        silence: usize,
+        words: impl IntoIterator<Item = &'a [Vec<usize>]>,
+    ) -> Self {
+        assert!(phones * STATES_PER_PHONE <= 1 << 16, "{phones} phones");
+        let states = |phone: usize| -> [u16; STATES_PER_PHONE] {
+            assert!(phone < phones, "phone {phone} of {phones}");
+            array::from_fn(|i| (phone * STATES_PER_PHONE + i) as u16)
         };
-        for (word, phones) in entries {
-            let word = word.as_ref();
-            assert!(!phones.is_empty(), "{word} has no phones");
-            let states = phones.iter().flat_map(|phone| {
-                let id = lexicon.phones.iter().position(|name| name == phone.as_ref());
-                let first = id.expect("every phone was collected") * STATES_PER_PHONE;
-                (first..first + STATES_PER_PHONE).map(|state| state as u16)
-            });
-            let chain = states.collect();
-            match lexicon.word(word) {
-                Some(id) => lexicon.chains[id].push(chain),
-                None => {
-                    lexicon.words.push(word.into());
-                    lexicon.chains.push(vec![chain]);
-                }
-            }
-        }
-        lexicon
+        let chain = |pronunciation: &Vec<usize>| -> Vec<u16> {
+            assert!(!pronunciation.is_empty(), "a pronunciation without phones");
+            pronunciation.iter().flat_map(|&phone| states(phone)).collect()
+        };
+        let word = |pronunciations: &[Vec<usize>]| -> Vec<Vec<u16>> {
+            assert!(!pronunciations.is_empty(), "a word without pronunciation");
+            pronunciations.iter().map(chain).collect()
+        };
+        let chains = words.into_iter().map(word).collect();
+        Self { phones, silence: states(silence), chains }
     }
 
-    /// The phones' names, by id.
-    pub fn phones(&self) -> &[String] {
-        &self.phones
-    }
-
-    /// The words, by id.
-    pub fn words(&self) -> &[String] {
-        &self.words
-    }
-
-    /// The id of a word.
-    pub fn word(&self, word: &str) -> Option<usize> {
-        self.words.iter().position(|known| known == word)
+    /// Number of words.
+    pub fn words(&self) -> usize {
+        self.chains.len()
     }
 
     /// Number of states: three a phone.
     pub fn states(&self) -> usize {
-        self.phones.len() * STATES_PER_PHONE
+        self.phones * STATES_PER_PHONE
+    }
+
+    /// The chain of a pause's states.
+    pub fn silence(&self) -> &[u16] {
+        &self.silence
     }
 
     /// A word's pronunciations, each the chain of its states.
@@ -96,7 +77,7 @@ impl Lexicon {
     /// One way to say `words`: the first pronunciation of each, silence before and behind.
     pub fn plain_path(&self, words: &[usize]) -> Vec<u16> {
         let spoken = words.iter().flat_map(|&word| &self.chains[word][0]);
-        SILENCE_STATES.iter().chain(spoken).chain(&SILENCE_STATES).copied().collect()
+        self.silence.iter().chain(spoken).chain(&self.silence).copied().collect()
     }
 }
 
@@ -156,12 +137,12 @@ impl Graph {
     pub fn new(lexicon: &Lexicon, words: &[usize]) -> Self {
         let mut graph = Self { bounds: vec![0], ..Self::default() };
         // The nodes after which the next word may come.
-        let mut ends = vec![graph.add_chain(&SILENCE_STATES, &[], true)];
+        let mut ends = vec![graph.add_chain(&lexicon.silence, &[], true)];
         for (i, &word) in words.iter().enumerate() {
             let chains = lexicon.pronunciations(word).iter();
             let mut next: Vec<u32> =
                 chains.map(|chain| graph.add_chain(chain, &ends, i == 0)).collect();
-            next.push(graph.add_chain(&SILENCE_STATES, &next, false));
+            next.push(graph.add_chain(&lexicon.silence, &next, false));
             ends = next;
         }
         graph.ends = ends;
