@@ -66,7 +66,7 @@ struct Global {
     #[arg(value_parser = isa_parser())]
     isa: Isa,
 
-    /// Folder that holds the data sets: mnist/
+    /// Folder that holds the data sets: mnist/, an4/
     #[arg(long, global = true, env = "LIMBECK_DATA", hide_env_values = true, value_name = "DIR")]
     data: Option<PathBuf>,
 

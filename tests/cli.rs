@@ -276,7 +276,7 @@ fn data_list_tells_what_is_there() {
         sets.map(|set| (set["name"].as_str().unwrap().into(), set["found"] == true)).collect()
     };
     let expected = |mnist| {
-        let sets = [("mnist", mnist), ("glyphs", true), ("writers", true)];
+        let sets = [("mnist", mnist), ("an4", false), ("glyphs", true), ("writers", true)];
         sets.map(|(name, found)| (name.to_string(), found)).to_vec()
     };
     assert_eq!(found(&["data", "list", "--json"]), expected(false));
@@ -305,6 +305,15 @@ fn data_verify_finds_what_is_wrong() {
     verify().fails(65, &["truncated", "found 100", "expected 2368"]);
     fs::remove_file(&truncated).unwrap();
     verify().fails(74, &["train-images-idx3-ubyte", "no such file"]);
+
+    // Speech alone is looked at alone.
+    fs::rename(&mnist, dir.path().join("an4")).unwrap();
+    verify().fails(74, &["an4/SHA256SUMS", "no such file"]);
+    fs::write(dir.path().join("an4/SHA256SUMS"), "").unwrap();
+    let false_sums = verify();
+    false_sums.fails(65, &["error: ", "an4/SHA256SUMS", "found SHA-256 e3b0c442"]);
+    let report: Value = serde_json::from_str(&false_sums.stdout).unwrap();
+    assert_eq!(report["files"].as_array().unwrap().len(), 1);
 }
 
 #[test]

@@ -1,6 +1,37 @@
 //! Fingerprints of data.
 
+use crate::Error;
 use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// What was found when a file was compared with the published one.
+#[derive(Debug)]
+pub struct FileStatus {
+    /// The file looked at.
+    pub path: PathBuf,
+    /// SHA-256 of its decompressed bytes in hex, or why there is none.
+    pub found: Result<String, Error>,
+    /// The published SHA-256.
+    pub expected: String,
+}
+
+impl FileStatus {
+    /// Whether the file is the published one.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.found.as_ref().is_ok_and(|found| *found == self.expected)
+    }
+
+    /// The file's SHA-256.
+    ///
+    /// # Errors
+    /// Why there is none, or [`Error::Hash`] if it is not the published one.
+    pub fn verified(self) -> Result<String, Error> {
+        let FileStatus { path, found, expected } = self;
+        let found = found?;
+        if found == expected { Ok(found) } else { Err(Error::Hash { path, found, expected }) }
+    }
+}
 
 /// Lower-case hex SHA-256 of the parts, one behind the other.
 pub fn sha256_hex(parts: &[&[u8]]) -> String {

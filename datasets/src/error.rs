@@ -138,14 +138,36 @@ pub enum Error {
         expected: (usize, usize),
     },
     /// The file is well formed but is not the published one.
-    #[error("{}: found SHA-256 {found}, expected {expected} (of the decompressed file)", path.display())]
+    #[error("{}: found SHA-256 {found}, expected {expected} (decompressed, if it is gzipped)", path.display())]
     Hash {
         /// The file.
         path: PathBuf,
         /// Digest of its decompressed bytes, in hex.
         found: String,
         /// The published digest.
-        expected: &'static str,
+        expected: String,
+    },
+    /// A line of a text file contradicts the file's format, or another file.
+    #[error("{}:{line}: found {found}, expected {expected}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is there.
+        found: String,
+        /// What is needed.
+        expected: String,
+    },
+    /// A recording, or a file as a whole, is not what is needed.
+    #[error("{}: found {found}, expected {expected}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What is needed.
+        expected: String,
     },
     /// A `.npy` file is none, or holds another array than is needed.
     #[error("{}: found {found} at offset {offset}, expected {expected}", path.display())]

@@ -3,6 +3,8 @@
 //! Three sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), any IDX files
 //! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`], and [`glyphs::writers`] with many
 //! classes), which need no download.
+//! A fourth, [`an4`], is speech: recordings and their transcripts, which become examples once
+//! something has turned them into frames and labels.
 //! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`], which holds
 //! images or the [`Frames`] of features that speech and tables are made of.
 //!
@@ -15,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod an4;
 pub mod augment;
 mod batches;
 mod digest;
@@ -28,6 +31,7 @@ mod random;
 mod split;
 
 pub use batches::{Batch, Batches, shifts};
+pub use digest::FileStatus;
 pub use error::Error;
 pub use frames::Frames;
 pub use split::{Dataset, Images, Inputs, Split};

@@ -1,5 +1,6 @@
 //! The published MNIST files, verified.
 
+use crate::digest::FileStatus;
 use crate::idx::{self, IdxImages, IdxLabels};
 use crate::{Dataset, Error, Split};
 use std::collections::BTreeMap;
@@ -56,7 +57,7 @@ impl Published {
         if found == self.sha256 {
             return Ok(());
         }
-        Err(Error::Hash { path, found: found.to_owned(), expected: self.sha256 })
+        Err(Error::Hash { path, found: found.to_owned(), expected: self.sha256.to_owned() })
     }
 }
 
@@ -92,31 +93,12 @@ pub fn is_present(data_dir: &Path) -> bool {
         .all(|file| file.path(data_dir).is_file())
 }
 
-/// What [`verify`] found about one file.
-#[derive(Debug)]
-pub struct FileStatus {
-    /// The file looked at.
-    pub path: PathBuf,
-    /// SHA-256 of its decompressed bytes in hex, or why there is none.
-    pub found: Result<String, Error>,
-    /// The published SHA-256.
-    pub expected: &'static str,
-}
-
-impl FileStatus {
-    /// Whether the file is the published one.
-    #[must_use]
-    pub fn is_ok(&self) -> bool {
-        self.found.as_ref().is_ok_and(|found| found == self.expected)
-    }
-}
-
 /// Reads each of the four files and reports on it; one bad file does not hide the others.
 #[must_use]
 pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     let status = |file: Published, read: fn(&Path) -> Result<String, Error>| {
         let path = file.path(data_dir);
-        FileStatus { found: read(&path), path, expected: file.sha256 }
+        FileStatus { found: read(&path), path, expected: file.sha256.to_owned() }
     };
     let images = |path: &Path| idx::read_images(path).map(|images| images.sha256);
     let labels = |path: &Path| idx::read_labels(path, CLASSES).map(|labels| labels.sha256);

@@ -1,6 +1,6 @@
 //! The real files where there are any, and stand-ins for what can be wrong with them.
 
-use limbeck_datasets::{Error, mnist};
+use limbeck_datasets::{Error, FileStatus, mnist};
 use std::path::PathBuf;
 
 /// The data folder; `None` (and a line saying so) if there is none, which is a failure when
@@ -39,7 +39,7 @@ fn the_published_files() {
 
     let status = mnist::verify(&dir);
     assert_eq!(status.len(), 4);
-    assert!(status.iter().all(mnist::FileStatus::is_ok));
+    assert!(status.iter().all(FileStatus::is_ok));
 }
 
 #[test]

@@ -121,6 +121,14 @@ impl Pool {
         self.team.state.load(Ordering::Relaxed) / JOB
     }
 
+    /// `work(0)` … `work(tasks − 1)` in this order, worked out in parallel: for tasks of
+    /// milliseconds and more.
+    pub fn map<T: Send>(&self, tasks: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let mut results: Vec<Option<T>> = (0..tasks).map(|_| None).collect();
+        self.for_each_part(chunks(&mut results, 1), usize::MAX, |i, slot| slot[0] = Some(work(i)));
+        results.into_iter().map(|result| result.expect("every task ran")).collect()
+    }
+
     /// Calls `work(0)` … `work(tasks − 1)`, in any order, in parallel where that pays: `cost` is
     /// about how many vectors of 16 values are multiplied and added, or else read or written, in
     /// all.
@@ -461,6 +469,16 @@ mod tests {
                     b[0] = i;
                 });
                 assert!(a.into_iter().eq(0..len) && b.into_iter().eq(0..len.div_ceil(chunk)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_map_keeps_the_order() {
+        for pool in pools() {
+            for tasks in [0, 1, 7, 1000] {
+                let squares: Vec<String> = pool.map(tasks, |i| (i * i).to_string());
+                assert!(squares.into_iter().eq((0..tasks).map(|i| (i * i).to_string())));
             }
         }
     }

@@ -4,16 +4,16 @@ use super::session::Session;
 use clap::Subcommand;
 use limbeck::Result;
 use limbeck_datasets::glyphs::{self, writers};
-use limbeck_datasets::{Error, mnist};
+use limbeck_datasets::{Error, an4, mnist};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
 pub enum DataCommand {
     /// The data sets, their sizes and where they are
     List,
-    /// Compares the MNIST files with the published ones by SHA-256
+    /// Compares the files of MNIST and AN4 with the published ones by SHA-256
     Verify,
 }
 
@@ -39,67 +39,82 @@ struct Entry {
     embedded: bool,
     train: usize,
     test: usize,
-    height: usize,
-    width: usize,
-    classes: usize,
+    #[serde(flatten)]
+    examples: Examples,
+}
+
+/// What the examples of a data set are.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Examples {
+    Images { height: usize, width: usize, classes: usize },
+    Utterances { speakers: usize, words: usize },
 }
 
 fn list(session: &Session) -> List {
-    let digits = Entry {
-        name: "",
-        found: true,
-        folder: None,
-        embedded: false,
-        train: 60_000,
-        test: 10_000,
-        height: 28,
-        width: 28,
-        classes: 10,
-    };
+    let digits = |classes| Examples::Images { height: 28, width: 28, classes };
     let data_dir = session.data.clone();
-    List {
-        datasets: vec![
-            Entry {
-                name: "mnist",
-                found: data_dir.as_deref().is_some_and(mnist::is_present),
-                folder: data_dir.as_deref().map(|folder| folder.join("mnist")),
-                ..digits
-            },
-            Entry {
-                name: "glyphs",
-                folder: None,
-                embedded: true,
-                train: glyphs::DEFAULT_TRAIN,
-                test: glyphs::DEFAULT_TEST,
-                ..digits
-            },
-            Entry {
-                name: "writers",
-                embedded: true,
-                train: writers::DEFAULT_TRAIN,
-                test: writers::DEFAULT_TEST,
-                classes: writers::CLASSES,
-                ..digits
-            },
-        ],
-        data_dir,
-    }
+    let folder = |name| data_dir.as_deref().map(|folder| folder.join(name));
+    let found = |is_present: fn(&Path) -> bool| data_dir.as_deref().is_some_and(is_present);
+    let datasets = vec![
+        Entry {
+            name: "mnist",
+            found: found(mnist::is_present),
+            folder: folder("mnist"),
+            embedded: false,
+            train: 60_000,
+            test: 10_000,
+            examples: digits(10),
+        },
+        Entry {
+            name: "an4",
+            found: found(an4::is_present),
+            folder: folder("an4"),
+            embedded: false,
+            train: 948,
+            test: 130,
+            examples: Examples::Utterances { speakers: 84, words: 101 },
+        },
+        Entry {
+            name: "glyphs",
+            found: true,
+            folder: None,
+            embedded: true,
+            train: glyphs::DEFAULT_TRAIN,
+            test: glyphs::DEFAULT_TEST,
+            examples: digits(10),
+        },
+        Entry {
+            name: "writers",
+            found: true,
+            folder: None,
+            embedded: true,
+            train: writers::DEFAULT_TRAIN,
+            test: writers::DEFAULT_TEST,
+            examples: digits(writers::CLASSES),
+        },
+    ];
+    List { data_dir, datasets }
 }
 
 impl Display for List {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for set in &self.datasets {
-            let place = match (&set.folder, set.found) {
+        for Entry { name, found, folder, train, test, examples, .. } in &self.datasets {
+            let place = match (folder, found) {
                 (None, true) => "embedded".to_string(),
                 (Some(folder), true) => folder.display().to_string(),
                 (Some(folder), false) => format!("not found in {}", folder.display()),
                 (None, false) => "not found: set LIMBECK_DATA or give --data DIR".to_string(),
             };
-            writeln!(
-                f,
-                "{:<8}{:>6} training and {} test images of {}x{}, {} classes  {place}",
-                set.name, set.train, set.test, set.height, set.width, set.classes
-            )?;
+            let examples = match examples {
+                Examples::Images { height, width, classes } => {
+                    format!("images of {height}x{width}, {classes} classes")
+                }
+                Examples::Utterances { speakers, words } => {
+                    format!("utterances of {speakers} speakers, {words} words")
+                }
+            };
+            writeln!(f, "{name:<8}{train:>6} training and {test} test {examples}  {place}")?;
         }
         Ok(())
     }
@@ -117,34 +132,31 @@ struct File {
     ok: bool,
     /// SHA-256 of the decompressed file; absent if it could not be read.
     found: Option<String>,
-    expected: &'static str,
+    expected: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
+/// Looks at MNIST and AN4 where there is a folder for them, and at MNIST if there is for neither,
+/// which tells what is missing.
 fn verify(session: &Session) -> Result<()> {
+    let data_dir = session.data_dir()?;
+    let mut statuses = Vec::new();
+    if data_dir.join("an4").is_dir() {
+        statuses = an4::verify(data_dir);
+    }
+    if statuses.is_empty() || data_dir.join("mnist").is_dir() {
+        statuses.splice(..0, mnist::verify(data_dir));
+    }
     let mut first_trouble = None;
     let mut files = Vec::new();
-    for status in mnist::verify(session.data_dir()?) {
-        let trouble = match &status.found {
-            Ok(found) if !status.is_ok() => Some(Error::Hash {
-                path: status.path.clone(),
-                found: found.clone(),
-                expected: status.expected,
-            }),
-            _ => None,
-        };
-        let (found, trouble) = match status.found {
-            Ok(found) => (Some(found), trouble),
-            Err(error) => (None, Some(error)),
-        };
-        files.push(File {
-            path: status.path,
-            ok: trouble.is_none(),
-            found,
-            expected: status.expected,
-            error: trouble.as_ref().map(Error::to_string),
-        });
+    for status in statuses {
+        let path = status.path.clone();
+        let expected = status.expected.clone();
+        let found = status.found.as_ref().ok().cloned();
+        let trouble = status.verified().err();
+        let error = trouble.as_ref().map(Error::to_string);
+        files.push(File { path, ok: trouble.is_none(), found, expected, error });
         first_trouble = first_trouble.or(trouble);
     }
     session.result(&Verified { ok: first_trouble.is_none(), files })?;
@@ -153,13 +165,11 @@ fn verify(session: &Session) -> Result<()> {
 
 impl Display for Verified {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for File { path, found, expected, ok, .. } in &self.files {
+        for File { path, found, expected, .. } in self.files.iter().filter(|file| !file.ok) {
             let found = found.as_deref().unwrap_or("unreadable");
-            match ok {
-                true => writeln!(f, "ok   {}", path.display())?,
-                false => writeln!(f, "BAD  {}: {found}, expected {expected}", path.display())?,
-            }
+            writeln!(f, "BAD  {}: {found}, expected {expected}", path.display())?;
         }
-        Ok(())
+        let intact = self.files.iter().filter(|file| file.ok).count();
+        writeln!(f, "{intact} of {} files are the published ones", self.files.len())
     }
 }

@@ -103,7 +103,8 @@ impl Session {
     pub fn data_dir(&self) -> Result<&Path> {
         self.data.as_deref().ok_or_else(|| {
             Error::Usage(
-                "no data folder: set LIMBECK_DATA or give --data DIR, a folder that holds mnist/"
+                "no data folder: set LIMBECK_DATA or give --data DIR, a folder that holds mnist/ \
+                 or an4/"
                     .into(),
             )
         })

@@ -350,9 +350,9 @@ fn claims(
                 percent(soft)
             ),
             verdict: match (hard, soft) {
-                // Sharply: by more than a tenth of a percent of all, and twice as far as soft.
-                (hard, soft) if hard > 1e-3 && hard > 2.0 * soft => Verdict::Reproduced,
-                (hard, soft) if hard <= soft => Verdict::NotReproduced,
+                // Sharply: by a hundredth of all, and twice as far as soft.
+                (hard, soft) if hard > 0.01 && hard > 2.0 * soft => Verdict::Reproduced,
+                (hard, _) if hard <= 0.01 => Verdict::NotReproduced,
                 _ => Verdict::Inconclusive,
             },
         });

@@ -1,0 +1,527 @@
+//! CMU AN4, the "Census" corpus: spelled names, addresses, dates and digits read by 84 speakers.
+//!
+//! The layout is CMU's, `<data>/an4/`:
+//!
+//! ```text
+//! etc/an4_{train,test}.fileids          an4_clstk/fash/an251-fash-b: folder/speaker/utterance
+//! etc/an4_{train,test}.transcription    <s> GO </s> (an253-fash-b); the test lines lack <s>, </s>
+//! etc/an4.dic                           AND    AE N D; a further pronunciation is AND(2)
+//! etc/an4.phone                         the phones and SIL, one a line
+//! etc/an4.lm                            ARPA; the unigrams are read
+//! wav/<fileid>.wav                      16 kHz, mono, 16 bit
+//! SHA256SUMS                            of all these
+//! ```
+//!
+//! [`load`] checks every text file's SHA-256 and every reference from one file into another, so
+//! that whoever holds a [`Corpus`] can index without looking: each word is in the dictionary, each
+//! phone in the list. Recordings are opened one at a time by [`Utterance::samples`].
+//!
+//! Source: Acero, *Acoustical and Environmental Robustness in Automatic Speech Recognition*, Kluwer
+//! 1993, made the recordings; the files are those of <https://github.com/cmusphinx/an4>.
+
+use crate::Error;
+use crate::digest::{FileStatus, sha256_hex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Samples a second.
+pub const SAMPLE_RATE: u32 = 16_000;
+/// The phone of the pauses.
+pub const SILENCE: &str = "SIL";
+
+/// SHA-256 of the published `SHA256SUMS`.
+const SUMS_SHA256: &str = "2742f3ab03789aa276eb39295e9e024f8aea20f018d36bed3fc47a848a50b3ca";
+const SUMS: &str = "SHA256SUMS";
+const DICTIONARY: &str = "etc/an4.dic";
+const PHONES: &str = "etc/an4.phone";
+const LANGUAGE_MODEL: &str = "etc/an4.lm";
+const TRAIN: [&str; 2] = ["etc/an4_train.fileids", "etc/an4_train.transcription"];
+const TEST: [&str; 2] = ["etc/an4_test.fileids", "etc/an4_test.transcription"];
+
+const KIND: &str = "a file of the AN4 corpus";
+/// The longest text file accepted, in bytes; the longest published one has 112,995.
+const MAX_TEXT: u64 = 1 << 24;
+/// The samples of a recording: a frame of 25 ms to a minute.
+const SAMPLES: std::ops::RangeInclusive<u32> = 400..=60 * SAMPLE_RATE;
+/// A WAV file's shortest header, in bytes.
+const WAV_HEADER: u64 = 44;
+
+/// The corpus without its recordings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Corpus {
+    /// The training utterances, in the order of their list.
+    pub train: Vec<Utterance>,
+    /// The test utterances, of other speakers, in the order of their list.
+    pub test: Vec<Utterance>,
+    /// Every word of both splits, and perhaps more.
+    pub dictionary: Dictionary,
+    /// The language model's unigrams.
+    pub unigram: Unigram,
+    /// The phones in the order of their list; [`SILENCE`] is one of them.
+    pub phones: Vec<String>,
+    /// Lower-case hex SHA-256 of each text file, under its name.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// A recording and what is said in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Utterance {
+    /// Its name, unique in its split: `an251-fash-b`.
+    pub id: String,
+    /// Its speaker, the name of the folder: `fash`.
+    pub speaker: String,
+    /// What is said, at least one word, each in the dictionary.
+    pub words: Vec<String>,
+    /// The WAV file.
+    pub path: PathBuf,
+}
+
+/// How words are pronounced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dictionary {
+    words: Vec<Word>,
+}
+
+/// A word of the [`Dictionary`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// The word as transcripts write it.
+    pub spelling: String,
+    /// At least one pronunciation, each of at least one phone: indices into [`Corpus::phones`].
+    pub pronunciations: Vec<Vec<usize>>,
+}
+
+impl Dictionary {
+    /// The words, strictly ascending by spelling. A word's index here is its id.
+    #[must_use]
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// The id of a word.
+    #[must_use]
+    pub fn id(&self, spelling: &str) -> Option<usize> {
+        self.words.binary_search_by(|word| word.spelling.as_str().cmp(spelling)).ok()
+    }
+}
+
+/// Probabilities of single words, as log₁₀.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unigram {
+    words: BTreeMap<String, f64>,
+    unknown: f64,
+    end: f64,
+}
+
+impl Unigram {
+    /// log₁₀ P(word); a word that the model lacks has the probability of its `<UNK>`.
+    #[must_use]
+    pub fn log10_prob(&self, word: &str) -> f64 {
+        self.words.get(word).copied().unwrap_or(self.unknown)
+    }
+
+    /// log₁₀ P(`</s>`), the sentence's end.
+    #[must_use]
+    pub fn log10_end(&self) -> f64 {
+        self.end
+    }
+}
+
+impl Corpus {
+    /// The words of an utterance of this corpus as ids of its dictionary.
+    ///
+    /// # Panics
+    /// If the utterance is of another corpus and has a word that this dictionary lacks.
+    #[must_use]
+    pub fn word_ids(&self, utterance: &Utterance) -> Vec<usize> {
+        let id = |word: &String| self.dictionary.id(word).expect("a word of the dictionary");
+        utterance.words.iter().map(id).collect()
+    }
+}
+
+impl Utterance {
+    /// The recording: 25 ms to 60 s at 16 kHz, in the range of `i16`.
+    ///
+    /// # Errors
+    /// Not found or unreadable, not a WAV file, not 16 kHz, mono and 16-bit integer, too short or
+    /// too long, or truncated. Nothing is allocated before the file's length is known to hold what
+    /// its header announces.
+    pub fn samples(&self) -> Result<Vec<i16>, Error> {
+        let path = &self.path;
+        let wrong = |found, expected: &str| Error::Content {
+            path: path.clone(),
+            found,
+            expected: expected.to_owned(),
+        };
+        let broken = |error| match error {
+            hound::Error::IoError(cause) if cause.kind() != std::io::ErrorKind::Other => {
+                Error::from_os(path, KIND, cause)
+            }
+            // hound reports the file's end as an error of kind `Other`.
+            error => wrong(error.to_string(), "an intact WAV file"),
+        };
+        let length = fs::metadata(path).map_err(|cause| Error::from_os(path, KIND, cause))?.len();
+        let reader = hound::WavReader::open(path).map_err(broken)?;
+        let spec = reader.spec();
+        let expected = hound::WavSpec {
+            channels: 1,
+            sample_rate: SAMPLE_RATE,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        if spec != expected {
+            let shown = |spec: hound::WavSpec| {
+                let hound::WavSpec { channels, sample_rate, bits_per_sample, sample_format } = spec;
+                format!(
+                    "{channels} channel(s), {sample_rate} Hz, {bits_per_sample} bit {sample_format:?}"
+                )
+            };
+            return Err(wrong(shown(spec), &shown(expected)));
+        }
+        let count = reader.len();
+        if !SAMPLES.contains(&count) {
+            let (least, most) = (SAMPLES.start(), SAMPLES.end());
+            return Err(wrong(format!("{count} samples"), &format!("{least} to {most}")));
+        }
+        let expected = WAV_HEADER + 2 * u64::from(count);
+        if length < expected {
+            return Err(Error::Truncated { path: path.clone(), found: length, expected });
+        }
+        reader.into_samples().collect::<Result<_, _>>().map_err(broken)
+    }
+}
+
+/// Loads `data_dir/an4/`: 948 utterances of 74 speakers to train on and 130 of 10 others to test,
+/// 101 words with 130 pronunciations, 33 phones and silence.
+///
+/// # Errors
+/// As [`read`]; or a text file that is not the published one: the message names file, found and
+/// expected SHA-256. Recordings are compared by [`verify`].
+pub fn load(data_dir: &Path) -> Result<Corpus, Error> {
+    let folder = folder(data_dir);
+    let sums = published(&folder)?;
+    let mut corpus = read(&folder)?;
+    for (name, found) in &corpus.sha256 {
+        let path = folder.join(name);
+        let expected = sums[name].clone();
+        FileStatus { path, found: Ok(found.clone()), expected }.verified()?;
+    }
+    corpus.sha256.insert(SUMS.to_owned(), SUMS_SHA256.to_owned());
+    Ok(corpus)
+}
+
+/// Whether the text files exist and a folder `wav` does; their contents are not looked at.
+#[must_use]
+pub fn is_present(data_dir: &Path) -> bool {
+    let folder = folder(data_dir);
+    let mut texts = [SUMS, DICTIONARY, PHONES, LANGUAGE_MODEL].into_iter().chain(TRAIN).chain(TEST);
+    texts.all(|name| folder.join(name).is_file()) && folder.join("wav").is_dir()
+}
+
+/// Reads `SHA256SUMS` and each of the 1,089 files that it lists, and reports on each; one bad file
+/// does not hide the others. If `SHA256SUMS` is not the published one, it is all that is reported.
+#[must_use]
+pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
+    let folder = folder(data_dir);
+    let sums = FileStatus {
+        path: folder.join(SUMS),
+        found: Text::read(&folder, SUMS).map(|text| text.sha256),
+        expected: SUMS_SHA256.to_owned(),
+    };
+    let Ok(published) = published(&folder) else {
+        return vec![sums];
+    };
+    let status = |(name, expected)| {
+        let path = folder.join(name);
+        let bytes = fs::read(&path).map_err(|cause| Error::from_os(&path, KIND, cause));
+        FileStatus { path, found: bytes.map(|bytes| sha256_hex(&[&bytes])), expected }
+    };
+    std::iter::once(sums).chain(published.into_iter().map(status)).collect()
+}
+
+fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("an4")
+}
+
+/// The published SHA-256 of every file, by name.
+fn published(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let text = Text::read(folder, SUMS)?;
+    let (path, found) = (text.path.clone(), Ok(text.sha256.clone()));
+    FileStatus { path, found, expected: SUMS_SHA256.to_owned() }.verified()?;
+    let entry = |(line, entry): (usize, &str)| match entry.split_once("  ./") {
+        Some((sha256, name)) => Ok((name.to_owned(), sha256.to_owned())),
+        None => Err(text.fault(line, format!("'{entry}'"), "a digest and a file name")),
+    };
+    text.lines().map(entry).collect()
+}
+
+/// Reads the corpus in `folder`, whatever it holds: for a corpus of one's own in AN4's layout,
+/// without `SHA256SUMS`.
+///
+/// # Errors
+/// A text file that is not found, unreadable, longer than 16 MiB or not UTF-8; and, naming file
+/// and line: an unknown phone; a pronunciation that is empty, given twice or out of order; a word
+/// that the dictionary lacks; half a pair of `<s>` and `</s>`; an utterance without words, listed
+/// twice, or only in one of the two lists; a test speaker who is also a training speaker; a list
+/// without an entry; a language model without `\data\`, `\1-grams:`, `<UNK>`, `</s>` or the number
+/// of unigrams that it announces, or with a log₁₀ that is no number or above 0.
+pub fn read(folder: &Path) -> Result<Corpus, Error> {
+    let mut sha256 = BTreeMap::new();
+    let mut text = |name: &str| -> Result<Text, Error> {
+        let text = Text::read(folder, name)?;
+        sha256.insert(name.to_owned(), text.sha256.clone());
+        Ok(text)
+    };
+    let phones = read_phones(&text(PHONES)?)?;
+    let dictionary = read_dictionary(&text(DICTIONARY)?, &phones)?;
+    let unigram = read_unigram(&text(LANGUAGE_MODEL)?)?;
+    let mut split = |[list, transcripts]: [&str; 2], others: &[Utterance]| {
+        read_split(folder, &text(list)?, &text(transcripts)?, &dictionary, others)
+    };
+    let train = split(TRAIN, &[])?;
+    let test = split(TEST, &train)?;
+    Ok(Corpus { train, test, dictionary, unigram, phones, sha256 })
+}
+
+/// A text file in memory.
+struct Text {
+    path: PathBuf,
+    content: String,
+    sha256: String,
+}
+
+impl Text {
+    fn read(folder: &Path, name: &str) -> Result<Text, Error> {
+        let path = folder.join(name);
+        let mut bytes = Vec::new();
+        let limited = File::open(&path).map(|file| file.take(MAX_TEXT + 1));
+        limited
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|cause| Error::from_os(&path, KIND, cause))?;
+        if bytes.len() as u64 > MAX_TEXT {
+            let found = format!("more than {MAX_TEXT} bytes");
+            return Err(Error::Content { path, found, expected: "a short text file".to_owned() });
+        }
+        let sha256 = sha256_hex(&[&bytes]);
+        match String::from_utf8(bytes) {
+            Ok(content) => Ok(Text { path, content, sha256 }),
+            Err(error) => {
+                let start = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                Err(Error::Line {
+                    path,
+                    line: 1 + start.iter().filter(|&&byte| byte == b'\n').count(),
+                    found: "bytes that are not UTF-8".to_owned(),
+                    expected: "text".to_owned(),
+                })
+            }
+        }
+    }
+
+    /// The lines that are not blank, counted from 1, without the blanks around them.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.content.lines().enumerate();
+        lines.map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty())
+    }
+
+    fn fault(&self, line: usize, found: impl Into<String>, expected: impl Into<String>) -> Error {
+        let (found, expected) = (found.into(), expected.into());
+        Error::Line { path: self.path.clone(), line, found, expected }
+    }
+
+    /// The file ended where something was still to come.
+    fn ended(&self, expected: impl Into<String>) -> Error {
+        self.fault(self.content.lines().count().max(1), "the end of the file", expected)
+    }
+}
+
+fn read_phones(text: &Text) -> Result<Vec<String>, Error> {
+    let mut phones = Vec::new();
+    for (line, phone) in text.lines() {
+        if phone.contains(char::is_whitespace) || phones.iter().any(|known| known == phone) {
+            return Err(text.fault(line, format!("'{phone}'"), "a phone that is not yet listed"));
+        }
+        phones.push(phone.to_owned());
+    }
+    if !phones.iter().any(|phone| phone == SILENCE) {
+        return Err(text.ended(format!("the phone {SILENCE}")));
+    }
+    Ok(phones)
+}
+
+fn read_dictionary(text: &Text, phones: &[String]) -> Result<Dictionary, Error> {
+    let mut words: BTreeMap<&str, Vec<Vec<usize>>> = BTreeMap::new();
+    for (line, entry) in text.lines() {
+        let mut fields = entry.split_whitespace();
+        let name = fields.next().expect("a line that is not blank");
+        // "AND(2)" is the second pronunciation of "AND".
+        let (spelling, variant) = match name.strip_suffix(')').and_then(|n| n.split_once('(')) {
+            Some((spelling, variant)) => (spelling, variant.parse().ok()),
+            None => (name, Some(1)),
+        };
+        let pronunciations = words.entry(spelling).or_default();
+        let next = pronunciations.len() + 1;
+        if variant != Some(next) || spelling.is_empty() {
+            let expected = match next {
+                1 => "a word's first pronunciation, without a number".to_owned(),
+                _ => format!("'{spelling}({next})' or another word"),
+            };
+            return Err(text.fault(line, format!("'{name}'"), expected));
+        }
+        let phone = |name: &str| {
+            let index = phones.iter().position(|phone| phone == name);
+            index.ok_or_else(|| {
+                text.fault(line, format!("phone '{name}'"), format!("a phone of {PHONES}"))
+            })
+        };
+        let pronunciation: Vec<usize> = fields.map(phone).collect::<Result<_, _>>()?;
+        if pronunciation.is_empty() || pronunciations.contains(&pronunciation) {
+            let found = match pronunciation.as_slice() {
+                [] => format!("'{name}' without phones"),
+                _ => format!("'{entry}' for the second time"),
+            };
+            return Err(text.fault(line, found, "a pronunciation that is not yet listed"));
+        }
+        pronunciations.push(pronunciation);
+    }
+    if words.is_empty() {
+        return Err(text.ended("a word"));
+    }
+    let word =
+        |(spelling, pronunciations)| Word { spelling: String::from(spelling), pronunciations };
+    Ok(Dictionary { words: words.into_iter().map(word).collect() })
+}
+
+/// The unigrams of an ARPA file: everything in front of `\data\` is commentary; n-grams of higher
+/// order are skipped.
+fn read_unigram(text: &Text) -> Result<Unigram, Error> {
+    const COUNT: &str = "ngram 1=";
+    let mut lines = text.lines();
+    let mut find = |wanted: &dyn Fn(&str) -> bool, expected: &str| {
+        lines.find(|(_, line)| wanted(line)).ok_or_else(|| text.ended(expected))
+    };
+    find(&|line| line == r"\data\", r"\data\")?;
+    let (line, count) = find(&|line| line.starts_with(COUNT), COUNT)?;
+    let count: usize = count[COUNT.len()..]
+        .trim()
+        .parse()
+        .map_err(|_| text.fault(line, format!("'{count}'"), "a number of unigrams"))?;
+    find(&|line| line == r"\1-grams:", r"\1-grams:")?;
+
+    let mut words = BTreeMap::new();
+    let mut last = 0;
+    for (line, entry) in lines {
+        if entry.starts_with('\\') {
+            if words.len() != count {
+                let found = format!("'{entry}' after {} unigrams", words.len());
+                return Err(text.fault(line, found, format!("{count}, as announced")));
+            }
+            let mut special = |word: &str| {
+                words.remove(word).ok_or_else(|| {
+                    text.fault(line, format!("'{entry}'"), format!("the unigram {word} before it"))
+                })
+            };
+            let (unknown, end) = (special("<UNK>")?, special("</s>")?);
+            words.remove("<s>");
+            return Ok(Unigram { words, unknown, end });
+        }
+        let mut fields = entry.split_whitespace();
+        let log10 = fields.next().and_then(|field| field.parse().ok());
+        let log10 = log10.filter(|log10: &f64| log10.is_finite() && *log10 <= 0.0);
+        let word = fields.next();
+        let (Some(log10), Some(word)) = (log10, word) else {
+            let expected = "a log10 probability of at most 0 and a word";
+            return Err(text.fault(line, format!("'{entry}'"), expected));
+        };
+        if words.insert(word.to_owned(), log10).is_some() {
+            return Err(text.fault(line, format!("'{word}' for the second time"), "another word"));
+        }
+        last = line;
+    }
+    Err(text.fault(last.max(1), "the end of the unigrams", r"\end\ or the next section"))
+}
+
+/// Joins a list of recordings with their transcripts. `others` are the utterances whose speakers
+/// must not occur.
+fn read_split(
+    folder: &Path,
+    list: &Text,
+    transcripts: &Text,
+    dictionary: &Dictionary,
+    others: &[Utterance],
+) -> Result<Vec<Utterance>, Error> {
+    let mut said = BTreeMap::new();
+    for (line, entry) in transcripts.lines() {
+        let (id, words) = read_transcript(transcripts, line, entry, dictionary)?;
+        if said.insert(id, (line, words)).is_some() {
+            let found = format!("({id}) for the second time");
+            return Err(transcripts.fault(line, found, "one transcript for each utterance"));
+        }
+    }
+    let taken: BTreeSet<&str> = others.iter().map(|other| other.speaker.as_str()).collect();
+    let mut utterances = Vec::new();
+    for (line, file) in list.lines() {
+        // Names only, so that no path leads out of the folder.
+        let is_name = |part: &str| {
+            !part.is_empty()
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        let parts: Vec<&str> = file.split('/').collect();
+        let [_, speaker, id] = parts[..] else {
+            return Err(list.fault(line, format!("'{file}'"), "folder/speaker/utterance"));
+        };
+        if !parts.iter().all(|part| is_name(part)) {
+            let expected = "folder/speaker/utterance, each of letters, digits, '-' and '_'";
+            return Err(list.fault(line, format!("'{file}'"), expected));
+        }
+        if taken.contains(speaker) {
+            let found = format!("the training speaker '{speaker}'");
+            return Err(list.fault(line, found, "speakers that were not trained on"));
+        }
+        let Some((_, words)) = said.remove(id) else {
+            let expected = format!("one utterance for each line of {}", transcripts.path.display());
+            return Err(list.fault(line, format!("'{id}'"), expected));
+        };
+        utterances.push(Utterance {
+            id: id.to_owned(),
+            speaker: speaker.to_owned(),
+            words,
+            path: folder.join("wav").join(format!("{file}.wav")),
+        });
+    }
+    if let Some((id, (line, _))) = said.into_iter().min_by_key(|(_, (line, _))| *line) {
+        let expected = format!("an utterance of {}", list.path.display());
+        return Err(transcripts.fault(line, format!("({id})"), expected));
+    }
+    if utterances.is_empty() {
+        return Err(list.ended("an utterance"));
+    }
+    Ok(utterances)
+}
+
+/// `<s> GO </s> (an253-fash-b)` or `GO (an409-fcaw-b)`: the id and the words.
+fn read_transcript<'t>(
+    text: &Text,
+    line: usize,
+    entry: &'t str,
+    dictionary: &Dictionary,
+) -> Result<(&'t str, Vec<String>), Error> {
+    let parts = entry.strip_suffix(')').and_then(|entry| entry.rsplit_once('('));
+    let Some((sentence, id)) = parts else {
+        return Err(text.fault(line, format!("'{entry}'"), "words and (utterance)"));
+    };
+    let all: Vec<&str> = sentence.split_whitespace().collect();
+    let words = match all.as_slice() {
+        ["<s>", words @ .., "</s>"] => words,
+        words => words,
+    };
+    if words.is_empty() {
+        return Err(text.fault(line, format!("no word of ({id})"), "at least one"));
+    }
+    // A lone <s> or </s> ends here too.
+    if let Some(word) = words.iter().find(|word| dictionary.id(word).is_none()) {
+        return Err(text.fault(line, format!("'{word}'"), format!("a word of {DICTIONARY}")));
+    }
+    Ok((id, words.iter().map(|&word| word.to_owned()).collect()))
+}
