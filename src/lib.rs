@@ -32,6 +32,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod specialists;
+pub mod speech;
 pub mod stats;
 pub mod summary;
 pub mod trainer;

@@ -1,0 +1,8 @@
+//! Speech: from recordings to words, so that the paper's acoustic experiment (section 4) runs on
+//! real data.
+//!
+//! ```text
+//! features   samples at 16 kHz → log-mel filterbanks [frames, 40], MFCC [frames, 39]
+//! ```
+
+pub mod features;
