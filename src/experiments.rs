@@ -6,6 +6,7 @@ pub mod omitted;
 pub mod preset;
 pub mod regularizer;
 pub mod specialists;
+pub mod speech;
 pub mod study;
 pub mod temperature;
 pub mod variance;
@@ -15,14 +16,15 @@ use crate::config::{Config, DatasetKind};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::mlp::Mlp;
-use crate::run::{Manifest, RunFolder};
+use crate::run::{Manifest, RunFolder, sha256_of};
 use crate::summary::Row;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck_datasets::{Batches, Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files};
+use limbeck_datasets::{Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, permute};
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What an experiment runs with.
 pub struct Lab<'a> {
@@ -187,13 +189,44 @@ fn evaluated_row(
         test_nll: Some(test.nll),
         epochs: None,
         samples_per_second: None,
-        // Frames of an utterance are not independent: no test is made of single ones.
-        misclassified: match dataset.test.inputs {
-            Inputs::Images(_) => test.misclassified,
-            Inputs::Frames(_) => Vec::new(),
-        },
+        misclassified: misclassified(dataset, test),
         measures: BTreeMap::new(),
     })
+}
+
+/// The row of a system that is no single model, from its test logits.
+fn combined_row(
+    dataset: &Dataset,
+    system: &str,
+    seed: u64,
+    logits: &[f32],
+    time: Duration,
+) -> Result<Row> {
+    let labels = dataset.test.labels.as_ref();
+    let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
+    let test = metrics::evaluate(logits, labels, dataset.classes);
+    Ok(Row {
+        system: system.into(),
+        seed,
+        test_errors: test.errors as u64,
+        train_errors: None,
+        seconds: time.as_secs_f64(),
+        model: String::new(),
+        sha256: sha256_of(logits.iter().map(|z| z.to_le_bytes())),
+        test_nll: Some(test.nll),
+        epochs: None,
+        samples_per_second: None,
+        misclassified: misclassified(dataset, test),
+        measures: BTreeMap::new(),
+    })
+}
+
+/// Frames of an utterance are not independent: no test is made of single ones.
+fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
+    match dataset.test.inputs {
+        Inputs::Images(_) => test.misclassified,
+        Inputs::Frames(_) => Vec::new(),
+    }
 }
 
 /// The file name of a model, without its ending: `student-T=20-0`.
@@ -211,12 +244,13 @@ pub fn evaluate(context: &Context, model: &Mlp, split: &Split) -> Result<metrics
     Ok(metrics::evaluate(&model.logits(context, split), labels, model.classes()))
 }
 
-/// The first `percent` % of a permutation of `split` that depends on the seed: a draw without
+/// The first `percent` % of the permutation of `examples` that belongs to the seed: a draw without
 /// order.
-fn draw(split: &Split, seed: u64, percent: usize) -> Vec<u32> {
-    let mut order = Batches::new(split, split.len(), seed, None);
-    let order = order.next().map(|batch| batch.indices.to_vec()).unwrap_or_default();
-    order[..(split.len() * percent / 100).max(1)].to_vec()
+fn draw(examples: usize, seed: u64, percent: usize) -> Vec<u32> {
+    let mut order = vec![0; examples];
+    permute(seed, 0, &mut order);
+    order.truncate((examples * percent / 100).max(1));
+    order
 }
 
 /// The rows `chosen` of a row-major matrix of `width` columns.

@@ -153,14 +153,7 @@ impl<'a> Batches<'a> {
     pub fn start_epoch(&mut self, epoch: u64, step: usize) {
         self.epoch = epoch;
         self.position = step.saturating_mul(self.batch_size).min(self.order.len());
-        for (place, i) in self.order.iter_mut().zip(0..) {
-            *place = i;
-        }
-        let mut rng = keystream(self.seed, Purpose::Shuffle, epoch);
-        for last in (1..self.order.len()).rev() {
-            let chosen = below(&mut rng, last as u32 + 1) as usize;
-            self.order.swap(last, chosen);
-        }
+        permute(self.seed, epoch, &mut self.order);
     }
 
     /// The next batch of this epoch, valid until the next call; `None` at the epoch's end.
@@ -187,6 +180,19 @@ impl<'a> Batches<'a> {
             &*shifts
         });
         Some(Batch { inputs: &self.split.inputs, shifts, labels, indices })
+    }
+}
+
+/// Fills `order` with the permutation of 0 … n−1 in which epoch `epoch` of `seed` visits n
+/// examples: Fisher and Yates' shuffle by the shuffle keystream of (seed, epoch).
+pub fn permute(seed: u64, epoch: u64, order: &mut [u32]) {
+    for (place, i) in order.iter_mut().zip(0..) {
+        *place = i;
+    }
+    let mut rng = keystream(seed, Purpose::Shuffle, epoch);
+    for last in (1..order.len()).rev() {
+        let chosen = below(&mut rng, last as u32 + 1) as usize;
+        order.swap(last, chosen);
     }
 }
 

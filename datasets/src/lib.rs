@@ -30,7 +30,7 @@ pub mod npy;
 mod random;
 mod split;
 
-pub use batches::{Batch, Batches, shifts};
+pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
 pub use error::Error;
 pub use frames::Frames;

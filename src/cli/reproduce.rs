@@ -6,14 +6,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use limbeck::experiments::preset::{Plan, Preset};
 use limbeck::experiments::{
-    Lab, logits, mnist, omitted, regularizer, specialists, temperature, variance,
+    Lab, logits, mnist, omitted, regularizer, specialists, speech, temperature, variance,
 };
 use limbeck::run;
 use limbeck::summary::Summary;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct ReproduceArgs {
@@ -39,7 +39,7 @@ pub struct ReproduceArgs {
     extended: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Experiment {
     /// Section 3: teacher, plain net, and the same net distilled
     Mnist,
@@ -51,6 +51,8 @@ enum Experiment {
     Logits,
     /// Section 1: variance of the gradient, less data, higher learning rates
     Variance,
+    /// Section 4: ten acoustic models of AN4, their ensemble, and one distilled from it
+    Speech,
     /// Section 6: 3 % of the data with hard and with soft targets
     Regularizer,
     /// Section 5: a generalist, and specialists for the classes that it confuses
@@ -61,12 +63,13 @@ enum Experiment {
 
 impl Experiment {
     /// All but [`Experiment::All`]; the first trains the teachers of the others.
-    const EACH: [Experiment; 7] = [
+    const EACH: [Experiment; 8] = [
         Experiment::Mnist,
         Experiment::Omitted,
         Experiment::Temperature,
         Experiment::Logits,
         Experiment::Variance,
+        Experiment::Speech,
         Experiment::Regularizer,
         Experiment::Specialists,
     ];
@@ -78,6 +81,7 @@ impl Experiment {
             Experiment::Temperature => "temperature",
             Experiment::Logits => "logits",
             Experiment::Variance => "variance",
+            Experiment::Speech => "speech",
             Experiment::Regularizer => "regularizer",
             Experiment::Specialists => "specialists",
             Experiment::All => "all",
@@ -100,6 +104,14 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
             args.seeds
         )));
     }
+    if let (false, Experiment::Speech | Experiment::Regularizer) =
+        (args.teachers.is_empty(), args.experiment)
+    {
+        return Err(Error::Usage(format!(
+            "--teacher: found a model, expected none: '{}' trains its own",
+            args.experiment.name()
+        )));
+    }
     let out = match &session.out {
         Some(out) => out.clone(),
         None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
@@ -109,39 +121,66 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     let first = session.seed.unwrap_or(0);
     let mut lab = session.lab(&mut progress);
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    let Experiment::All = args.experiment else {
-        let outcome = one(session, args.experiment, args, &mut lab, out)?;
-        drop(progress);
-        return session.result(&outcome);
+    let runs = match args.experiment {
+        Experiment::All => {
+            let mut runs = Vec::new();
+            for experiment in Experiment::EACH {
+                if experiment == Experiment::Specialists {
+                    // Their data and their generalists are their own.
+                    lab.teachers.clear();
+                }
+                if experiment == Experiment::Speech && !session.has_speech() {
+                    session.note("no AN4 corpus: without the speech table");
+                    continue;
+                }
+                let done =
+                    tables(session, experiment, args, &mut lab, &out.join(experiment.name()))?;
+                for outcome in done.iter().filter(|o| o.summary.experiment == "mnist") {
+                    for row in outcome.summary.rows_of("teacher") {
+                        let model = outcome.run.join(&row.model);
+                        lab.teachers.entry(row.seed).or_insert(model);
+                    }
+                }
+                runs.extend(done);
+            }
+            runs
+        }
+        experiment => tables(session, experiment, args, &mut lab, &out)?,
     };
-    let mut runs = Vec::new();
-    for experiment in Experiment::EACH {
-        if let Experiment::Specialists = experiment {
-            // Its data and its generalists are its own.
-            lab.teachers.clear();
-        }
-        let outcome = one(session, experiment, args, &mut lab, out.join(experiment.name()))?;
-        for row in outcome.summary.rows_of("teacher") {
-            lab.teachers.entry(row.seed).or_insert_with(|| outcome.run.join(&row.model));
-        }
-        runs.push(outcome);
-    }
     drop(progress);
-    session.result(&Outcomes { runs })
+    match <[Outcome; 1]>::try_from(runs) {
+        Ok([outcome]) => session.result(&outcome),
+        Err(runs) => session.result(&Outcomes { runs }),
+    }
 }
 
-fn one(
+/// The tables of an experiment: one, but for the regulariser with speech and images.
+fn tables(
     session: &Session,
     experiment: Experiment,
     args: &ReproduceArgs,
     lab: &mut Lab,
-    out: PathBuf,
-) -> Result<Outcome> {
-    // Specialists need more classes to confuse than ten.
-    let name = matches!(experiment, Experiment::Specialists).then_some(DatasetName::Writers);
-    let data = &session.dataset(name)?;
+    out: &Path,
+) -> Result<Vec<Outcome>> {
     let ReproduceArgs { preset, extended, .. } = *args;
     let seeds = (session.seed.unwrap_or(0), args.seeds);
+    let outcome =
+        |run: &Path, train_limit, summary| Outcome { run: run.to_path_buf(), train_limit, summary };
+    if experiment == Experiment::Speech {
+        let summary = speech::reproduce(lab, preset, seeds.0, out)?;
+        return Ok(vec![outcome(out, None, summary)]);
+    }
+    let mut done = Vec::new();
+    let mut out = out.to_path_buf();
+    if experiment == Experiment::Regularizer && session.has_speech() {
+        let run = out.join("speech");
+        let summary = regularizer::on_speech(lab, preset, seeds, &run)?;
+        done.push(outcome(&run, None, summary));
+        out = out.join("images");
+    }
+    // Specialists need more classes to confuse than ten.
+    let own = experiment == Experiment::Specialists;
+    let data = &session.dataset(own.then_some(DatasetName::Writers))?;
     let summary = match experiment {
         Experiment::Mnist => mnist::reproduce(lab, data, preset, seeds, extended, &out),
         Experiment::Omitted => omitted::reproduce(lab, data, preset, seeds, &out),
@@ -150,12 +189,14 @@ fn one(
         Experiment::Variance => variance::reproduce(lab, data, preset, seeds, &out),
         Experiment::Regularizer => regularizer::on_images(lab, data, preset, seeds, &out),
         Experiment::Specialists => specialists::reproduce(lab, data, preset, seeds, extended, &out),
-        Experiment::All => Err(Error::Internal("'all' is no single experiment".into())),
+        Experiment::Speech | Experiment::All => {
+            Err(Error::Internal(format!("'{}' is no table of images", experiment.name())))
+        }
     }?;
     // The specialists' summary says itself how much it trained on.
-    let limit = Plan::new(preset, data).teacher.data.train_limit.filter(|_| name.is_none());
-    let train_limit = limit.filter(|&limit| limit < data.train.len());
-    Ok(Outcome { run: out, train_limit, summary })
+    let limit = Plan::new(preset, data).teacher.data.train_limit.filter(|_| !own);
+    done.push(outcome(&out, limit.filter(|&limit| limit < data.train.len()), summary));
+    Ok(done)
 }
 
 /// Those of several experiments.

@@ -5,7 +5,7 @@ use limbeck::experiments::Lab;
 use limbeck::trainer::Observer;
 use limbeck::{Error, Result};
 use limbeck_datasets::glyphs::{self, writers};
-use limbeck_datasets::{Dataset, mnist};
+use limbeck_datasets::{Dataset, an4, mnist};
 use limbeck_kernels::Context;
 use serde::Serialize;
 use std::fmt::Display;
@@ -120,6 +120,11 @@ impl Session {
             DatasetName::Glyphs => Ok(glyphs::default()),
             DatasetName::Writers => Ok(writers::default()),
         }
+    }
+
+    /// Whether the data folder holds the speech corpus.
+    pub fn has_speech(&self) -> bool {
+        self.data.as_deref().is_some_and(an4::is_present)
     }
 
     fn default_dataset(&self) -> DatasetName {

@@ -14,7 +14,7 @@
 
 use super::preset::{Plan, Preset};
 use super::study::{Conclusion, Design, Study};
-use super::{Lab, draw, records, rows};
+use super::{Lab, draw, records, rows, speech};
 use crate::config::Config;
 use crate::distill;
 use crate::error::Result;
@@ -36,6 +36,9 @@ const FEW: usize = 3;
 /// early stopping), 3 % soft.
 const PAPER: [(&str, [f64; 2]); 3] =
     [("hard, 100 %", [0.634, 0.589]), ("hard, 3 %", [0.673, 0.445]), ("soft, 3 %", [0.654, 0.570])];
+
+/// Of the soft targets of frames: that of the distilled acoustic model, chosen on held-out speakers.
+const TEMPERATURE: f32 = 2.0;
 
 /// What the experiment is done on.
 pub struct Material<'a> {
@@ -83,9 +86,60 @@ pub fn on_images(
         holdout: &holdout,
         config,
         soft: Objective { hard_weight: 0.0, ..Objective::soft(&plan.student) },
-        draw: &|seed, percent| draw(&dataset.train, seed, percent),
+        draw: &|seed, percent| draw(dataset.train.len(), seed, percent),
         draws: (draws.0.max(seeds), draws.1),
         examples: "images",
+    };
+    reproduce(lab, &material, preset.name(), first_seed, out)
+}
+
+/// The experiment on the frames of AN4, whose states are frozen first, in the folder `alignment`;
+/// the parts are whole utterances, spread over the speakers.
+///
+/// # Errors
+/// Those of [`speech::reproduce`].
+pub fn on_speech(
+    lab: &mut Lab,
+    preset: Preset,
+    (first_seed, seeds): (u64, u64),
+    out: &Path,
+) -> Result<Summary> {
+    let plan = speech::Plan::new(preset);
+    let material = plan.material(lab)?;
+    let bare = speech::unlabelled(&material);
+    let design = Design {
+        experiment: "alignment",
+        preset: preset.name(),
+        configs: &[("net", &plan.config)],
+        loss_contract: None,
+        paper: &[],
+    };
+    let mut study = Study::open(lab, &bare, &design, &[first_seed], &out.join("alignment"))?;
+    let labelled = speech::freeze(lab, &mut study, &plan, material, first_seed)?;
+    let draws = match preset {
+        Preset::Smoke => (1, 1),
+        Preset::Quick => (2, 1),
+        Preset::Standard => (5, 1),
+        Preset::Paper => (10, 3),
+    };
+    let part = &labelled.material.train;
+    let starts: Vec<u32> = part
+        .lengths
+        .iter()
+        .scan(0, |start, &length| Some(std::mem::replace(start, *start + length as u32)))
+        .collect();
+    let frames_of = |utterance: usize| {
+        let first = starts[utterance];
+        first..first + part.lengths[utterance] as u32
+    };
+    let material = Material {
+        dataset: &labelled.dataset,
+        holdout: &labelled.holdout,
+        config: plan.config,
+        soft: Objective { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
+        draw: &|seed, percent| part.draw(seed, percent).into_iter().flat_map(frames_of).collect(),
+        draws: (draws.0.max(seeds), draws.1),
+        examples: "frames",
     };
     reproduce(lab, &material, preset.name(), first_seed, out)
 }

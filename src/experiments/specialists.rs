@@ -12,16 +12,14 @@
 //! | generalist, trained on | a control of ours: the generalist trained on with all classes, for at least as many steps as a specialist |
 //! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
 
-use super::Lab;
 use super::preset::Preset;
 use super::study::{Conclusion, Design, Study};
+use super::{Lab, combined_row};
 use crate::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
 use crate::error::{Error, Result};
 use crate::loss::Objective;
-use crate::metrics;
 use crate::mlp::Mlp;
 use crate::report::chart::{Chart, Point, Series};
-use crate::run::sha256_of;
 use crate::specialists::{self, Answers};
 use crate::stats;
 use crate::summary::{Claim, Row, Summary, Table, Verdict};
@@ -183,7 +181,7 @@ impl Seed<'_> {
             let start = Instant::now();
             let on_test = generalist.logits(lab.context, &dataset.test);
             let logits = combine(lab, &dataset.test, &on_test);
-            study.add(self.combined_row(&logits, start.elapsed().as_secs_f64())?)?;
+            study.add(combined_row(dataset, COMBINED, seed, &logits, start.elapsed())?)?;
         }
         if extended && !study.has(&[DISTILLED], seed) {
             let distilled = config(&plan.distilled);
@@ -225,27 +223,6 @@ impl Seed<'_> {
     fn task<'t>(&'t self, name: &'t str, config: &'t Config) -> Task<'t> {
         let objective = Objective::HARD;
         Task { objective, ..Task::hard(name, config, self.train) }
-    }
-
-    /// The row of generalist and specialists from their common logits on the test set.
-    fn combined_row(&self, logits: &[f32], seconds: f64) -> Result<Row> {
-        let labels = self.dataset.test.labels.as_ref();
-        let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
-        let test = metrics::evaluate(logits, labels, self.dataset.classes);
-        Ok(Row {
-            system: COMBINED.into(),
-            seed: self.seed,
-            test_errors: test.errors as u64,
-            train_errors: None,
-            seconds,
-            model: String::new(),
-            sha256: sha256_of(logits.iter().map(|z| z.to_le_bytes())),
-            test_nll: Some(test.nll),
-            epochs: None,
-            samples_per_second: None,
-            misclassified: test.misclassified,
-            measures: BTreeMap::new(),
-        })
     }
 }
 

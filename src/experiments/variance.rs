@@ -140,7 +140,7 @@ impl Seed<'_> {
         config.seed = seed;
         config.training.learning_rate *= factor;
         config.training.epochs = config.training.epochs * 100 / percent;
-        let chosen = super::draw(train, seed, percent);
+        let chosen = super::draw(train.len(), seed, percent);
         let classes = logits.len() / train.len();
         let chosen_logits = super::rows(logits, classes, &chosen);
         let split = train.subset(&chosen);

@@ -1,0 +1,765 @@
+//! The paper's section 4 on CMU AN4: ten acoustic models that differ in their seed, their
+//! ensemble, and one model distilled from it.
+//!
+//! ```text
+//! transcripts → mixtures of Gaussians (flat start) → a state for each frame
+//!             → a first net, which aligns once more → the frozen states, labels of all that follows
+//! members     ten nets on the labels                               T = 1, labels alone
+//! ensemble    the arithmetic mean of their posteriors
+//! student     the same net on the ensemble's soft targets at T     weights 1 (soft) and 0.5 (hard)
+//! words       argmax over a loop of words of a·(ln p(state | frame) − ln p(state)) + …
+//! ```
+//!
+//! Frame accuracy is agreement with the frozen states. Scales of the search and the temperature
+//! are chosen on eight training speakers who are in no training set; the test speakers choose
+//! nothing. Every single net is searched with the scales of the first member.
+
+use super::preset::Preset;
+use super::study::{Conclusion, Design, Study};
+use super::{Lab, combined_row};
+use crate::config::{Config, OptimizerKind};
+use crate::distill;
+use crate::error::{Error, Result};
+use crate::loss::Objective;
+use crate::metrics;
+use crate::mlp::Mlp;
+use crate::report::chart::{Chart, Point, Series};
+use crate::speech::align::{self, TooShort};
+use crate::speech::aligner::{Aligner, Recipe, Utterance};
+use crate::speech::decode::{Decoder, Scales};
+use crate::speech::hmm::{Graph, Transitions};
+use crate::speech::lm::LanguageModel;
+use crate::speech::material::{Alignments, Material, Part};
+use crate::speech::wer::{WordErrors, word_errors};
+use crate::stats::{self, Paired};
+use crate::summary::{Claim, Row, Summary, Table, Verdict};
+use crate::trainer::Task;
+use limbeck_datasets::{Dataset, Split};
+use limbeck_kernels::{Context, Pool};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// The systems' names in the summary.
+const MIXTURES: &str = "mixtures";
+const ALIGNER: &str = "aligner";
+const MEMBER: &str = "member";
+const ENSEMBLE: &str = "ensemble";
+/// The language models' names in the measures, and how the tables call them.
+const MODELS: [&str; 2] = ["unigram", "bigram"];
+/// Weight of the hard term in the student's loss (paper, section 4).
+const HARD_WEIGHT: f64 = 0.5;
+/// Draws of a bootstrap.
+const REPLICATES: usize = 10_000;
+/// Published word error rates on the same 130 utterances, in percent. Kaldi's scales are chosen on
+/// them.
+const PUBLISHED: [(&str, &str); 7] = [
+    ("Kaldi, monophone mixtures", "10.61"),
+    ("Kaldi, triphone mixtures", "10.48"),
+    ("Kaldi, LDA + MLLT", "11.38"),
+    ("Kaldi, speaker-adapted, first pass", "9.06"),
+    ("Kaldi, speaker-adapted, fMLLR", "5.95"),
+    ("ESPnet2, transformer", "7.4"),
+    ("deepspeech.pytorch", "9.6"),
+];
+
+fn student_at(temperature: f64) -> String {
+    format!("student, T = {temperature}")
+}
+
+/// What a preset spends.
+pub(super) struct Plan {
+    /// Training, held-out and test speakers; absent for all.
+    speakers: Option<[usize; 3]>,
+    recipe: Recipe,
+    /// Of every net, the seed aside.
+    pub config: Config,
+    members: u64,
+    temperatures: &'static [f64],
+    /// At the chosen temperature.
+    students: u64,
+}
+
+impl Plan {
+    pub(super) fn new(preset: Preset) -> Plan {
+        let (layers, epochs, learning_rate): (&[usize], _, _) = match preset {
+            Preset::Smoke => (&[64], 3, 2e-3),
+            Preset::Quick => (&[256, 256], 6, 1e-3),
+            Preset::Standard => (&[512, 512, 512, 512], 12, 1e-3),
+            Preset::Paper => (&[1024, 1024, 1024, 1024], 20, 1e-3),
+        };
+        let mut config = Config::default();
+        let inputs = 26 * crate::speech::features::BINS;
+        config.model.layers = [&[inputs], layers, &[STATES]].concat();
+        config.training.epochs = epochs;
+        config.training.batch_size = 256;
+        config.training.optimizer = OptimizerKind::Adam;
+        config.training.learning_rate = learning_rate;
+        let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
+        let (speakers, recipe, members, temperatures, students): (_, _, _, &[f64], _) = match preset
+        {
+            Preset::Smoke => (Some([8, 2, 2]), small, 2, &[2.0], 1),
+            Preset::Quick => (None, Recipe::default(), 3, &[2.0, 5.0], 1),
+            Preset::Standard => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
+            Preset::Paper => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
+        };
+        Plan { speakers, recipe, config, members, temperatures, students }
+    }
+
+    pub(super) fn material(&self, lab: &Lab) -> Result<Material> {
+        let data = lab.data.ok_or_else(|| {
+            Error::Usage(
+                "speech needs a data folder that holds an4/: set --data or LIMBECK_DATA".into(),
+            )
+        })?;
+        Material::load(&lab.context.pool, data, self.speakers)
+    }
+}
+
+/// Three for each of 33 phones and silence.
+const STATES: usize = 102;
+
+/// The corpus with frozen states.
+pub(super) struct Labelled {
+    pub material: Material,
+    pub dataset: Dataset,
+    pub holdout: Split,
+    /// Estimated from the training part's states.
+    transitions: Transitions,
+    /// ln of each state's share of the training frames.
+    ln_priors: Vec<f32>,
+}
+
+/// The data set before there are states: the training and the test part of the corpus.
+pub(super) fn unlabelled(material: &Material) -> Dataset {
+    Dataset {
+        name: "an4".into(),
+        classes: material.lexicon.states(),
+        train: material.train.split(None),
+        test: material.test.split(None),
+        sha256: material.sha256.clone(),
+    }
+}
+
+fn labelled(material: Material, alignments: &Alignments) -> Labelled {
+    let [train, holdout, test] = &alignments.parts;
+    let dataset = Dataset {
+        train: material.train.split(Some(train)),
+        test: material.test.split(Some(test)),
+        ..unlabelled(&material)
+    };
+    let states = material.lexicon.states();
+    // One frame more of each state, so that none is impossible.
+    let mut counts = vec![1.0; states];
+    train.iter().flatten().for_each(|&state| counts[usize::from(state)] += 1.0);
+    let total: f64 = counts.iter().sum();
+    Labelled {
+        holdout: material.holdout.split(Some(holdout)),
+        transitions: Transitions::estimate(states, train.iter().map(Vec::as_slice)),
+        ln_priors: counts.iter().map(|count| libm::log(count / total) as f32).collect(),
+        dataset,
+        material,
+    }
+}
+
+/// The frozen states: read if they were found before, else found by mixtures and one net.
+pub(super) fn freeze(
+    lab: &mut Lab,
+    study: &mut Study,
+    plan: &Plan,
+    material: Material,
+    seed: u64,
+) -> Result<Labelled> {
+    let path = study.folder.root.join("alignment.safetensors");
+    if path.exists() {
+        let alignments = Alignments::load(&path, &material)?;
+        return Ok(labelled(material, &alignments));
+    }
+    let (pool, lexicon) = (&lab.context.pool, &material.lexicon);
+    let start = Instant::now();
+    let said = |part: &Part| -> Vec<(Vec<f32>, Vec<usize>)> {
+        part.mfcc.iter().map(|f| f.values.clone()).zip(part.words.iter().cloned()).collect()
+    };
+    let parts = material.parts().map(said);
+    let utterances = parts.each_ref().map(|part| {
+        let utterances = part.iter().map(|(features, words)| Utterance { features, words });
+        utterances.collect::<Vec<Utterance>>()
+    });
+    let dim = crate::speech::features::CEPSTRA * 3;
+    let short = |e: crate::speech::aligner::Unalignable| Error::Dataset {
+        message: format!("an4: {e}"),
+        io: false,
+    };
+    let aligner =
+        Aligner::train(pool, lexicon, dim, &utterances[0], &plan.recipe).map_err(short)?;
+    let mut aligned = Vec::new();
+    for part in &utterances {
+        aligned.push(aligner.align(pool, lexicon, part).map_err(short)?);
+    }
+    let three = |aligned| {
+        <[Vec<Vec<u16>>; 3]>::try_from(aligned).map_err(|_| Error::Internal("three parts".into()))
+    };
+    let first = Alignments { parts: three(aligned)? };
+    let by_mixtures = labelled(material, &first);
+    if !study.has(&[MIXTURES], seed) {
+        let row = mixtures_row(lab, &by_mixtures, &aligner, seed, start)?;
+        study.add(row)?;
+    }
+    let config = Config { seed, ..plan.config.clone() };
+    let task = Task::hard(ALIGNER, &config, &by_mixtures.dataset.train);
+    let net = study.model_on(lab, &by_mixtures.dataset, &task, seed, |_, _| BTreeMap::new())?;
+    let Labelled { material, transitions, ln_priors, .. } = by_mixtures;
+    let mut aligned = Vec::new();
+    for part in material.parts() {
+        let logits = net.logits(lab.context, &part.split(None));
+        let scores = scores(&logits, &ln_priors);
+        let scores = part.by_utterance(&scores, material.lexicon.states());
+        let states = pool_map(&lab.context.pool, &scores, |i, scores| {
+            let graph = Graph::new(&material.lexicon, &part.words[i]);
+            align::viterbi(&graph, &transitions, scores)
+        });
+        let states: std::result::Result<Vec<_>, TooShort> = states.into_iter().collect();
+        let states = states.map_err(|e| Error::Internal(format!("aligned before, but: {e}")))?;
+        aligned.push(states.into_iter().map(|alignment| alignment.states).collect());
+    }
+    let alignments = Alignments { parts: three(aligned)? };
+    alignments.save(&path)?;
+    Ok(labelled(material, &alignments))
+}
+
+fn pool_map<T: Send>(
+    pool: &Pool,
+    utterances: &[&[f32]],
+    work: impl Fn(usize, &[f32]) -> T + Sync,
+) -> Vec<T> {
+    pool.map(utterances.len(), |i| work(i, utterances[i]))
+}
+
+/// ln p(frame | state) up to a constant of each frame: ln p(state | frame) − ln p(state), where the
+/// softmax's denominator is such a constant. [T, S].
+fn scores(logits: &[f32], ln_priors: &[f32]) -> Vec<f32> {
+    let rows = logits.chunks_exact(ln_priors.len());
+    rows.flat_map(|row| row.iter().zip(ln_priors).map(|(z, prior)| z - prior)).collect()
+}
+
+impl Labelled {
+    /// The language model as the search wants it: [words + 1, words + 1].
+    fn table(&self, model: &LanguageModel) -> Vec<f32> {
+        let words = model.words();
+        let all = || (0..words).map(Some).chain([None]);
+        all().flat_map(|h| all().map(move |w| model.ln_prob(h, w) as f32)).collect()
+    }
+
+    fn tables(&self) -> [Vec<f32>; 2] {
+        [&self.material.unigram, &self.material.bigram].map(|model| self.table(model))
+    }
+
+    /// The word errors of each utterance of a part.
+    fn recognise(
+        &self,
+        pool: &Pool,
+        part: &Part,
+        scores: &[f32],
+        table: &[f32],
+        scales: Scales,
+    ) -> Vec<WordErrors> {
+        let material = &self.material;
+        let decoder = Decoder::new(&material.lexicon, &self.transitions, table, scales);
+        let scores = part.by_utterance(scores, material.lexicon.states());
+        let found = decoder.decode_all(pool, &scores);
+        found.iter().zip(&part.words).map(|(h, words)| word_errors(words, &h.words)).collect()
+    }
+
+    /// For each language model the scales with the fewest word errors on the held-out speakers,
+    /// the first of several.
+    fn choose(&self, pool: &Pool, holdout: &[f32]) -> [Scales; 2] {
+        let tables = self.tables();
+        [0, 1].map(|model| {
+            let mut best = (usize::MAX, GRID[0]);
+            // All words alike, the scale of the language model is one with the word penalty.
+            let lm_scales: &[f64] = if model == 0 { &[1.0] } else { &LM_SCALES };
+            for acoustic_scale in ACOUSTIC_SCALES {
+                for &lm_scale in lm_scales {
+                    for word_penalty in WORD_PENALTIES {
+                        let scales = Scales { acoustic_scale, lm_scale, word_penalty };
+                        let part = &self.material.holdout;
+                        let found = self.recognise(pool, part, holdout, &tables[model], scales);
+                        let errors = found.iter().map(WordErrors::total).sum();
+                        if errors < best.0 {
+                            best = (errors, scales);
+                        }
+                    }
+                }
+            }
+            best.1
+        })
+    }
+
+    /// What a system makes of held-out and test speakers, from its scores; with the scales given
+    /// or its own.
+    fn measures(
+        &self,
+        pool: &Pool,
+        [holdout, test]: [&[f32]; 2],
+        scales: Option<[Scales; 2]>,
+    ) -> BTreeMap<String, f64> {
+        let scales = scales.unwrap_or_else(|| self.choose(pool, holdout));
+        let mut measures = BTreeMap::new();
+        for ((name, scales), table) in MODELS.iter().zip(scales).zip(self.tables()) {
+            let part = &self.material.test;
+            let errors: WordErrors =
+                self.recognise(pool, part, test, &table, scales).into_iter().sum();
+            for (what, value) in [
+                ("wer", errors.rate()),
+                ("substitutions", errors.substitutions as f64),
+                ("insertions", errors.insertions as f64),
+                ("deletions", errors.deletions as f64),
+                ("acoustic_scale", scales.acoustic_scale),
+                ("lm_scale", scales.lm_scale),
+                ("word_penalty", scales.word_penalty),
+            ] {
+                measures.insert(format!("{name}_{what}"), value);
+            }
+        }
+        measures
+    }
+
+    /// The measures of a net, and its held-out errors.
+    fn measured(
+        &self,
+        context: &Context,
+        logits: [Vec<f32>; 2],
+        scales: Option<[Scales; 2]>,
+    ) -> BTreeMap<String, f64> {
+        let [holdout, test] = logits.each_ref().map(|logits| scores(logits, &self.ln_priors));
+        let mut measures = self.measures(&context.pool, [&holdout, &test], scales);
+        let errors = errors_of(&logits[0], &self.holdout, self.dataset.classes);
+        measures.insert("holdout_errors".into(), errors as f64);
+        measures
+    }
+
+    fn logits(&self, context: &Context, model: &Mlp) -> [Vec<f32>; 2] {
+        [&self.holdout, &self.dataset.test].map(|split| model.logits(context, split))
+    }
+}
+
+fn errors_of(logits: &[f32], split: &Split, classes: usize) -> usize {
+    metrics::errors(logits, split.labels.as_deref().unwrap_or_default(), classes)
+}
+
+/// The grid of the search's scales. The acoustic scale is relative to the transitions.
+const ACOUSTIC_SCALES: [f64; 6] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5];
+const LM_SCALES: [f64; 3] = [0.5, 1.0, 2.0];
+const WORD_PENALTIES: [f64; 6] = [-6.0, -3.0, 0.0, 3.0, 6.0, 9.0];
+const GRID: [Scales; 1] = [Scales { acoustic_scale: 0.1, lm_scale: 1.0, word_penalty: 0.0 }];
+
+/// The scales that a row was searched with.
+fn scales_of(row: &Row) -> Option<[Scales; 2]> {
+    let scales = |model: &str| {
+        let get = |what: &str| row.measures.get(&format!("{model}_{what}")).copied();
+        Some(Scales {
+            acoustic_scale: get("acoustic_scale")?,
+            lm_scale: get("lm_scale")?,
+            word_penalty: get("word_penalty")?,
+        })
+    };
+    Some([scales(MODELS[0])?, scales(MODELS[1])?])
+}
+
+/// The mixtures as recognisers, and as classifiers of frames by p(frame | state)·p(state).
+fn mixtures_row(
+    lab: &Lab,
+    by_mixtures: &Labelled,
+    aligner: &Aligner,
+    seed: u64,
+    start: Instant,
+) -> Result<Row> {
+    let Labelled { material, dataset, holdout, ln_priors, .. } = by_mixtures;
+    let states = material.lexicon.states();
+    let pool = &lab.context.pool;
+    let likelihoods = [&material.holdout, &material.test].map(|part| {
+        let each = pool.map(part.mfcc.len(), |i| {
+            let features = &part.mfcc[i];
+            let mut scores = vec![0.0; features.frames() * states];
+            aligner.gmm.log_likelihoods(&features.values, &mut scores);
+            scores
+        });
+        each.concat()
+    });
+    let posterior = |scores: &[f32]| -> Vec<f32> {
+        let rows = scores.chunks_exact(states);
+        rows.flat_map(|row| row.iter().zip(ln_priors).map(|(s, prior)| s + prior)).collect()
+    };
+    let [on_holdout, on_test] = likelihoods.each_ref().map(|scores| posterior(scores));
+    let mut measures = by_mixtures.measures(pool, [&likelihoods[0], &likelihoods[1]], None);
+    let errors = errors_of(&on_holdout, holdout, states);
+    measures.insert("holdout_errors".into(), errors as f64);
+    measures.insert("gaussians".into(), aligner.gmm.gaussians() as f64);
+    let row = combined_row(dataset, MIXTURES, seed, &on_test, start.elapsed())?;
+    Ok(Row { measures, ..row })
+}
+
+/// Aligns, trains members and students, and recognises, in the run folder `out`.
+///
+/// # Errors
+/// [`Error::Usage`] without a data folder that holds `an4/`; those of [`Material::load`] and of
+/// [`super::mnist::reproduce`].
+pub fn reproduce(lab: &mut Lab, preset: Preset, first_seed: u64, out: &Path) -> Result<Summary> {
+    let plan = Plan::new(preset);
+    let material = plan.material(lab)?;
+    let bare = unlabelled(&material);
+    let seeds: Vec<u64> = (first_seed..first_seed + plan.members + plan.students).collect();
+    let objective = |temperature: f64| Objective {
+        temperature: temperature as f32,
+        soft_weight: 1.0,
+        hard_weight: HARD_WEIGHT as f32,
+    };
+    let design = Design {
+        experiment: "speech",
+        preset: preset.name(),
+        configs: &[("net", &plan.config)],
+        loss_contract: Some(objective(plan.temperatures[0]).contract()),
+        paper: &[],
+    };
+    let mut study = Study::open(lab, &bare, &design, &seeds, out)?;
+    let labelled = freeze(lab, &mut study, &plan, material, first_seed)?;
+    let (members, students) = seeds.split_at(plan.members as usize);
+    let members = train_members(lab, &mut study, &plan, &labelled, members)?;
+    let students = distilled(lab, &mut study, &plan, &labelled, &members, students, objective)?;
+    let comparison = Comparison::new(lab.context, &labelled, &members, &students, &study.summary);
+    study.finish(|summary| conclude(summary, &plan, &labelled, &students, &comparison))
+}
+
+fn train_members(
+    lab: &mut Lab,
+    study: &mut Study,
+    plan: &Plan,
+    labelled: &Labelled,
+    seeds: &[u64],
+) -> Result<Vec<Mlp>> {
+    let dataset = &labelled.dataset;
+    let mut members = Vec::new();
+    for &seed in seeds {
+        let config = Config { seed, ..plan.config.clone() };
+        let scales = study.summary.row(MEMBER, seeds[0]).and_then(scales_of);
+        let task = Task::hard(MEMBER, &config, &dataset.train);
+        members.push(study.model_on(lab, dataset, &task, seed, |context, model| {
+            labelled.measured(context, labelled.logits(context, model), scales)
+        })?);
+    }
+    if !study.has(&[ENSEMBLE], seeds[0]) {
+        let start = Instant::now();
+        let logits = mean_logits(lab.context, labelled, &members);
+        let row = combined_row(dataset, ENSEMBLE, seeds[0], &logits[1], start.elapsed())?;
+        let measures = labelled.measured(lab.context, logits, None);
+        study.add(Row { measures, ..row })?;
+    }
+    Ok(members)
+}
+
+/// The logits of the members' mean posterior on held-out and test frames.
+fn mean_logits(context: &Context, labelled: &Labelled, members: &[Mlp]) -> [Vec<f32>; 2] {
+    [&labelled.holdout, &labelled.dataset.test]
+        .map(|split| distill::teacher_logits(context, members, split, 1.0, None))
+}
+
+/// The students at the temperature with the fewest held-out errors.
+struct Students {
+    temperature: f64,
+    models: Vec<Mlp>,
+}
+
+fn distilled(
+    lab: &mut Lab,
+    study: &mut Study,
+    plan: &Plan,
+    labelled: &Labelled,
+    members: &[Mlp],
+    seeds: &[u64],
+    objective: impl Fn(f64) -> Objective,
+) -> Result<Students> {
+    let dataset = &labelled.dataset;
+    let scales = study.summary.rows_of(MEMBER).next().and_then(scales_of);
+    let mut train = |temperature: f64, seeds: &[u64], study: &mut Study| -> Result<Vec<Mlp>> {
+        let name = student_at(temperature);
+        let missing = seeds.iter().any(|&seed| !study.has(&[&name], seed));
+        let logits = if missing {
+            let t = temperature as f32;
+            distill::teacher_logits(lab.context, members, &dataset.train, t, None)
+        } else {
+            Vec::new()
+        };
+        let mut models = Vec::new();
+        for &seed in seeds {
+            let config = Config { seed, ..plan.config.clone() };
+            let task = Task::soft(&name, &config, &dataset.train, objective(temperature), &logits);
+            models.push(study.model_on(lab, dataset, &task, seed, |context, model| {
+                labelled.measured(context, labelled.logits(context, model), scales)
+            })?);
+        }
+        Ok(models)
+    };
+    for &temperature in plan.temperatures {
+        train(temperature, &seeds[..1], study)?;
+    }
+    let errors = |t: f64| {
+        let row = study.summary.row(&student_at(t), seeds[0]);
+        row.and_then(|row| row.measures.get("holdout_errors").copied()).unwrap_or(f64::INFINITY)
+    };
+    let best = plan.temperatures.iter().copied().min_by(|&a, &b| errors(a).total_cmp(&errors(b)));
+    let temperature = best.ok_or_else(|| Error::Internal("no temperature".into()))?;
+    let models = train(temperature, seeds, study)?;
+    Ok(Students { temperature, models })
+}
+
+/// Paired comparisons on the test utterances: what happened in each, of several nets the mean.
+struct Comparison {
+    /// Frames that were wrong, and word errors for each language model.
+    errors: BTreeMap<&'static str, [Vec<f64>; 3]>,
+    frames: Vec<f64>,
+    words: Vec<f64>,
+}
+
+const STUDENT: &str = "student";
+
+impl Comparison {
+    fn new(
+        context: &Context,
+        labelled: &Labelled,
+        members: &[Mlp],
+        students: &Students,
+        summary: &Summary,
+    ) -> Comparison {
+        let part = &labelled.material.test;
+        let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
+        let classes = labelled.dataset.classes;
+        let tables = labelled.tables();
+        let of = |logits: &[f32], system: &str| -> [Vec<f64>; 3] {
+            let frames = part
+                .by_utterance(logits, classes)
+                .into_iter()
+                .zip(part.by_utterance(labels, 1))
+                .map(|(logits, labels)| metrics::errors(logits, labels, classes) as f64);
+            let scores = scores(logits, &labelled.ln_priors);
+            let scales = summary.rows_of(system).next().and_then(scales_of);
+            let words = [0, 1].map(|model| {
+                let scales = scales.map_or(GRID[0], |scales| scales[model]);
+                let found =
+                    labelled.recognise(&context.pool, part, &scores, &tables[model], scales);
+                found.iter().map(|errors| errors.total() as f64).collect::<Vec<_>>()
+            });
+            let [unigram, bigram] = words;
+            [frames.collect(), unigram, bigram]
+        };
+        let mean = |models: &[Mlp]| {
+            let test = &labelled.dataset.test;
+            let each = models.iter().map(|model| of(&model.logits(context, test), MEMBER));
+            let sum = each.reduce(|mut sum, one| {
+                for (sum, one) in sum.iter_mut().zip(one) {
+                    sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
+                }
+                sum
+            });
+            let n = models.len() as f64;
+            sum.unwrap_or_default().map(|sum| sum.into_iter().map(|x| x / n).collect())
+        };
+        let [_, ensemble] = mean_logits(context, labelled, members);
+        Comparison {
+            errors: BTreeMap::from([
+                (MEMBER, mean(members)),
+                (ENSEMBLE, of(&ensemble, ENSEMBLE)),
+                (STUDENT, mean(&students.models)),
+            ]),
+            frames: part.lengths.iter().map(|&n| n as f64).collect(),
+            words: part.words.iter().map(|words| words.len() as f64).collect(),
+        }
+    }
+
+    /// How much lower the second system's rate is, of frames (0), or words by a language model.
+    fn gain(&self, first: &str, second: &str, what: usize) -> stats::Difference {
+        let weights = if what == 0 { &self.frames } else { &self.words };
+        let pairs = self.errors[second][what].iter().zip(&self.errors[first][what]).zip(weights);
+        let pairs: Vec<Paired> =
+            pairs.map(|((&first, &second), &weight)| Paired { first, second, weight }).collect();
+        stats::paired_bootstrap(&pairs, REPLICATES, 0)
+    }
+}
+
+/// Percent, in two decimals.
+fn percent(x: f64) -> String {
+    format!("{:.2}", 100.0 * x)
+}
+
+fn conclude(
+    summary: &Summary,
+    plan: &Plan,
+    labelled: &Labelled,
+    students: &Students,
+    comparison: &Comparison,
+) -> Conclusion {
+    let frames = labelled.dataset.test.len() as f64;
+    let accuracy = |row: &Row| Some(100.0 * (1.0 - row.test_errors as f64 / frames));
+    let wer = |model: &'static str| {
+        move |row: &Row| row.measures.get(&format!("{model}_wer")).map(|wer| 100.0 * wer)
+    };
+    let student = student_at(students.temperature);
+    let mut table = Table::new(
+        format!("Test frame accuracy and word error rate on AN4, percent, {}", summary.preset),
+        &["system", "frame accuracy", "paper", "WER, unigram", "WER, bigram", "paper"],
+    );
+    for (system, name, paper) in [
+        (MIXTURES, "mixtures of Gaussians".to_string(), ["–", "–"]),
+        (MEMBER, format!("baseline, mean of {}", plan.members), ["58.9", "10.9"]),
+        (ENSEMBLE, format!("ensemble of {}", plan.members), ["61.1", "10.7"]),
+        (&student, format!("distilled, T = {}", students.temperature), ["60.8", "10.7"]),
+    ] {
+        table.push([
+            name,
+            summary.shown(system, 2, accuracy),
+            paper[0].into(),
+            summary.shown(system, 2, wer(MODELS[0])),
+            summary.shown(system, 2, wer(MODELS[1])),
+            paper[1].into(),
+        ]);
+    }
+    let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
+    let mut counts = vec![0usize; labelled.dataset.classes];
+    labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let silence: usize =
+        labelled.material.lexicon.silence().iter().map(|&s| counts[usize::from(s)]).sum();
+    let commonest = counts.iter().copied().max().unwrap_or(0) as f64 / frames;
+    table.notes.push(format!(
+        "Frame accuracy is agreement with the frozen aligner: {} % of the {frames} test frames are \
+         silence, {} % the commonest of {} states.",
+        percent(silence as f64 / frames),
+        percent(commonest),
+        counts.len()
+    ));
+    table.notes.push(
+        "± standard deviation of the nets. Scales and temperature chosen on eight held-out \
+         training speakers. The paper's figures are of its own corpus."
+            .into(),
+    );
+    let mut published = Table::new("Published word error rates on the same test set", &["", "WER"]);
+    for (system, wer) in PUBLISHED {
+        published.push([system.to_string(), wer.to_string()]);
+    }
+    published
+        .notes
+        .push("Unigram, all words alike; Kaldi's scales are chosen on the test set.".into());
+    let mut paired = Table::new(
+        "Paired bootstrap over the test utterances: by how many percent points the second is better",
+        &["", "frames", "words, unigram", "words, bigram"],
+    );
+    for (first, second, name) in [
+        (MEMBER, ENSEMBLE, "baseline → ensemble"),
+        (MEMBER, STUDENT, "baseline → distilled"),
+        (STUDENT, ENSEMBLE, "distilled → ensemble"),
+    ] {
+        let cells = [0, 1, 2].map(|what| {
+            let stats::Difference { difference, low, high, .. } =
+                comparison.gain(first, second, what);
+            format!("{} ({} to {})", percent(difference), percent(low), percent(high))
+        });
+        paired.push(std::iter::once(name.to_string()).chain(cells));
+    }
+    paired.notes.push(format!("Difference and 95 % interval of {REPLICATES} draws."));
+    let mut by_temperature = Table::new(
+        "Students by temperature, percent; weights 1 (soft) and 0.5 (hard)",
+        &["T", "held-out frame accuracy", "test frame accuracy", "WER, unigram", "WER, bigram"],
+    );
+    let held = labelled.holdout.len() as f64;
+    let holdout = |row: &Row| Some(100.0 * (1.0 - row.measures.get("holdout_errors")? / held));
+    for &t in plan.temperatures {
+        let system = student_at(t);
+        by_temperature.push([
+            t.to_string(),
+            summary.shown(&system, 2, holdout),
+            summary.shown(&system, 2, accuracy),
+            summary.shown(&system, 2, wer(MODELS[0])),
+            summary.shown(&system, 2, wer(MODELS[1])),
+        ]);
+    }
+    let points = |of: &dyn Fn(&Row) -> Option<f64>| {
+        let points = plan.temperatures.iter().filter_map(|&x| {
+            let system = student_at(x);
+            let values: Vec<f64> = summary.rows_of(&system).filter_map(of).collect();
+            let spread = stats::sample_sd(&values).unwrap_or(0.0);
+            (!values.is_empty()).then(|| Point { x, y: stats::mean(&values), spread })
+        });
+        points.collect::<Vec<_>>()
+    };
+    let mean_of = |system: &str| {
+        stats::mean(&summary.rows_of(system).filter_map(accuracy).collect::<Vec<_>>())
+    };
+    let chart = Chart {
+        title: "Frame accuracy of students by temperature".into(),
+        x_label: "temperature T".into(),
+        y_label: "test frame accuracy, %".into(),
+        log_x: true,
+        log_y: false,
+        series: vec![Series { name: "students".into(), points: points(&accuracy) }],
+        references: vec![
+            ("ensemble".into(), mean_of(ENSEMBLE)),
+            ("baseline, mean".into(), mean_of(MEMBER)),
+        ],
+    };
+    let claims = if summary.preset == "smoke" { Vec::new() } else { claims(comparison) };
+    Conclusion {
+        tables: vec![table, published, paired, by_temperature],
+        claims,
+        charts: vec![("temperature".into(), chart)],
+    }
+}
+
+fn claims(comparison: &Comparison) -> Vec<Claim> {
+    let gain = |first, second| comparison.gain(first, second, 0);
+    let ensemble = gain(MEMBER, ENSEMBLE);
+    let student = gain(MEMBER, STUDENT);
+    let kept = student.difference / ensemble.difference;
+    let shown = |d: stats::Difference| {
+        format!("{} points ({} to {})", percent(d.difference), percent(d.low), percent(d.high))
+    };
+    let mut claims = vec![
+        Claim {
+            paper: "An ensemble of ten acoustic models classifies more frames rightly than one \
+                    (61.1 % to 58.9 %)."
+                .into(),
+            ours: format!("AN4: {} more", shown(ensemble)),
+            verdict: match ensemble {
+                d if d.low > 0.0 => Verdict::Reproduced,
+                d if d.high < 0.0 => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        },
+        Claim {
+            paper: "More than 80 % of that gain is transferred to the distilled model.".into(),
+            ours: format!("AN4: {}, {:.0} % of the gain", shown(student), 100.0 * kept),
+            verdict: match (kept > 0.8, student.low > 0.0) {
+                (true, true) => Verdict::Reproduced,
+                (false, _) => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        },
+    ];
+    for (model, name) in [(1, "unigram"), (2, "bigram")] {
+        let (ensemble, student) =
+            (comparison.gain(MEMBER, ENSEMBLE, model), comparison.gain(MEMBER, STUDENT, model));
+        claims.push(Claim {
+            paper: "Ensemble and distilled model make fewer word errors than one (10.7 % to \
+                    10.9 %)."
+                .into(),
+            ours: format!(
+                "AN4, {name}: ensemble {}, distilled {}",
+                shown(ensemble),
+                shown(student)
+            ),
+            verdict: match (ensemble.low > 0.0, student.low > 0.0) {
+                (true, true) => Verdict::Reproduced,
+                _ if ensemble.high < 0.0 || student.high < 0.0 => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        });
+    }
+    claims
+}

@@ -1,0 +1,266 @@
+//! The corpus as the experiments use it: three parts of disjoint speakers, as features and word
+//! ids, and the frozen states of their frames.
+
+use super::features::{self, Fbank, Features, Normalisation};
+use super::hmm::Lexicon;
+use super::lm::LanguageModel;
+use crate::error::{Error, Result};
+use crate::run::{atomic_write, sha256_hex};
+use limbeck_datasets::an4::{self, Corpus, SILENCE};
+use limbeck_datasets::{Frames, Inputs, Split, permute};
+use limbeck_kernels::Pool;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+/// Frames that a net sees before and behind the one that it is asked about (paper, section 4).
+pub const CONTEXT: (usize, usize) = (20, 5);
+/// Every ninth training speaker is held out, eight in all.
+const HELD_OUT: (usize, usize) = (9, 8);
+
+/// Features, words and language models.
+pub struct Material {
+    /// How the dictionary's words are said.
+    pub lexicon: Lexicon,
+    /// The training speakers but for those held out.
+    pub train: Part,
+    /// Eight training speakers, by which everything is chosen.
+    pub holdout: Part,
+    /// The test speakers.
+    pub test: Part,
+    /// The corpus' own: all words alike.
+    pub unigram: LanguageModel,
+    /// Of the training part's transcripts.
+    pub bigram: LanguageModel,
+    /// SHA-256 of the corpus' lists, dictionary and language model.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// Utterances of some speakers.
+pub struct Part {
+    /// Each utterance's speaker.
+    pub speakers: Vec<String>,
+    /// Each utterance's words, by id.
+    pub words: Vec<Vec<usize>>,
+    /// Each utterance's frames.
+    pub lengths: Vec<usize>,
+    /// Cepstra with slopes [T, 39] of each utterance, for the mixtures; the speaker's mean is 0.
+    pub mfcc: Vec<Features>,
+    /// Log-mels, normalised, with their context, for the nets.
+    pub frames: Frames,
+}
+
+impl Part {
+    /// The frames as examples, with the states of `alignment` as labels.
+    pub fn split(&self, alignment: Option<&[Vec<u16>]>) -> Split {
+        let labels = alignment.map(|alignment| alignment.concat());
+        Split { inputs: Inputs::Frames(self.frames.clone()), labels }
+    }
+
+    /// The frames of each utterance in an array [T, width] of all.
+    pub fn by_utterance<'a, T>(&self, values: &'a [T], width: usize) -> Vec<&'a [T]> {
+        let mut rest = values;
+        let cut = self.lengths.iter().map(|&length| {
+            let (utterance, behind) = rest.split_at(length * width);
+            rest = behind;
+            utterance
+        });
+        cut.collect()
+    }
+
+    /// Utterances that come to `percent` % of all, at least one: each round takes one of every
+    /// speaker, speakers and their utterances in an order that depends on the seed. Their indices.
+    pub fn draw(&self, seed: u64, percent: usize) -> Vec<usize> {
+        let mut order = vec![0; self.words.len()];
+        permute(seed, 0, &mut order);
+        let wanted = (self.words.len() * percent / 100).max(1);
+        let mut rounds: HashMap<&str, usize> = HashMap::new();
+        let mut ranked: Vec<(usize, usize, usize)> = order
+            .iter()
+            .enumerate()
+            .map(|(rank, &utterance)| {
+                let round = rounds.entry(&self.speakers[utterance as usize]).or_default();
+                *round += 1;
+                (*round, rank, utterance as usize)
+            })
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().take(wanted).map(|(_, _, utterance)| utterance).collect()
+    }
+}
+
+impl Material {
+    /// Reads the corpus in the data folder and computes its features. `speakers` limits the
+    /// training, held-out and test speakers to the first so many.
+    ///
+    /// # Errors
+    /// Those of [`an4::load`] and of reading the recordings.
+    pub fn load(pool: &Pool, data: &Path, speakers: Option<[usize; 3]>) -> Result<Material> {
+        let corpus = an4::load(data)?;
+        let names = |utterances: &[an4::Utterance]| {
+            let mut names: Vec<String> = utterances.iter().map(|u| u.speaker.clone()).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        let [limit_train, limit_held, limit_test] = speakers.unwrap_or([usize::MAX; 3]);
+        let (mut held, mut kept) = (Vec::new(), Vec::new());
+        for (i, name) in names(&corpus.train).into_iter().enumerate() {
+            let holdout = i % HELD_OUT.0 == 0 && i / HELD_OUT.0 < HELD_OUT.1;
+            if holdout { &mut held } else { &mut kept }.push(name);
+        }
+        let mut tested = names(&corpus.test);
+        kept.truncate(limit_train);
+        held.truncate(limit_held);
+        tested.truncate(limit_test);
+        let of = |utterances: &[an4::Utterance], speakers: &[String]| {
+            Sounds::of(pool, &corpus, utterances, speakers)
+        };
+        let mut parts =
+            [of(&corpus.train, &kept)?, of(&corpus.train, &held)?, of(&corpus.test, &tested)?];
+        if let Some(normalisation) = Normalisation::of(&parts[0].log_mels) {
+            parts.iter_mut().for_each(|part| normalisation.apply(&mut part.log_mels));
+        }
+        let [train, holdout, test] = parts.map(Sounds::part);
+        let silence = corpus.phones.iter().position(|phone| phone == SILENCE);
+        let silence = silence.ok_or_else(|| Error::Internal("a corpus without silence".into()))?;
+        let pronunciations = corpus.dictionary.words().iter().map(|word| &word.pronunciations[..]);
+        let lexicon = Lexicon::new(corpus.phones.len(), silence, pronunciations);
+        Ok(Material {
+            unigram: LanguageModel::unigram(&corpus.dictionary, &corpus.unigram),
+            bigram: LanguageModel::witten_bell(lexicon.words(), &train.words),
+            lexicon,
+            train,
+            holdout,
+            test,
+            sha256: corpus.sha256,
+        })
+    }
+
+    /// Training, held-out and test part.
+    pub fn parts(&self) -> [&Part; 3] {
+        [&self.train, &self.holdout, &self.test]
+    }
+}
+
+/// A part before its log-mels are normalised.
+struct Sounds {
+    speakers: Vec<String>,
+    words: Vec<Vec<usize>>,
+    mfcc: Vec<Features>,
+    log_mels: Vec<Features>,
+}
+
+impl Sounds {
+    fn of(
+        pool: &Pool,
+        corpus: &Corpus,
+        utterances: &[an4::Utterance],
+        speakers: &[String],
+    ) -> Result<Sounds> {
+        let chosen: Vec<&an4::Utterance> =
+            utterances.iter().filter(|u| speakers.contains(&u.speaker)).collect();
+        let fbank = Fbank::new();
+        let heard = pool.map(chosen.len(), |i| {
+            let log_mels = fbank.features(&chosen[i].samples()?);
+            Ok((features::mfcc(&log_mels), log_mels))
+        });
+        let heard: Result<Vec<(Features, Features)>> = heard.into_iter().collect();
+        let (mut mfcc, mut log_mels): (Vec<_>, Vec<_>) = heard?.into_iter().unzip();
+        let speakers: Vec<&str> = chosen.iter().map(|u| u.speaker.as_str()).collect();
+        for features in [&mut mfcc, &mut log_mels] {
+            features::subtract_speaker_means(features, &speakers);
+        }
+        Ok(Sounds {
+            speakers: speakers.into_iter().map(str::to_string).collect(),
+            words: chosen.iter().map(|utterance| corpus.word_ids(utterance)).collect(),
+            mfcc,
+            log_mels,
+        })
+    }
+
+    fn part(self) -> Part {
+        let Sounds { speakers, words, mfcc, log_mels } = self;
+        let lengths: Vec<usize> = log_mels.iter().map(Features::frames).collect();
+        let values: Vec<f32> = log_mels.into_iter().flat_map(|f| f.values).collect();
+        let frames = Frames::new(values, features::BINS, &lengths, CONTEXT);
+        Part { speakers, words, lengths, mfcc, frames }
+    }
+}
+
+/// The frozen states of all frames: for each of training, held-out and test part its utterances'.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alignments {
+    /// By part and utterance.
+    pub parts: [Vec<Vec<u16>>; 3],
+}
+
+const PARTS: [&str; 3] = ["train", "holdout", "test"];
+
+impl Alignments {
+    /// Writes them as a safetensors file of three `U16` tensors, each the states of a part's
+    /// frames, and the SHA-256 of all in its metadata.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let internal = |e: safetensors::SafeTensorError| Error::Internal(e.to_string());
+        let bytes = self.parts.each_ref().map(|part| {
+            part.iter().flatten().flat_map(|state| state.to_le_bytes()).collect::<Vec<u8>>()
+        });
+        let views = PARTS.iter().zip(&bytes).map(|(name, bytes)| {
+            TensorView::new(Dtype::U16, vec![bytes.len() / 2], bytes).map(|view| (*name, view))
+        });
+        let views: std::result::Result<Vec<_>, _> = views.collect();
+        let metadata = HashMap::from([("sha256".to_string(), sha256_hex(&bytes.concat()))]);
+        let file = safetensors::serialize(views.map_err(internal)?, Some(metadata));
+        atomic_write(path, &file.map_err(internal)?)
+    }
+
+    /// Reads those of `material`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] for a damaged file or one of other material.
+    pub fn load(path: &Path, material: &Material) -> Result<Alignments> {
+        let damaged = |what: &str, found: String, expected: String| Error::Data {
+            path: path.to_path_buf(),
+            what: what.into(),
+            found,
+            expected,
+        };
+        let bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let unreadable = |e: safetensors::SafeTensorError| {
+            damaged("alignment", e.to_string(), "a safetensors file".into())
+        };
+        let file = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
+        let mut all = Vec::new();
+        let mut parts = Vec::new();
+        for (name, part) in PARTS.iter().zip(material.parts()) {
+            let view = file.tensor(name).map_err(unreadable)?;
+            let frames: usize = part.lengths.iter().sum();
+            if view.dtype() != Dtype::U16 || view.shape() != [frames] {
+                let found = format!("{:?} {:?}", view.dtype(), view.shape());
+                return Err(damaged(name, found, format!("U16 [{frames}]")));
+            }
+            all.extend_from_slice(view.data());
+            let states: Vec<u16> =
+                view.data().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+            let largest = states.iter().copied().max().unwrap_or(0);
+            if usize::from(largest) >= material.lexicon.states() {
+                let expected = format!("below {}", material.lexicon.states());
+                return Err(damaged(name, format!("state {largest}"), expected));
+            }
+            parts.push(part.by_utterance(&states, 1).into_iter().map(<[u16]>::to_vec).collect());
+        }
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        let kept = header.metadata().as_ref().and_then(|m| m.get("sha256")).cloned();
+        let found = sha256_hex(&all);
+        if kept.as_ref() != Some(&found) {
+            let expected = kept.unwrap_or("one in the metadata".into());
+            return Err(damaged("SHA-256 of the states", found, expected));
+        }
+        let parts = <[_; 3]>::try_from(parts).map_err(|_| Error::Internal("three parts".into()))?;
+        Ok(Alignments { parts })
+    }
+}
