@@ -3,11 +3,14 @@
 //!
 //! ```text
 //! features   samples at 16 kHz → log-mel filterbanks [frames, 40], MFCC [frames, 39]
+//! material   the corpus in three parts of disjoint speakers, as features and word ids
 //! hmm        phones → states, words and utterances → graphs of states
 //! gmm        mixtures of Gaussians: ln p(frame | state)
 //! align      a graph and its frames' scores → the state of each frame
 //! aligner    the flat start: transcripts → mixtures and alignments
+//! lm         ln P(word | word before)
 //! decode     scores of frames → words
+//! wer        words found and words said → substitutions, insertions, deletions
 //! ```
 
 pub mod align;
@@ -16,3 +19,6 @@ pub mod decode;
 pub mod features;
 pub mod gmm;
 pub mod hmm;
+pub mod lm;
+pub mod material;
+pub mod wer;

@@ -204,6 +204,7 @@ pub fn load(data_dir: &Path) -> Result<Corpus, Error> {
     let sums = published(&folder)?;
     let mut corpus = read(&folder)?;
     for (name, found) in &corpus.sha256 {
+        // The published list, which this is, names every text file.
         let path = folder.join(name);
         let expected = sums[name].clone();
         FileStatus { path, found: Ok(found.clone()), expected }.verified()?;
