@@ -1,7 +1,15 @@
-//! Speech: hidden Markov models over phones, their alignment and the search for words.
+//! Speech: from recordings to words, so that the paper's acoustic experiment (section 4) runs on
+//! real data.
+//!
+//! ```text
+//! features   samples at 16 kHz → log-mel filterbanks [frames, 40], MFCC [frames, 39]
+//! aligner    MFCC and transcripts → Gaussian mixtures → a state for each frame
+//! decode     scores [frames, states], lexicon, language model → words
+//! ```
 
 pub mod align;
 pub mod aligner;
 pub mod decode;
+pub mod features;
 pub mod gmm;
 pub mod hmm;
