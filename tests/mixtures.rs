@@ -96,7 +96,7 @@ fn em_finds_the_gaussians_that_made_the_data() {
     gmm.grow(2, &[n]);
     let mut last = f64::NEG_INFINITY;
     for _ in 0..60 {
-        let now = gmm.update(&context.pool, &[rows.clone()]);
+        let now = gmm.update(&context.pool, std::slice::from_ref(&rows));
         // f32 scores of about 10, n of them.
         assert!(now >= last - n as f64 * 10.0 * UNIT, "{now} after {last}");
         last = now;
