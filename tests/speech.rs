@@ -1,9 +1,11 @@
 //! Speech on real recordings where there are any, and on a signal made of integers everywhere.
 //!
 //! tests/golden/speech.safetensors holds what kaldi-native-fbank and python_speech_features
-//! computed, in f32; the recipe is beside it. The recordings are read through `LIMBECK_DATA`.
+//! computed, in f32, and a perplexity; the recipe is beside it. The corpus itself is read through
+//! `LIMBECK_DATA`.
 
 use limbeck::speech::features::{BINS, CEPSTRA, Fbank, Features, mfcc};
+use limbeck::speech::lm::LanguageModel;
 use limbeck_datasets::an4;
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -33,11 +35,12 @@ fn synthetic() -> Vec<i16> {
     (0..16_000).map(sample).collect()
 }
 
+const GOLDEN: &[u8] = include_bytes!("golden/speech.safetensors");
+
 /// Compares every `every`-th frame with the golden ones.
 #[track_caller]
 fn agrees(kind: &str, name: &str, every: usize, ours: &Features, dim: usize, tolerance: f32) {
-    let bytes = include_bytes!("golden/speech.safetensors");
-    let file = SafeTensors::deserialize(bytes).unwrap();
+    let file = SafeTensors::deserialize(GOLDEN).unwrap();
     let golden = file.tensor(&format!("{kind}/{name}")).unwrap();
     assert_eq!(golden.dtype(), Dtype::F32);
     assert_eq!(ours.dim, dim);
@@ -75,5 +78,31 @@ fn features_of_recordings_are_kaldis() {
         let mut all = corpus.train.iter().chain(&corpus.test);
         let utterance = all.find(|utterance| utterance.id == id).unwrap();
         agrees_with_kaldi(name, every, &utterance.samples().unwrap());
+    }
+}
+
+#[test]
+fn language_models_of_an4() {
+    let Some(dir) = data_dir() else { return };
+    let corpus = an4::load(&dir).unwrap();
+    let ids = |split: &[an4::Utterance]| -> Vec<Vec<usize>> {
+        split.iter().map(|utterance| corpus.word_ids(utterance)).collect()
+    };
+    let (train, test) = (ids(&corpus.train), ids(&corpus.test));
+    let unigram = LanguageModel::unigram(&corpus.dictionary, &corpus.unigram);
+    let bigram = LanguageModel::witten_bell(corpus.dictionary.words().len(), &train);
+    // Every word and the end of every sentence: 101 + 1 equally probable outcomes.
+    assert!((unigram.perplexity(&test) - 102.0).abs() < 1e-9);
+    let golden = SafeTensors::deserialize(GOLDEN).unwrap();
+    let golden = golden.tensor("perplexity").unwrap();
+    let golden = f64::from_le_bytes(golden.data().try_into().unwrap());
+    assert!((bigram.perplexity(&test) / golden - 1.0).abs() < 1e-12, "{golden}");
+
+    for model in [&unigram, &bigram] {
+        let outcomes = || (0..model.words()).map(Some).chain([None]);
+        for previous in outcomes() {
+            let sum: f64 = outcomes().map(|next| model.ln_prob(previous, next).exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-12, "{previous:?}: {sum}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 """Writes tests/golden/speech.safetensors: log-mel filterbanks and MFCC of kaldi-native-fbank, with
-python_speech_features' deltas, of three AN4 recordings and of a signal made of integers.
+python_speech_features' deltas, of three AN4 recordings and of a signal made of integers; and the
+perplexity of the test transcripts under the Witten-Bell bigram of the training transcripts.
 
     pip install kaldi-native-fbank==1.23.0 python_speech_features==0.6 numpy safetensors
     python tests/golden/speech_golden.py DATA      # DATA holds an4/
@@ -8,6 +9,8 @@ The recordings themselves are not kept: of the first every frame's features, of 
 tenth frame's.
 """
 
+import collections
+import math
 import pathlib
 import sys
 import wave
@@ -65,6 +68,29 @@ def features(samples):
     return frames(knf.OnlineFbank(fbank), samples), with_deltas
 
 
+def perplexity(etc):
+    """Of the bigram, over every word and </s>; 101 words and </s> are possible."""
+
+    def pairs(split):
+        for line in open(etc / f"an4_{split}.transcription"):
+            words = [w for w in line.split()[:-1] if w not in ("<s>", "</s>")]
+            yield from zip(["<s>"] + words, words + ["</s>"])
+
+    unigrams, bigrams = collections.Counter(), collections.defaultdict(collections.Counter)
+    for before, after in pairs("train"):
+        unigrams[after] += 1
+        bigrams[before][after] += 1
+
+    def smoothed(counts, word, lower):
+        return (counts[word] + len(counts) * lower) / (counts.total() + len(counts))
+
+    logs = []
+    for before, after in pairs("test"):
+        p = smoothed(unigrams, after, 1 / 102)
+        logs.append(math.log(smoothed(bigrams[before], after, p) if bigrams[before] else p))
+    return math.exp(-sum(logs) / len(logs))
+
+
 def main(data):
     signals = {"synthetic": (np.array(list(synthetic()), dtype=np.int16), 1)}
     for name, every in RECORDINGS.items():
@@ -75,6 +101,7 @@ def main(data):
         arrays[f"fbank/{name}"] = np.ascontiguousarray(fbank[::every], dtype=np.float32)
         arrays[f"mfcc/{name}"] = np.ascontiguousarray(mfcc[::every], dtype=np.float32)
         print(name, fbank.shape, mfcc.shape, "every", every)
+    arrays["perplexity"] = np.array([perplexity(data / "an4" / "etc")])
     save_file(arrays, pathlib.Path(__file__).with_name("speech.safetensors"))
 
 

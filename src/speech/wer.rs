@@ -1,0 +1,205 @@
+//! Word error rate: how far a recognised sentence is from what was said.
+
+use serde::Serialize;
+use std::iter::Sum;
+use std::ops::Add;
+
+/// One step of an alignment, from the reference to the hypothesis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit {
+    /// The next word of both is the same.
+    Match,
+    /// The next words differ.
+    Substitution,
+    /// The hypothesis has a word more.
+    Insertion,
+    /// The hypothesis lacks a word.
+    Deletion,
+}
+
+/// Errors against a reference. Of several utterances they add up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WordErrors {
+    /// Words of the reference.
+    pub words: usize,
+    /// Words recognised as others.
+    pub substitutions: usize,
+    /// Words recognised that were not said.
+    pub insertions: usize,
+    /// Words not recognised.
+    pub deletions: usize,
+}
+
+impl WordErrors {
+    /// Substitutions, insertions and deletions together.
+    pub fn total(&self) -> usize {
+        self.substitutions + self.insertions + self.deletions
+    }
+
+    /// total/words, the WER: 0 or more, above 1 if insertions abound. Not a number, or infinite,
+    /// without a word in the reference.
+    pub fn rate(&self) -> f64 {
+        self.total() as f64 / self.words as f64
+    }
+}
+
+impl Add for WordErrors {
+    type Output = WordErrors;
+
+    fn add(self, other: WordErrors) -> WordErrors {
+        WordErrors {
+            words: self.words + other.words,
+            substitutions: self.substitutions + other.substitutions,
+            insertions: self.insertions + other.insertions,
+            deletions: self.deletions + other.deletions,
+        }
+    }
+}
+
+impl Sum for WordErrors {
+    fn sum<I: Iterator<Item = WordErrors>>(errors: I) -> WordErrors {
+        errors.fold(WordErrors::default(), Add::add)
+    }
+}
+
+/// The errors of the alignment that [`align`] chooses.
+pub fn word_errors<W: PartialEq>(reference: &[W], hypothesis: &[W]) -> WordErrors {
+    let mut errors = WordErrors { words: reference.len(), ..Default::default() };
+    for edit in align(reference, hypothesis) {
+        match edit {
+            Edit::Match => {}
+            Edit::Substitution => errors.substitutions += 1,
+            Edit::Insertion => errors.insertions += 1,
+            Edit::Deletion => errors.deletions += 1,
+        }
+    }
+    errors
+}
+
+/// A shortest way from the reference to the hypothesis, each substitution, insertion and deletion
+/// of cost 1 (Levenshtein 1966).
+///
+/// d(i, j), the distance between the first i and the first j words, is
+/// min(d(i−1, j−1) + [words i and j differ], d(i−1, j) + 1, d(i, j−1) + 1). Of several shortest ways
+/// the one whose last step, and so on towards the front, is the earliest of: match or substitution,
+/// deletion, insertion. The total depends on no such choice; nor does insertions − deletions.
+pub fn align<W: PartialEq>(reference: &[W], hypothesis: &[W]) -> Vec<Edit> {
+    let width = hypothesis.len() + 1;
+    let at = |i: usize, j: usize| i * width + j;
+    let mut distance: Vec<usize> = (0..width).collect();
+    distance.resize(width * (reference.len() + 1), 0);
+    let differs = |i: usize, j: usize| usize::from(reference[i - 1] != hypothesis[j - 1]);
+    for i in 1..=reference.len() {
+        distance[at(i, 0)] = i;
+        for j in 1..width {
+            let replaced = distance[at(i - 1, j - 1)] + differs(i, j);
+            let deleted = distance[at(i - 1, j)] + 1;
+            let inserted = distance[at(i, j - 1)] + 1;
+            distance[at(i, j)] = replaced.min(deleted).min(inserted);
+        }
+    }
+
+    let mut edits = Vec::with_capacity(width.max(reference.len()));
+    let (mut i, mut j) = (reference.len(), hypothesis.len());
+    while i > 0 || j > 0 {
+        let here = distance[at(i, j)];
+        let edit = if i > 0 && j > 0 && here == distance[at(i - 1, j - 1)] + differs(i, j) {
+            if differs(i, j) == 0 { Edit::Match } else { Edit::Substitution }
+        } else if i > 0 && here == distance[at(i - 1, j)] + 1 {
+            Edit::Deletion
+        } else {
+            Edit::Insertion
+        };
+        i -= usize::from(edit != Edit::Insertion);
+        j -= usize::from(edit != Edit::Deletion);
+        edits.push(edit);
+    }
+    edits.reverse();
+    edits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Edit::{Deletion, Insertion, Match, Substitution};
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    fn words(sentence: &str) -> Vec<&str> {
+        sentence.split_whitespace().collect()
+    }
+
+    fn aligned(reference: &str, hypothesis: &str) -> Vec<Edit> {
+        align(&words(reference), &words(hypothesis))
+    }
+
+    #[test]
+    fn alignments_by_hand() {
+        assert_eq!(aligned("", ""), []);
+        assert_eq!(aligned("A B", "A B"), [Match, Match]);
+        assert_eq!(aligned("A B", ""), [Deletion, Deletion]);
+        assert_eq!(aligned("", "A"), [Insertion]);
+        assert_eq!(aligned("A B C", "A C"), [Match, Deletion, Match]);
+        assert_eq!(aligned("A C", "A B C"), [Match, Insertion, Match]);
+        assert_eq!(aligned("FIVE NINE", "FIVE FIVE NINE"), [Insertion, Match, Match]);
+        // Both of length 2: one substitution and one insertion in either order.
+        assert_eq!(aligned("A", "B C"), [Insertion, Substitution]);
+        // As short as two substitutions are an insertion and a deletion around a match.
+        assert_eq!(aligned("A B", "B A"), [Substitution, Substitution]);
+        assert_eq!(
+            aligned("GO TO ERASE M NINE", "GO RUBOUT N M NINE TWO"),
+            [Match, Substitution, Substitution, Match, Match, Insertion]
+        );
+    }
+
+    #[test]
+    fn errors_add_up() {
+        let sum: WordErrors = [("A B C D", "A X C"), ("E", "E F G")]
+            .map(|(reference, hypothesis)| word_errors(&words(reference), &words(hypothesis)))
+            .into_iter()
+            .sum();
+        let expected = WordErrors { words: 5, substitutions: 1, insertions: 2, deletions: 1 };
+        assert_eq!(sum, expected);
+        assert_eq!((sum.total(), sum.rate()), (4, 0.8));
+    }
+
+    /// The distance by trying every way, without a table.
+    fn distance(reference: &[u32], hypothesis: &[u32]) -> usize {
+        match (reference, hypothesis) {
+            ([], rest) | (rest, []) => rest.len(),
+            ([r, reference_rest @ ..], [h, hypothesis_rest @ ..]) => {
+                let replaced = distance(reference_rest, hypothesis_rest) + usize::from(r != h);
+                let deleted = distance(reference_rest, hypothesis) + 1;
+                let inserted = distance(reference, hypothesis_rest) + 1;
+                replaced.min(deleted).min(inserted)
+            }
+        }
+    }
+
+    #[test]
+    fn alignments_are_shortest_and_lead_from_reference_to_hypothesis() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut sentence = || -> Vec<u32> {
+            let length = rng.next_u32() % 7;
+            (0..length).map(|_| rng.next_u32() % 3).collect()
+        };
+        for _ in 0..500 {
+            let (reference, hypothesis) = (sentence(), sentence());
+            let edits = align(&reference, &hypothesis);
+            let (mut i, mut j) = (0, 0);
+            for &edit in &edits {
+                match edit {
+                    Match => assert_eq!(reference[i], hypothesis[j]),
+                    Substitution => assert_ne!(reference[i], hypothesis[j]),
+                    Insertion | Deletion => {}
+                }
+                i += usize::from(edit != Insertion);
+                j += usize::from(edit != Deletion);
+            }
+            assert_eq!((i, j), (reference.len(), hypothesis.len()));
+            let errors = word_errors(&reference, &hypothesis);
+            assert_eq!(errors.total(), distance(&reference, &hypothesis));
+            assert_eq!(errors.words + errors.insertions, hypothesis.len() + errors.deletions);
+        }
+    }
+}
