@@ -57,7 +57,7 @@ impl Plan {
             Preset::Quick => ((800, 400), (40, 30), Some(8_000)),
             Preset::Standard if full => ((1200, 800), (120, 60), None),
             Preset::Standard => ((1200, 800), (120, 80), None),
-            Preset::Paper if full => ((1200, 800), (400, 300), None),
+            Preset::Paper if full => ((1200, 800), (400, 100), None),
             Preset::Paper => ((1200, 800), (400, 200), None),
         };
         let config = |width: usize, epochs: usize| {
