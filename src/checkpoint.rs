@@ -5,17 +5,18 @@
 //! metadata in hash-map order. Ours keeps the tensors in the order of the network and sorts the
 //! metadata, so that equal contents are equal files.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::error::{Error, Result};
-use crate::run::{atomic_write, sha256_of};
+use crate::run::{atomic_write_with, sha256_of};
 
 const MODEL_FORMAT: &str = "limbeck-mlp/1";
 const STATE_FORMAT: &str = "limbeck-checkpoint/1";
@@ -58,7 +59,7 @@ impl ModelFile {
     /// layers.0.bias, layers.1.weight, … That is the order of the files written here; a file in
     /// another order has the same hash.
     pub fn sha256(&self) -> String {
-        sha256_of(self.parameters().map(|(_, _, values)| le_bytes(values)))
+        sha256_of(self.parameters().flat_map(|(_, _, values)| pieces(values)))
     }
 
     /// Writes the model atomically and returns [`ModelFile::sha256`]. Metadata floats are printed
@@ -78,8 +79,9 @@ impl ModelFile {
             ("classes", classes.to_string()),
             ("sha256", sha256.clone()),
         ]);
-        let (tensors, data) = pack(self.parameters());
-        atomic_write(path, &assemble(&header(&metadata, &tensors)?, &data))?;
+        let tensors = layout(self.parameters().map(|(name, shape, _)| (name, shape)));
+        let values = self.parameters().map(|(_, _, values)| values);
+        write(path, &header(&metadata, &tensors)?, values)?;
         Ok(sha256)
     }
 
@@ -164,13 +166,13 @@ impl ModelFile {
 ///
 /// File: safetensors with the tensors as given, one-dimensional, and everything else as metadata.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct TrainingState {
+pub struct TrainingState<'a> {
     /// Epochs completed.
     pub epoch: u64,
     /// Steps completed within the epoch that follows.
     pub step: u64,
     /// Parameters, moments, averages: distinct names, at least one value each.
-    pub tensors: Vec<(String, Vec<f32>)>,
+    pub tensors: Vec<(String, Cow<'a, [f32]>)>,
     /// Whole numbers: the optimiser's steps, positions of random streams.
     pub counters: BTreeMap<String, u64>,
     /// Running sums; stored by their bits, so that they come back exactly, NaN included.
@@ -185,12 +187,12 @@ pub struct Latest {
     /// Its file.
     pub path: PathBuf,
     /// The state.
-    pub state: TrainingState,
+    pub state: TrainingState<'static>,
     /// One message for each newer file that could not be used.
     pub warnings: Vec<String>,
 }
 
-impl TrainingState {
+impl TrainingState<'_> {
     /// The file name under which [`latest`] finds this state.
     pub fn file_name(&self) -> String {
         format!("checkpoint-{:06}-{:06}.safetensors", self.epoch, self.step)
@@ -221,18 +223,19 @@ impl TrainingState {
         for (name, value) in &self.scalars {
             metadata.insert(format!("scalar.{name}"), format!("{:016x}", value.to_bits()));
         }
-        let tensors = self.tensors.iter();
-        let (tensors, data) = pack(tensors.map(|(name, v)| (name.clone(), vec![v.len()], &v[..])));
-        let sha256 = sha256_of([&header(&metadata, &tensors)?, &data]);
+        let tensors = layout(self.tensors.iter().map(|(name, v)| (name.clone(), vec![v.len()])));
+        let values = || self.tensors.iter().map(|(_, values)| &values[..]);
+        let unsigned = [header(&metadata, &tensors)?];
+        let sha256 = sha256_of(unsigned.into_iter().chain(values().flat_map(pieces)));
         metadata.insert("sha256".to_string(), sha256);
-        atomic_write(path, &assemble(&header(&metadata, &tensors)?, &data))
+        write(path, &header(&metadata, &tensors)?, values())
     }
 
     /// Reads a state and verifies its SHA-256.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for anything that [`TrainingState::save`] did not write.
-    pub fn load(path: &Path) -> Result<TrainingState> {
+    pub fn load(path: &Path) -> Result<TrainingState<'static>> {
         let mut file = TensorFile::read(path, STATE_FORMAT)?;
         let stored = file.metadata.remove("sha256");
         let actual = sha256_of([&header(&file.metadata, &file.tensors)?[..], file.data()]);
@@ -258,7 +261,7 @@ impl TrainingState {
             }
         }
         for (name, info) in &file.tensors {
-            state.tensors.push((name.clone(), file.values(name, info)?));
+            state.tensors.push((name.clone(), file.values(name, info)?.into()));
         }
         Ok(state)
     }
@@ -494,19 +497,20 @@ fn le_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// The tensors' entries for the header, and their bytes one after the other.
-fn pack<'a>(
-    tensors: impl Iterator<Item = (String, Vec<usize>, &'a [f32])>,
-) -> (Vec<(String, TensorInfo)>, Vec<u8>) {
-    let mut data = Vec::new();
-    let mut infos = Vec::new();
-    for (name, shape, values) in tensors {
-        let start = data.len();
-        data.extend(le_bytes(values));
-        let info = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, data.len()) };
-        infos.push((name, info));
-    }
-    (infos, data)
+/// The bytes of `values`, a little at a time: a copy of a large tensor would double the memory.
+fn pieces(values: &[f32]) -> impl Iterator<Item = Vec<u8>> {
+    values.chunks(1 << 14).map(le_bytes)
+}
+
+/// The tensors' entries for the header: `f32`, one after the other.
+fn layout(tensors: impl Iterator<Item = (String, Vec<usize>)>) -> Vec<(String, TensorInfo)> {
+    let mut end = 0;
+    let place = |(name, shape): (String, Vec<usize>)| {
+        let start = end;
+        end += size_of::<f32>() * shape.iter().product::<usize>();
+        (name, TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) })
+    };
+    tensors.map(place).collect()
 }
 
 /// The JSON header of a safetensors file: a function of its content alone.
@@ -529,16 +533,20 @@ fn header(
         .map_err(|e| Error::Internal(format!("safetensors header to JSON: {e}")))
 }
 
-/// A safetensors file: length of the header (u64, little-endian), header, data. Spaces extend the
-/// header so that the data starts at a multiple of 8 bytes.
-fn assemble(header: &[u8], data: &[u8]) -> Vec<u8> {
+/// Writes a safetensors file atomically: length of the header (u64, little-endian), header, data.
+/// Spaces extend the header so that the data starts at a multiple of 8 bytes.
+fn write<'a>(
+    path: &Path,
+    header: &[u8],
+    mut tensors: impl Iterator<Item = &'a [f32]>,
+) -> Result<()> {
     let padded = header.len().next_multiple_of(8);
-    let mut file = Vec::with_capacity(8 + padded + data.len());
-    file.extend((padded as u64).to_le_bytes());
-    file.extend(header);
-    file.resize(8 + padded, b' ');
-    file.extend(data);
-    file
+    atomic_write_with(path, |file| {
+        file.write_all(&(padded as u64).to_le_bytes())?;
+        file.write_all(header)?;
+        file.write_all(&vec![b' '; padded - header.len()])?;
+        tensors.try_for_each(|values| pieces(values).try_for_each(|piece| file.write_all(&piece)))
+    })
 }
 
 #[cfg(test)]
@@ -806,13 +814,13 @@ mod tests {
         assert!(refusal(ModelFile::load(&path)).contains("at most 18253611008"));
     }
 
-    fn state(epoch: u64, step: u64) -> TrainingState {
+    fn state(epoch: u64, step: u64) -> TrainingState<'static> {
         TrainingState {
             epoch,
             step,
             tensors: vec![
-                ("velocity".into(), vec![f32::NAN, -0.0, 1e-40]),
-                ("params".into(), vec![1.5]),
+                ("velocity".into(), vec![f32::NAN, -0.0, 1e-40].into()),
+                ("params".into(), vec![1.5].into()),
             ],
             counters: BTreeMap::from([("adam_steps".into(), u64::MAX)]),
             scalars: BTreeMap::from([
@@ -866,12 +874,12 @@ mod tests {
     fn ambiguous_states_are_not_saved() {
         for name in ["params", "__metadata__"] {
             let mut twice = state(0, 0);
-            twice.tensors.push((name.into(), vec![0.0]));
+            twice.tensors.push((name.into(), vec![0.0].into()));
             let error = twice.save(Path::new("never-written")).unwrap_err();
             assert_eq!(error.exit_code(), 70);
         }
         let mut empty = state(0, 0);
-        empty.tensors[0].1.clear();
+        empty.tensors[0].1 = Vec::new().into();
         assert!(empty.save(Path::new("never-written")).is_err());
     }
 

@@ -60,7 +60,7 @@ pub struct DataConfig {
     /// `idx`: test labels; may be absent only with `holdout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_labels: Option<PathBuf>,
-    /// Number of classes, 2 to 256; labels are below it.
+    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `frames`.
     pub classes: usize,
 }
 
@@ -74,6 +74,8 @@ pub enum DatasetKind {
     Glyphs,
     /// The same by ten writers who are told apart: 100 classes.
     Writers,
+    /// Synthetic frames of speech of `classes` states, see [`limbeck_datasets::synthetic`].
+    Frames,
     /// IDX files named in the configuration.
     Idx,
 }
@@ -365,12 +367,12 @@ impl Config {
             &format!("ending in the number of classes, {}", self.data.classes),
             format!("{layers:?}"),
         )?;
-        require(
-            self.data.dataset == DatasetKind::Idx || layers[0] == 28 * 28,
-            "model.layers",
-            "starting with 784, the pixels of a 28x28 image",
-            format!("{layers:?}"),
-        )
+        let (inputs, expected) = match self.data.dataset {
+            DatasetKind::Idx => return Ok(()),
+            DatasetKind::Frames => (26 * 40, "starting with 1040, the values of 26 frames"),
+            _ => (28 * 28, "starting with 784, the pixels of a 28x28 image"),
+        };
+        require(layers[0] == inputs, "model.layers", expected, format!("{layers:?}"))
     }
 }
 
@@ -398,6 +400,10 @@ impl DataConfig {
                     let found = path.display();
                     require(false, key, "absent unless data.dataset is \"idx\"", found)?;
                 }
+            }
+            if self.dataset == DatasetKind::Frames {
+                let fits = (2..=1 << 16).contains(&self.classes);
+                return require(fits, "data.classes", "2 to 65536", self.classes);
             }
             let (classes, expected) = match self.dataset {
                 DatasetKind::Writers => (100, "100 when data.dataset is \"writers\""),
@@ -776,6 +782,8 @@ teacher_logits = "t.npy"
             ("[data]\ntrain_limit = 0", "train_limit must be at least 1"),
             ("[data]\nholdout = 0", "holdout must be at least 1"),
             ("[data]\nclasses = 12", "classes must be 10"),
+            ("[data]\ndataset = \"frames\"\nclasses = 1", "classes must be 2 to 65536; found 1"),
+            ("[data]\ndataset = \"frames\"", "starting with 1040"),
             ("[data]\ntrain_images = \"x\"", "absent unless data.dataset is \"idx\""),
         ];
         for (text, expected) in cases {

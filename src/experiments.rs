@@ -19,7 +19,9 @@ use crate::mlp::Mlp;
 use crate::run::{Manifest, RunFolder, sha256_of};
 use crate::summary::Row;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck_datasets::{Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, permute};
+use limbeck_datasets::{
+    Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, permute, synthetic,
+};
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -73,6 +75,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
         }
         DatasetKind::Glyphs => glyphs::default(),
         DatasetKind::Writers => glyphs::writers::default(),
+        DatasetKind::Frames => synthetic::frames(keys.classes),
         DatasetKind::Idx => {
             let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
             let train_images =

@@ -8,6 +8,7 @@ use limbeck_kernels::gemm::{self, WeightStep};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
 use limbeck_kernels::{Buffer, Context, PanelsMut};
+use std::borrow::Cow;
 
 /// The learning rate after `epochs_done` epochs (fractional within an epoch), η₀ at the start.
 ///
@@ -222,10 +223,9 @@ impl Optimizer {
     }
 
     /// The state's arrays by name, for a checkpoint.
-    pub fn tensors(&self) -> Vec<(String, Vec<f32>)> {
-        let moments =
-            self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), m.to_vec()));
-        moments.chain(self.average.iter().map(|a| ("average".to_string(), a.to_vec()))).collect()
+    pub fn tensors(&self) -> impl Iterator<Item = (String, &[f32])> {
+        let moments = self.moments.iter().enumerate().map(|(i, m)| (format!("moment.{i}"), &m[..]));
+        moments.chain(self.average.iter().map(|a| ("average".to_string(), &a[..])))
     }
 
     /// β₁ᵗ and β₂ᵗ, for a checkpoint.
@@ -238,7 +238,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Internal`] if an array is missing or has another length: a checkpoint of this
     /// configuration cannot lack it.
-    pub fn restore(&mut self, tensors: &[(String, Vec<f32>)], powers: [f64; 2]) -> Result<()> {
+    pub fn restore(&mut self, tensors: &[(String, Cow<[f32]>)], powers: [f64; 2]) -> Result<()> {
         let moments = self.moments.iter_mut().enumerate().map(|(i, m)| (format!("moment.{i}"), m));
         for (name, buffer) in
             moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a)))
@@ -254,7 +254,7 @@ impl Optimizer {
 ///
 /// # Errors
 /// [`Error::Internal`] if it is missing or has another length.
-pub fn restore(tensors: &[(String, Vec<f32>)], name: &str, buffer: &mut [f32]) -> Result<()> {
+pub fn restore(tensors: &[(String, Cow<[f32]>)], name: &str, buffer: &mut [f32]) -> Result<()> {
     let found = tensors.iter().find(|(n, values)| n == name && values.len() == buffer.len());
     let (_, values) = found.ok_or_else(|| {
         Error::Internal(format!("checkpoint without {} values of '{name}'", buffer.len()))

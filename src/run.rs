@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,17 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] naming `path`; the temporary file is removed.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
+    atomic_write_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`atomic_write`], for content that `write` makes piece by piece.
+///
+/// # Errors
+/// [`Error::Io`] naming the path; the file is then as it was.
+pub fn atomic_write_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
     let name = path.file_name().ok_or_else(|| {
         Error::io("write", path)(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -29,9 +40,9 @@ pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let replace = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
         fs::rename(&temporary, path)
     };
     replace().map_err(|source| {

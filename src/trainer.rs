@@ -476,14 +476,14 @@ impl<'a> Run<'a> {
 
     /// Writes a checkpoint and removes old ones.
     fn save(&self, folder: &Path, start: Instant) -> Result<()> {
-        let mut tensors = vec![("params".to_string(), self.model.params().to_vec())];
-        tensors.extend(self.optimizer.tensors());
+        let params = ("params".to_string(), self.model.params());
+        let tensors = std::iter::once(params).chain(self.optimizer.tensors());
         let powers = self.optimizer.powers();
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
         let state = TrainingState {
             epoch: self.epoch as u64,
             step: self.step as u64,
-            tensors,
+            tensors: tensors.map(|(name, values)| (name, values.into())).collect(),
             counters: [("errors", self.errors), ("examples", self.examples)]
                 .map(|(name, count)| (name.to_string(), count))
                 .into(),

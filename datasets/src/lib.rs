@@ -29,6 +29,7 @@ pub mod mnist;
 pub mod npy;
 mod random;
 mod split;
+pub mod synthetic;
 
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;

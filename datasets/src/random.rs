@@ -26,6 +26,12 @@ pub enum Purpose {
     WritersTrain = 6,
     /// The drawing of a test example of a writer; index = example.
     WritersTest = 7,
+    /// Synthetic training frames; index 0.
+    FramesTrain = 8,
+    /// Synthetic test frames; index 0.
+    FramesTest = 9,
+    /// The centre of a state of synthetic frames; index = state.
+    FramesState = 10,
 }
 
 /// The keystream of (seed, purpose, index), at its first word.

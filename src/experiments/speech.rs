@@ -98,7 +98,7 @@ impl Plan {
         let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
         let (speakers, recipe, members, temperatures, students): (_, _, _, &[f64], _) = match preset
         {
-            Preset::Smoke => (Some([8, 2, 2]), small, 2, &[2.0], 1),
+            Preset::Smoke => (Some([6, 1, 2]), small, 2, &[2.0], 1),
             Preset::Quick => (None, Recipe::default(), 3, &[2.0, 5.0], 1),
             Preset::Standard => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
             Preset::Paper => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
@@ -275,7 +275,7 @@ impl Labelled {
     fn choose(&self, pool: &Pool, holdout: &[f32]) -> [Scales; 2] {
         let tables = self.tables();
         [0, 1].map(|model| {
-            let mut best = (usize::MAX, GRID[0]);
+            let mut best = (usize::MAX, PLAIN);
             // All words alike, the scale of the language model is one with the word penalty.
             let lm_scales: &[f64] = if model == 0 { &[1.0] } else { &LM_SCALES };
             for acoustic_scale in ACOUSTIC_SCALES {
@@ -348,10 +348,11 @@ fn errors_of(logits: &[f32], split: &Split, classes: usize) -> usize {
 }
 
 /// The grid of the search's scales. The acoustic scale is relative to the transitions.
-const ACOUSTIC_SCALES: [f64; 6] = [0.05, 0.1, 0.15, 0.2, 0.3, 0.5];
-const LM_SCALES: [f64; 3] = [0.5, 1.0, 2.0];
-const WORD_PENALTIES: [f64; 6] = [-6.0, -3.0, 0.0, 3.0, 6.0, 9.0];
-const GRID: [Scales; 1] = [Scales { acoustic_scale: 0.1, lm_scale: 1.0, word_penalty: 0.0 }];
+const ACOUSTIC_SCALES: [f64; 5] = [0.1, 0.15, 0.2, 0.3, 0.5];
+const LM_SCALES: [f64; 3] = [1.0, 2.0, 3.0];
+const WORD_PENALTIES: [f64; 5] = [-6.0, -3.0, 0.0, 3.0, 6.0];
+/// Where nothing is better.
+const PLAIN: Scales = Scales { acoustic_scale: 0.1, lm_scale: 1.0, word_penalty: 0.0 };
 
 /// The scales that a row was searched with.
 fn scales_of(row: &Row) -> Option<[Scales; 2]> {
@@ -543,7 +544,7 @@ impl Comparison {
             let scores = scores(logits, &labelled.ln_priors);
             let scales = summary.rows_of(system).next().and_then(scales_of);
             let words = [0, 1].map(|model| {
-                let scales = scales.map_or(GRID[0], |scales| scales[model]);
+                let scales = scales.map_or(PLAIN, |scales| scales[model]);
                 let found =
                     labelled.recognise(&context.pool, part, &scores, &tables[model], scales);
                 found.iter().map(|errors| errors.total() as f64).collect::<Vec<_>>()
