@@ -12,7 +12,7 @@ use limbeck::mlp::{InputScale, Mlp, Workspace};
 use limbeck::optimizer::{Optimizer, learning_rate, momentum};
 use limbeck::reference::Net;
 use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::{Error, Result};
+use limbeck::{Error, Result, metrics};
 use limbeck_datasets::{Batches, Frames, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
@@ -357,6 +357,57 @@ fn frames_with_neighbours_are_trained_on_as_if_the_windows_were_written_out() {
     let (of_windows, of_table) = (trained(seen), trained(table));
     assert_eq!(of_windows, of_table);
     assert_eq!(of_windows.2, InputScale::IDENTITY);
+}
+
+/// Keeps the records of the epochs.
+#[derive(Default)]
+struct Kept(Vec<EpochRecord>);
+
+impl Observer for Kept {
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        self.0.push(record.clone());
+        Ok(())
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+#[test]
+fn watched_splits_are_judged_by_the_model_of_each_epoch() {
+    let context = best(2);
+    let (train, other) = (noise(1, 20, 2, CLASSES), noise(2, 37, 2, CLASSES));
+    for average in [0.0, 0.5] {
+        let mut config = config(OptimizerKind::Sgd);
+        config.training.schedule = ScheduleKind::Constant;
+        config.training.average = average;
+        config.training.epochs = 3;
+        let mut kept = Kept::default();
+        let watch = [("train", &train), ("other", &other)];
+        let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+        trainer::train(&context, &task, None, &mut kept).unwrap();
+        assert_eq!(kept.0.len(), 3);
+        for (epochs, record) in (1..).zip(&kept.0) {
+            // Without a schedule the model of an epoch is that of a run which ends there.
+            config.training.epochs = epochs;
+            let task = Task::hard("net", &config, &train);
+            let model = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+            for (name, split) in watch {
+                let (logits, labels) =
+                    (model.logits(&context, split), split.labels.as_ref().unwrap());
+                let watched = record.watched[name];
+                assert_eq!(watched.examples, split.len());
+                assert_eq!(watched.errors, metrics::errors(&logits, labels, CLASSES.into()));
+                assert_eq!(watched.nll, metrics::nll(&logits, labels, CLASSES.into()));
+            }
+        }
+    }
+    let unlabelled = other.without_labels();
+    let config = config(OptimizerKind::Sgd);
+    let watch = [("other", &unlabelled)];
+    let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+    assert!(task.check().unwrap_err().to_string().contains("'other' has no labels"));
 }
 
 #[test]
