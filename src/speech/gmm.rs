@@ -107,7 +107,10 @@ impl Mixture {
         let mut sum = [0.0; BLOCK];
         for scores in joint {
             for lane in 0..BLOCK {
-                sum[lane] += libm::expf(scores[lane] - max[lane]);
+                let below = scores[lane] - max[lane];
+                if below > NEGLIGIBLE {
+                    sum[lane] += libm::expf(below);
+                }
             }
         }
         array::from_fn(|lane| max[lane] + libm::logf(sum[lane]))
@@ -190,6 +193,10 @@ impl Mixture {
         Self::new(weights, means, variances)
     }
 }
+
+/// ln of a share of the largest component below which another is not added: in f32 it would change
+/// a sum of 1 or more by less than half a rounding.
+const NEGLIGIBLE: f32 = -17.5;
 
 /// Frames that a component needs.
 const MIN_COUNT: f64 = 10.0;
