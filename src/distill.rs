@@ -4,6 +4,9 @@ use crate::mlp::Mlp;
 use limbeck_datasets::{Split, shifts};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 
+/// Examples of which an ensemble is asked at once.
+const PART: usize = 8192;
+
 /// The logits [shifts, n, classes] from which the soft targets of `split` are made at temperature
 /// T. Without `jitter` there is one shift, none at all; with j pixels of it all (2j + 1)²
 /// translations in the order of [`limbeck_datasets::shifts`].
@@ -27,8 +30,15 @@ pub fn teacher_logits(
         if others.is_empty() {
             return first.logits(context, split);
         }
-        let members = teachers.iter().map(|teacher| teacher.logits(context, split));
-        ensemble_logits(context, members, first.classes(), temperature)
+        // A part at a time: what the members say of it is wanted only until it is averaged.
+        let all: Vec<u32> = (0..split.len() as u32).collect();
+        let mut logits = Vec::with_capacity(split.len() * first.classes());
+        for part in all.chunks(PART) {
+            let part = split.subset(part);
+            let members = teachers.iter().map(|teacher| teacher.logits(context, &part));
+            logits.extend(ensemble_logits(context, members, first.classes(), temperature));
+        }
+        logits
     };
     match jitter {
         None => of(split),

@@ -104,8 +104,7 @@ pub fn on_speech(
     (first_seed, seeds): (u64, u64),
     out: &Path,
 ) -> Result<Summary> {
-    let plan = speech::Plan::new(preset);
-    let material = plan.material(lab)?;
+    let (material, plan) = speech::prepare(lab, preset)?;
     let bare = speech::unlabelled(&material);
     let design = Design {
         experiment: "alignment",

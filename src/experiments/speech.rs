@@ -2,7 +2,8 @@
 //! ensemble, and one model distilled from it.
 //!
 //! ```text
-//! transcripts → mixtures of Gaussians (flat start) → a state for each frame
+//! transcripts → mixtures of Gaussians (flat start) → a phone's state for each frame
+//!             → the states of words, by the mixtures of their phones
 //!             → a first net, which aligns once more → the frozen states, labels of all that follows
 //! members     ten nets on the labels                               T = 1, labels alone
 //! ensemble    the arithmetic mean of their posteriors
@@ -24,10 +25,11 @@ use crate::loss::Objective;
 use crate::metrics;
 use crate::mlp::Mlp;
 use crate::report::chart::{Chart, Point, Series};
-use crate::speech::align::{self, TooShort};
+use crate::speech::align;
 use crate::speech::aligner::{Aligner, Recipe, Utterance};
 use crate::speech::decode::{Decoder, Scales};
-use crate::speech::hmm::{Graph, Transitions};
+use crate::speech::features;
+use crate::speech::hmm::{Graph, Lexicon, Transitions};
 use crate::speech::lm::LanguageModel;
 use crate::speech::material::{Alignments, Material, Part};
 use crate::speech::wer::{WordErrors, word_errors};
@@ -69,8 +71,6 @@ fn student_at(temperature: f64) -> String {
 
 /// What a preset spends.
 pub(super) struct Plan {
-    /// Training, held-out and test speakers; absent for all.
-    speakers: Option<[usize; 3]>,
     recipe: Recipe,
     /// Of every net, the seed aside.
     pub config: Config,
@@ -81,7 +81,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(preset: Preset) -> Plan {
+    /// For nets of so many `states`.
+    fn new(preset: Preset, states: usize) -> Plan {
         let (layers, epochs, learning_rate): (&[usize], _, _) = match preset {
             Preset::Smoke => (&[64], 3, 2e-3),
             Preset::Quick => (&[256, 256], 6, 1e-3),
@@ -89,39 +90,45 @@ impl Plan {
             Preset::Paper => (&[1024, 1024, 1024, 1024], 20, 1e-3),
         };
         let mut config = Config::default();
-        let inputs = 26 * crate::speech::features::BINS;
-        config.model.layers = [&[inputs], layers, &[STATES]].concat();
+        let inputs = 26 * features::BINS;
+        config.model.layers = [&[inputs], layers, &[states]].concat();
         config.training.epochs = epochs;
         config.training.batch_size = 256;
         config.training.optimizer = OptimizerKind::Adam;
         config.training.learning_rate = learning_rate;
         let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
-        let (speakers, recipe, members, temperatures, students): (_, _, _, &[f64], _) = match preset
-        {
-            Preset::Smoke => (Some([6, 1, 2]), small, 2, &[2.0], 1),
-            Preset::Quick => (None, Recipe::default(), 3, &[2.0, 5.0], 1),
-            Preset::Standard => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
-            Preset::Paper => (None, Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
+        let (recipe, members, temperatures, students): (_, _, &[f64], _) = match preset {
+            Preset::Smoke => (small, 2, &[2.0], 1),
+            Preset::Quick => (Recipe::default(), 3, &[2.0, 5.0], 1),
+            Preset::Standard => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
+            Preset::Paper => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
         };
-        Plan { speakers, recipe, config, members, temperatures, students }
-    }
-
-    pub(super) fn material(&self, lab: &Lab) -> Result<Material> {
-        let data = lab.data.ok_or_else(|| {
-            Error::Usage(
-                "speech needs a data folder that holds an4/: set --data or LIMBECK_DATA".into(),
-            )
-        })?;
-        Material::load(&lab.context.pool, data, self.speakers)
+        Plan { recipe, config, members, temperatures, students }
     }
 }
 
-/// Three for each of 33 phones and silence.
-const STATES: usize = 102;
+/// The corpus, and what the preset spends on it.
+///
+/// # Errors
+/// [`Error::Usage`] without a data folder; those of [`Material::load`].
+pub(super) fn prepare(lab: &Lab, preset: Preset) -> Result<(Material, Plan)> {
+    let data = lab.data.ok_or_else(|| {
+        Error::Usage(
+            "speech needs a data folder that holds an4/: set --data or LIMBECK_DATA".into(),
+        )
+    })?;
+    // Training, held-out and test speakers.
+    let speakers = (preset == Preset::Smoke).then_some([6, 1, 2]);
+    let material = Material::load(&lab.context.pool, data, speakers)?;
+    let plan = Plan::new(preset, material.lexicon.states());
+    Ok((material, plan))
+}
 
-/// The corpus with frozen states.
+/// The corpus with states of its frames.
 pub(super) struct Labelled {
     pub material: Material,
+    /// Whose states they are.
+    lexicon: Lexicon,
     pub dataset: Dataset,
     pub holdout: Split,
     /// Estimated from the training part's states.
@@ -141,14 +148,15 @@ pub(super) fn unlabelled(material: &Material) -> Dataset {
     }
 }
 
-fn labelled(material: Material, alignments: &Alignments) -> Labelled {
+fn labelled(material: Material, lexicon: Lexicon, alignments: &Alignments) -> Labelled {
     let [train, holdout, test] = &alignments.parts;
+    let states = lexicon.states();
     let dataset = Dataset {
+        classes: states,
         train: material.train.split(Some(train)),
         test: material.test.split(Some(test)),
         ..unlabelled(&material)
     };
-    let states = material.lexicon.states();
     // One frame more of each state, so that none is impossible.
     let mut counts = vec![1.0; states];
     train.iter().flatten().for_each(|&state| counts[usize::from(state)] += 1.0);
@@ -158,6 +166,7 @@ fn labelled(material: Material, alignments: &Alignments) -> Labelled {
         transitions: Transitions::estimate(states, train.iter().map(Vec::as_slice)),
         ln_priors: counts.iter().map(|count| libm::log(count / total) as f32).collect(),
         dataset,
+        lexicon,
         material,
     }
 }
@@ -171,68 +180,83 @@ pub(super) fn freeze(
     seed: u64,
 ) -> Result<Labelled> {
     let path = study.folder.root.join("alignment.safetensors");
+    let words = material.lexicon.clone();
     if path.exists() {
         let alignments = Alignments::load(&path, &material)?;
-        return Ok(labelled(material, &alignments));
+        return Ok(labelled(material, words, &alignments));
     }
-    let (pool, lexicon) = (&lab.context.pool, &material.lexicon);
     let start = Instant::now();
-    let said = |part: &Part| -> Vec<(Vec<f32>, Vec<usize>)> {
-        part.mfcc.iter().map(|f| f.values.clone()).zip(part.words.iter().cloned()).collect()
+    let pool = &lab.context.pool;
+    let aligner = {
+        let part = &material.train;
+        let utterances = part.mfcc.iter().zip(&part.words);
+        let utterances: Vec<Utterance> = utterances
+            .map(|(features, words)| Utterance { features: &features.values, words })
+            .collect();
+        let dim = 3 * features::CEPSTRA;
+        Aligner::train(pool, &material.phones, dim, &utterances, &plan.recipe)
+            .map_err(|e| Error::Dataset { message: format!("an4: {e}"), io: false })?
     };
-    let parts = material.parts().map(said);
-    let utterances = parts.each_ref().map(|part| {
-        let utterances = part.iter().map(|(features, words)| Utterance { features, words });
-        utterances.collect::<Vec<Utterance>>()
+    let likelihoods = material.parts().map(|part| {
+        pool.map(part.mfcc.len(), |i| {
+            let features = &part.mfcc[i];
+            let mut scores = vec![0.0; features.frames() * material.phones.states()];
+            aligner.gmm.log_likelihoods(&features.values, &mut scores);
+            scores
+        })
     });
-    let dim = crate::speech::features::CEPSTRA * 3;
-    let short = |e: crate::speech::aligner::Unalignable| Error::Dataset {
-        message: format!("an4: {e}"),
-        io: false,
-    };
-    let aligner =
-        Aligner::train(pool, lexicon, dim, &utterances[0], &plan.recipe).map_err(short)?;
-    let mut aligned = Vec::new();
-    for part in &utterances {
-        aligned.push(aligner.align(pool, lexicon, part).map_err(short)?);
-    }
-    let three = |aligned| {
-        <[Vec<Vec<u16>>; 3]>::try_from(aligned).map_err(|_| Error::Internal("three parts".into()))
-    };
-    let first = Alignments { parts: three(aligned)? };
-    let by_mixtures = labelled(material, &first);
+    let phones = material.phones.clone();
+    let by_phone = align_parts(&material, &phones, &aligner.transitions, |part, i| {
+        likelihoods[part][i].clone()
+    })?;
+    let by_phone = labelled(material, phones, &by_phone);
     if !study.has(&[MIXTURES], seed) {
-        let row = mixtures_row(lab, &by_mixtures, &aligner, seed, start)?;
+        let row = mixtures_row(lab, &by_phone, &likelihoods, seed, start)?;
         study.add(row)?;
     }
+    let Labelled { material, transitions, .. } = by_phone;
+    let kinds = &material.phone_states;
+    let of_kinds = |values: &[f64]| kinds.iter().map(|&kind| values[usize::from(kind)]).collect();
+    let transitions =
+        Transitions { stay: of_kinds(&transitions.stay), leave: of_kinds(&transitions.leave) };
+    let width = material.phones.states();
+    let by_mixtures = align_parts(&material, &words, &transitions, |part, i| {
+        let rows = likelihoods[part][i].chunks_exact(width);
+        rows.flat_map(|row| kinds.iter().map(|&kind| row[usize::from(kind)])).collect()
+    })?;
+    let by_mixtures = labelled(material, words, &by_mixtures);
     let config = Config { seed, ..plan.config.clone() };
     let task = Task::hard(ALIGNER, &config, &by_mixtures.dataset.train);
     let net = study.model_on(lab, &by_mixtures.dataset, &task, seed, |_, _| BTreeMap::new())?;
-    let Labelled { material, transitions, ln_priors, .. } = by_mixtures;
-    let mut aligned = Vec::new();
-    for part in material.parts() {
-        let logits = net.logits(lab.context, &part.split(None));
-        let scores = scores(&logits, &ln_priors);
-        let scores = part.by_utterance(&scores, material.lexicon.states());
-        let states = pool_map(&lab.context.pool, &scores, |i, scores| {
-            let graph = Graph::new(&material.lexicon, &part.words[i]);
-            align::viterbi(&graph, &transitions, scores)
-        });
-        let states: std::result::Result<Vec<_>, TooShort> = states.into_iter().collect();
-        let states = states.map_err(|e| Error::Internal(format!("aligned before, but: {e}")))?;
-        aligned.push(states.into_iter().map(|alignment| alignment.states).collect());
-    }
-    let alignments = Alignments { parts: three(aligned)? };
+    let Labelled { material, lexicon: words, transitions, ln_priors, .. } = by_mixtures;
+    let alignments = align_parts(&material, &words, &transitions, |part, i| {
+        let utterance = material.parts()[part].utterance(i);
+        scores(&net.logits(lab.context, &utterance), &ln_priors)
+    })?;
     alignments.save(&path)?;
-    Ok(labelled(material, &alignments))
+    Ok(labelled(material, words, &alignments))
 }
 
-fn pool_map<T: Send>(
-    pool: &Pool,
-    utterances: &[&[f32]],
-    work: impl Fn(usize, &[f32]) -> T + Sync,
-) -> Vec<T> {
-    pool.map(utterances.len(), |i| work(i, utterances[i]))
+/// The best states of each utterance of each part; `scores` of (part, utterance) are [T, states].
+fn align_parts(
+    material: &Material,
+    lexicon: &Lexicon,
+    transitions: &Transitions,
+    scores: impl Fn(usize, usize) -> Vec<f32>,
+) -> Result<Alignments> {
+    let mut parts = [const { Vec::new() }; 3];
+    for (i, (part, aligned)) in material.parts().iter().zip(&mut parts).enumerate() {
+        for (utterance, words) in part.words.iter().enumerate() {
+            let graph = Graph::new(lexicon, words);
+            let found = align::viterbi(&graph, transitions, &scores(i, utterance));
+            let found = found.map_err(|e| Error::Dataset {
+                message: format!("an4: utterance {utterance} of part {i}: {e}"),
+                io: false,
+            })?;
+            aligned.push(found.states);
+        }
+    }
+    Ok(Alignments { parts })
 }
 
 /// ln p(frame | state) up to a constant of each frame: ln p(state | frame) − ln p(state), where the
@@ -263,9 +287,8 @@ impl Labelled {
         table: &[f32],
         scales: Scales,
     ) -> Vec<WordErrors> {
-        let material = &self.material;
-        let decoder = Decoder::new(&material.lexicon, &self.transitions, table, scales);
-        let scores = part.by_utterance(scores, material.lexicon.states());
+        let decoder = Decoder::new(&self.lexicon, &self.transitions, table, scales);
+        let scores = part.by_utterance(scores, self.lexicon.states());
         let found = decoder.decode_all(pool, &scores);
         found.iter().zip(&part.words).map(|(h, words)| word_errors(words, &h.words)).collect()
     }
@@ -370,33 +393,22 @@ fn scales_of(row: &Row) -> Option<[Scales; 2]> {
 /// The mixtures as recognisers, and as classifiers of frames by p(frame | state)·p(state).
 fn mixtures_row(
     lab: &Lab,
-    by_mixtures: &Labelled,
-    aligner: &Aligner,
+    by_phone: &Labelled,
+    [_, holdout, test]: &[Vec<Vec<f32>>; 3],
     seed: u64,
     start: Instant,
 ) -> Result<Row> {
-    let Labelled { material, dataset, holdout, ln_priors, .. } = by_mixtures;
-    let states = material.lexicon.states();
-    let pool = &lab.context.pool;
-    let likelihoods = [&material.holdout, &material.test].map(|part| {
-        let each = pool.map(part.mfcc.len(), |i| {
-            let features = &part.mfcc[i];
-            let mut scores = vec![0.0; features.frames() * states];
-            aligner.gmm.log_likelihoods(&features.values, &mut scores);
-            scores
-        });
-        each.concat()
-    });
+    let Labelled { dataset, holdout: held, ln_priors, .. } = by_phone;
+    let states = dataset.classes;
+    let (holdout, test) = (holdout.concat(), test.concat());
     let posterior = |scores: &[f32]| -> Vec<f32> {
         let rows = scores.chunks_exact(states);
         rows.flat_map(|row| row.iter().zip(ln_priors).map(|(s, prior)| s + prior)).collect()
     };
-    let [on_holdout, on_test] = likelihoods.each_ref().map(|scores| posterior(scores));
-    let mut measures = by_mixtures.measures(pool, [&likelihoods[0], &likelihoods[1]], None);
-    let errors = errors_of(&on_holdout, holdout, states);
+    let mut measures = by_phone.measures(&lab.context.pool, [&holdout, &test], None);
+    let errors = errors_of(&posterior(&holdout), held, states);
     measures.insert("holdout_errors".into(), errors as f64);
-    measures.insert("gaussians".into(), aligner.gmm.gaussians() as f64);
-    let row = combined_row(dataset, MIXTURES, seed, &on_test, start.elapsed())?;
+    let row = combined_row(dataset, MIXTURES, seed, &posterior(&test), start.elapsed())?;
     Ok(Row { measures, ..row })
 }
 
@@ -406,8 +418,7 @@ fn mixtures_row(
 /// [`Error::Usage`] without a data folder that holds `an4/`; those of [`Material::load`] and of
 /// [`super::mnist::reproduce`].
 pub fn reproduce(lab: &mut Lab, preset: Preset, first_seed: u64, out: &Path) -> Result<Summary> {
-    let plan = Plan::new(preset);
-    let material = plan.material(lab)?;
+    let (material, plan) = prepare(lab, preset)?;
     let bare = unlabelled(&material);
     let seeds: Vec<u64> = (first_seed..first_seed + plan.members + plan.students).collect();
     let objective = |temperature: f64| Objective {
@@ -626,8 +637,7 @@ fn conclude(
     let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
     let mut counts = vec![0usize; labelled.dataset.classes];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
-    let silence: usize =
-        labelled.material.lexicon.silence().iter().map(|&s| counts[usize::from(s)]).sum();
+    let silence: usize = labelled.lexicon.silence().iter().map(|&s| counts[usize::from(s)]).sum();
     let commonest = counts.iter().copied().max().unwrap_or(0) as f64 / frames;
     table.notes.push(format!(
         "Frame accuracy is agreement with the frozen aligner: {} % of the {frames} test frames are \

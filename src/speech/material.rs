@@ -2,7 +2,7 @@
 //! ids, and the frozen states of their frames.
 
 use super::features::{self, Fbank, Features, Normalisation};
-use super::hmm::Lexicon;
+use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
 use crate::error::{Error, Result};
 use crate::run::{atomic_write, sha256_hex};
@@ -16,13 +16,21 @@ use std::path::Path;
 
 /// Frames that a net sees before and behind the one that it is asked about (paper, section 4).
 pub const CONTEXT: (usize, usize) = (20, 5);
+/// Times that a word must occur in the training part to have states of its own.
+const OWN_STATES: usize = 10;
 /// Every ninth training speaker is held out, eight in all.
 const HELD_OUT: (usize, usize) = (9, 8);
 
 /// Features, words and language models.
 pub struct Material {
-    /// How the dictionary's words are said.
+    /// How the dictionary's words are said, each phone with its three states: for the mixtures.
+    pub phones: Lexicon,
+    /// The same for the nets, which see 26 frames and can tell the E of B from that of D: each phone
+    /// of each pronunciation of a word that occurs ten times in the training part has states of its
+    /// own; rarer words share those of their phones.
     pub lexicon: Lexicon,
+    /// For each state of `lexicon` that of `phones` which it is a kind of.
+    pub phone_states: Vec<u16>,
     /// The training speakers but for those held out.
     pub train: Part,
     /// Eight training speakers, by which everything is chosen.
@@ -56,6 +64,13 @@ impl Part {
     pub fn split(&self, alignment: Option<&[Vec<u16>]>) -> Split {
         let labels = alignment.map(|alignment| alignment.concat());
         Split { inputs: Inputs::Frames(self.frames.clone()), labels }
+    }
+
+    /// The frames of one utterance.
+    pub fn utterance(&self, i: usize) -> Split {
+        let first: usize = self.lengths[..i].iter().sum();
+        let indices: Vec<u32> = (first..first + self.lengths[i]).map(|t| t as u32).collect();
+        Split { inputs: Inputs::Frames(self.frames.subset(&indices)), labels: None }
     }
 
     /// The frames of each utterance in an array [T, width] of all.
@@ -125,11 +140,21 @@ impl Material {
         let [train, holdout, test] = parts.map(Sounds::part);
         let silence = corpus.phones.iter().position(|phone| phone == SILENCE);
         let silence = silence.ok_or_else(|| Error::Internal("a corpus without silence".into()))?;
-        let pronunciations = corpus.dictionary.words().iter().map(|word| &word.pronunciations[..]);
-        let lexicon = Lexicon::new(corpus.phones.len(), silence, pronunciations);
+        let pronunciations: Vec<&[Vec<usize>]> =
+            corpus.dictionary.words().iter().map(|word| &word.pronunciations[..]).collect();
+        let phones = Lexicon::new(corpus.phones.len(), silence, pronunciations.iter().copied());
+        let mut counts = vec![0; pronunciations.len()];
+        train.words.iter().flatten().for_each(|&word| counts[word] += 1);
+        let (own, phone_of) = own_phones(corpus.phones.len(), &pronunciations, &counts);
+        let lexicon = Lexicon::new(phone_of.len(), silence, own.iter().map(Vec::as_slice));
+        let phone_states = phone_of.iter().flat_map(|&phone| {
+            (0..STATES_PER_PHONE).map(move |i| (phone * STATES_PER_PHONE + i) as u16)
+        });
         Ok(Material {
             unigram: LanguageModel::unigram(&corpus.dictionary, &corpus.unigram),
             bigram: LanguageModel::witten_bell(lexicon.words(), &train.words),
+            phone_states: phone_states.collect(),
+            phones,
             lexicon,
             train,
             holdout,
@@ -142,6 +167,28 @@ impl Material {
     pub fn parts(&self) -> [&Part; 3] {
         [&self.train, &self.holdout, &self.test]
     }
+}
+
+/// Pronunciations in which every phone of a word that is frequent enough is one of its own, numbered
+/// from `phones` on; and for each phone, old and new, the old one.
+fn own_phones(
+    phones: usize,
+    pronunciations: &[&[Vec<usize>]],
+    counts: &[usize],
+) -> (Vec<Vec<Vec<usize>>>, Vec<usize>) {
+    let mut phone_of: Vec<usize> = (0..phones).collect();
+    let mut of_word = |(word, count): (&&[Vec<usize>], &usize)| {
+        let mut own = word.to_vec();
+        if *count >= OWN_STATES {
+            for phone in own.iter_mut().flatten() {
+                phone_of.push(*phone);
+                *phone = phone_of.len() - 1;
+            }
+        }
+        own
+    };
+    let own = pronunciations.iter().zip(counts).map(&mut of_word).collect();
+    (own, phone_of)
 }
 
 /// A part before its log-mels are normalised.
@@ -262,5 +309,18 @@ impl Alignments {
         }
         let parts = <[_; 3]>::try_from(parts).map_err(|_| Error::Internal("three parts".into()))?;
         Ok(Alignments { parts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequent_words_have_phones_of_their_own() {
+        let (often, seldom) = (vec![vec![1, 2], vec![2]], vec![vec![2, 0]]);
+        let (own, phone_of) = own_phones(3, &[&often, &seldom], &[OWN_STATES, OWN_STATES - 1]);
+        assert_eq!(own, [vec![vec![3, 4], vec![5]], seldom]);
+        assert_eq!(phone_of, [0, 1, 2, 1, 2, 2]);
     }
 }
