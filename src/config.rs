@@ -60,7 +60,7 @@ pub struct DataConfig {
     /// `idx`: test labels; may be absent only with `holdout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_labels: Option<PathBuf>,
-    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `frames`.
+    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `frames` and `an4`.
     pub classes: usize,
 }
 
@@ -76,6 +76,9 @@ pub enum DatasetKind {
     Writers,
     /// Synthetic frames of speech of `classes` states, see [`limbeck_datasets::synthetic`].
     Frames,
+    /// The speech corpus of the data folder; only `reproduce` trains on it, for its labels come
+    /// from an aligner.
+    An4,
     /// IDX files named in the configuration.
     Idx,
 }
@@ -369,7 +372,9 @@ impl Config {
         )?;
         let (inputs, expected) = match self.data.dataset {
             DatasetKind::Idx => return Ok(()),
-            DatasetKind::Frames => (26 * 40, "starting with 1040, the values of 26 frames"),
+            DatasetKind::Frames | DatasetKind::An4 => {
+                (26 * 40, "starting with 1040, the values of 26 frames")
+            }
             _ => (28 * 28, "starting with 784, the pixels of a 28x28 image"),
         };
         require(layers[0] == inputs, "model.layers", expected, format!("{layers:?}"))
@@ -401,7 +406,7 @@ impl DataConfig {
                     require(false, key, "absent unless data.dataset is \"idx\"", found)?;
                 }
             }
-            if self.dataset == DatasetKind::Frames {
+            if matches!(self.dataset, DatasetKind::Frames | DatasetKind::An4) {
                 let fits = (2..=1 << 16).contains(&self.classes);
                 return require(fits, "data.classes", "2 to 65536", self.classes);
             }

@@ -76,6 +76,13 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
         DatasetKind::Glyphs => glyphs::default(),
         DatasetKind::Writers => glyphs::writers::default(),
         DatasetKind::Frames => synthetic::frames(keys.classes),
+        DatasetKind::An4 => {
+            return Err(fault(
+                "data.dataset: found \"an4\", expected another: its labels come from an aligner, \
+                 see `limbeck reproduce speech`"
+                    .into(),
+            ));
+        }
         DatasetKind::Idx => {
             let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
             let train_images =

@@ -18,7 +18,7 @@
 use super::preset::Preset;
 use super::study::{Conclusion, Design, Study};
 use super::{Lab, combined_row};
-use crate::config::{Config, OptimizerKind};
+use crate::config::{Config, DatasetKind, OptimizerKind};
 use crate::distill;
 use crate::error::{Error, Result};
 use crate::loss::Objective;
@@ -92,6 +92,7 @@ impl Plan {
         let mut config = Config::default();
         let inputs = 26 * features::BINS;
         config.model.layers = [&[inputs], layers, &[states]].concat();
+        (config.data.dataset, config.data.classes) = (DatasetKind::An4, states);
         config.training.epochs = epochs;
         config.training.batch_size = 256;
         config.training.optimizer = OptimizerKind::Adam;
@@ -231,7 +232,7 @@ pub(super) fn freeze(
     let Labelled { material, lexicon: words, transitions, ln_priors, .. } = by_mixtures;
     let alignments = align_parts(&material, &words, &transitions, |part, i| {
         let utterance = material.parts()[part].utterance(i);
-        scores(&net.logits(lab.context, &utterance), &ln_priors)
+        scores(&net.logits(lab.context, &utterance), &ln_priors, 1.0)
     })?;
     alignments.save(&path)?;
     Ok(labelled(material, words, &alignments))
@@ -259,11 +260,47 @@ fn align_parts(
     Ok(Alignments { parts })
 }
 
-/// ln p(frame | state) up to a constant of each frame: ln p(state | frame) − ln p(state), where the
-/// softmax's denominator is such a constant. [T, S].
-fn scores(logits: &[f32], ln_priors: &[f32]) -> Vec<f32> {
+/// ln p(frame | state) up to a constant of each frame, [T, S]: ln p(state | frame) − ln p(state),
+/// where the softmax's denominator is such a constant. `prior_scale` is a factor of ln p(state); 0
+/// for likelihoods, which need nothing taken off.
+fn scores(logits: &[f32], ln_priors: &[f32], prior_scale: f64) -> Vec<f32> {
+    let taken: Vec<f32> = ln_priors.iter().map(|prior| prior_scale as f32 * prior).collect();
     let rows = logits.chunks_exact(ln_priors.len());
-    rows.flat_map(|row| row.iter().zip(ln_priors).map(|(z, prior)| z - prior)).collect()
+    rows.flat_map(|row| row.iter().zip(&taken).map(|(z, prior)| z - prior)).collect()
+}
+
+/// How logits are searched for words.
+#[derive(Clone, Copy)]
+struct Search {
+    prior_scale: f64,
+    scales: Scales,
+}
+
+/// The grid from which the held-out speakers choose. The acoustic scale is relative to the
+/// transitions.
+const PRIOR_SCALES: [f64; 3] = [0.3, 0.6, 1.0];
+const ACOUSTIC_SCALES: [f64; 4] = [0.1, 0.2, 0.3, 0.5];
+const LM_SCALES: [f64; 3] = [1.0, 2.0, 3.0];
+const WORD_PENALTIES: [f64; 4] = [-6.0, -3.0, 0.0, 3.0];
+
+impl Search {
+    /// The search that a row was made with, for the language model of that name.
+    fn of(row: &Row, model: &str) -> Option<Search> {
+        let get = |what: &str| row.measures.get(&format!("{model}_{what}")).copied();
+        Some(Search {
+            prior_scale: get("prior_scale")?,
+            scales: Scales {
+                acoustic_scale: get("acoustic_scale")?,
+                lm_scale: get("lm_scale")?,
+                word_penalty: get("word_penalty")?,
+            },
+        })
+    }
+
+    /// Those for both language models.
+    fn both(row: &Row) -> Option<[Search; 2]> {
+        Some([Search::of(row, MODELS[0])?, Search::of(row, MODELS[1])?])
+    }
 }
 
 impl Labelled {
@@ -283,63 +320,66 @@ impl Labelled {
         &self,
         pool: &Pool,
         part: &Part,
-        scores: &[f32],
+        logits: &[f32],
         table: &[f32],
-        scales: Scales,
+        search: Search,
     ) -> Vec<WordErrors> {
-        let decoder = Decoder::new(&self.lexicon, &self.transitions, table, scales);
-        let scores = part.by_utterance(scores, self.lexicon.states());
-        let found = decoder.decode_all(pool, &scores);
+        let decoder = Decoder::new(&self.lexicon, &self.transitions, table, search.scales);
+        let scores = scores(logits, &self.ln_priors, search.prior_scale);
+        let found = decoder.decode_all(pool, &part.by_utterance(&scores, self.lexicon.states()));
         found.iter().zip(&part.words).map(|(h, words)| word_errors(words, &h.words)).collect()
     }
 
-    /// For each language model the scales with the fewest word errors on the held-out speakers,
-    /// the first of several.
-    fn choose(&self, pool: &Pool, holdout: &[f32]) -> [Scales; 2] {
+    /// For each language model the search with the fewest word errors on the held-out speakers, the
+    /// first of several; the prior's scale is that of the unigram for both.
+    fn choose(&self, pool: &Pool, holdout: &[f32], prior_scales: &[f64]) -> [Search; 2] {
         let tables = self.tables();
-        [0, 1].map(|model| {
-            let mut best = (usize::MAX, PLAIN);
-            // All words alike, the scale of the language model is one with the word penalty.
-            let lm_scales: &[f64] = if model == 0 { &[1.0] } else { &LM_SCALES };
-            for acoustic_scale in ACOUSTIC_SCALES {
-                for &lm_scale in lm_scales {
-                    for word_penalty in WORD_PENALTIES {
-                        let scales = Scales { acoustic_scale, lm_scale, word_penalty };
-                        let part = &self.material.holdout;
-                        let found = self.recognise(pool, part, holdout, &tables[model], scales);
-                        let errors = found.iter().map(WordErrors::total).sum();
-                        if errors < best.0 {
-                            best = (errors, scales);
+        let best = |model: usize, prior_scales: &[f64], lm_scales: &[f64]| {
+            let mut best: Option<(usize, Search)> = None;
+            for &prior_scale in prior_scales {
+                for acoustic_scale in ACOUSTIC_SCALES {
+                    for &lm_scale in lm_scales {
+                        for word_penalty in WORD_PENALTIES {
+                            let scales = Scales { acoustic_scale, lm_scale, word_penalty };
+                            let search = Search { prior_scale, scales };
+                            let part = &self.material.holdout;
+                            let found = self.recognise(pool, part, holdout, &tables[model], search);
+                            let errors = found.iter().map(WordErrors::total).sum();
+                            if best.is_none_or(|(fewest, _)| errors < fewest) {
+                                best = Some((errors, search));
+                            }
                         }
                     }
                 }
             }
-            best.1
-        })
+            best.expect("a grid of at least one").1
+        };
+        // All words alike, the scale of the language model is one with the word penalty.
+        let unigram = best(0, prior_scales, &[1.0]);
+        [unigram, best(1, &[unigram.prior_scale], &LM_SCALES)]
     }
 
-    /// What a system makes of held-out and test speakers, from its scores; with the scales given
-    /// or its own.
-    fn measures(
+    /// What is made of the test speakers with these searches, from a system's logits.
+    fn word_measures(
         &self,
         pool: &Pool,
-        [holdout, test]: [&[f32]; 2],
-        scales: Option<[Scales; 2]>,
+        test: &[f32],
+        searches: [Search; 2],
     ) -> BTreeMap<String, f64> {
-        let scales = scales.unwrap_or_else(|| self.choose(pool, holdout));
         let mut measures = BTreeMap::new();
-        for ((name, scales), table) in MODELS.iter().zip(scales).zip(self.tables()) {
+        for ((name, search), table) in MODELS.iter().zip(searches).zip(self.tables()) {
             let part = &self.material.test;
             let errors: WordErrors =
-                self.recognise(pool, part, test, &table, scales).into_iter().sum();
+                self.recognise(pool, part, test, &table, search).into_iter().sum();
             for (what, value) in [
                 ("wer", errors.rate()),
                 ("substitutions", errors.substitutions as f64),
                 ("insertions", errors.insertions as f64),
                 ("deletions", errors.deletions as f64),
-                ("acoustic_scale", scales.acoustic_scale),
-                ("lm_scale", scales.lm_scale),
-                ("word_penalty", scales.word_penalty),
+                ("prior_scale", search.prior_scale),
+                ("acoustic_scale", search.scales.acoustic_scale),
+                ("lm_scale", search.scales.lm_scale),
+                ("word_penalty", search.scales.word_penalty),
             ] {
                 measures.insert(format!("{name}_{what}"), value);
             }
@@ -347,16 +387,18 @@ impl Labelled {
         measures
     }
 
-    /// The measures of a net, and its held-out errors.
-    fn measured(
+    /// The measures of nets, from their logits of held-out and test frames, and the held-out
+    /// errors; with the searches given or those that they choose.
+    fn measures(
         &self,
         context: &Context,
-        logits: [Vec<f32>; 2],
-        scales: Option<[Scales; 2]>,
+        [holdout, test]: [Vec<f32>; 2],
+        searches: Option<[Search; 2]>,
     ) -> BTreeMap<String, f64> {
-        let [holdout, test] = logits.each_ref().map(|logits| scores(logits, &self.ln_priors));
-        let mut measures = self.measures(&context.pool, [&holdout, &test], scales);
-        let errors = errors_of(&logits[0], &self.holdout, self.dataset.classes);
+        let pool = &context.pool;
+        let searches = searches.unwrap_or_else(|| self.choose(pool, &holdout, &PRIOR_SCALES));
+        let mut measures = self.word_measures(pool, &test, searches);
+        let errors = errors_of(&holdout, &self.holdout, self.dataset.classes);
         measures.insert("holdout_errors".into(), errors as f64);
         measures
     }
@@ -368,26 +410,6 @@ impl Labelled {
 
 fn errors_of(logits: &[f32], split: &Split, classes: usize) -> usize {
     metrics::errors(logits, split.labels.as_deref().unwrap_or_default(), classes)
-}
-
-/// The grid of the search's scales. The acoustic scale is relative to the transitions.
-const ACOUSTIC_SCALES: [f64; 5] = [0.1, 0.15, 0.2, 0.3, 0.5];
-const LM_SCALES: [f64; 3] = [1.0, 2.0, 3.0];
-const WORD_PENALTIES: [f64; 5] = [-6.0, -3.0, 0.0, 3.0, 6.0];
-/// Where nothing is better.
-const PLAIN: Scales = Scales { acoustic_scale: 0.1, lm_scale: 1.0, word_penalty: 0.0 };
-
-/// The scales that a row was searched with.
-fn scales_of(row: &Row) -> Option<[Scales; 2]> {
-    let scales = |model: &str| {
-        let get = |what: &str| row.measures.get(&format!("{model}_{what}")).copied();
-        Some(Scales {
-            acoustic_scale: get("acoustic_scale")?,
-            lm_scale: get("lm_scale")?,
-            word_penalty: get("word_penalty")?,
-        })
-    };
-    Some([scales(MODELS[0])?, scales(MODELS[1])?])
 }
 
 /// The mixtures as recognisers, and as classifiers of frames by p(frame | state)·p(state).
@@ -405,7 +427,9 @@ fn mixtures_row(
         let rows = scores.chunks_exact(states);
         rows.flat_map(|row| row.iter().zip(ln_priors).map(|(s, prior)| s + prior)).collect()
     };
-    let mut measures = by_phone.measures(&lab.context.pool, [&holdout, &test], None);
+    let pool = &lab.context.pool;
+    let searches = by_phone.choose(pool, &holdout, &[0.0]);
+    let mut measures = by_phone.word_measures(pool, &test, searches);
     let errors = errors_of(&posterior(&holdout), held, states);
     measures.insert("holdout_errors".into(), errors as f64);
     let row = combined_row(dataset, MIXTURES, seed, &posterior(&test), start.elapsed())?;
@@ -438,7 +462,7 @@ pub fn reproduce(lab: &mut Lab, preset: Preset, first_seed: u64, out: &Path) -> 
     let (members, students) = seeds.split_at(plan.members as usize);
     let members = train_members(lab, &mut study, &plan, &labelled, members)?;
     let students = distilled(lab, &mut study, &plan, &labelled, &members, students, objective)?;
-    let comparison = Comparison::new(lab.context, &labelled, &members, &students, &study.summary);
+    let comparison = Comparison::new(lab.context, &labelled, &members, &students, &study.summary)?;
     study.finish(|summary| conclude(summary, &plan, &labelled, &students, &comparison))
 }
 
@@ -453,17 +477,17 @@ fn train_members(
     let mut members = Vec::new();
     for &seed in seeds {
         let config = Config { seed, ..plan.config.clone() };
-        let scales = study.summary.row(MEMBER, seeds[0]).and_then(scales_of);
+        let searches = study.summary.row(MEMBER, seeds[0]).and_then(Search::both);
         let task = Task::hard(MEMBER, &config, &dataset.train);
         members.push(study.model_on(lab, dataset, &task, seed, |context, model| {
-            labelled.measured(context, labelled.logits(context, model), scales)
+            labelled.measures(context, labelled.logits(context, model), searches)
         })?);
     }
     if !study.has(&[ENSEMBLE], seeds[0]) {
         let start = Instant::now();
         let logits = mean_logits(lab.context, labelled, &members);
         let row = combined_row(dataset, ENSEMBLE, seeds[0], &logits[1], start.elapsed())?;
-        let measures = labelled.measured(lab.context, logits, None);
+        let measures = labelled.measures(lab.context, logits, None);
         study.add(Row { measures, ..row })?;
     }
     Ok(members)
@@ -491,7 +515,7 @@ fn distilled(
     objective: impl Fn(f64) -> Objective,
 ) -> Result<Students> {
     let dataset = &labelled.dataset;
-    let scales = study.summary.rows_of(MEMBER).next().and_then(scales_of);
+    let searches = study.summary.rows_of(MEMBER).next().and_then(Search::both);
     let mut train = |temperature: f64, seeds: &[u64], study: &mut Study| -> Result<Vec<Mlp>> {
         let name = student_at(temperature);
         let missing = seeds.iter().any(|&seed| !study.has(&[&name], seed));
@@ -506,7 +530,7 @@ fn distilled(
             let config = Config { seed, ..plan.config.clone() };
             let task = Task::soft(&name, &config, &dataset.train, objective(temperature), &logits);
             models.push(study.model_on(lab, dataset, &task, seed, |context, model| {
-                labelled.measured(context, labelled.logits(context, model), scales)
+                labelled.measures(context, labelled.logits(context, model), searches)
             })?);
         }
         Ok(models)
@@ -541,23 +565,26 @@ impl Comparison {
         members: &[Mlp],
         students: &Students,
         summary: &Summary,
-    ) -> Comparison {
+    ) -> Result<Comparison> {
+        // Single nets are searched as the first member is.
+        let [alone, joined] = [MEMBER, ENSEMBLE].map(|system| {
+            let row = summary.rows_of(system).next().and_then(Search::both);
+            row.ok_or_else(|| Error::Internal(format!("no search of the {system}")))
+        });
+        let (alone, joined) = (alone?, joined?);
         let part = &labelled.material.test;
         let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
         let classes = labelled.dataset.classes;
         let tables = labelled.tables();
-        let of = |logits: &[f32], system: &str| -> [Vec<f64>; 3] {
+        let of = |logits: &[f32], searches: [Search; 2]| -> [Vec<f64>; 3] {
             let frames = part
                 .by_utterance(logits, classes)
                 .into_iter()
                 .zip(part.by_utterance(labels, 1))
                 .map(|(logits, labels)| metrics::errors(logits, labels, classes) as f64);
-            let scores = scores(logits, &labelled.ln_priors);
-            let scales = summary.rows_of(system).next().and_then(scales_of);
             let words = [0, 1].map(|model| {
-                let scales = scales.map_or(PLAIN, |scales| scales[model]);
-                let found =
-                    labelled.recognise(&context.pool, part, &scores, &tables[model], scales);
+                let (table, search) = (&tables[model], searches[model]);
+                let found = labelled.recognise(&context.pool, part, logits, table, search);
                 found.iter().map(|errors| errors.total() as f64).collect::<Vec<_>>()
             });
             let [unigram, bigram] = words;
@@ -565,7 +592,7 @@ impl Comparison {
         };
         let mean = |models: &[Mlp]| {
             let test = &labelled.dataset.test;
-            let each = models.iter().map(|model| of(&model.logits(context, test), MEMBER));
+            let each = models.iter().map(|model| of(&model.logits(context, test), alone));
             let sum = each.reduce(|mut sum, one| {
                 for (sum, one) in sum.iter_mut().zip(one) {
                     sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
@@ -576,15 +603,15 @@ impl Comparison {
             sum.unwrap_or_default().map(|sum| sum.into_iter().map(|x| x / n).collect())
         };
         let [_, ensemble] = mean_logits(context, labelled, members);
-        Comparison {
+        Ok(Comparison {
             errors: BTreeMap::from([
                 (MEMBER, mean(members)),
-                (ENSEMBLE, of(&ensemble, ENSEMBLE)),
+                (ENSEMBLE, of(&ensemble, joined)),
                 (STUDENT, mean(&students.models)),
             ]),
             frames: part.lengths.iter().map(|&n| n as f64).collect(),
             words: part.words.iter().map(|words| words.len() as f64).collect(),
-        }
+        })
     }
 
     /// How much lower the second system's rate is, of frames (0), or words by a language model.
