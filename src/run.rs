@@ -283,11 +283,14 @@ fn sweep(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// What a folder holds, in the order of the names.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let list = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
     };
-    list().map_err(Error::io("list", folder))
+    let mut paths = list().map_err(Error::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, with a number behind
