@@ -173,7 +173,7 @@ pub struct TrainingState<'a> {
     pub step: u64,
     /// Parameters, moments, averages: distinct names, at least one value each.
     pub tensors: Vec<(String, Cow<'a, [f32]>)>,
-    /// Whole numbers: the optimiser's steps, positions of random streams.
+    /// Whole numbers: errors and examples of the current epoch.
     pub counters: BTreeMap<String, u64>,
     /// Running sums; stored by their bits, so that they come back exactly, NaN included.
     pub scalars: BTreeMap<String, f64>,

@@ -114,6 +114,12 @@ enum Command {
         #[arg(default_value = "results", value_name = "DIR")]
         root: PathBuf,
     },
+    /// What was tried to make this program lose work, and what came of it, in Markdown
+    Trust {
+        /// The folder of the findings
+        #[arg(default_value = "results/trust", value_name = "DIR")]
+        root: PathBuf,
+    },
     /// This program against its own promises: errors within their bounds, one hash everywhere
     ///
     /// Each command tries every instruction set of this machine and several thread counts, whatever
@@ -170,6 +176,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(command) => bench::run(&session, &command),
         Command::Claims { root } => {
             session.result(&Text::new(limbeck::report::claims::page(&root)?.as_bytes()))
+        }
+        Command::Trust { root } => {
+            session.result(&Text::new(limbeck::report::trust::page(&root)?.as_bytes()))
         }
         Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),

@@ -67,10 +67,10 @@ pub enum Error {
     },
 
     /// The run was stopped from outside after its state was saved. Exit code 75.
-    #[error("interrupted{}", optional("; continue with --resume ", &run.as_ref().map(|p| p.display())))]
+    #[error("interrupted{}", optional("; continue with: ", command))]
     Interrupted {
-        /// The run folder to resume, where there is one.
-        run: Option<PathBuf>,
+        /// The command line that goes on, where there is one.
+        command: Option<String>,
     },
 
     /// Training produced a number that is not finite. Exit code 76.
@@ -80,7 +80,7 @@ pub enum Error {
         optional(" of layer ", layer)
     )]
     Diverged {
-        /// `loss`, `logits`, `weight gradient`, `bias gradient`, …
+        /// `loss`, `output`, `weight`, `bias`, `weight gradient`, `moment.0 of the weight`, …
         tensor: String,
         /// The layer it belongs to, counted from 0.
         layer: Option<usize>,
@@ -155,8 +155,8 @@ mod tests {
                 .contains("weight gradient of layer 1 is not finite in epoch 2, step 5")
         );
         let dataset = |io| Error::Dataset { message: String::new(), io };
-        let interrupted = Error::Interrupted { run: Some("runs/a".into()) };
-        assert!(interrupted.to_string().ends_with("--resume runs/a"));
+        let interrupted = Error::Interrupted { command: Some("limbeck train --resume a".into()) };
+        assert!(interrupted.to_string().ends_with("with: limbeck train --resume a"));
         let codes = [
             (Error::Disagrees(String::new()), 1),
             (Error::Usage(String::new()), 2),

@@ -25,7 +25,9 @@ use limbeck_datasets::{
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What an experiment runs with.
@@ -42,6 +44,19 @@ pub struct Lab<'a> {
     pub git_commit: Option<String>,
     /// Who watches.
     pub observer: &'a mut dyn Observer,
+    /// Set from outside to end the run after the step at hand.
+    pub stop: &'a AtomicBool,
+}
+
+impl Lab<'_> {
+    /// # Errors
+    /// [`Error::Interrupted`] when the run is to end.
+    pub fn go_on(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted { command: None });
+        }
+        Ok(())
+    }
 }
 
 /// MNIST where `data` holds it, else the embedded glyphs.
@@ -147,7 +162,8 @@ pub fn load_model(path: &Path, inputs: usize, classes: usize) -> Result<Mlp> {
 }
 
 /// Trains `task` in a run folder (metrics, checkpoints, model file) and evaluates it on the test
-/// set. The model is written before its row is returned, the checkpoints are removed after.
+/// set. The model is written before its row is returned; once the row is kept, the checkpoints are
+/// to be removed with [`remove_checkpoints`].
 ///
 /// # Errors
 /// Those of [`trainer::train`] and of writing the files.
@@ -159,7 +175,7 @@ pub fn train_model(
     seed: u64,
 ) -> Result<(Mlp, Row)> {
     let checkpoints = folder.checkpoints().join(file_stem(task.name, seed));
-    let mut recorder = Recorder { folder, seed, inner: &mut *lab.observer };
+    let mut recorder = Recorder { folder, seed, inner: &mut *lab.observer, stop: lab.stop };
     let trained = trainer::train(lab.context, task, Some(&checkpoints), &mut recorder)?;
     let row = evaluated_row(lab, folder, dataset, task, seed, &trained.model)?;
     let epochs = task.config.training.epochs as u64;
@@ -169,8 +185,19 @@ pub fn train_model(
         samples_per_second: Some(epochs as f64 * task.split.len() as f64 / trained.seconds),
         ..row
     };
-    std::fs::remove_dir_all(&checkpoints).map_err(Error::io("remove", &checkpoints))?;
     Ok((trained.model, row))
+}
+
+/// Removes the checkpoints of a finished model, if there are any.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_checkpoints(folder: &RunFolder, system: &str, seed: u64) -> Result<()> {
+    let checkpoints = folder.checkpoints().join(file_stem(system, seed));
+    match std::fs::remove_dir_all(&checkpoints) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &checkpoints)(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `model` as the result of `task` and evaluates it on the test set and on the task's own.
@@ -283,6 +310,7 @@ struct Recorder<'a> {
     folder: &'a RunFolder,
     seed: u64,
     inner: &'a mut dyn Observer,
+    stop: &'a AtomicBool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -316,19 +344,22 @@ fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecor
 }
 
 impl Observer for Recorder<'_> {
-    /// Drops the lines of epochs that are about to be trained again.
+    /// Drops the lines of epochs that are about to be trained again, and what is left of a line on
+    /// a disk that was full.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
         let path = self.folder.metrics();
-        let Ok(text) = std::fs::read_to_string(&path) else {
-            return self.inner.on_start(model, epochs_done);
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(Error::io("read", &path))?,
         };
+        let text = String::from_utf8_lossy(&bytes);
         let keep = |line: &&str| {
             let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { return false };
             let epoch = record["epoch"].as_u64().unwrap_or(0) as usize;
             record["model"] != model || record["seed"] != self.seed || epoch <= epochs_done
         };
         let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
-        if kept.len() < text.len() {
+        if kept.as_bytes() != bytes {
             crate::run::atomic_write(&path, kept.as_bytes())?;
         }
         self.inner.on_start(model, epochs_done)
@@ -341,6 +372,14 @@ impl Observer for Recorder<'_> {
     fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
         self.folder.append_metrics(&SeededRecord { seed: self.seed, record })?;
         self.inner.on_epoch(record)
+    }
+
+    fn on_checkpoint(&mut self) -> Result<()> {
+        self.folder.sync_metrics()
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn warn(&mut self, message: &str) {

@@ -322,6 +322,15 @@ impl Workspace {
         Panels::new(logits, model.classes(), self.batch)
     }
 
+    /// The first layer whose output in the last [`Mlp::forward`] is not finite.
+    pub(crate) fn not_finite(&self, model: &Mlp) -> Option<usize> {
+        let finite = |(i, layer): (usize, &LayerParams)| {
+            let y = &self.arena[self.activations[i + 1].clone()];
+            y[..panel_len(layer.outputs, self.batch)].iter().all(|y| y.is_finite())
+        };
+        model.layers.iter().enumerate().position(|layer| !finite(layer))
+    }
+
     /// The logits, the losses of each panel, and d_logits to be written.
     pub fn loss_parts(&mut self, model: &Mlp) -> (Panels<'_>, &mut [Loss], PanelsMut<'_>) {
         let last = model.layers.len() - 1;

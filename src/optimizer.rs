@@ -49,7 +49,7 @@ pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
     }
 }
 
-/// The layer and kind of a gradient that is not finite.
+/// The layer and kind of a gradient or parameter that is not finite.
 pub type NotFinite = (usize, &'static str);
 
 /// Calls `work` with one or two moments as a slice, without allocating.
@@ -96,7 +96,7 @@ impl Optimizer {
     /// average of the weights.
     ///
     /// # Errors
-    /// The layer and kind of a gradient that is not finite.
+    /// The layer and kind of a gradient that is not finite, or of biases that the step made so.
     pub fn step(
         &mut self,
         context: &Context,
@@ -180,7 +180,11 @@ impl Optimizer {
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, 0.0, params, db, moments)
         });
-        if finite { Ok(()) } else { Err((i, "bias gradient")) }
+        if !finite {
+            return Err((i, "bias gradient"));
+        }
+        // A hidden unit of bias −∞ is silent: neither loss nor gradient would tell.
+        if params.iter().all(|b| b.is_finite()) { Ok(()) } else { Err((i, "bias")) }
     }
 
     fn average(&mut self, context: &Context, model: &Mlp) {

@@ -36,6 +36,16 @@ pub fn layers(widths: &[usize]) -> Vec<LayerParams> {
         .collect()
 }
 
+/// The first number that is not finite: its layer, and whether it is a `weight` or a `bias`.
+pub fn not_finite(layers: &[LayerParams], values: &[f32]) -> Option<(usize, &'static str)> {
+    let bad = |range: &Range<usize>| values[range.clone()].iter().any(|value| !value.is_finite());
+    layers.iter().enumerate().find_map(|(i, layer)| match (bad(&layer.weight), bad(&layer.bias)) {
+        (true, _) => Some((i, "weight")),
+        (false, true) => Some((i, "bias")),
+        (false, false) => None,
+    })
+}
+
 /// Length of the flat array.
 pub fn len(layers: &[LayerParams]) -> usize {
     layers.last().map_or(0, |last| last.bias.end)

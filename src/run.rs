@@ -1,9 +1,10 @@
 //! What a run leaves behind: atomic writes, the run folder and its manifest.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -59,6 +60,12 @@ pub fn atomic_write_with(
     Ok(())
 }
 
+/// Whether this is a temporary file of [`atomic_write_with`]: `.NAME.PID.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let parts = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp")?.rsplit_once('.'));
+    parts.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// SHA-256 of `bytes` as 64 lowercase hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     sha256_of([bytes])
@@ -76,10 +83,14 @@ pub fn sha256_of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
 
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
 /// `report.html`, `models/` and `checkpoints/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// One process at a time writes in it: the first locks `.lock`, which holds its id, until the last
+/// clone of this value is dropped or the process ends, however it ends.
+#[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The folder itself.
     pub root: PathBuf,
+    _lock: Arc<File>,
 }
 
 impl RunFolder {
@@ -87,34 +98,26 @@ impl RunFolder {
     /// training depend on it.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the folder already holds a run, [`Error::Io`] naming the folder that
-    /// cannot be made or written.
+    /// [`Error::Usage`] when the folder already holds a run, or another process has it;
+    /// [`Error::Io`] naming the folder that cannot be made or written.
     pub fn create(out: &Path) -> Result<RunFolder> {
-        let run = RunFolder { root: out.to_path_buf() };
-        if run.manifest().exists() {
+        if out.join(MANIFEST).exists() {
             return Err(Error::Usage(format!(
                 "{} already holds a run; choose another output folder or resume it",
                 out.display()
             )));
         }
-        for folder in [run.root.clone(), run.models(), run.checkpoints()] {
-            fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        }
-        let probe = out.join(format!(".probe.{}.tmp", std::process::id()));
-        File::create(&probe)
-            .and_then(|_| fs::remove_file(&probe))
-            .map_err(Error::io("write in the folder", out))?;
-        Ok(run)
+        RunFolder::claim(out)
     }
 
-    /// The folder of a run to resume or report.
+    /// The folder of a run to go on with. What a killed process left half written is removed.
     ///
     /// # Errors
-    /// [`Error::Data`] when `root` holds no manifest.
+    /// [`Error::Data`] when `root` holds no manifest; [`Error::Usage`] when another process has it;
+    /// [`Error::Io`].
     pub fn open(root: &Path) -> Result<RunFolder> {
-        let run = RunFolder { root: root.to_path_buf() };
-        if run.manifest().is_file() {
-            return Ok(run);
+        if root.join(MANIFEST).is_file() {
+            return RunFolder::claim(root);
         }
         Err(Error::Data {
             path: root.to_path_buf(),
@@ -122,6 +125,23 @@ impl RunFolder {
             found: "no manifest.json".into(),
             expected: "the output folder of an earlier run".into(),
         })
+    }
+
+    /// Makes what is missing, locks the folder, and removes the temporary files of dead processes:
+    /// behind the lock there are no others.
+    fn claim(root: &Path) -> Result<RunFolder> {
+        let parts = ["", "models", "checkpoints"].map(|part| root.join(part));
+        for folder in &parts {
+            fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        }
+        let run = RunFolder { root: root.to_path_buf(), _lock: Arc::new(lock(root)?) };
+        for folder in &parts {
+            sweep(folder)?;
+        }
+        for model in entries(&run.checkpoints())?.iter().filter(|path| path.is_dir()) {
+            sweep(model)?;
+        }
+        Ok(run)
     }
 
     /// Checks that the run began with these data (and teachers), by name and SHA-256.
@@ -151,7 +171,7 @@ impl RunFolder {
 
     /// The record of what ran where.
     pub fn manifest(&self) -> PathBuf {
-        self.root.join("manifest.json")
+        self.root.join(MANIFEST)
     }
 
     /// One JSON object per line, in the order of training.
@@ -207,6 +227,70 @@ impl RunFolder {
             .and_then(|mut file| file.write_all(&line))
             .map_err(Error::io("append to", &path))
     }
+
+    /// Makes the lines of [`RunFolder::append_metrics`] last as long as what is written after: a
+    /// checkpoint must not survive a power cut that takes the epochs before it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync_metrics(&self) -> Result<()> {
+        let path = self.metrics();
+        match File::open(&path).and_then(|file| file.sync_all()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("sync", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+const MANIFEST: &str = "manifest.json";
+
+/// Locks `.lock` in the folder and writes the process's id to it, which also shows that the folder
+/// can be written before hours of training depend on it. The file stays: to remove it would take
+/// it from under a process that has just opened it.
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(".lock");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(&path).map_err(Error::io("write", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Where a locked file cannot be read, its holder stays unknown.
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::Usage(format!(
+                "{}: found another process at work (id {}), expected none; wait for it, or choose \
+                 another output folder",
+                root.display(),
+                holder.trim()
+            )));
+        }
+        Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path)(e)),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(Error::io("write", &path))?;
+    Ok(file)
+}
+
+/// Removes the temporary files that lie in `folder`.
+fn sweep(folder: &Path) -> Result<()> {
+    let orphan =
+        |path: &&PathBuf| path.file_name().is_some_and(|n| is_temporary(&n.to_string_lossy()));
+    for path in entries(folder)?.iter().filter(orphan) {
+        fs::remove_file(path).map_err(Error::io("remove", path))?;
+    }
+    Ok(())
+}
+
+/// What a folder holds, in the order of the names.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    let mut paths = list().map_err(Error::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, with a number behind
@@ -432,15 +516,54 @@ mod tests {
         let out = folder.path().join("deep/run");
         assert_eq!(RunFolder::open(&out).unwrap_err().exit_code(), 65);
         let run = RunFolder::create(&out).unwrap();
-        assert_eq!(names(&out), ["checkpoints", "models"]);
-        assert_eq!(RunFolder::create(&out).unwrap(), run);
+        assert_eq!(names(&out), [".lock", "checkpoints", "models"]);
+        drop(run);
+        let run = RunFolder::create(&out).unwrap();
         run.write_json("manifest.json", &1).unwrap();
         assert_eq!(RunFolder::create(&out).unwrap_err().exit_code(), 2);
-        assert_eq!(RunFolder::open(&out).unwrap(), run);
+        drop(run);
+        let run = RunFolder::open(&out).unwrap();
 
         run.append_metrics(&BTreeMap::from([("epoch", 1)])).unwrap();
         run.append_metrics(&BTreeMap::from([("epoch", 2)])).unwrap();
         assert_eq!(fs::read_to_string(run.metrics()).unwrap(), "{\"epoch\":1}\n{\"epoch\":2}\n");
+    }
+
+    #[test]
+    fn a_run_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path()).unwrap();
+        run.write_json("manifest.json", &1).unwrap();
+        let clone = run.clone();
+        drop(run);
+        let error = RunFolder::open(folder.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for part in [&*folder.path().to_string_lossy(), &std::process::id().to_string()] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        drop(clone);
+        RunFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn only_the_temporary_files_of_dead_processes_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let run = RunFolder::create(root).unwrap();
+        run.write_json("manifest.json", &1).unwrap();
+        let model = run.checkpoints().join("net-0");
+        fs::create_dir(&model).unwrap();
+        let orphans = [&root.to_path_buf(), &run.models(), &run.checkpoints(), &model]
+            .map(|at| at.join(".a.b.tar.4711.tmp"));
+        let others = [".tmp", ".a.tmp", "a.1.tmp", ".a.x1.tmp", ".a.1.tmp2"];
+        let others = others.map(|name| model.join(name));
+        for path in orphans.iter().chain(&others) {
+            fs::write(path, "half").unwrap();
+        }
+        drop(run);
+        RunFolder::open(root).unwrap();
+        assert!(!orphans.iter().any(|path| path.exists()));
+        assert!(others.iter().all(|path| path.exists()));
     }
 
     #[test]

@@ -1,4 +1,10 @@
 //! The training loop: five calls a step (see the crate's documentation), checkpoints, progress.
+//!
+//! A run can stop after any step and go on elsewhere with the same bits. A checkpoint holds
+//! parameters, moments, average, the powers of Adam's β, the sums of the current epoch, and the
+//! position (epoch, step). Nothing more is needed: the order of the examples is a function of
+//! (seed, epoch), jitter and dropout of (seed, epoch, step), so that the position of every random
+//! stream follows from it; and no sum depends on threads or ISA.
 
 use crate::checkpoint::{self, TrainingState};
 use crate::config::Config;
@@ -7,6 +13,7 @@ use crate::loss::{self, Objective};
 use crate::metrics;
 use crate::mlp::{InputScale, Mlp, Workspace};
 use crate::optimizer::{self, Optimizer};
+use crate::params;
 use crate::run::sha256_of;
 use limbeck_datasets::{Batches, Inputs, Split};
 use limbeck_kernels::random::{Dropout, Key};
@@ -14,6 +21,7 @@ use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,6 +89,15 @@ impl<'a> Task<'a> {
         let classes = self.config.model.layers.last().copied().unwrap_or(0);
         let teacher = self.teacher_logits.unwrap_or(&[]);
         let shifts = self.config.data.jitter.map_or(1, |j| (2 * j + 1) * (2 * j + 1));
+        if let Inputs::Frames(frames) = &self.split.inputs {
+            let mut space = vec![0.0; frames.input_size()];
+            for i in 0..examples {
+                let what = || format!("example {i} of the training set");
+                expect_finite(frames.input(i, &mut space), what)?;
+            }
+        }
+        expect_finite(teacher, || "the teacher's logits".into())?;
+        expect_finite(self.initial.map_or(&[], Mlp::params), || "the initial model".into())?;
         if self.objective.soft_weight > 0.0 && teacher.len() != shifts * examples * classes {
             return Err(Error::Usage(format!(
                 "the teacher's logits: found {} values, expected {examples} examples × {classes} \
@@ -106,6 +123,13 @@ impl<'a> Task<'a> {
         }
         Ok(())
     }
+}
+
+fn expect_finite(values: &[f32], what: impl Fn() -> String) -> Result<()> {
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let message =
+        format!("{}: found {} at index {at}, expected finite numbers", what(), values[at]);
+    Err(Error::Dataset { message, io: false })
 }
 
 /// A trained model.
@@ -199,8 +223,40 @@ pub trait Observer: Send {
     /// # Errors
     /// Ends the run.
     fn on_epoch(&mut self, record: &EpochRecord) -> Result<()>;
+    /// Before a checkpoint is written: what was kept of earlier epochs must now last.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn on_checkpoint(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Asked after each step: whether the run is to write a checkpoint and end with
+    /// [`Error::Interrupted`].
+    fn stop(&self) -> bool {
+        false
+    }
     /// Something the user should know.
     fn warn(&mut self, message: &str);
+}
+
+/// When a checkpoint is due: [`checkpoint_minutes`](crate::config::TrainingConfig) after the last
+/// one, and at an epoch's end once the last one is paid off, 200 times as long ago as it took to
+/// write. Checkpoints at epochs' ends thus take at most 0.5 % of the time, whatever model, disk
+/// and length of the epochs. Epochs' ends within ten seconds of the last checkpoint are passed
+/// over: the first one's cost is not known yet, and there is little to lose.
+struct Timetable {
+    every: Duration,
+    last: Instant,
+    /// How long the last one took.
+    cost: Duration,
+}
+
+impl Timetable {
+    fn is_due(&self, epoch_ended: bool) -> bool {
+        let since = self.last.elapsed();
+        let paid_off = Duration::from_secs(10).max(200 * self.cost);
+        since >= self.every || epoch_ended && since >= paid_off
+    }
 }
 
 /// Streams of the counter-based generator: dropout of layer i is stream `DROPOUT + i`.
@@ -213,8 +269,11 @@ const DROPOUT: u64 = 0;
 /// threads, ISA, or of where the run was interrupted.
 ///
 /// # Errors
-/// [`Error::Diverged`] in the step in which a loss or gradient is not finite; [`Error::Data`]
-/// for a checkpoint of another configuration; [`Error::Io`] where a checkpoint cannot be written.
+/// [`Error::Diverged`] in the step in which a loss, gradient or bias is not finite, and for a
+/// weight, moment or average at the latest at the epoch's end or the next checkpoint, which is then
+/// not written: checkpoints are finite. [`Error::Interrupted`] after a checkpoint when
+/// [`Observer::stop`] says so. [`Error::Data`] for a checkpoint of another configuration or with
+/// values that are not finite; [`Error::Io`] where a checkpoint cannot be written.
 pub fn train(
     context: &Context,
     task: &Task,
@@ -311,7 +370,13 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
         if let Some(folder) = checkpoints {
-            std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+            // Not the folders above it: where they have vanished, so has the run.
+            match std::fs::create_dir(folder) {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create the folder", folder)(e));
+                }
+                _ => {}
+            }
             if let Some(latest) = checkpoint::latest(folder)? {
                 latest.warnings.iter().for_each(|warning| observer.warn(warning));
                 self.restore(&latest.path, &latest.state)?;
@@ -323,7 +388,7 @@ impl<'a> Run<'a> {
         let every = Duration::from_secs_f64(training.checkpoint_minutes * 60.0);
         let name: Arc<str> = self.task.name.into();
         let start = Instant::now();
-        let mut saved = Instant::now();
+        let mut timetable = Timetable { every, last: start, cost: Duration::ZERO };
         let mut examples_here = 0u64;
         let mut flop_here = 0.0;
 
@@ -351,13 +416,15 @@ impl<'a> Run<'a> {
                         left as f64 * seconds / examples_here as f64,
                     ),
                 });
-                if let Some(folder) = checkpoints
-                    && saved.elapsed() >= every
-                {
-                    self.save(folder, start)?;
-                    saved = Instant::now();
+                let stop = observer.stop();
+                if stop || timetable.is_due(false) {
+                    self.save(checkpoints, start, observer, &mut timetable)?;
+                }
+                if stop {
+                    return Err(Error::Interrupted { command: None });
                 }
             }
+            self.check_finite()?;
             let seconds = start.elapsed().as_secs_f64();
             observer.on_epoch(&EpochRecord {
                 model: self.task.name.to_string(),
@@ -378,6 +445,9 @@ impl<'a> Run<'a> {
             self.epoch += 1;
             self.step = 0;
             (self.loss, self.errors, self.examples) = (Loss::default(), 0, 0);
+            if timetable.is_due(true) {
+                self.save(checkpoints, start, observer, &mut timetable)?;
+            }
         }
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
         Ok(Trained { model: self.optimizer.evaluated(self.model), seconds })
@@ -445,7 +515,14 @@ impl<'a> Run<'a> {
         );
         let value = task.objective.value(loss, size);
         if !value.is_finite() {
-            return Err(self.diverged("loss", None));
+            let cause = self.not_finite().or_else(|| {
+                let layer = self.work.not_finite(&self.model)?;
+                Some(("output".to_string(), layer))
+            });
+            return Err(match cause {
+                Some((tensor, layer)) => self.diverged(&tensor, Some(layer), self.step + 1),
+                None => self.diverged("loss", None, self.step + 1),
+            });
         }
         let (optimizer, model, work) = (&mut self.optimizer, &mut self.model, &mut self.work);
         let stepped = if let Some(grads) = &mut self.grads {
@@ -455,7 +532,7 @@ impl<'a> Run<'a> {
             optimizer.backward_step(context, epochs_done, model, work, dropout)
         };
         if let Err((layer, tensor)) = stepped {
-            return Err(self.diverged(tensor, Some(layer)));
+            return Err(self.diverged(tensor, Some(layer), self.step + 1));
         }
 
         if let Some(labels) = batch.labels {
@@ -469,13 +546,43 @@ impl<'a> Run<'a> {
         Ok(size)
     }
 
-    fn diverged(&self, tensor: &str, layer: Option<usize>) -> Error {
-        let (epoch, step) = (self.epoch as u64 + 1, self.step as u64 + 1);
+    /// In `step` of this epoch, from 1.
+    fn diverged(&self, tensor: &str, layer: Option<usize>, step: usize) -> Error {
+        let (epoch, step) = (self.epoch as u64 + 1, step as u64);
         Error::Diverged { tensor: tensor.into(), layer, epoch, step }
     }
 
-    /// Writes a checkpoint and removes old ones.
-    fn save(&self, folder: &Path, start: Instant) -> Result<()> {
+    /// Checks the state after the last step.
+    fn check_finite(&self) -> Result<()> {
+        self.not_finite()
+            .map_or(Ok(()), |(tensor, layer)| Err(self.diverged(&tensor, Some(layer), self.step)))
+    }
+
+    /// The first of parameters, moments and average that is not finite, and its layer.
+    fn not_finite(&self) -> Option<(String, usize)> {
+        let params = std::iter::once((String::new(), self.model.params()));
+        let moments = self.optimizer.tensors();
+        let arrays =
+            params.chain(moments.map(|(name, values)| (format!("{name} of the "), values)));
+        arrays.into_iter().find_map(|(of, values)| {
+            let (layer, kind) = params::not_finite(self.model.layers(), values)?;
+            Some((format!("{of}{kind}"), layer))
+        })
+    }
+
+    /// Writes a checkpoint, if there is a place for them and the state is finite, and removes old
+    /// ones.
+    fn save(
+        &self,
+        folder: Option<&Path>,
+        start: Instant,
+        observer: &mut dyn Observer,
+        timetable: &mut Timetable,
+    ) -> Result<()> {
+        let Some(folder) = folder else { return Ok(()) };
+        let begun = Instant::now();
+        self.check_finite()?;
+        observer.on_checkpoint()?;
         let params = ("params".to_string(), self.model.params());
         let tensors = std::iter::once(params).chain(self.optimizer.tensors());
         let powers = self.optimizer.powers();
@@ -500,7 +607,9 @@ impl<'a> Run<'a> {
             config_sha256: self.config_sha256.clone(),
         };
         state.save(&folder.join(state.file_name()))?;
-        checkpoint::rotate(folder, 2)
+        checkpoint::rotate(folder, 2)?;
+        *timetable = Timetable { last: Instant::now(), cost: begun.elapsed(), ..*timetable };
+        Ok(())
     }
 
     fn restore(&mut self, path: &Path, state: &TrainingState) -> Result<()> {
@@ -522,6 +631,14 @@ impl<'a> Run<'a> {
         };
         optimizer::restore(&state.tensors, "params", self.model.params_mut())?;
         self.optimizer.restore(&state.tensors, [scalar("beta1_power")?, scalar("beta2_power")?])?;
+        if let Some((tensor, layer)) = self.not_finite() {
+            return Err(Error::Data {
+                path: path.to_path_buf(),
+                what: format!("{tensor} of layer {layer}"),
+                found: "NaN or infinity".into(),
+                expected: "finite numbers".into(),
+            });
+        }
         self.loss =
             Loss { soft: scalar("soft")?, entropy: scalar("entropy")?, hard: scalar("hard")? };
         self.errors = counter("errors")?;

@@ -487,7 +487,14 @@ fn train_then_distill_then_eval() {
     let run = dir.path().join("teacher");
     assert_eq!(
         files(&run),
-        ["config.toml", "manifest.json", "metrics.jsonl", "model-3.safetensors", "summary.json"]
+        [
+            ".lock",
+            "config.toml",
+            "manifest.json",
+            "metrics.jsonl",
+            "model-3.safetensors",
+            "summary.json"
+        ]
     );
     let epochs = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     assert_eq!(epochs.lines().count(), 2);

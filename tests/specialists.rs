@@ -13,6 +13,7 @@ use limbeck_datasets::Split;
 use limbeck_datasets::glyphs::writers;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 /// A distribution without zeros, of `n` outcomes.
 fn distribution(seed: u64, n: usize) -> Vec<f64> {
@@ -417,6 +418,7 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
             command: vec!["test".into()],
             git_commit: None,
             observer: &mut observer,
+            stop: &AtomicBool::new(false),
         };
         experiment::reproduce(&mut lab, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
     };

@@ -6,6 +6,7 @@ mod common;
 use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
+use limbeck::checkpoint::{self, TrainingState};
 use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::loss::{self, Objective};
 use limbeck::mlp::{InputScale, Mlp, Workspace};
@@ -263,7 +264,7 @@ impl Observer for Notes {
     fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
         self.epochs.push((record.epoch, record.loss, record.train_errors, record.examples));
         match self.until {
-            Some(epoch) if epoch == record.epoch => Err(Error::Interrupted { run: None }),
+            Some(epoch) if epoch == record.epoch => Err(Error::Interrupted { command: None }),
             _ => Ok(()),
         }
     }
@@ -328,6 +329,51 @@ fn an_interrupted_run_ends_in_the_same_bits() {
         let error = go(&config, Some(folder.path()), &mut Notes::default()).unwrap_err();
         assert_eq!(error.exit_code(), 65);
         assert!(error.to_string().contains("configuration of the checkpoint"), "{error}");
+    }
+}
+
+/// Ends the run after each step.
+struct OneStep;
+
+impl Observer for OneStep {
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+        Ok(())
+    }
+    fn stop(&self) -> bool {
+        true
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+#[test]
+fn a_run_stopped_after_every_step_goes_on_anywhere_with_the_same_bits() {
+    let split = noise(1, 50, 2, CLASSES);
+    let teacher = teacher(50, CLASSES);
+    let places: Vec<(Isa, usize)> = Isa::available().flat_map(|isa| [(isa, 2), (isa, 1)]).collect();
+    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Adam] {
+        let mut config = config(optimizer);
+        config.training.epochs = 2;
+        let expected = run(&best(1), &config, &split, &teacher).to_file().sha256();
+        let logits = seen(&config, &split, &teacher);
+        let task = Task::soft("net", &config, &split, MIXED, logits);
+        let folder = tempfile::tempdir().unwrap();
+        let mut places = places.iter().cycle();
+        let mut stops = 0;
+        let trained = loop {
+            let &(isa, threads) = places.next().unwrap();
+            let context = Context { isa, pool: Pool::new(threads).unwrap().eager() };
+            match trainer::train(&context, &task, Some(folder.path()), &mut OneStep) {
+                Err(Error::Interrupted { .. }) => stops += 1,
+                ended => break ended.unwrap(),
+            }
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), stops.min(2));
+        };
+        // 7 steps of 8 examples and fewer in each epoch.
+        assert_eq!(stops, 14);
+        assert_eq!(trained.model.to_file().sha256(), expected);
     }
 }
 
@@ -470,6 +516,187 @@ fn divergence_names_epoch_and_step() {
         assert_eq!((epoch, step), expected, "{error}");
         let message = error.to_string();
         assert!(message.contains(&format!("epoch {epoch}, step {step}")), "{message}");
+    }
+}
+
+/// The run's error: exit code, message, and the step of a divergence.
+fn failure(task: &Task, folder: Option<&Path>) -> (u8, String, Option<(u64, u64)>) {
+    let error = trainer::train(&best(1), task, folder, &mut Silent).err().expect("an error");
+    let step = match error {
+        Error::Diverged { epoch, step, .. } => Some((epoch, step)),
+        _ => None,
+    };
+    (error.exit_code(), error.to_string(), step)
+}
+
+const NOT_FINITE: [f32; 3] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+
+#[test]
+fn what_is_not_finite_from_the_start_is_named() {
+    let split = noise(1, 20, 2, CLASSES);
+    let mut config = config(OptimizerKind::Sgd);
+    config.data.jitter = None;
+    let model = Mlp::new(&config.model.layers, 1);
+    let logits = &teacher(20, CLASSES)[..60];
+    let features: Vec<f32> = uniform(8, 160).into_iter().map(|x| x as f32).collect();
+    for bad in NOT_FINITE {
+        let mut initial = model.clone();
+        initial.params_mut()[3] = bad;
+        let of_initial = Task { initial: Some(&initial), ..Task::hard("net", &config, &split) };
+        let mut logits = logits.to_vec();
+        logits[59] = bad;
+        let of_logits = Task::soft("net", &config, &split, MIXED, &logits);
+        let mut features = features.clone();
+        features[17] = bad;
+        let frames = Split {
+            inputs: Inputs::Frames(Frames::new(features, 8, &[20], (0, 0))),
+            labels: Some(vec![0; 20]),
+        };
+        let of_features = Task::hard("net", &config, &frames);
+        for (task, what) in [
+            (&of_initial, "the initial model: found"),
+            (&of_logits, "the teacher's logits: found"),
+            (&of_features, "example 2 of the training set: found"),
+        ] {
+            let (code, message, _) = failure(task, None);
+            assert!(code == 65 && message.contains(what), "{code} {message}");
+            assert!(message.contains(&bad.to_string()), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_with_values_that_are_not_finite_is_refused_by_the_tensors_name() {
+    let split = noise(1, 50, 2, CLASSES);
+    let teacher = teacher(50, CLASSES);
+    let config = config(OptimizerKind::Adam);
+    let logits = seen(&config, &split, &teacher);
+    let task = Task::soft("net", &config, &split, MIXED, logits);
+    let folder = tempfile::tempdir().unwrap();
+    let stopped = trainer::train(&best(1), &task, Some(folder.path()), &mut OneStep);
+    assert!(matches!(stopped, Err(Error::Interrupted { .. })));
+    let path = folder.path().join("checkpoint-000000-000001.safetensors");
+    let good = TrainingState::load(&path).unwrap();
+    let layers = Mlp::new(&config.model.layers, 1).layers().to_vec();
+    let mut cases = 0;
+    for t in 0..good.tensors.len() {
+        let of = match &good.tensors[t].0[..] {
+            "params" => String::new(),
+            name => format!("{name} of the "),
+        };
+        for (i, layer) in layers.iter().enumerate() {
+            for (kind, at) in [("weight", &layer.weight), ("bias", &layer.bias)] {
+                for bad in NOT_FINITE {
+                    let mut state = good.clone();
+                    state.tensors[t].1.to_mut()[at.start + 1] = bad;
+                    state.save(&path).unwrap();
+                    let (code, message, _) = failure(&task, Some(folder.path()));
+                    let what = format!("000001.safetensors: {of}{kind} of layer {i}: found");
+                    assert!(code == 65 && message.contains(&what), "{what}: {message}");
+                    cases += 1;
+                }
+            }
+        }
+    }
+    // Parameters, two moments and the average of three layers.
+    assert_eq!(cases, 4 * 3 * 2 * 3);
+}
+
+#[test]
+fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
+    let mut split = noise(1, 24, 2, CLASSES);
+    // A pixel that is always dark, and whose weights thus have no gradient.
+    let Inputs::Images(images) = &mut split.inputs else { unreachable!() };
+    images.pixels.chunks_exact_mut(8).for_each(|image| image[0] = 0);
+    let mut config = config(OptimizerKind::Sgd);
+    config.data.jitter = None;
+    config.model.dropout = None;
+    config.training.schedule = ScheduleKind::Constant;
+    config.training.momentum = 0.0;
+    config.training.max_norm = None;
+    config.training.average = 0.0;
+    config.training.weight_decay = 0.0;
+    config.training.epochs = 3;
+    config.training.checkpoint_minutes = 1e-9;
+    let model = Mlp::new(&config.model.layers, 1);
+    let start = |at: usize, value: f32| {
+        let mut model = model.clone();
+        model.params_mut()[at] = value;
+        model
+    };
+    let loud = Objective { hard_weight: 1e25, ..Objective::HARD };
+    // From the first hidden unit to the next layer's: 10²⁰·10²⁰.
+    let mut overflowing = start(model.layers()[0].bias.start, 1e20);
+    overflowing.params_mut()[model.layers()[1].weight.start] = 1e20;
+    let changed = |change: &dyn Fn(&mut Config)| {
+        let mut changed = config.clone();
+        change(&mut changed);
+        changed
+    };
+    let cases = [
+        // The gradient of the last biases times the learning rate.
+        (
+            changed(&|c| c.training.learning_rate = 1e30),
+            loud,
+            start(0, 0.0),
+            "bias of layer 2",
+            (1, 1),
+        ),
+        // w ← (1 − 300·0.01)·w = −2w: the forward product is the first to meet it, 0·∞ = NaN.
+        (
+            changed(&|c| {
+                (c.training.learning_rate, c.training.weight_decay) = (300.0, 0.01);
+                c.training.checkpoint_minutes = 5.0;
+            }),
+            Objective::HARD,
+            start(0, -3.3e38),
+            "weight of layer 0",
+            (1, 2),
+        ),
+        // The same before a checkpoint after every step, which would not be finite.
+        (
+            changed(&|c| (c.training.learning_rate, c.training.weight_decay) = (300.0, 0.01)),
+            Objective::HARD,
+            start(0, -3.3e38),
+            "weight of layer 0",
+            (1, 1),
+        ),
+        // And with an epoch of one step, whose end it does not outlive.
+        (
+            changed(&|c| {
+                (c.training.learning_rate, c.training.weight_decay) = (300.0, 0.01);
+                (c.training.batch_size, c.training.checkpoint_minutes) = (24, 5.0);
+            }),
+            Objective::HARD,
+            start(0, -3.3e38),
+            "weight of layer 0",
+            (1, 1),
+        ),
+        // g² of Adam.
+        (
+            changed(&|c| (c.training.optimizer, c.training.batch_size) = (OptimizerKind::Adam, 24)),
+            loud,
+            start(0, 0.0),
+            "moment.1 of the weight of layer 0",
+            (1, 1),
+        ),
+        (config.clone(), Objective::HARD, overflowing, "output of layer 1", (1, 1)),
+    ];
+    for (i, (config, objective, initial, what, at)) in cases.iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task {
+            objective: *objective,
+            initial: Some(initial),
+            ..Task::hard("net", config, &split)
+        };
+        let (code, message, step) = failure(&task, Some(folder.path()));
+        assert!(code == 76 && message.contains(what), "case {i}: {message}");
+        assert_eq!(step, Some(*at), "case {i}: {message}");
+        // What is there is finite.
+        let kept = checkpoint::latest(folder.path()).unwrap();
+        for (name, values) in kept.iter().flat_map(|latest| &latest.state.tensors) {
+            assert!(values.iter().all(|value| value.is_finite()), "case {i}: {name}");
+        }
     }
 }
 

@@ -350,7 +350,7 @@ impl Observer for Watcher {
         });
         told.map_err(|raised| {
             self.raised = Some(raised);
-            Error::Interrupted { run: None }
+            Error::Interrupted { command: None }
         })
     }
 

@@ -119,9 +119,32 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     session.note(&format!("writing to {}", out.display()));
     let mut progress = ProgressLine::new(session.quiet);
     let first = session.seed.unwrap_or(0);
-    let mut lab = session.lab(&mut progress);
+    let mut lab = session.lab(&mut progress)?;
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    let runs = match args.experiment {
+    let runs = experiment(session, args, &mut lab, &out);
+    drop(progress);
+    let runs = runs.map_err(|error| {
+        // The same again, in the same folder.
+        let mut arguments = session.command();
+        if session.out.is_none() {
+            arguments.extend(["--out".into(), out.display().to_string()]);
+        }
+        session.resumable(error, arguments)
+    })?;
+    match <[Outcome; 1]>::try_from(runs) {
+        Ok([outcome]) => session.result(&outcome),
+        Err(runs) => session.result(&Outcomes { runs }),
+    }
+}
+
+/// The tables that were asked for.
+fn experiment(
+    session: &Session,
+    args: &ReproduceArgs,
+    lab: &mut Lab,
+    out: &Path,
+) -> Result<Vec<Outcome>> {
+    match args.experiment {
         Experiment::All => {
             let mut runs = Vec::new();
             for experiment in Experiment::EACH {
@@ -133,8 +156,7 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
                     session.note("no AN4 corpus: without the speech table");
                     continue;
                 }
-                let done =
-                    tables(session, experiment, args, &mut lab, &out.join(experiment.name()))?;
+                let done = tables(session, experiment, args, lab, &out.join(experiment.name()))?;
                 for outcome in done.iter().filter(|o| o.summary.experiment == "mnist") {
                     for row in outcome.summary.rows_of("teacher") {
                         let model = outcome.run.join(&row.model);
@@ -143,14 +165,9 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
                 }
                 runs.extend(done);
             }
-            runs
+            Ok(runs)
         }
-        experiment => tables(session, experiment, args, &mut lab, &out)?,
-    };
-    drop(progress);
-    match <[Outcome; 1]>::try_from(runs) {
-        Ok([outcome]) => session.result(&outcome),
-        Err(runs) => session.result(&Outcomes { runs }),
+        experiment => tables(session, experiment, args, lab, out),
     }
 }
 

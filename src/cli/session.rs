@@ -8,9 +8,13 @@ use limbeck_datasets::glyphs::{self, writers};
 use limbeck_datasets::{Dataset, an4, mnist};
 use limbeck_kernels::Context;
 use serde::Serialize;
+use signal_hook::consts::signal::*;
+use signal_hook::flag;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Commit of the source, where it was built from a checkout.
 pub const COMMIT: Option<&str> = option_env!("LIMBECK_COMMIT");
@@ -28,7 +32,20 @@ pub struct Session {
     json: bool,
     /// No progress, no notes.
     pub quiet: bool,
+    /// Set by the first signal to end a run.
+    stop: Arc<AtomicBool>,
 }
+
+/// What asks a run to write a checkpoint and end.
+const SIGNALS: &[i32] = &[
+    SIGINT,
+    SIGTERM,
+    #[cfg(unix)]
+    SIGUSR1,
+];
+
+/// The exit code of [`Error::Interrupted`].
+const INTERRUPTED: i32 = 75;
 
 /// The data sets that have a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -54,6 +71,7 @@ impl Session {
             seed: global.seed,
             json: global.json,
             quiet: global.quiet,
+            stop: Arc::new(AtomicBool::new(false)),
         })
     }
 
@@ -71,16 +89,42 @@ impl Session {
         to_stdout(&json)
     }
 
-    /// What experiments run with.
-    pub fn lab<'a>(&'a self, observer: &'a mut dyn Observer) -> Lab<'a> {
-        Lab {
+    /// What experiments run with. From now on SIGINT, SIGTERM and SIGUSR1 end the run after its
+    /// step, with a checkpoint; SIGINT after one of them ends it at once, to go on from the
+    /// checkpoint before.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where signals cannot be handled.
+    pub fn lab<'a>(&'a self, observer: &'a mut dyn Observer) -> Result<Lab<'a>> {
+        let listen = || {
+            // The order matters: the first SIGINT must find the flag not yet set.
+            flag::register_conditional_shutdown(SIGINT, INTERRUPTED, self.stop.clone())?;
+            SIGNALS
+                .iter()
+                .try_for_each(|&signal| flag::register(signal, self.stop.clone()).map(drop))
+        };
+        listen().map_err(|e: std::io::Error| Error::Internal(format!("signal handlers: {e}")))?;
+        Ok(Lab {
             context: &self.context,
             data: self.data.as_deref(),
             command: self.command(),
             teachers: Default::default(),
             git_commit: COMMIT.map(str::to_string),
             observer,
+            stop: &self.stop,
+        })
+    }
+
+    /// Adds to an interruption the command that goes on, `arguments` with the data folder.
+    pub fn resumable(&self, error: Error, mut arguments: Vec<String>) -> Error {
+        let Error::Interrupted { .. } = error else { return error };
+        if let (Some(data), None) = (&self.data, std::env::var_os("LIMBECK_DATA"))
+            && !arguments.iter().any(|argument| argument.starts_with("--data"))
+        {
+            arguments.extend(["--data".into(), data.display().to_string()]);
         }
+        let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
+        Error::Interrupted { command: Some(words.join(" ")) }
     }
 
     /// The command line, for the manifest.
@@ -141,6 +185,15 @@ impl Session {
     }
 }
 
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_string();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// Writes to stdout. That its reader has gone, as with `| head`, is no error.
 ///
 /// # Errors
@@ -158,4 +211,15 @@ fn to_stdout(bytes: &[u8]) -> Result<()> {
 /// Writes a line to stderr, if it is still open.
 pub fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        let words = ["runs/a-1.2", "", "my runs", "it's", "$HOME"].map(quoted);
+        assert_eq!(words, ["runs/a-1.2", "''", "'my runs'", r"'it'\''s'", "'$HOME'"]);
+    }
 }

@@ -38,7 +38,7 @@ pub struct DistillArgs {
 }
 
 pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
-    let config = config(session, args)?;
+    let (config, begun) = begin(session, args)?;
     let dataset = data(session, args, &config)?;
     let model = Model {
         name: "model",
@@ -46,12 +46,13 @@ pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
         objective: Objective::HARD,
         teacher_logits: None,
         teacher_hashes: BTreeMap::new(),
+        teachers: &[],
     };
-    model.run(session, args, "train", &dataset)
+    model.run(session, begun, "train", &dataset)
 }
 
 pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
-    let config = config(session, &args.train)?;
+    let (config, begun) = begin(session, &args.train)?;
     let objective = Objective::soft(&config);
     let logits_file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let dataset = data(session, &args.train, &config)?;
@@ -106,17 +107,18 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
         objective,
         teacher_logits: Some(&logits),
         teacher_hashes,
+        teachers: &args.teachers,
     };
-    model.run(session, &args.train, "distill", &dataset)
+    model.run(session, begun, "distill", &dataset)
 }
 
-/// The configuration of a new run, or the one kept in the folder of an interrupted one.
-fn config(session: &Session, args: &TrainArgs) -> Result<Config> {
+/// The configuration of a new run, or that of an interrupted one with its folder.
+fn begin(session: &Session, args: &TrainArgs) -> Result<(Config, Option<RunFolder>)> {
     let Some(folder) = &args.resume else {
         let path = args.config.as_deref();
         let mut config = Config::load(path.ok_or_else(|| Error::Usage("no CONFIG".into()))?)?;
         config.seed = session.seed.unwrap_or(config.seed);
-        return Ok(config);
+        return Ok((config, None));
     };
     if session.seed.is_some() || session.out.is_some() {
         return Err(Error::Usage(
@@ -128,7 +130,7 @@ fn config(session: &Session, args: &TrainArgs) -> Result<Config> {
         let folder = folder.root.display();
         return Err(Error::Usage(format!("the run in {folder} is finished")));
     }
-    Config::load(&folder.config())
+    Ok((Config::load(&folder.config())?, Some(folder)))
 }
 
 fn data(session: &Session, args: &TrainArgs, config: &Config) -> Result<Dataset> {
@@ -146,13 +148,15 @@ struct Model<'a> {
     teacher_logits: Option<&'a [f32]>,
     /// SHA-256 of what the teacher's logits come from.
     teacher_hashes: BTreeMap<String, String>,
+    /// The models that they come from.
+    teachers: &'a [PathBuf],
 }
 
 impl Model<'_> {
     fn run(
         self,
         session: &Session,
-        args: &TrainArgs,
+        begun: Option<RunFolder>,
         command: &str,
         dataset: &Dataset,
     ) -> Result<()> {
@@ -168,9 +172,9 @@ impl Model<'_> {
         // Before a folder is made for what cannot begin.
         task.check()?;
         let mut progress = ProgressLine::new(session.quiet);
-        let mut lab = session.lab(&mut progress);
-        let folder = match &args.resume {
-            Some(folder) => self.resume(dataset, RunFolder::open(folder)?)?,
+        let mut lab = session.lab(&mut progress)?;
+        let folder = match begun {
+            Some(folder) => self.resume(dataset, folder)?,
             None => {
                 let out = session.out.clone().map_or_else(|| run::default_out(command), Ok)?;
                 self.begin(&lab, dataset, RunFolder::create(&out)?)?
@@ -178,14 +182,17 @@ impl Model<'_> {
         };
         session.note(&format!("writing to {}", folder.root.display()));
         let seed = self.config.seed;
-        let (_, row) = experiments::train_model(&mut lab, &folder, dataset, &task, seed)?;
+        let trained = experiments::train_model(&mut lab, &folder, dataset, &task, seed);
         drop(progress);
+        let resume = || self.resume_command(command, &folder);
+        let (_, row) = trained.map_err(|error| session.resumable(error, resume()))?;
         let summary = Summary::new(command, &dataset.name, "config", vec![row.clone()], &[]);
         folder.write_json("summary.json", &summary)?;
+        experiments::remove_checkpoints(&folder, self.name, seed)?;
         session.result(&Report {
             dataset: dataset.name.clone(),
             test_examples: dataset.test.len(),
-            run: folder.root,
+            run: folder.root.clone(),
             row,
         })
     }
@@ -207,6 +214,17 @@ impl Model<'_> {
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)?;
         Ok(folder)
+    }
+
+    fn resume_command(&self, command: &str, folder: &RunFolder) -> Vec<String> {
+        let shown = |path: &PathBuf| path.display().to_string();
+        let mut arguments = vec!["limbeck".into(), command.into()];
+        arguments.extend(["--resume".into(), shown(&folder.root)]);
+        if !self.teachers.is_empty() {
+            arguments.push("--teacher".into());
+            arguments.extend(self.teachers.iter().map(shown));
+        }
+        arguments
     }
 
     /// Checks that data and teachers are those with which the run began.

@@ -3,7 +3,7 @@
 //! A model is known by (system, seed). Its row is written to `summary.json` when it is finished,
 //! so that an interrupted experiment goes on with the model, and the step, where it was.
 
-use super::{Lab, load_model, manifest, train_model};
+use super::{Lab, load_model, manifest, remove_checkpoints, train_model};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::mlp::Mlp;
@@ -95,6 +95,10 @@ impl<'d> Study<'d> {
         }
         let mut study = Study { folder, summary, dataset };
         study.read_summary()?;
+        // Of models whose rows were kept just before the end.
+        for row in &study.summary.rows {
+            remove_checkpoints(&study.folder, &row.system, row.seed)?;
+        }
         study.record_continuation(lab, seeds)?;
         Ok(study)
     }
@@ -180,9 +184,12 @@ impl<'d> Study<'d> {
         if let Some(model) = self.finished(dataset, task.name, seed)? {
             return Ok(model);
         }
+        lab.go_on()?;
         let (model, row) = train_model(lab, &self.folder, dataset, task, seed)?;
         let measures = measure(lab.context, &model);
         self.add(Row { measures, ..row })?;
+        remove_checkpoints(&self.folder, task.name, seed)?;
+        lab.go_on()?;
         Ok(model)
     }
 

@@ -1,6 +1,7 @@
 //! The page of the paper's claims, made from committed summaries.
 
 use crate::error::{Error, Result};
+use crate::run::entries;
 use crate::summary::Summary;
 use std::fmt::Write;
 use std::fs;
@@ -72,16 +73,6 @@ fn summaries(root: &Path) -> Result<Vec<(String, Summary)>> {
 fn figures(folder: &Path) -> Result<Vec<String>> {
     let svg = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "svg");
     Ok(entries(folder)?.iter().filter(|path| svg(path)).map(|path| name(path)).collect())
-}
-
-/// What a folder holds, in the order of the names.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
-    };
-    let mut paths = read().map_err(Error::io("read the folder", folder))?;
-    paths.sort();
-    Ok(paths)
 }
 
 fn name(path: &Path) -> String {

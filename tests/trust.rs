@@ -1,0 +1,505 @@
+//! Nothing is lost: the program is interrupted, killed, and refused by the operating system, and
+//! goes on to the bits of the run that nothing happened to.
+//!
+//! Here are short forms. `LIMBECK_KILLS` sets the number of kills; with `LIMBECK_TRUST_OUT` the
+//! findings are written to that folder, from which `limbeck trust` makes a page. The tests that are
+//! ignored take minutes: see each.
+
+#![cfg(unix)]
+
+mod common;
+
+use common::best;
+use limbeck::checkpoint::{self, TrainingState};
+use limbeck::config::{Config, TrainingConfig};
+use limbeck::report::trust::Finding;
+use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck_datasets::glyphs;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+use std::env;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_limbeck");
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(args).env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The SHA-256 that a run which succeeds prints.
+#[track_caller]
+fn sha256(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["sha256"].as_str().unwrap().to_string()
+}
+
+fn wait_for(what: &str, mut until: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !until() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -s {name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+/// A folder with data of its own and a run in it.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// 200 images of noise in three classes, and a net with everything that a checkpoint keeps: a
+    /// hundredth of a second from start to first step. A checkpoint after each step if `minutes`
+    /// is tiny.
+    fn new(epochs: usize, minutes: f64) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        // Others may have to enter.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for (split, n) in [("train", 200u8), ("test", 30)] {
+            let mut images = [&[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 8, 0, 0, 0, 8][..]].concat();
+            images.extend((0..usize::from(n) * 64).map(|_| rng.next_u32() as u8));
+            let mut labels = vec![0, 0, 8, 1, 0, 0, 0, n];
+            labels.extend((0..n).map(|i| i % 3));
+            fs::write(folder.path().join(format!("{split}-images")), images).unwrap();
+            fs::write(folder.path().join(format!("{split}-labels")), labels).unwrap();
+        }
+        let text = format!(
+            "[data]\ndataset = \"idx\"\nclasses = 3\njitter = 1\n\
+             train_images = \"train-images\"\ntrain_labels = \"train-labels\"\n\
+             test_images = \"test-images\"\ntest_labels = \"test-labels\"\n\
+             [model]\nlayers = [64, 128, 64, 3]\ndropout = [0.1, 0.2, 0.2]\n\
+             [training]\nepochs = {epochs}\nbatch_size = 20\noptimizer = \"adam\"\n\
+             learning_rate = 0.001\naverage = 0.9\nmax_norm = 3.0\n\
+             checkpoint_minutes = {minutes}\n"
+        );
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        Place { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.run().join("checkpoints/model-0")
+    }
+
+    /// The run from its beginning.
+    fn train(&self, out: &Path) -> Command {
+        let (config, out) = (self.path("config.toml"), out.to_str().unwrap().to_string());
+        let args = ["train", config.to_str().unwrap(), "--json", "--threads", "1", "--out", &out];
+        program(&args)
+    }
+
+    /// What a user would type next: the run from where it is.
+    fn go_on(&self) -> Command {
+        let run = self.run();
+        if !run.join("manifest.json").exists() {
+            return self.train(&run);
+        }
+        program(&["train", "--json", "--threads", "1", "--resume", run.to_str().unwrap()])
+    }
+
+    /// The SHA-256 of the model of a run that nothing happens to.
+    fn undisturbed(&self) -> String {
+        sha256(&self.train(&self.path("undisturbed")).output().unwrap())
+    }
+
+    /// Epoch and step of the newest checkpoint, which must be intact.
+    fn position(&self) -> Option<(u64, u64)> {
+        let latest = checkpoint::latest(&self.checkpoints()).unwrap()?;
+        assert_eq!(latest.warnings, [""; 0]);
+        Some((latest.state.epoch, latest.state.step))
+    }
+
+    fn begun(&self) -> bool {
+        fs::read_dir(self.checkpoints()).is_ok_and(|mut files| {
+            files.any(|file| file.unwrap().path().extension().is_some_and(|e| e == "safetensors"))
+        })
+    }
+}
+
+/// The temporary files anywhere below `folder`.
+fn temporaries(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        // A file may go while it is looked at.
+        let Ok(path) = entry.map(|entry| entry.path()) else { continue };
+        if path.is_dir() {
+            found.extend(temporaries(&path));
+        } else if path.extension().is_some_and(|ending| ending == "tmp") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Runs the command that the program named when it was interrupted.
+fn named_command(interrupted: &Output) -> Output {
+    assert_eq!(interrupted.status.code(), Some(75), "{}", stderr(interrupted));
+    let message = stderr(interrupted);
+    let named = message.trim().rsplit_once("continue with: limbeck ").expect("a command").1;
+    let line = format!("\"$0\" {named} --json");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line, PROGRAM]).env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
+    shell.output().unwrap()
+}
+
+#[test]
+fn each_signal_ends_the_run_with_a_checkpoint_and_the_command_that_goes_on() {
+    let place = Place::new(300, 5.0);
+    let expected = place.undisturbed();
+    let model = place.path("undisturbed/models/model-0.safetensors");
+    for name in ["INT", "TERM", "USR1"] {
+        let run = place.path(&format!("a run's {name}"));
+        let begun = || fs::metadata(run.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+        let child = place.train(&run).spawn().unwrap();
+        wait_for("the first epoch", begun);
+        signal(&child, name);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(fs::read_dir(run.join("checkpoints/model-0")).unwrap().count(), 1);
+        assert_eq!(sha256(&named_command(&ended)), expected);
+        let lines = fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().count();
+        assert_eq!(lines, 300);
+    }
+
+    // A student needs its teacher again.
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    fs::write(place.path("student.toml"), text).unwrap();
+    let (config, model) = (place.path("student.toml"), model.to_str().unwrap());
+    let distill = |out: &Path| {
+        let args = ["distill", config.to_str().unwrap(), "--json", "--teacher", model, "--out"];
+        program(&[&args[..], &[out.to_str().unwrap()]].concat())
+    };
+    let expected = sha256(&distill(&place.path("student")).output().unwrap());
+    let run = place.path("interrupted");
+    let child = distill(&run).spawn().unwrap();
+    wait_for("the first epoch", || run.join("metrics.jsonl").exists());
+    signal(&child, "TERM");
+    assert_eq!(sha256(&named_command(&child.wait_with_output().unwrap())), expected);
+}
+
+/// System and SHA-256 of each row of an experiment.
+fn rows(run: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(run.join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let rows = summary["rows"].as_array().unwrap().iter();
+    rows.map(|row| (text(&row["system"]), text(&row["sha256"]))).collect()
+}
+
+fn reproduce(out: &Path) -> Command {
+    let out = out.to_str().unwrap();
+    program(&["reproduce", "mnist", "--preset", "smoke", "--quiet", "--out", out])
+}
+
+#[test]
+fn an_interrupted_experiment_goes_on_with_the_command_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    assert_eq!(reproduce(&whole).output().unwrap().status.code(), Some(0));
+    let mut ended = reproduce(&run).spawn().unwrap();
+    wait_for("the first model", || run.join("summary.json").exists());
+    signal(&ended, "TERM");
+    let code = ended.wait().unwrap().code();
+    assert_eq!(code, Some(75));
+    let done = named_command(&ended.wait_with_output().unwrap());
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    assert_eq!(rows(&run), rows(&whole));
+}
+
+#[test]
+fn a_second_interrupt_ends_the_program_in_the_middle_of_a_step() {
+    let place = Place::new(1, 5.0);
+    // Steps of seconds.
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    let text = text.replace("[64, 128, 64, 3]", "[64, 4096, 4096, 3]").replace("= 20\n", "= 200\n");
+    fs::write(place.path("config.toml"), text).unwrap();
+    let mut command = place.train(&place.run());
+    let mut child = command.args(["--isa", "portable"]).spawn().unwrap();
+    wait_for("the first step", || place.checkpoints().exists());
+    std::thread::sleep(Duration::from_millis(100));
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none(), "a step took less than 0.1 s");
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(fs::read_dir(place.checkpoints()).unwrap().count(), 0);
+    assert_eq!(temporaries(&place.run()), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_run_in_progress_is_not_taken_by_another_process() {
+    let place = Place::new(1_000_000, 5.0);
+    let mut first = place.train(&place.run()).spawn().unwrap();
+    wait_for("the first epoch", || place.run().join("metrics.jsonl").exists());
+    let second = place.go_on().output().unwrap();
+    assert_eq!(second.status.code(), Some(2));
+    let (message, id) = (stderr(&second), first.id().to_string());
+    assert!(message.contains(place.run().to_str().unwrap()) && message.contains(&id), "{message}");
+    // The lock goes with its process.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut third = place.go_on().spawn().unwrap();
+    wait_for("a new holder", || {
+        let holder = fs::read_to_string(place.run().join(".lock")).unwrap();
+        holder.trim() == third.id().to_string()
+    });
+    third.kill().unwrap();
+    third.wait().unwrap();
+}
+
+/// Checks that the run failed on I/O, saying so, and left an intact checkpoint and nothing else.
+#[track_caller]
+fn ended_on_io(place: &Place, ended: &Output, reason: &str) {
+    let message = stderr(ended);
+    assert_eq!(ended.status.code(), Some(74), "{message}");
+    assert!(message.contains("error: cannot") && message.contains(reason), "{message}");
+    assert!(place.position().is_some(), "no checkpoint is left");
+    assert_eq!(temporaries(&place.run()), [] as [PathBuf; 0]);
+}
+
+/// A file system of `kib` KiB in `at`, while it lives.
+struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// Where this process may mount one.
+    fn mount(at: &Path, kib: usize) -> Option<SmallDisk> {
+        fs::create_dir(at).unwrap();
+        let size = format!("size={kib}k");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "limbeck-test"])
+            .arg(at)
+            .stderr(Stdio::null())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| SmallDisk { at: at.to_path_buf() })
+    }
+
+    fn grow(&self, kib: usize) {
+        let size = format!("remount,size={kib}k");
+        let grown = Command::new("mount").args(["-o", &size]).arg(&self.at).status();
+        assert!(grown.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.at).status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_takes_no_checkpoint_with_it() {
+    let place = Place::new(100, 1e-9);
+    let expected = place.undisturbed();
+    // A checkpoint has four arrays of 17 thousand values, 270 KiB: two fit, a third does not.
+    let Some(disk) = SmallDisk::mount(&place.run(), 700) else {
+        eprintln!("skipped: this process may not mount a file system");
+        return;
+    };
+    let ended = place.train(&place.run()).output().unwrap();
+    ended_on_io(&place, &ended, "No space left");
+    disk.grow(64 << 10);
+    assert_eq!(sha256(&place.go_on().output().unwrap()), expected);
+}
+
+#[test]
+fn a_file_that_may_not_grow_ends_the_run() {
+    let place = Place::new(2, 1e-9);
+    let (config, run) = (place.path("config.toml"), place.run());
+    // 64 or 128 KiB by the shell's unit, less than a checkpoint; the signal is ignored.
+    let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" train \"$1\" --out \"$2\"";
+    let mut shell = Command::new("sh");
+    let ended = shell.args(["-c", limited, PROGRAM]).arg(config).arg(run).output().unwrap();
+    let message = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(74), "{message}");
+    assert!(message.contains("checkpoint-000000-000001.safetensors"), "{message}");
+    assert!(message.contains("File too large"), "{message}");
+    assert_eq!(temporaries(&place.run()), [] as [PathBuf; 0]);
+    assert_eq!(sha256(&place.go_on().output().unwrap()), place.undisturbed());
+}
+
+#[test]
+fn a_folder_that_turns_read_only_ends_the_run() {
+    let place = Place::new(1_000_000, 1e-4);
+    let run = place.run();
+    fs::create_dir(&run).unwrap();
+    let mut command = place.train(&run);
+    if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+        // Root may write everywhere: let nobody train, with a program that nobody can reach.
+        let nobody = 65_534;
+        chown(&run, Some(nobody), Some(nobody)).unwrap();
+        let reachable = place.path("limbeck");
+        fs::copy(PROGRAM, &reachable).unwrap();
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = Command::new(reachable);
+        command.args(args).env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).uid(nobody).gid(nobody);
+    }
+    let child = command.spawn().unwrap();
+    wait_for("a checkpoint", || place.begun());
+    fs::set_permissions(place.checkpoints(), Permissions::from_mode(0o555)).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    fs::set_permissions(place.checkpoints(), Permissions::from_mode(0o755)).unwrap();
+    ended_on_io(&place, &ended, "Permission denied");
+}
+
+#[test]
+fn a_run_whose_folder_vanishes_says_so() {
+    let place = Place::new(1_000_000, 1e-4);
+    let child = place.train(&place.run()).spawn().unwrap();
+    wait_for("a checkpoint", || place.begun());
+    // A checkpoint may be written while the files go.
+    wait_for("an empty place", || fs::remove_dir_all(place.run()).is_ok() || !place.run().exists());
+    let ended = child.wait_with_output().unwrap();
+    let message = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(74), "{message}");
+    assert!(message.contains(place.run().to_str().unwrap()), "{message}");
+    assert!(!place.run().exists());
+}
+
+/// Writes the finding where it is asked for.
+fn report(name: &str, finding: &Finding) {
+    eprintln!("{}: {} tried, {} failed; {}", name, finding.count, finding.failures, finding.figure);
+    if let Some(folder) = env::var_os("LIMBECK_TRUST_OUT") {
+        finding.save(Path::new(&folder), name).unwrap();
+    }
+}
+
+/// Kills that are still to come, and what they did.
+struct Killer {
+    rng: ChaCha8Rng,
+    left: u64,
+    in_checkpoint: u64,
+    half_written: u64,
+}
+
+impl Killer {
+    fn new(kills: u64) -> Killer {
+        let rng = ChaCha8Rng::seed_from_u64(kills);
+        Killer { rng, left: kills, in_checkpoint: 0, half_written: 0 }
+    }
+
+    /// Kills `command` after at most `longest`; every other time not before a temporary file is
+    /// seen in `run`. Its output if it ended before.
+    fn kill(&mut self, mut command: Command, run: &Path, longest: Duration) -> Option<Output> {
+        let mut child = command.spawn().unwrap();
+        let wait = longest.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX));
+        let aimed = self.left % 2 == 1;
+        let start = Instant::now();
+        while start.elapsed() < wait || aimed && temporaries(run).is_empty() {
+            if child.try_wait().unwrap().is_some() {
+                return Some(child.wait_with_output().unwrap());
+            }
+        }
+        child.kill().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        if ended.status.code().is_some() {
+            return Some(ended);
+        }
+        self.left -= 1;
+        self.in_checkpoint += u64::from(aimed);
+        self.half_written += u64::from(!temporaries(run).is_empty());
+        None
+    }
+}
+
+/// Long form: `LIMBECK_KILLS=1000 LIMBECK_TRUST_OUT=results/trust cargo test --test trust kill`.
+#[test]
+fn no_kill_loses_work_or_changes_a_bit() {
+    let kills: u64 = env::var("LIMBECK_KILLS").map_or(20, |n| n.parse().unwrap());
+    let mut killer = Killer::new(kills);
+    let (mut failures, mut runs, mut models) = (Vec::new(), 0, 0);
+
+    // Models, with a checkpoint every few steps.
+    let place = Place::new(60, 1e-5);
+    let expected = place.undisturbed();
+    let few = kills.div_ceil(5);
+    while killer.left > few {
+        let _ = fs::remove_dir_all(place.run());
+        let (mut position, mut ended) = (None, None);
+        while killer.left > few && ended.is_none() {
+            ended = killer.kill(place.go_on(), &place.run(), Duration::from_millis(200));
+            let finished = place.run().join("summary.json").exists();
+            if !finished && ended.is_none() && place.position() < position {
+                failures.push(format!("{:?} after {position:?}", place.position()));
+            }
+            position = place.position();
+            if finished {
+                break;
+            }
+        }
+        if !place.run().join("summary.json").exists() {
+            ended = Some(place.go_on().output().unwrap());
+        }
+        if let Some(ended) = ended.filter(|ended| ended.status.code() != Some(0)) {
+            failures.push(stderr(&ended));
+        } else if rows(&place.run()) != [("model".to_string(), expected.clone())] {
+            failures.push(format!("{:?}, expected {expected}", rows(&place.run())));
+        }
+        runs += 1;
+        models += 1;
+    }
+
+    // An experiment of four models, without checkpoints in between.
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, run) = (folder.path().join("whole"), folder.path().join("run"));
+    assert_eq!(reproduce(&whole).output().unwrap().status.code(), Some(0));
+    while killer.left > 0 {
+        let _ = fs::remove_dir_all(&run);
+        let mut ended = None;
+        while killer.left > 0 && ended.is_none() {
+            ended = killer.kill(reproduce(&run), &run, Duration::from_millis(1500));
+        }
+        let ended = ended.unwrap_or_else(|| reproduce(&run).output().unwrap());
+        if ended.status.code() != Some(0) {
+            failures.push(stderr(&ended));
+        } else if rows(&run) != rows(&whole) {
+            failures.push(format!("{:?}, expected {:?}", rows(&run), rows(&whole)));
+        }
+        runs += 1;
+        models += 4;
+    }
+
+    let Killer { in_checkpoint, half_written, .. } = killer;
+    let figure = format!(
+        "{in_checkpoint} kills while a file was written, {half_written} of all left it half \
+         written; {models} models of {runs} runs ended with the bits of undisturbed ones, and no \
+         checkpoint was older than before the kill"
+    );
+    let what = "kill −9 at random times, half of them while a file is written; then resume";
+    let command = format!(
+        "LIMBECK_KILLS={kills} LIMBECK_TRUST_OUT=results/trust cargo test --test trust kill"
+    );
+    report("kills", &Finding::new(what, kills, failures.len() as u64, figure, &command));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
