@@ -34,15 +34,14 @@
 //! that, κ times the smallest normal number allows for underflow. Σ|tᵢ| is computed with the value.
 //! Where two formulas differ by less than this, both are said to fit.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::input::TensorFile;
 use limbeck_kernels::reference::{log_softmax, softmax};
 use ndarray::{Array1, Array2};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde::{Serialize, Serializer};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// The most that a case's file may hold.
@@ -178,50 +177,35 @@ impl Case {
     /// else 0; `reduction`, `mean` or `sum` over the batch, by default `mean`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a file that is no case.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Data`](crate::Error::Data) for a file that is no
+    /// case or larger than 1 GiB.
     pub fn load(path: &Path) -> Result<Case> {
-        let mut bytes = Vec::new();
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-        let case = if bytes.len() as u64 > MAX_FILE_BYTES {
-            malformed("the file", "more bytes", format!("at most {MAX_FILE_BYTES}"))
-        } else {
-            Case::parse(&bytes)
-        };
-        case.and_then(|case| case.validate().map(|()| case)).map_err(|fault| Error::Data {
-            path: path.to_path_buf(),
-            what: fault.what,
-            found: fault.found,
-            expected: fault.expected,
-        })
+        let file = TensorFile::read(path, MAX_FILE_BYTES)?;
+        let case = Case::parse(&file);
+        case.and_then(|case| case.validate().map(|()| case))
+            .map_err(|fault| file.bad(fault.what, fault.found, fault.expected))
     }
 
-    fn parse(bytes: &[u8]) -> Checked<Case> {
-        let no_file = |e: safetensors::SafeTensorError| Malformed {
-            what: "the file".into(),
-            found: e.to_string(),
-            expected: "a safetensors file".into(),
-        };
-        let tensors = SafeTensors::deserialize(bytes).map_err(no_file)?;
-        let metadata = SafeTensors::read_metadata(bytes).map_err(no_file)?.1.metadata().clone();
-        let metadata = metadata.unwrap_or_default();
+    fn parse(file: &TensorFile) -> Checked<Case> {
         const TENSORS: [&str; 5] =
             ["student_logits", "teacher_logits", "labels", "loss", "d_logits"];
-        if let Some(name) = tensors.names().iter().find(|name| !TENSORS.contains(name)) {
+        let stranger = file.tensors.iter().find(|(name, _)| !TENSORS.contains(&&name[..]));
+        if let Some((name, _)) = stranger {
             return malformed("tensors", name, format!("only {}", TENSORS.join(", ")));
         }
-        let get = |name: &str| tensors.tensor(name).ok();
-        let matrix = |name: &str| get(name).map(|tensor| read_matrix(name, &tensor)).transpose();
+        let get = |name: &str| file.tensor(name).map(|info| (info, file.bytes(info)));
+        let matrix = |name: &str| get(name).map(|tensor| read_matrix(name, tensor)).transpose();
         let Some(student_logits) = matrix("student_logits")? else {
             return malformed("student_logits", "no such tensor", "[batch, classes]");
         };
         let teacher_logits = matrix("teacher_logits")?;
-        let labels = get("labels").map(|tensor| read_labels(&tensor)).transpose()?;
-        let loss = get("loss").map(|tensor| read_loss(&tensor)).transpose()?;
-        let fraction = tensors.iter().filter(|(name, _)| *name != "labels");
-        let coarse = fraction.into_iter().any(|(_, tensor)| tensor.dtype() == Dtype::F32);
+        let labels = get("labels").map(read_labels).transpose()?;
+        let loss = get("loss").map(read_loss).transpose()?;
+        let mut fractions = file.tensors.iter().filter(|(name, _)| name != "labels");
+        let coarse = fractions.any(|(_, info)| info.dtype == Dtype::F32);
         let of_term = |there: bool| if there { 1.0 } else { 0.0 };
-        let temperature = match number(&metadata, "temperature")? {
+        let metadata = &file.metadata;
+        let temperature = match number(metadata, "temperature")? {
             Some(temperature) => temperature,
             None if teacher_logits.is_none() => 1.0,
             None => {
@@ -234,9 +218,9 @@ impl Case {
         };
         Ok(Case {
             temperature,
-            soft_weight: number(&metadata, "soft_weight")?
+            soft_weight: number(metadata, "soft_weight")?
                 .unwrap_or(of_term(teacher_logits.is_some())),
-            hard_weight: number(&metadata, "hard_weight")?.unwrap_or(of_term(labels.is_some())),
+            hard_weight: number(metadata, "hard_weight")?.unwrap_or(of_term(labels.is_some())),
             reduction: match metadata.get("reduction").map(String::as_str) {
                 None | Some("mean") => Reduction::Mean,
                 Some("sum") => Reduction::Sum,
@@ -309,9 +293,12 @@ impl Case {
     }
 }
 
-fn read_matrix(name: &str, tensor: &TensorView) -> Checked<Array2<f64>> {
-    let shape = tensor.shape();
-    let [batch, classes] = *shape else {
+/// A tensor's entry in the header, and its bytes.
+type Tensor<'a> = (&'a TensorInfo, &'a [u8]);
+
+fn read_matrix(name: &str, tensor: Tensor) -> Checked<Array2<f64>> {
+    let shape = &tensor.0.shape;
+    let [batch, classes] = shape[..] else {
         return malformed(name, format!("shape {shape:?}"), "[batch, classes]");
     };
     let values = read_numbers(name, tensor)?;
@@ -319,16 +306,15 @@ fn read_matrix(name: &str, tensor: &TensorView) -> Checked<Array2<f64>> {
         .or_else(|e| malformed(name, e, "as many values as the shape has"))
 }
 
-fn read_loss(tensor: &TensorView) -> Checked<f64> {
+fn read_loss(tensor: Tensor) -> Checked<f64> {
     match read_numbers("loss", tensor)?[..] {
         [loss] => Ok(loss),
-        _ => malformed("loss", format!("shape {:?}", tensor.shape()), "one value"),
+        _ => malformed("loss", format!("shape {:?}", tensor.0.shape), "one value"),
     }
 }
 
-fn read_numbers(name: &str, tensor: &TensorView) -> Checked<Vec<f64>> {
-    let bytes = tensor.data();
-    match tensor.dtype() {
+fn read_numbers(name: &str, (info, bytes): Tensor) -> Checked<Vec<f64>> {
+    match info.dtype {
         Dtype::F32 => {
             Ok(bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
         }
@@ -337,12 +323,12 @@ fn read_numbers(name: &str, tensor: &TensorView) -> Checked<Vec<f64>> {
     }
 }
 
-fn read_labels(tensor: &TensorView) -> Checked<Vec<i64>> {
-    let (bytes, shape) = (tensor.data(), tensor.shape());
+fn read_labels((info, bytes): Tensor) -> Checked<Vec<i64>> {
+    let shape = &info.shape;
     if shape.len() != 1 {
         return malformed("labels", format!("shape {shape:?}"), "[batch]");
     }
-    match tensor.dtype() {
+    match info.dtype {
         Dtype::I64 => Ok(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
         Dtype::I32 => {
             Ok(bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).into()).collect())
@@ -351,7 +337,7 @@ fn read_labels(tensor: &TensorView) -> Checked<Vec<i64>> {
     }
 }
 
-fn number(metadata: &HashMap<String, String>, key: &str) -> Checked<Option<f64>> {
+fn number(metadata: &BTreeMap<String, String>, key: &str) -> Checked<Option<f64>> {
     let parse = |text: &String| {
         text.trim().parse().or_else(|_| malformed(format!("metadata `{key}`"), text, "a number"))
     };

@@ -8,18 +8,20 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::error::{Error, Result};
+use crate::input::TensorFile;
 use crate::run::{atomic_write_with, sha256_of};
 
 const MODEL_FORMAT: &str = "limbeck-mlp/1";
 const STATE_FORMAT: &str = "limbeck-checkpoint/1";
+const METADATA_SHA256: &str = "metadata_sha256";
 
 /// Four copies of the largest model of a configuration (parameters, two moments, an average) and
 /// room for the header.
@@ -43,7 +45,9 @@ pub struct Layer {
 ///
 /// File: safetensors with `layers.{i}.weight`, `[outputs, inputs]`, and `layers.{i}.bias`,
 /// `[outputs]`, in f32 and the metadata `format`, `activation`, `input_scale`, `input_shift`,
-/// `classes` and `sha256`.
+/// `classes`, `sha256`, that of the parameters, and `metadata_sha256`, that of all other metadata
+/// as JSON with sorted keys and no blanks. A file in which one bit was flipped or that was cut
+/// short is refused or loads to the same model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
     /// First layer first; each takes the outputs of the one before.
@@ -71,7 +75,7 @@ impl ModelFile {
         self.check().map_err(|f| Error::Internal(format!("saving a model: {f}")))?;
         let sha256 = self.sha256();
         let classes = self.layers.last().map_or(0, |layer| layer.outputs);
-        let metadata = metadata([
+        let mut metadata = metadata([
             ("format", MODEL_FORMAT.to_string()),
             ("activation", "relu".to_string()),
             ("input_scale", self.input_scale.to_string()),
@@ -79,6 +83,7 @@ impl ModelFile {
             ("classes", classes.to_string()),
             ("sha256", sha256.clone()),
         ]);
+        metadata.insert(METADATA_SHA256.to_string(), metadata_sha256(&metadata)?);
         let tensors = layout(self.parameters().map(|(name, shape, _)| (name, shape)));
         let values = self.parameters().map(|(_, _, values)| values);
         write(path, &header(&metadata, &tensors)?, values)?;
@@ -86,14 +91,22 @@ impl ModelFile {
     }
 
     /// Reads and checks a model; returns it with its [`ModelFile::sha256`]. The tensors may come
-    /// in any order, and `sha256` may be absent, as in files of other programs.
+    /// in any order, and `sha256` and `metadata_sha256` may be absent, as in files of other
+    /// programs.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a file that is no safetensors file, is larger than
     /// 17 GiB, has other metadata, other tensors, another type or shape, layers that do not
-    /// chain, a parameter that is not finite, or content that contradicts its `sha256`.
+    /// chain, a parameter that is not finite, or content that contradicts its digests.
     pub fn load(path: &Path) -> Result<(ModelFile, String)> {
-        let file = TensorFile::read(path, MODEL_FORMAT)?;
+        let mut file = TensorFile::read(path, MAX_FILE_BYTES)?;
+        file.expect("format", MODEL_FORMAT)?;
+        if let Some(stored) = file.metadata.remove(METADATA_SHA256) {
+            let actual = metadata_sha256(&file.metadata)?;
+            if stored != actual {
+                return Err(file.bad("sha256 of the metadata", actual, stored));
+            }
+        }
         file.expect("activation", "relu")?;
         let input_scale = file.parse("input_scale", "a finite number", |x: &f32| x.is_finite())?;
         let input_shift = file.parse("input_shift", "a finite number", |x: &f32| x.is_finite())?;
@@ -236,7 +249,8 @@ impl TrainingState<'_> {
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for anything that [`TrainingState::save`] did not write.
     pub fn load(path: &Path) -> Result<TrainingState<'static>> {
-        let mut file = TensorFile::read(path, STATE_FORMAT)?;
+        let mut file = TensorFile::read(path, MAX_FILE_BYTES)?;
+        file.expect("format", STATE_FORMAT)?;
         let stored = file.metadata.remove("sha256");
         let actual = sha256_of([&header(&file.metadata, &file.tensors)?[..], file.data()]);
         if stored.as_ref() != Some(&actual) {
@@ -342,100 +356,7 @@ impl Display for Fault {
     }
 }
 
-/// A safetensors file in memory: the tensors in the order of their data.
-struct TensorFile {
-    path: PathBuf,
-    metadata: BTreeMap<String, String>,
-    tensors: Vec<(String, TensorInfo)>,
-    bytes: Vec<u8>,
-    data_start: usize,
-}
-
 impl TensorFile {
-    fn read(path: &Path, format: &str) -> Result<TensorFile> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let size = file.metadata().map_err(Error::io("read", path))?.len();
-        let bad = |found: String, expected: &str| Error::Data {
-            path: path.to_path_buf(),
-            what: "file".into(),
-            found,
-            expected: expected.to_string(),
-        };
-        if size > MAX_FILE_BYTES {
-            let most = format!("at most {MAX_FILE_BYTES}");
-            return Err(bad(format!("{size} bytes"), &most));
-        }
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(size as usize)
-            .map_err(|_| Error::io("read", path)(io::ErrorKind::OutOfMemory.into()))?;
-        file.take(size).read_to_end(&mut bytes).map_err(Error::io("read", path))?;
-        let (header_bytes, parsed) = SafeTensors::read_metadata(&bytes)
-            .map_err(|e| bad(e.to_string(), "a safetensors file"))?;
-        let tensors = parsed
-            .offset_keys()
-            .into_iter()
-            .filter_map(|name| parsed.info(&name).cloned().map(|info| (name, info)))
-            .collect();
-        let file = TensorFile {
-            path: path.to_path_buf(),
-            metadata: parsed.metadata().iter().flatten().map(cloned).collect(),
-            tensors,
-            bytes,
-            data_start: 8 + header_bytes,
-        };
-        file.expect("format", format)?;
-        Ok(file)
-    }
-
-    /// The bytes of all tensors.
-    fn data(&self) -> &[u8] {
-        &self.bytes[self.data_start..]
-    }
-
-    fn bad(&self, what: impl Display, found: impl Display, expected: impl Display) -> Error {
-        Error::Data {
-            path: self.path.clone(),
-            what: what.to_string(),
-            found: found.to_string(),
-            expected: expected.to_string(),
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<&str> {
-        let text = self.metadata.get(key).map(String::as_str);
-        text.ok_or_else(|| self.bad(format!("metadata `{key}`"), "none", "a value"))
-    }
-
-    fn expect(&self, key: &str, expected: &str) -> Result<()> {
-        let found = self.metadata.get(key).map_or("none", String::as_str);
-        if found == expected {
-            return Ok(());
-        }
-        let [found, expected] = [found, expected].map(|text| format!("`{text}`"));
-        Err(self.bad(format!("metadata `{key}`"), found, expected))
-    }
-
-    fn parse<T: std::str::FromStr>(
-        &self,
-        key: &str,
-        expected: &str,
-        holds: impl Fn(&T) -> bool,
-    ) -> Result<T> {
-        let text = self.text(key)?;
-        let value = text.parse().ok().filter(holds);
-        value.ok_or_else(|| self.bad(format!("metadata `{key}`"), format!("`{text}`"), expected))
-    }
-
-    fn values(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
-        if info.dtype != Dtype::F32 {
-            return Err(self.bad(name, format!("type {:?}", info.dtype), "F32"));
-        }
-        let (start, end) = info.data_offsets;
-        let (words, _) = self.data()[start..end].as_chunks::<4>();
-        Ok(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
-    }
-
     /// The layers of a model: exactly `layers.{i}.weight` and `layers.{i}.bias` for 0 ≤ i < n.
     fn layers(&self) -> Result<Vec<Layer>> {
         let tensors: BTreeMap<&str, &TensorInfo> =
@@ -477,10 +398,6 @@ impl TensorFile {
     }
 }
 
-fn cloned((key, value): (&String, &String)) -> (String, String) {
-    (key.clone(), value.clone())
-}
-
 fn weight_name(layer: usize) -> String {
     format!("layers.{layer}.weight")
 }
@@ -491,6 +408,12 @@ fn bias_name(layer: usize) -> String {
 
 fn metadata<const N: usize>(entries: [(&str, String); N]) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.to_string(), value)).into()
+}
+
+fn metadata_sha256(metadata: &BTreeMap<String, String>) -> Result<String> {
+    let json = serde_json::to_vec(metadata)
+        .map_err(|e| Error::Internal(format!("metadata to JSON: {e}")))?;
+    Ok(sha256_of([json]))
 }
 
 fn le_bytes(values: &[f32]) -> Vec<u8> {
@@ -552,8 +475,9 @@ fn write<'a>(
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::fs::File;
 
-    use safetensors::tensor::TensorView;
+    use safetensors::tensor::{SafeTensors, TensorView};
 
     use super::*;
 
@@ -670,7 +594,15 @@ mod tests {
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().clone().unwrap();
         let keys: BTreeSet<&str> = metadata.keys().map(String::as_str).collect();
-        let expected = ["format", "activation", "input_scale", "input_shift", "classes", "sha256"];
+        let expected = [
+            "format",
+            "activation",
+            "input_scale",
+            "input_shift",
+            "classes",
+            "sha256",
+            "metadata_sha256",
+        ];
         assert_eq!(keys, BTreeSet::from(expected));
         assert_eq!(metadata["classes"], "1");
         let scale: f32 = metadata["input_scale"].parse().unwrap();
@@ -696,6 +628,7 @@ mod tests {
             ("input_shift", Some("x"), "found `x`, expected a finite number"),
             ("classes", Some("10"), "found `10`, expected 3, the outputs of the last layer"),
             ("sha256", Some("00"), "metadata `sha256`: found `00`"),
+            ("metadata_sha256", Some("00"), "sha256 of the metadata: found"),
         ];
         for (key, value, expected) in cases {
             let mut metadata = foreign_metadata();
@@ -801,7 +734,8 @@ mod tests {
         let mut bad = good;
         bad[..8].copy_from_slice(&(u64::MAX - 8).to_le_bytes());
         fs::write(&path, bad).unwrap();
-        assert!(refusal(ModelFile::load(&path)).contains("header too large"));
+        let message = refusal(ModelFile::load(&path));
+        assert!(message.contains("at offset 0: found a header of 18446744073709551607 bytes"));
     }
 
     #[test]
@@ -868,6 +802,45 @@ mod tests {
         fs::write(&path, &good).unwrap();
         TrainingState::load(&path).unwrap();
         assert!(refusal(ModelFile::load(&path)).contains("limbeck-mlp/1"));
+    }
+
+    /// A damaged file cannot be told by its digest if the digest is made anew.
+    #[test]
+    fn states_whose_digest_agrees_are_checked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.safetensors");
+        type Change = fn(&mut TensorFile);
+        let cases: [(Change, &str); 6] = [
+            (|f| drop(f.metadata.remove("epoch")), "metadata `epoch`: found none"),
+            (
+                |f| drop(f.metadata.insert("step".into(), "-1".into())),
+                "metadata `step`: found `-1`, expected a whole number",
+            ),
+            (|f| drop(f.metadata.remove("config_sha256")), "`config_sha256`: found none"),
+            (
+                |f| drop(f.metadata.insert("counter.x".into(), "1.5".into())),
+                "metadata `counter.x`: found `1.5`, expected a whole number",
+            ),
+            (
+                |f| drop(f.metadata.insert("scalar.x".into(), "0.5".into())),
+                "scalar.x: found 0.5, expected 16 hexadecimal digits",
+            ),
+            (|f| f.tensors[1].1.dtype = Dtype::U32, "params: found type U32, expected F32"),
+        ];
+        for (change, expected) in cases {
+            state(1, 2).save(&path).unwrap();
+            let mut file = TensorFile::read(&path, MAX_FILE_BYTES).unwrap();
+            file.metadata.remove("sha256");
+            change(&mut file);
+            let unsigned = header(&file.metadata, &file.tensors).unwrap();
+            let sha256 = sha256_of([&unsigned[..], file.data()]);
+            file.metadata.insert("sha256".into(), sha256);
+            let signed = header(&file.metadata, &file.tensors).unwrap();
+            let length = (signed.len() as u64).to_le_bytes();
+            fs::write(&path, [&length, &signed[..], file.data()].concat()).unwrap();
+            let message = refusal(TrainingState::load(&path));
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]

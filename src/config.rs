@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use limbeck_datasets::shown;
 use serde::{Deserialize, Serialize};
 use toml::de::{DeTable, DeValue};
 
@@ -256,7 +257,11 @@ impl Config {
         };
         let mut config: Config = toml::from_str(text).map_err(|e| {
             let at = e.span().map(|span| span.start);
-            error(at, explain(text, at, e.message()))
+            let message = explain(text, at, e.message());
+            // Too deep a nesting has no place of its own.
+            let expected =
+                if at.is_none() { ", expected the tables of a configuration" } else { "" };
+            error(at, message + expected)
         })?;
         config.check().map_err(|violation| {
             let at = offset_of(text, violation.key);
@@ -279,12 +284,13 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads, parses and checks the file at `path`.
+    /// Reads, parses and checks the file at `path`, of at most 64 KiB, in at most 256 times its
+    /// size of memory.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, else as [`Config::from_toml`].
     pub fn load(path: &Path) -> Result<Config> {
-        const MAX_BYTES: u64 = 1 << 20;
+        const MAX_BYTES: u64 = 1 << 16;
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
@@ -538,7 +544,7 @@ fn require(holds: bool, key: &'static str, expected: &str, found: impl Display) 
     if holds {
         return Ok(());
     }
-    let message = format!("{key} must be {expected}; found {found}");
+    let message = format!("{key} must be {expected}; found {}", shown(&found.to_string()));
     Err(Violation { key, message })
 }
 
@@ -585,15 +591,16 @@ fn explain(text: &str, at: Option<usize>, message: &str) -> String {
     } else {
         let line = at.and_then(|at| text.lines().nth(line_of(text, at) - 1));
         let line = line.map(str::trim).filter(|line| !line.is_empty());
-        let shown = line.map(|line| format!(", in `{line}`")).unwrap_or_default();
-        return format!("{}{shown}", message.replace('\n', ", "));
+        let line = line.map(|line| format!(", in `{}`", shown(line))).unwrap_or_default();
+        return shown(&message.replace('\n', ", ")) + &line;
     };
     let Some((found, known)) = names.split_first() else {
-        return message.to_string();
+        return shown(message);
     };
+    let found = shown(found);
     let nearest = known
         .iter()
-        .map(|name| (edit_distance(found, name), name))
+        .map(|name| (edit_distance(&found, name), name))
         .min()
         .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
         .map_or(String::from("."), |(_, name)| format!("; did you mean `{name}`?"));
@@ -726,7 +733,7 @@ teacher_logits = "t.npy"
         assert_eq!(
             refusal("\n\n[data]\ndataset = \"cifar\""),
             "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
-             Expected one of: mnist, glyphs, writers, idx"
+             Expected one of: mnist, glyphs, writers, frames, idx"
         );
         assert!(refusal("[trainning]").contains("did you mean `training`?"));
     }
@@ -789,7 +796,7 @@ teacher_logits = "t.npy"
             ("[data]\nholdout = 0", "holdout must be at least 1"),
             ("[data]\nclasses = 12", "classes must be 10"),
             ("[data]\ndataset = \"frames\"\nclasses = 1", "classes must be 2 to 65536; found 1"),
-            ("[data]\ndataset = \"frames\"", "starting with 1040"),
+            ("[data]\ndataset = \"frames\"\n[model]\nlayers = [784, 10]", "starting with 1040"),
             ("[data]\ntrain_images = \"x\"", "absent unless data.dataset is \"idx\""),
         ];
         for (text, expected) in cases {

@@ -1,5 +1,6 @@
 //! The one error type of the library, and the exit codes that it maps to.
 
+use limbeck_datasets::shown;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,10 @@ pub enum Error {
     },
 
     /// A file's content contradicts its format. Exit code 65.
-    #[error("{}: {what}: found {found}, expected {expected}", path.display())]
+    #[error(
+        "{}: {}: found {}, expected {}",
+        path.display(), shown(what), shown(found), shown(expected)
+    )]
     Data {
         /// The file.
         path: PathBuf,

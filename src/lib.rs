@@ -23,6 +23,7 @@ pub mod distill;
 pub mod error;
 pub mod experiments;
 pub mod init;
+pub mod input;
 pub mod loss;
 pub mod metrics;
 pub mod mlp;

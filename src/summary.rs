@@ -143,7 +143,9 @@ impl Table {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let all = || std::iter::once(&self.columns).chain(&self.rows);
-        let width = |column: usize| all().map(|cells| cells[column].chars().count()).max();
+        let width = |column: usize| {
+            all().filter_map(|cells| Some(cells.get(column)?.chars().count())).max()
+        };
         let widths: Vec<usize> = (0..self.columns.len()).filter_map(width).collect();
         writeln!(f, "{}", self.title)?;
         for cells in all() {

@@ -20,10 +20,10 @@
 //! 1993, made the recordings; the files are those of <https://github.com/cmusphinx/an4>.
 
 use crate::Error;
-use crate::digest::{FileStatus, sha256_hex};
+use crate::digest::{FileStatus, sha256_hex, sha256_of_file};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 /// Samples a second.
@@ -45,8 +45,12 @@ const KIND: &str = "a file of the AN4 corpus";
 const MAX_TEXT: u64 = 1 << 24;
 /// The samples of a recording: a frame of 25 ms to a minute.
 const SAMPLES: std::ops::RangeInclusive<u32> = 400..=60 * SAMPLE_RATE;
-/// A WAV file's shortest header, in bytes.
-const WAV_HEADER: u64 = 44;
+/// The longest WAV file accepted, in bytes: a minute, and 64 KiB of other chunks.
+const MAX_WAV: u64 = 2 * 60 * SAMPLE_RATE as u64 + (1 << 16);
+/// The most phones, so that their states, three each, can be counted in 16 bits.
+const MAX_PHONES: usize = (1 << 16) / 3;
+/// The most pronunciations of a word.
+const MAX_PRONUNCIATIONS: usize = 100;
 
 /// The corpus without its recordings.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,29 +146,26 @@ impl Corpus {
 }
 
 impl Utterance {
-    /// The recording: 25 ms to 60 s at 16 kHz, in the range of `i16`.
+    /// The recording: 25 ms to 60 s at 16 kHz, in the range of `i16`. Takes memory for the file and
+    /// its samples.
     ///
     /// # Errors
-    /// Not found or unreadable, not a WAV file, not 16 kHz, mono and 16-bit integer, too short or
-    /// too long, or truncated. Nothing is allocated before the file's length is known to hold what
-    /// its header announces.
+    /// Not found or unreadable; and, naming file and offset: not a WAV file, not 16 kHz, mono and
+    /// 16-bit integer, too short or too long, more than 64 KiB of other chunks, or truncated.
     pub fn samples(&self) -> Result<Vec<i16>, Error> {
-        let path = &self.path;
-        let wrong = |found, expected: &str| Error::Content {
-            path: path.clone(),
+        let bytes = read_limited(&self.path, MAX_WAV)?;
+        let mut file = Cursor::new(&bytes[..]);
+        let wrong = |offset: u64, found, expected: &str| Error::Content {
+            path: self.path.clone(),
+            offset,
             found,
             expected: expected.to_owned(),
         };
-        let broken = |error| match error {
-            hound::Error::IoError(cause) if cause.kind() != std::io::ErrorKind::Other => {
-                Error::from_os(path, KIND, cause)
-            }
-            // hound reports the file's end as an error of kind `Other`.
-            error => wrong(error.to_string(), "an intact WAV file"),
-        };
-        let length = fs::metadata(path).map_err(|cause| Error::from_os(path, KIND, cause))?.len();
-        let reader = hound::WavReader::open(path).map_err(broken)?;
-        let spec = reader.spec();
+        const INTACT: &str = "an intact WAV file";
+        let header = hound::WavReader::new(&mut file).map(|file| (file.spec(), file.len()));
+        // Where the samples begin, or the parser gave up.
+        let start = file.position();
+        let (spec, count) = header.map_err(|e| wrong(start, e.to_string(), INTACT))?;
         let expected = hound::WavSpec {
             channels: 1,
             sample_rate: SAMPLE_RATE,
@@ -178,18 +179,23 @@ impl Utterance {
                     "{channels} channel(s), {sample_rate} Hz, {bits_per_sample} bit {sample_format:?}"
                 )
             };
-            return Err(wrong(shown(spec), &shown(expected)));
+            return Err(wrong(start, shown(spec), &shown(expected)));
         }
-        let count = reader.len();
         if !SAMPLES.contains(&count) {
             let (least, most) = (SAMPLES.start(), SAMPLES.end());
-            return Err(wrong(format!("{count} samples"), &format!("{least} to {most}")));
+            return Err(wrong(start, format!("{count} samples"), &format!("{least} to {most}")));
         }
-        let expected = WAV_HEADER + 2 * u64::from(count);
-        if length < expected {
-            return Err(Error::Truncated { path: path.clone(), found: length, expected });
+        let (found, expected) = (bytes.len() as u64, start + 2 * u64::from(count));
+        if found < expected {
+            return Err(Error::Truncated { path: self.path.clone(), found, expected });
         }
-        reader.into_samples().collect::<Result<_, _>>().map_err(broken)
+        file.set_position(0);
+        let mut samples = Vec::with_capacity(count as usize);
+        let read = hound::WavReader::new(&mut file).and_then(|file| {
+            file.into_samples().try_for_each(|sample| sample.map(|sample| samples.push(sample)))
+        });
+        read.map_err(|e| wrong(file.position(), e.to_string(), INTACT))?;
+        Ok(samples)
     }
 }
 
@@ -236,8 +242,8 @@ pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     };
     let status = |(name, expected)| {
         let path = folder.join(name);
-        let bytes = fs::read(&path).map_err(|cause| Error::from_os(&path, KIND, cause));
-        FileStatus { path, found: bytes.map(|bytes| sha256_hex(&[&bytes])), expected }
+        let found = sha256_of_file(&path).map_err(|cause| Error::from_os(&path, KIND, cause));
+        FileStatus { path, found, expected }
     };
     std::iter::once(sums).chain(published.into_iter().map(status)).collect()
 }
@@ -259,11 +265,13 @@ fn published(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
 }
 
 /// Reads the corpus in `folder`, whatever it holds: for a corpus of one's own in AN4's layout,
-/// without `SHA256SUMS`.
+/// without `SHA256SUMS`. Takes at most 64 times the memory of the text files, each of at most
+/// 16 MiB.
 ///
 /// # Errors
-/// A text file that is not found, unreadable, longer than 16 MiB or not UTF-8; and, naming file
-/// and line: an unknown phone; a pronunciation that is empty, given twice or out of order; a word
+/// A text file that is not found, unreadable, too long or not UTF-8; and, naming file and line: an
+/// unknown phone or the 21,846th; a pronunciation that is empty, given twice, out of order or a
+/// word's 101st; a word
 /// that the dictionary lacks; half a pair of `<s>` and `</s>`; an utterance without words, listed
 /// twice, or only in one of the two lists; a test speaker who is also a training speaker; a list
 /// without an entry; a language model without `\data\`, `\1-grams:`, `<UNK>`, `</s>` or the number
@@ -286,6 +294,20 @@ pub fn read(folder: &Path) -> Result<Corpus, Error> {
     Ok(Corpus { train, test, dictionary, unigram, phones, sha256 })
 }
 
+/// A file of at most `most` bytes.
+fn read_limited(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
+        .map_err(|cause| Error::from_os(path, KIND, cause))?;
+    if bytes.len() as u64 > most {
+        let (path, found) = (path.to_path_buf(), "another byte".to_owned());
+        let expected = format!("the end of {KIND}");
+        return Err(Error::Content { path, offset: most, found, expected });
+    }
+    Ok(bytes)
+}
+
 /// A text file in memory.
 struct Text {
     path: PathBuf,
@@ -296,15 +318,7 @@ struct Text {
 impl Text {
     fn read(folder: &Path, name: &str) -> Result<Text, Error> {
         let path = folder.join(name);
-        let mut bytes = Vec::new();
-        let limited = File::open(&path).map(|file| file.take(MAX_TEXT + 1));
-        limited
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(|cause| Error::from_os(&path, KIND, cause))?;
-        if bytes.len() as u64 > MAX_TEXT {
-            let found = format!("more than {MAX_TEXT} bytes");
-            return Err(Error::Content { path, found, expected: "a short text file".to_owned() });
-        }
+        let bytes = read_limited(&path, MAX_TEXT)?;
         let sha256 = sha256_hex(&[&bytes]);
         match String::from_utf8(bytes) {
             Ok(content) => Ok(Text { path, content, sha256 }),
@@ -339,23 +353,30 @@ impl Text {
 
 fn read_phones(text: &Text) -> Result<Vec<String>, Error> {
     let mut phones = Vec::new();
+    let mut known = BTreeSet::new();
     for (line, phone) in text.lines() {
-        if phone.contains(char::is_whitespace) || phones.iter().any(|known| known == phone) {
+        if phone.contains(char::is_whitespace) || !known.insert(phone) {
             return Err(text.fault(line, format!("'{phone}'"), "a phone that is not yet listed"));
+        }
+        if phones.len() == MAX_PHONES {
+            let expected = format!("the end, after {MAX_PHONES} phones");
+            return Err(text.fault(line, format!("'{phone}'"), expected));
         }
         phones.push(phone.to_owned());
     }
-    if !phones.iter().any(|phone| phone == SILENCE) {
+    if !known.contains(SILENCE) {
         return Err(text.ended(format!("the phone {SILENCE}")));
     }
     Ok(phones)
 }
 
 fn read_dictionary(text: &Text, phones: &[String]) -> Result<Dictionary, Error> {
+    let phones: BTreeMap<&str, usize> =
+        phones.iter().enumerate().map(|(index, phone)| (phone.as_str(), index)).collect();
     let mut words: BTreeMap<&str, Vec<Vec<usize>>> = BTreeMap::new();
     for (line, entry) in text.lines() {
         let mut fields = entry.split_whitespace();
-        let name = fields.next().expect("a line that is not blank");
+        let name = fields.next().unwrap_or_default();
         // "AND(2)" is the second pronunciation of "AND".
         let (spelling, variant) = match name.strip_suffix(')').and_then(|n| n.split_once('(')) {
             Some((spelling, variant)) => (spelling, variant.parse().ok()),
@@ -363,16 +384,16 @@ fn read_dictionary(text: &Text, phones: &[String]) -> Result<Dictionary, Error> 
         };
         let pronunciations = words.entry(spelling).or_default();
         let next = pronunciations.len() + 1;
-        if variant != Some(next) || spelling.is_empty() {
+        if variant != Some(next) || spelling.is_empty() || next > MAX_PRONUNCIATIONS {
             let expected = match next {
                 1 => "a word's first pronunciation, without a number".to_owned(),
-                _ => format!("'{spelling}({next})' or another word"),
+                2..=MAX_PRONUNCIATIONS => format!("'{spelling}({next})' or another word"),
+                _ => format!("another word, after {MAX_PRONUNCIATIONS} pronunciations"),
             };
             return Err(text.fault(line, format!("'{name}'"), expected));
         }
         let phone = |name: &str| {
-            let index = phones.iter().position(|phone| phone == name);
-            index.ok_or_else(|| {
+            phones.get(name).copied().ok_or_else(|| {
                 text.fault(line, format!("phone '{name}'"), format!("a phone of {PHONES}"))
             })
         };
@@ -468,7 +489,7 @@ fn read_split(
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
         };
-        let parts: Vec<&str> = file.split('/').collect();
+        let parts: Vec<&str> = file.splitn(4, '/').collect();
         let [_, speaker, id] = parts[..] else {
             return Err(list.fault(line, format!("'{file}'"), "folder/speaker/utterance"));
         };

@@ -2,7 +2,9 @@
 
 use crate::Error;
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 /// What was found when a file was compared with the published one.
 #[derive(Debug)]
@@ -39,8 +41,26 @@ pub fn sha256_hex(parts: &[&[u8]]) -> String {
     for part in parts {
         hasher.update(part);
     }
-    let digest = hasher.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(hasher)
+}
+
+/// The same of a file, which is not held in memory.
+pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+    let mut file = BufReader::new(File::open(path)?);
+    let mut hasher = Sha256::new();
+    loop {
+        let part = file.fill_buf()?;
+        if part.is_empty() {
+            return Ok(hex(hasher));
+        }
+        hasher.update(part);
+        let length = part.len();
+        file.consume(length);
+    }
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,27 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The most characters of a file's own text in a message.
+const MOST_SHOWN: usize = 500;
+
+/// A file's own text for a message: cut after 500 characters, and with control characters escaped,
+/// which would move a terminal's cursor.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(MOST_SHOWN) {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    if text.chars().nth(MOST_SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// Trouble with a data file. Every message names the file, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -148,7 +169,7 @@ pub enum Error {
         expected: String,
     },
     /// A line of a text file contradicts the file's format, or another file.
-    #[error("{}:{line}: found {found}, expected {expected}", path.display())]
+    #[error("{}:{line}: found {}, expected {}", path.display(), shown(found), shown(expected))]
     Line {
         /// The file.
         path: PathBuf,
@@ -159,19 +180,9 @@ pub enum Error {
         /// What is needed.
         expected: String,
     },
-    /// A recording, or a file as a whole, is not what is needed.
-    #[error("{}: found {found}, expected {expected}", path.display())]
+    /// A binary file is none of its format, or holds something else than is needed.
+    #[error("{}: found {} at offset {offset}, expected {expected}", path.display(), shown(found))]
     Content {
-        /// The file.
-        path: PathBuf,
-        /// What it holds.
-        found: String,
-        /// What is needed.
-        expected: String,
-    },
-    /// A `.npy` file is none, or holds another array than is needed.
-    #[error("{}: found {found} at offset {offset}, expected {expected}", path.display())]
-    Npy {
         /// The file.
         path: PathBuf,
         /// Where, in bytes from the file's start.
@@ -198,5 +209,18 @@ impl Error {
         } else {
             Self::Io { path, expected, cause }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn text_in_messages_is_short_and_keeps_the_cursor_where_it_is() {
+        assert_eq!(shown("GO(2)  'é' \\"), "GO(2)  'é' \\");
+        assert_eq!(shown("a\x1b[2J\r\n\u{9b}"), "a\\u{1b}[2J\\r\\n\\u{9b}");
+        assert_eq!(shown(&"é".repeat(500)), "é".repeat(500));
+        assert_eq!(shown(&"é".repeat(501)), "é".repeat(500) + "…");
     }
 }

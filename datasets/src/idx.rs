@@ -52,7 +52,7 @@ pub struct IdxLabels {
     pub sha256: String,
 }
 
-/// Reads an image file.
+/// Reads an image file. Takes memory for the pixels, and 128 KiB.
 ///
 /// # Errors
 /// Not found or unreadable, corrupt gzip, wrong magic, a count of 0, a side outside 1..=4096, more
@@ -63,7 +63,7 @@ pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
     let word = |i| BigEndian::read_u32(&header[i..]) as usize;
     let (count, height, width) = (word(4), word(8), word(12));
     let sides = 1..=MAX_SIDE;
-    let body = count.checked_mul(height * width);
+    let body = height.checked_mul(width).and_then(|size| size.checked_mul(count));
     let body = body.filter(|body| (1..=MAX_BODY).contains(body));
     let (Some(body), true) = (body, sides.contains(&height) && sides.contains(&width)) else {
         return Err(Error::Dimensions {
@@ -78,7 +78,7 @@ pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
     Ok(IdxImages { count, height, width, pixels, sha256 })
 }
 
-/// Reads a label file whose labels must lie in 0..`classes`.
+/// Reads a label file whose labels must lie in 0..`classes`. Takes three bytes a label, and 128 KiB.
 ///
 /// # Errors
 /// As [`read_images`], or a label out of range.

@@ -33,6 +33,6 @@ pub mod synthetic;
 
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
-pub use error::Error;
+pub use error::{Error, shown};
 pub use frames::Frames;
 pub use split::{Dataset, Images, Inputs, Split};

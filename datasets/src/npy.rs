@@ -6,6 +6,7 @@
 
 use crate::Error;
 use byteorder::{ByteOrder, LittleEndian};
+use std::collections::TryReserveError;
 use std::fs::File;
 use std::io::{BufReader, Read, Take};
 use std::path::Path;
@@ -16,7 +17,7 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const MAX_HEADER: usize = 10_000;
 
 /// Reads the logits [rows, classes], row-major, from a matrix of exactly that shape; f64 values
-/// are rounded to f32.
+/// are rounded to f32. Takes memory for the logits, and 64 KiB.
 ///
 /// # Errors
 /// Not found or unreadable, not a `.npy` file, another type, order or shape, truncated, trailing
@@ -37,25 +38,27 @@ pub fn read_logits(path: &Path, rows: usize, classes: usize) -> Result<Vec<f32>,
     if length > expected {
         return Err(Error::Trailing { path: path.to_path_buf(), expected });
     }
-    let mut bytes = vec![0; length as usize - offset];
-    reader.read_exact(&mut bytes).map_err(from_os)?;
-
-    let value = |(i, bytes): (usize, &[u8])| {
+    let refused = |e: TryReserveError| Error::from_os(path, KIND, e.into());
+    let mut values = Vec::new();
+    values.try_reserve_exact(rows * classes).map_err(refused)?;
+    let mut word = [0; 8];
+    for i in 0..rows * classes {
+        reader.read_exact(&mut word[..width]).map_err(from_os)?;
         let value = match width {
-            4 => f64::from(LittleEndian::read_f32(bytes)),
-            _ => LittleEndian::read_f64(bytes),
+            4 => f64::from(LittleEndian::read_f32(&word)),
+            _ => LittleEndian::read_f64(&word),
         };
-        if (value as f32).is_finite() {
-            return Ok(value as f32);
+        if !(value as f32).is_finite() {
+            return Err(Error::Content {
+                path: path.to_path_buf(),
+                offset: (offset + i * width) as u64,
+                found: format!("{value} in row {}, column {}", i / classes, i % classes),
+                expected: "a finite 32-bit number".to_owned(),
+            });
         }
-        Err(Error::Npy {
-            path: path.to_path_buf(),
-            offset: (offset + i * width) as u64,
-            found: format!("{value} in row {}, column {}", i / classes, i % classes),
-            expected: "a finite 32-bit number".to_owned(),
-        })
-    };
-    bytes.chunks_exact(width).enumerate().map(value).collect()
+        values.push(value as f32);
+    }
+    Ok(values)
 }
 
 /// Checks everything in front of the values: magic, version, and the header, a Python dictionary
@@ -66,7 +69,7 @@ fn read_header(
     reader: &mut Take<BufReader<File>>,
     shape: (usize, usize),
 ) -> Result<(usize, usize), Error> {
-    let bad = |offset: usize, found: String, expected: String| Error::Npy {
+    let bad = |offset: usize, found: String, expected: String| Error::Content {
         path: path.to_path_buf(),
         offset: offset as u64,
         found,

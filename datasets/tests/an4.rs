@@ -262,7 +262,7 @@ fn missing_files() {
 #[test]
 fn texts_that_are_none() {
     Toy::refuses("etc/an4.dic", b"GO G OW\nN\xff N", &["an4.dic:2:", "not UTF-8"]);
-    Toy::refuses("etc/an4.dic", vec![b' '; (1 << 24) + 1], &["more than 16777216 bytes"]);
+    Toy::refuses("etc/an4.dic", vec![b' '; (1 << 24) + 1], &["another byte at offset 16777216"]);
 }
 
 #[test]
@@ -272,6 +272,9 @@ fn phones() {
     refuses("", &["phone:1: found the end", "SIL"]);
     refuses("AH\nSIL\n\nAH\n", &["phone:4: found 'AH'", "not yet listed"]);
     refuses("AH G\nSIL\n", &["phone:1: found 'AH G'"]);
+    // Their states would not fit into 16 bits.
+    let many: String = (0..21_846).map(|i| format!("P{i}\n")).collect();
+    refuses(&many, &["phone:21846: found 'P21845'", "the end, after 21845 phones"]);
 }
 
 #[test]
@@ -286,6 +289,9 @@ fn dictionaries() {
     refuses("GO(2) G AH\n", &["dic:1: found 'GO(2)'", "without a number"]);
     refuses("(1) G AH\n", &["dic:1: found '(1)'"]);
     refuses("GO G OW\nGO(2) G  OW\n", &["dic:2: found 'GO(2) G  OW' for the second time"]);
+    let many = |i: usize| format!("GO({i}) {}\n", "G ".repeat(i));
+    let many: String = (2..=101).map(many).collect();
+    refuses(&format!("GO G\n{many}"), &["dic:101: found 'GO(101)'", "after 100 pronunciations"]);
 }
 
 #[test]
@@ -399,9 +405,18 @@ fn recordings() {
     short.extend(b"LIST\x0a\0\0\0..........");
     short.extend(&good[36..good.len() - 2]);
     fs::write(path, &short).unwrap();
-    refused(&["an intact WAV file"]);
+    refused(&["truncated", "found 1060", "expected 1062"]);
     fs::write(path, "an MP3, perhaps").unwrap();
-    refused(&["no RIFF tag", "an intact WAV file"]);
+    refused(&["no RIFF tag", "at offset 4", "an intact WAV file"]);
+    // 16 bits of each sample in four bytes: what the samples would be is not what was asked for.
+    let mut wide = good[..12].to_vec();
+    wide.extend(b"fmt \x28\0\0\0\xfe\xff\x01\0\x80\x3e\0\0\0\xfa\0\0\x04\0\x20\0\x16\0\x10\0");
+    wide.extend(b"\0\0\0\0\x01\0\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71");
+    wide.extend([b"data", &2000u32.to_le_bytes()[..], &[1; 1000]].concat());
+    fs::write(path, &wide).unwrap();
+    refused(&["at offset", "an intact WAV file"]);
+    fs::write(path, vec![0; 2_000_000]).unwrap();
+    refused(&["another byte at offset 1985536", "the end of a file of the AN4 corpus"]);
 
     fs::remove_file(path).unwrap();
     let error = utterance.samples().unwrap_err();

@@ -1,10 +1,10 @@
 //! The page of the paper's claims, made from committed summaries.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::input::read_json;
 use crate::run::entries;
 use crate::summary::Summary;
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The Markdown page of all run folders right below `root`: each claim with our figure and what
@@ -56,13 +56,7 @@ fn summaries(root: &Path) -> Result<Vec<(String, Summary)>> {
         if !path.is_file() {
             continue;
         }
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let summary: Summary = serde_json::from_str(&text).map_err(|e| Error::Data {
-            path,
-            what: "summary".into(),
-            found: e.to_string(),
-            expected: "the summary of an experiment".into(),
-        })?;
+        let summary: Summary = read_json(&path, "summary")?;
         if !summary.claims.is_empty() {
             summaries.push((name(&folder), summary));
         }

@@ -5,19 +5,21 @@ use super::features::{self, Fbank, Features, Normalisation};
 use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
 use crate::error::{Error, Result};
-use crate::run::{atomic_write, sha256_hex};
+use crate::input::TensorFile;
+use crate::run::{atomic_write, sha256_of};
 use limbeck_datasets::an4::{self, Corpus, SILENCE};
 use limbeck_datasets::{Frames, Inputs, Split, permute};
 use limbeck_kernels::Pool;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::path::Path;
 
 /// Frames that a net sees before and behind the one that it is asked about (paper, section 4).
 pub const CONTEXT: (usize, usize) = (20, 5);
 /// Times that a word must occur in the training part to have states of its own.
 const OWN_STATES: usize = 10;
+/// The longest alignment file accepted, in bytes: 1,400 hours of speech.
+const MAX_FILE_BYTES: u64 = 1 << 30;
 /// Every ninth training speaker is held out, eight in all.
 const HELD_OUT: (usize, usize) = (9, 8);
 
@@ -260,7 +262,7 @@ impl Alignments {
             TensorView::new(Dtype::U16, vec![bytes.len() / 2], bytes).map(|view| (*name, view))
         });
         let views: std::result::Result<Vec<_>, _> = views.collect();
-        let metadata = HashMap::from([("sha256".to_string(), sha256_hex(&bytes.concat()))]);
+        let metadata = HashMap::from([("sha256".to_string(), sha256_of(&bytes))]);
         let file = safetensors::serialize(views.map_err(internal)?, Some(metadata));
         atomic_write(path, &file.map_err(internal)?)
     }
@@ -270,43 +272,28 @@ impl Alignments {
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a damaged file or one of other material.
     pub fn load(path: &Path, material: &Material) -> Result<Alignments> {
-        let damaged = |what: &str, found: String, expected: String| Error::Data {
-            path: path.to_path_buf(),
-            what: what.into(),
-            found,
-            expected,
-        };
-        let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        let unreadable = |e: safetensors::SafeTensorError| {
-            damaged("alignment", e.to_string(), "a safetensors file".into())
-        };
-        let file = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
-        let mut all = Vec::new();
+        let file = TensorFile::read(path, MAX_FILE_BYTES)?;
+        let mut hash = Vec::new();
         let mut parts = Vec::new();
         for (name, part) in PARTS.iter().zip(material.parts()) {
-            let view = file.tensor(name).map_err(unreadable)?;
+            let info = file.tensor(name).ok_or_else(|| file.bad(name, "none", "a tensor"))?;
             let frames: usize = part.lengths.iter().sum();
-            if view.dtype() != Dtype::U16 || view.shape() != [frames] {
-                let found = format!("{:?} {:?}", view.dtype(), view.shape());
-                return Err(damaged(name, found, format!("U16 [{frames}]")));
+            if info.dtype != Dtype::U16 || info.shape != [frames] {
+                let found = format!("{:?} {:?}", info.dtype, info.shape);
+                return Err(file.bad(name, found, format!("U16 [{frames}]")));
             }
-            all.extend_from_slice(view.data());
+            let bytes = file.bytes(info);
+            hash.push(bytes);
             let states: Vec<u16> =
-                view.data().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
-            let largest = states.iter().copied().max().unwrap_or(0);
-            if usize::from(largest) >= material.lexicon.states() {
-                let expected = format!("below {}", material.lexicon.states());
-                return Err(damaged(name, format!("state {largest}"), expected));
+                bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
+            let stray = |&state: &u16| usize::from(state) >= material.lexicon.states();
+            if let Some(at) = states.iter().position(stray) {
+                let found = format!("state {} at index {at}", states[at]);
+                return Err(file.bad(name, found, format!("below {}", material.lexicon.states())));
             }
             parts.push(part.by_utterance(&states, 1).into_iter().map(<[u16]>::to_vec).collect());
         }
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
-        let kept = header.metadata().as_ref().and_then(|m| m.get("sha256")).cloned();
-        let found = sha256_hex(&all);
-        if kept.as_ref() != Some(&found) {
-            let expected = kept.unwrap_or("one in the metadata".into());
-            return Err(damaged("SHA-256 of the states", found, expected));
-        }
+        file.expect("sha256", &sha256_of(hash))?;
         let parts = <[_; 3]>::try_from(parts).map_err(|_| Error::Internal("three parts".into()))?;
         Ok(Alignments { parts })
     }

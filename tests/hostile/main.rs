@@ -1,0 +1,285 @@
+//! Damaged and hostile files: each is refused with a clear message, or harmless.
+
+mod formats;
+mod mutations;
+
+use formats::{FORMATS, Folder, Format, check_refusal};
+use limbeck::Result;
+use limbeck::run::{atomic_write, cpu_model, utc};
+use mutations::mutate;
+use peak_alloc::PeakAlloc;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// The memory is that of the whole process: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The formats that hold results, which nobody would see by looking that they are damaged.
+fn of_results() -> impl Iterator<Item = &'static Format> {
+    let names = ["safetensors_model", "checkpoint", "alignment", "idx", "idx_labels", "gzip"];
+    FORMATS.iter().filter(move |format| names.contains(&format.name))
+}
+
+#[test]
+fn valid_files_are_read() -> Result<()> {
+    let _alone = alone();
+    let folder = Folder::new();
+    for format in &FORMATS {
+        folder.read(format, &folder.valid(format))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn files_cut_short_anywhere_are_refused() {
+    let _alone = alone();
+    let folder = Folder::new();
+    for format in of_results() {
+        let valid = folder.valid(format);
+        for length in 0..valid.len() {
+            let error = folder.read(format, &valid[..length]);
+            let error = error.err().unwrap_or_else(|| panic!("{}: {length} bytes", format.name));
+            check_refusal(format, &error);
+        }
+    }
+}
+
+/// Detected: refused, or, for IDX files, which carry no checksum, loaded with another SHA-256 than
+/// the known one, which `mnist::load` and `--resume` compare. Harmless: loaded to the same values.
+#[test]
+fn no_flipped_bit_passes_unnoticed_unless_harmless() {
+    let _alone = alone();
+    let folder = Folder::new();
+    for format in of_results() {
+        let valid = folder.valid(format);
+        let loaded = folder.read(format, &valid).unwrap();
+        let (digest, expected) = (loaded.digest.clone(), loaded.text());
+        for bit in 0..8 * valid.len() {
+            let mut bytes = valid.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            match folder.read(format, &bytes) {
+                Err(error) => check_refusal(format, &error),
+                Ok(found) => {
+                    let noticed = found.digest != digest;
+                    let place = format!("{}, byte {}, bit {}", format.name, bit / 8, bit % 8);
+                    assert!(noticed || found.text() == expected, "{place}");
+                }
+            }
+        }
+    }
+}
+
+/// Files that would make a careless reader allocate or compute far more than they are long.
+fn greedy() -> Vec<(&'static str, Vec<u8>)> {
+    const MEGABYTE: usize = 1 << 20;
+    const MOST_TOML: usize = 1 << 16;
+    let header = |json: String| {
+        let mut file = (json.len() as u64).to_le_bytes().to_vec();
+        file.extend(json.bytes());
+        file
+    };
+    let repeated = |start: &str, part: &str, end: &str, length: usize| {
+        format!("{start}{}{end}", part.repeat(length / part.len()))
+    };
+    let numbered = |text: fn(usize) -> String, length: usize| {
+        let mut all = String::new();
+        for i in 0.. {
+            if all.len() > length {
+                return all;
+            }
+            all += &text(i);
+        }
+        all
+    };
+    let gzip = |parts: &[&[u8]]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        parts.iter().for_each(|part| encoder.write_all(part).unwrap());
+        encoder.finish().unwrap()
+    };
+    let room = MEGABYTE - 100;
+    let mut files = Vec::new();
+
+    let entry = r#"{"a":{"dtype":"F32","shape":["#;
+    let headers = [
+        repeated(entry, "0,", r#"0],"data_offsets":[0,0]}}"#, room),
+        repeated(entry, "[", "", room),
+        repeated(r#"{"__metadata__":{"#, r#""":"","#, r#""a":""}}"#, room),
+        format!(
+            "{{{}}}",
+            numbered(
+                |i| format!(r#""{i}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}},"#),
+                room
+            )
+            .trim_end_matches(',')
+        ),
+        // Their ends add up to all of the address space but for eight bytes.
+        format!(
+            "{{{}}}",
+            (0..8u64)
+                .map(|i| {
+                    let size = (1 << 61) - 1;
+                    let (start, end) = (i * size, (i + 1) * size);
+                    format!(
+                        r#""{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{start},{end}]}}"#
+                    )
+                })
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+    ];
+    for json in headers {
+        for name in ["safetensors_model", "checkpoint", "alignment", "check_case"] {
+            files.push((name, header(json.clone())));
+        }
+    }
+    for length in [MEGABYTE as u64 + 1, 1 << 40, u64::MAX] {
+        files.push(("safetensors_model", length.to_le_bytes().to_vec()));
+    }
+
+    // 4 GiB announced, 64 MiB of blanks behind 12 pixels, and members and names without end.
+    let idx = |count: u32, side: u32| {
+        let words = [0x0803, count, side, side].map(u32::to_be_bytes);
+        words.concat()
+    };
+    files.push(("idx", idx(1024, 2048)));
+    files.push(("gzip", gzip(&[&idx(1024, 2048)])));
+    files.push(("gzip", gzip(&[&idx(3, 2), &vec![0; 64 * MEGABYTE]])));
+    files.push(("gzip", [gzip(&[&idx(3, 2)]), gzip(&[]).repeat(20_000)].concat()));
+    let named = [&b"\x1f\x8b\x08\x08\0\0\0\0\0\x03"[..], &vec![b'a'; MEGABYTE]].concat();
+    files.push(("gzip", named));
+    files.push(("idx_labels", [&[0, 0, 8, 1], &[0xff; 4][..]].concat()));
+    files.push(("npy", [&b"\x93NUMPY\x02\0"[..], &[0xff; 4], &[b' '; 20_000]].concat()));
+
+    let room = MOST_TOML - 100;
+    for text in [
+        repeated("a = [", "[],", "]", room),
+        repeated("a = ", "[", "", room),
+        repeated("a = {", "a={", "", room),
+        repeated("", "[[a]]\n", "", room),
+        repeated("[", "a.", "a]", room),
+        repeated("", "a.", "a = 1", room),
+        repeated("", "a", " = 1", room),
+        repeated("seed = \"", "a", "\"", room),
+        repeated("[model]\nlayers = [", "1,", "]", room),
+        repeated("[model]\nlayers = [784,", "1,", "9]", room),
+        repeated("seed = ", "9", "", room),
+        numbered(|i| format!("a{i}=1\n"), room),
+        numbered(|i| format!("[a{i}]\n"), room),
+        numbered(|i| format!("[a.b{i}.c]\n"), room),
+    ] {
+        files.push(("config", text.into_bytes()));
+    }
+    files.push(("config", vec![b'\n'; MOST_TOML + 1]));
+
+    let four = 4 * MEGABYTE;
+    for (name, text) in [
+        ("phones", numbered(|i| format!("P{i}\n"), four)),
+        ("phones", repeated("", "A", "", four)),
+        ("dictionary", numbered(|i| format!("W{i} G\n"), four)),
+        ("dictionary", repeated("GO", " G", "\n", four)),
+        ("dictionary", numbered(|i| format!("GO({i}) G\n"), four).replace("GO(0)", "GO(1)")),
+        ("dictionary", repeated("", "(", ")", four)),
+        ("arpa", numbered(|i| format!("-1 W{i}\n"), four)),
+        (
+            "arpa",
+            format!("\\data\\\nngram 1=9\n\\1-grams:\n{}", numbered(|i| format!("-1 {i}\n"), four)),
+        ),
+        ("arpa", format!("\\data\\\nngram 1={}", "9".repeat(four))),
+        ("transcripts", numbered(|i| format!("GO (u{i})\n"), four)),
+        ("transcripts", repeated("", "GO ", "(a1)", four)),
+        ("transcripts", repeated("", "(", ")", four)),
+        ("fileids", repeated("", "/", "", four)),
+        ("fileids", repeated("", "a/b/", "c", four)),
+        ("summary", repeated("", "[", "", four)),
+        ("summary", repeated(r#"{"rows":["#, "{},", "{}]}", four)),
+        ("summary", repeated(r#"{"rows":[{"a":["#, "0,", "0]}]}", four)),
+        ("summary", repeated(r#"{"rows":[{"misclassified":["#, "0,", "0]}]}", four)),
+        ("summary", repeated(r#"{"tables":[{"rows":["#, "[],", "[]]}]}", four)),
+        ("summary", repeated(r#"{"tables":[{"columns":["#, r#""","#, r#"""]}]}"#, four)),
+        ("summary", repeated("\"", "a", "", four)),
+    ] {
+        files.push((name, text.into_bytes()));
+    }
+    let chunks = [&b"RIFF\0\0\0\0WAVE"[..], &b"LIST\0\0\0\0".repeat(8000)].concat();
+    files.push(("wav", chunks));
+    files.push(("wav", b"RIFF\0\0\0\0WAVELIST\xff\xff\xff\xff".to_vec()));
+    files
+}
+
+#[test]
+fn greedy_files_get_no_more_memory_and_time_than_their_size_allows() {
+    let _alone = alone();
+    let folder = Folder::new();
+    for (name, bytes) in greedy() {
+        let format = FORMATS.iter().find(|format| format.name == name).unwrap();
+        let valid = folder.valid(format);
+        read_within_bounds(&folder, format, &bytes);
+        folder.read(format, &valid).unwrap();
+    }
+}
+
+/// A read, its bounds checked: the documented multiple of the file's size and 1 MiB of memory, and
+/// ten seconds.
+fn read_within_bounds(folder: &Folder, format: &Format, bytes: &[u8]) {
+    ALLOCATOR.reset_peak_usage();
+    let before = ALLOCATOR.current_usage();
+    let start = Instant::now();
+    let result = folder.read(format, bytes);
+    let (seconds, name) = (start.elapsed(), format.name);
+    let memory = ALLOCATOR.peak_usage() - before;
+    let each = if name == "config" { 256 } else { 64 };
+    assert!(memory <= each * bytes.len() + (1 << 20), "{name}: {memory} bytes of memory");
+    assert!(seconds < Duration::from_secs(10), "{name}: {seconds:?}");
+    if let Err(error) = result {
+        check_refusal(format, &error);
+    }
+}
+
+/// 3,000 damaged files of each format, or `LIMBECK_MUTATIONS`. A failure names the seed, which is
+/// the number of the file. In the long form, the count goes to the folder `LIMBECK_TRUST_OUT`.
+#[test]
+fn no_damage_makes_a_reader_panic_or_grow() {
+    let _alone = alone();
+    let asked = std::env::var("LIMBECK_MUTATIONS").ok();
+    let each: u64 = asked.as_ref().map_or(3000, |text| text.parse().expect("a number of files"));
+    let folder = Folder::new();
+    let mut failures = Vec::new();
+    for format in &FORMATS {
+        let valid = folder.valid(format);
+        for seed in 0..each {
+            let bytes = mutate(&mut ChaCha8Rng::seed_from_u64(seed), &valid);
+            let read = || read_within_bounds(&folder, format, &bytes);
+            if catch_unwind(AssertUnwindSafe(read)).is_err() {
+                failures.push(format!("{} with seed {seed}", format.name));
+            }
+        }
+        folder.read(format, &valid).unwrap();
+    }
+    if let Some(out) = std::env::var_os("LIMBECK_TRUST_OUT") {
+        let asked = asked.map(|n| format!("LIMBECK_MUTATIONS={n} ")).unwrap_or_default();
+        let test = "no_damage_makes_a_reader_panic_or_grow";
+        let result = serde_json::json!({
+            "figure": "randomly damaged files read without panic, in bounded memory and time",
+            "count": each * FORMATS.len() as u64,
+            "failures": failures.len(),
+            "command": format!("{asked}cargo test --test hostile {test}"),
+            "date": utc(SystemTime::now()),
+            "machine": cpu_model(),
+            "formats": FORMATS.map(|format| format.name),
+        });
+        let path = PathBuf::from(out).join("mutations.json");
+        atomic_write(&path, format!("{result:#}\n").as_bytes()).unwrap();
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
