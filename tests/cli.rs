@@ -1,6 +1,7 @@
 //! The program as its users meet it: arguments in; output, files and exit code out.
 
 use limbeck::checkpoint::{Layer, ModelFile};
+use limbeck::config::Config;
 use limbeck_datasets::{Dataset, glyphs, idx};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -527,6 +528,41 @@ fn train_then_distill_then_eval() {
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["loss_contract"]["temperature"], 20.0);
     assert_eq!(manifest["data"]["teacher 0"], report["sha256"]);
+}
+
+#[test]
+fn synthetic_frames_are_learnt_and_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("frames.toml");
+    let text = |dataset: &str| {
+        format!(
+            "[data]\ndataset = \"{dataset}\"\nclasses = 20\ntrain_limit = 5120\n\
+             [model]\nlayers = [1040, 32, 20]\n\
+             [training]\nepochs = 4\noptimizer = \"adam\"\nlearning_rate = 0.003\n"
+        )
+    };
+    fs::write(&config, text("frames")).unwrap();
+    let (config, out) = (config.to_str().unwrap(), dir.path().join("run"));
+    let out = out.to_str().unwrap();
+    limbeck(&["train", config, "--out", out, "--json", "--quiet"]).json();
+    let model = format!("{out}/models/model-0.safetensors");
+    let report = limbeck(&["eval", &model, "--config", config, "--json"]).json();
+    // By chance 95 % would be wrong; the centres of the states are far apart.
+    assert_eq!(report["examples"], 2560);
+    assert!(report["error_rate"].as_f64().unwrap() < 0.2, "{report}");
+
+    fs::write(config, text("an4")).unwrap();
+    limbeck(&["train", config]).fails(65, &["frames.toml", "an4", "reproduce speech"]);
+}
+
+#[test]
+fn every_configuration_in_the_repository_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let found: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!found.is_empty());
+    for path in found {
+        Config::load(&path).unwrap();
+    }
 }
 
 #[test]

@@ -104,9 +104,10 @@ impl Plan {
             config.model.dropout = Some(std::iter::once(0.0).chain(hidden).collect());
         }
         let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
+        let medium = Recipe { iterations: 20, gaussians: 500, settling: 6 };
         let (recipe, members, temperatures, students): (_, _, &[f64], _) = match preset {
             Preset::Smoke => (small, 2, &[2.0], 1),
-            Preset::Quick => (Recipe::default(), 3, &[2.0, 5.0], 1),
+            Preset::Quick => (medium, 3, &[2.0, 5.0], 1),
             Preset::Standard => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
             Preset::Paper => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
         };
@@ -125,7 +126,11 @@ pub(super) fn prepare(lab: &Lab, preset: Preset) -> Result<(Material, Plan)> {
         )
     })?;
     // Training, held-out and test speakers.
-    let speakers = (preset == Preset::Smoke).then_some([6, 1, 2]);
+    let speakers = match preset {
+        Preset::Smoke => Some([6, 1, 2]),
+        Preset::Quick => Some([22, 4, 10]),
+        Preset::Standard | Preset::Paper => None,
+    };
     let material = Material::load(&lab.context.pool, data, speakers)?;
     let plan = Plan::new(preset, material.lexicon.states());
     Ok((material, plan))
