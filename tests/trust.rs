@@ -441,7 +441,7 @@ fn no_kill_loses_work_or_changes_a_bit() {
     let (mut failures, mut runs, mut models) = (Vec::new(), 0, 0);
 
     // Models, with a checkpoint after every step.
-    let place = Place::new(8, 1e-9);
+    let place = Place::new(3, 1e-9);
     let expected = place.undisturbed();
     let few = kills.div_ceil(5);
     while killer.left > few {
