@@ -285,24 +285,29 @@ impl TrainingState<'_> {
 ///
 /// # Errors
 /// [`Error::Data`] when there are checkpoints and all are damaged, [`Error::Io`] when the folder
-/// cannot be listed.
+/// cannot be listed or none is intact and one cannot be read.
 pub fn latest(dir: &Path) -> Result<Option<Latest>> {
-    let mut warnings = Vec::new();
+    let mut errors = Vec::new();
     for path in newest_first(dir)? {
         match TrainingState::load(&path) {
             Ok(state) => {
+                let warnings = errors.iter().map(Error::to_string).collect();
                 return Ok(Some(Latest { path, state, warnings }));
             }
-            Err(error) => warnings.push(error.to_string()),
+            Err(error) => errors.push(error),
         }
     }
-    if warnings.is_empty() {
+    if errors.is_empty() {
         return Ok(None);
     }
+    if let Some(unread) = errors.iter().position(|error| matches!(error, Error::Io { .. })) {
+        return Err(errors.swap_remove(unread));
+    }
+    let found: Vec<String> = errors.iter().map(Error::to_string).collect();
     Err(Error::Data {
         path: dir.to_path_buf(),
         what: "checkpoints".into(),
-        found: warnings.join("; "),
+        found: found.join("; "),
         expected: "at least one that is intact".into(),
     })
 }

@@ -75,7 +75,8 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] for an empty training set, teacher's logits that are missing or do not fit,
-    /// missing labels, or an initial model of other widths.
+    /// missing labels, or an initial model of other widths; [`Error::Dataset`] for features, logits
+    /// or an initial model that are not finite.
     pub fn check(&self) -> Result<()> {
         let examples = self.split.len();
         if examples == 0 {
@@ -560,13 +561,13 @@ impl<'a> Run<'a> {
 
     /// The first of parameters, moments and average that is not finite, and its layer.
     fn not_finite(&self) -> Option<(String, usize)> {
-        let params = std::iter::once((String::new(), self.model.params()));
-        let moments = self.optimizer.tensors();
-        let arrays =
-            params.chain(moments.map(|(name, values)| (format!("{name} of the "), values)));
-        arrays.into_iter().find_map(|(of, values)| {
-            let (layer, kind) = params::not_finite(self.model.layers(), values)?;
-            Some((format!("{of}{kind}"), layer))
+        let find = |values: &[f32]| params::not_finite(self.model.layers(), values);
+        if let Some((layer, kind)) = find(self.model.params()) {
+            return Some((kind.to_string(), layer));
+        }
+        self.optimizer.tensors().find_map(|(name, values)| {
+            let (layer, kind) = find(values)?;
+            Some((format!("{name} of the {kind}"), layer))
         })
     }
 

@@ -10,7 +10,7 @@
 mod common;
 
 use common::best;
-use limbeck::checkpoint::{self, TrainingState};
+use limbeck::checkpoint;
 use limbeck::config::{Config, TrainingConfig};
 use limbeck::report::trust::Finding;
 use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 use std::env;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -240,7 +240,7 @@ fn a_second_interrupt_ends_the_program_in_the_middle_of_a_step() {
     let place = Place::new(1, 5.0);
     // Steps of seconds.
     let text = fs::read_to_string(place.path("config.toml")).unwrap();
-    let text = text.replace("[64, 128, 64, 3]", "[64, 4096, 4096, 3]").replace("= 20\n", "= 200\n");
+    let text = text.replace("[64, 128, 64, 3]", "[64, 3000, 3000, 3]").replace("= 20\n", "= 200\n");
     fs::write(place.path("config.toml"), text).unwrap();
     let mut command = place.train(&place.run());
     let mut child = command.args(["--isa", "portable"]).spawn().unwrap();
@@ -319,7 +319,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_ends_the_run_and_takes_no_checkpoint_with_it() {
-    let place = Place::new(100, 1e-9);
+    let place = Place::new(5, 1e-9);
     let expected = place.undisturbed();
     // A checkpoint has four arrays of 17 thousand values, 270 KiB: two fit, a third does not.
     let Some(disk) = SmallDisk::mount(&place.run(), 700) else {
@@ -440,8 +440,8 @@ fn no_kill_loses_work_or_changes_a_bit() {
     let mut killer = Killer::new(kills);
     let (mut failures, mut runs, mut models) = (Vec::new(), 0, 0);
 
-    // Models, with a checkpoint every few steps.
-    let place = Place::new(60, 1e-5);
+    // Models, with a checkpoint after every step.
+    let place = Place::new(3, 1e-9);
     let expected = place.undisturbed();
     let few = kills.div_ceil(5);
     while killer.left > few {
@@ -502,4 +502,278 @@ fn no_kill_loses_work_or_changes_a_bit() {
     );
     report("kills", &Finding::new(what, kills, failures.len() as u64, figure, &command));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What fails, in what way, and how many of it the short form steps over.
+const FAULTS: [(&str, &str, usize); 11] = [
+    ("openat", "EMFILE", 17),
+    ("read", "EIO", 17),
+    ("write", "ENOSPC", 17),
+    ("fsync", "EIO", 7),
+    ("rename", "EACCES", 1),
+    ("mkdir", "ENOSPC", 1),
+    ("unlink", "EIO", 1),
+    ("unlinkat", "EIO", 1),
+    ("ftruncate", "EIO", 1),
+    ("flock", "ENOLCK", 1),
+    ("getdents64", "EIO", 17),
+];
+
+/// Lets the `n`-th `call` of the program fail; none if it does not come so far.
+fn with_fault(command: &Command, (call, error, n): (&str, &str, usize)) -> Option<Output> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-e", &format!("trace={call}"), "-o"]).arg(log.path());
+    traced.args(["-e", &format!("inject={call}:error={error}:when={n}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    let ended = traced.env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA").output().unwrap();
+    fs::read_to_string(log.path()).unwrap().contains("(INJECTED)").then_some(ended)
+}
+
+/// Long form: `LIMBECK_FAULTS=all LIMBECK_TRUST_OUT=results/trust cargo test --test trust fail`.
+#[test]
+fn whichever_operation_fails_nothing_is_lost() {
+    let strace = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !strace.is_ok_and(|status| status.success()) {
+        let required = env::var("LIMBECK_REQUIRE").is_ok_and(|list| list.contains("strace"));
+        assert!(!required, "no strace, but LIMBECK_REQUIRE asks for it");
+        eprintln!("skipped: no strace, or it may not trace");
+        return;
+    }
+    let all = env::var_os("LIMBECK_FAULTS").is_some();
+    let place = Place::new(1, 1e-9);
+    let text = fs::read_to_string(place.path("config.toml")).unwrap();
+    fs::write(place.path("config.toml"), text.replace("= 20\n", "= 100\n")).unwrap();
+    let expected = [("model".to_string(), place.undisturbed())];
+    let (mut count, mut reported, mut failures) = (0, 0, Vec::new());
+    for resumed in [false, true] {
+        for (call, error, stride) in FAULTS {
+            for n in (1..).step_by(if all { 1 } else { stride }) {
+                let _ = fs::remove_dir_all(place.run());
+                if resumed {
+                    // After configuration, manifest and the first checkpoint.
+                    with_fault(&place.go_on(), ("rename", "EIO", 4)).expect("four renames");
+                    assert!(place.begun());
+                }
+                let Some(ended) = with_fault(&place.go_on(), (call, error, n)) else { break };
+                count += 1;
+                let mut fail = |what: &str| {
+                    let message = stderr(&ended);
+                    let code = ended.status.code();
+                    failures
+                        .push(format!("{call} {n}, resumed {resumed}: {what} {code:?} {message}"));
+                };
+                let message = stderr(&ended);
+                match ended.status.code() {
+                    Some(0) => {}
+                    Some(74) if message.contains("error: ") && !message.contains("bug") => {
+                        reported += 1
+                    }
+                    // The system cannot even start the program.
+                    Some(127) if message.contains("shared libraries") => {}
+                    _ => fail("unclean end"),
+                }
+                if !place.run().join("summary.json").exists() {
+                    let second = place.go_on().output().unwrap();
+                    if second.status.code() != Some(0) {
+                        fail(&format!("then {}", stderr(&second)));
+                        continue;
+                    }
+                    if !temporaries(&place.run()).is_empty() {
+                        fail("temporaries are left");
+                    }
+                }
+                if rows(&place.run()) != expected {
+                    fail("other bits");
+                }
+            }
+        }
+    }
+    let figure = format!(
+        "{reported} ended with code 74 and a message, the others needed the operation only for \
+         something else; all models have the bits of an undisturbed run"
+    );
+    let calls = FAULTS.map(|(call, ..)| call).join(", ");
+    let what = format!("{calls}: the first, second, third … fails, in a new run and a resumed one");
+    let command = "LIMBECK_FAULTS=all LIMBECK_TRUST_OUT=results/trust cargo test --test trust fail";
+    report("faults", &Finding::new(&what, count, failures.len() as u64, figure, command));
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Of a process, in bytes.
+fn resident(child: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+/// `LIMBECK_SOAK_MINUTES=60 LIMBECK_TRUST_OUT=results/trust cargo test --test trust soak -- --ignored`
+#[test]
+#[ignore = "takes LIMBECK_SOAK_MINUTES, 2 if absent; reads /proc"]
+fn soak() {
+    let minutes: f64 = env::var("LIMBECK_SOAK_MINUTES").map_or(2.0, |n| n.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run) = (folder.path().join("config.toml"), folder.path().join("run"));
+    let text = "[data]\ndataset = \"glyphs\"\njitter = 2\n\
+                [model]\nlayers = [784, 400, 400, 10]\ndropout = [0.2, 0.5, 0.5]\n\
+                [training]\nepochs = 1000000\naverage = 0.99\nmax_norm = 3.5\n\
+                checkpoint_minutes = 0.2\n";
+    fs::write(&config, text).unwrap();
+    let args = ["train", config.to_str().unwrap(), "--quiet", "--out", run.to_str().unwrap()];
+    let child = program(&args).spawn().unwrap();
+    wait_for("the first epoch", || run.join("metrics.jsonl").exists());
+
+    // A sample for each hundredth of the time.
+    let mut memory = Vec::new();
+    for _ in 0..100 {
+        std::thread::sleep(Duration::from_secs_f64(minutes * 0.6));
+        memory.push(resident(&child));
+    }
+    signal(&child, "TERM");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(75), "{}", stderr(&ended));
+
+    // Flat: from a tenth of the time on it grows by less than a hundredth.
+    let settled = memory[..10].iter().max().unwrap();
+    let grown = memory[10..].iter().filter(|&&bytes| bytes > settled + settled / 100).count();
+    let lines = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let records: Vec<EpochRecord> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rate = |tenth: usize| {
+        let part =
+            &records[tenth * (records.len() - 1) / 10..=(tenth + 1) * (records.len() - 1) / 10];
+        let examples: u64 = part[1..].iter().map(|record| record.examples).sum();
+        examples as f64 / (part[part.len() - 1].seconds - part[0].seconds)
+    };
+    let rates: Vec<f64> = (0..10).map(rate).collect();
+    let megabytes = |bytes: &u64| *bytes as f64 / 1e6;
+    let figure = format!(
+        "{} epochs in {minutes} minutes; resident memory {:.1} MB after a tenth of the time, {:.1} \
+         MB at the end, {:.1} MB at most; examples/s in each tenth: {}",
+        records.len(),
+        megabytes(settled),
+        megabytes(&memory[99]),
+        megabytes(memory.iter().max().unwrap()),
+        rates.iter().map(|rate| format!("{rate:.0}")).collect::<Vec<_>>().join(", ")
+    );
+    let command = format!(
+        "LIMBECK_SOAK_MINUTES={minutes} LIMBECK_TRUST_OUT=results/trust cargo test --test trust soak \
+         -- --ignored"
+    );
+    let what =
+        "samples of resident memory in a run with checkpoints, not above its first tenth's by 1 %";
+    report("soak", &Finding::new(what, 100, grown as u64, figure, &command));
+    assert_eq!(grown, 0, "{memory:?}");
+}
+
+/// How long checkpoints take within a run.
+struct Clock {
+    begun: Instant,
+    until: Duration,
+    steps: Vec<Duration>,
+    last: Instant,
+    in_checkpoint: bool,
+    checkpoints: Vec<Duration>,
+}
+
+impl Observer for Clock {
+    fn on_step(&mut self, _: &Progress) {
+        let took = self.last.elapsed();
+        // The step behind a checkpoint is timed together with it.
+        let times = if self.in_checkpoint { &mut self.checkpoints } else { &mut self.steps };
+        times.push(took);
+        self.in_checkpoint = false;
+        self.last = Instant::now();
+    }
+    fn on_epoch(&mut self, _: &EpochRecord) -> limbeck::Result<()> {
+        Ok(())
+    }
+    fn on_checkpoint(&mut self) -> limbeck::Result<()> {
+        self.in_checkpoint = true;
+        Ok(())
+    }
+    fn stop(&self) -> bool {
+        self.begun.elapsed() > self.until
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+/// `LIMBECK_TRUST_OUT=results/trust cargo test --test trust cost -- --ignored`: the paper's MNIST
+/// teacher at the default interval and without checkpoints, in turn.
+#[test]
+#[ignore = "takes two and a half minutes of a quiet machine"]
+fn the_cost_of_checkpoints() {
+    let mut config = Config::default();
+    config.data.jitter = Some(2);
+    config.model.layers = vec![784, 1200, 1200, 10];
+    config.model.dropout = Some(vec![0.2, 0.5, 0.5]);
+    config.training = TrainingConfig { epochs: 1000, max_norm: Some(3.5), ..config.training };
+    let data = glyphs::default();
+    let task = Task::hard("teacher", &config, &data.train);
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let run = |folder: Option<&Path>, seconds: u64| {
+        let now = Instant::now();
+        let mut clock = Clock {
+            begun: now,
+            until: Duration::from_secs(seconds),
+            steps: Vec::new(),
+            last: now,
+            in_checkpoint: false,
+            checkpoints: Vec::new(),
+        };
+        let ended = trainer::train(&best(threads), &task, folder, &mut clock);
+        assert_eq!(ended.err().unwrap().exit_code(), 75);
+        clock
+    };
+    run(None, 5);
+    let rate = |clock: &Clock| {
+        let steps = clock.steps.len() + clock.checkpoints.len();
+        let all: Duration = clock.steps.iter().chain(&clock.checkpoints).sum();
+        steps as f64 / all.as_secs_f64()
+    };
+    let (mut slower, mut saving, mut total, mut checkpoints) = (Vec::new(), 0.0, 0.0, Vec::new());
+    for _ in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let (with, without) = (run(Some(folder.path()), 35), run(None, 35));
+        slower.push(100.0 * (1.0 - rate(&with) / rate(&without)));
+        let mut steps = with.steps.clone();
+        steps.sort();
+        let step = steps[steps.len() / 2];
+        let each = with.checkpoints.iter().map(|took| took.saturating_sub(step).as_secs_f64());
+        checkpoints.extend(each.clone());
+        saving += each.sum::<f64>();
+        total += with.steps.iter().chain(&with.checkpoints).sum::<Duration>().as_secs_f64();
+    }
+    let share = 100.0 * saving / total;
+    let longest = checkpoints.iter().copied().fold(0.0, f64::max);
+    let figure = format!(
+        "{share:.2} % of {total:.0} s went to {} checkpoints, the longest of {:.0} ms; runs with \
+         them against runs without, in turn: {} % slower",
+        checkpoints.len(),
+        1e3 * longest,
+        slower.iter().map(|percent| format!("{percent:.1}")).collect::<Vec<_>>().join(" and ")
+    );
+    let what = "checkpoints of the MNIST teacher (784-1200-1200-10) at the default interval, at most 1 % of the time";
+    let failed = u64::from(share > 1.0);
+    let command = "LIMBECK_TRUST_OUT=results/trust cargo test --test trust cost -- --ignored";
+    report("cost", &Finding::new(what, checkpoints.len() as u64, failed, figure, command));
+    assert_eq!(failed, 0);
+}
+
+/// The committed page is that of the committed findings.
+#[test]
+fn the_committed_page_is_up_to_date() {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let findings = results.join("trust");
+    let page = program(&["trust", findings.to_str().unwrap()]).output().unwrap();
+    assert_eq!(page.status.code(), Some(0), "{}", stderr(&page));
+    assert_eq!(page.stdout, fs::read(results.join("trust.md")).unwrap());
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.json"), "{}").unwrap();
+    let refused = program(&["trust", folder.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(65));
+    assert!(stderr(&refused).contains("a.json"), "{}", stderr(&refused));
 }
