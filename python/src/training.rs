@@ -294,11 +294,12 @@ fn split(config: &Config, images: &Bound<PyAny>, labels: Option<&Bound<PyAny>>) 
     let mut split = arrays::images(images)?;
     config.validate_in_memory(split.input_size()).map_err(exception)?;
     let jitter = config.data.jitter.unwrap_or(0);
-    if jitter >= split.height.min(split.width) && jitter > 0 {
+    let (height, width) = (split.images().height, split.images().width);
+    if jitter >= height.min(width) && jitter > 0 {
         return Err(PyValueError::new_err(format!(
             "jitter: found {jitter} pixels for images of {} x {}, expected less than either side; \
              images of two dimensions are [n, height, width]",
-            split.height, split.width
+            height, width
         )));
     }
     let classes = config.model.layers[config.model.layers.len() - 1];
