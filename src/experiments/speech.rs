@@ -672,6 +672,25 @@ fn conclude(
             paper[1].into(),
         ]);
     }
+    let words: usize = labelled.material.test.words.iter().map(Vec::len).sum();
+    let mut kinds = Table::new(
+        format!("Word errors of {words}: substitutions, insertions, deletions; mean of the nets"),
+        &["system", "unigram", "bigram"],
+    );
+    for system in [MIXTURES, MEMBER, ENSEMBLE, &student] {
+        let cells = MODELS.map(|model| {
+            let mean = |what: &str| {
+                let name = format!("{model}_{what}");
+                let found: Vec<f64> = summary
+                    .rows_of(system)
+                    .filter_map(|row| row.measures.get(&name).copied())
+                    .collect();
+                format!("{:.1}", stats::mean(&found))
+            };
+            ["substitutions", "insertions", "deletions"].map(mean).join(", ")
+        });
+        kinds.push(std::iter::once(system.to_string()).chain(cells));
+    }
     let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
     let mut counts = vec![0usize; labelled.dataset.classes];
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
@@ -755,7 +774,7 @@ fn conclude(
     };
     let claims = if summary.preset == "smoke" { Vec::new() } else { claims(comparison) };
     Conclusion {
-        tables: vec![table, published, paired, by_temperature],
+        tables: vec![table, published, kinds, paired, by_temperature],
         claims,
         charts: vec![("temperature".into(), chart)],
     }
