@@ -146,13 +146,17 @@ fn corpus(dir: &Path) -> Result<Loaded> {
     Ok(Loaded::of(an4::read(&dir.join("an4"))?))
 }
 
-/// A folder, in memory where the system has such, with a valid file of each format.
+/// A folder with a valid file of each format: in `TMPDIR`, or in memory where the system has such.
 pub struct Folder(TempDir);
 
 impl Folder {
     pub fn new() -> Folder {
         let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let dir = if std::env::var_os("TMPDIR").is_none() && memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
         let folder = Folder(dir.unwrap());
         folder.fill();
         folder

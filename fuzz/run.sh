@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Fuzzes every target for MINUTES and writes the counts to fuzzing.json in LIMBECK_TRUST_OUT, by
+# default results/trust: fuzz/run.sh MINUTES
+# Needs a nightly compiler and cargo-fuzz. Input that breaks a reader is left in fuzz/artifacts.
+# Without sanitizer: the readers hold no unsafe code; overflow and debug assertions are checked.
+set -euo pipefail
+minutes=${1:?"usage: fuzz/run.sh MINUTES_PER_TARGET"}
+out=$(realpath -m "${LIMBECK_TRUST_OUT:-$(dirname "$0")/../results/trust}")
+cd "$(dirname "$0")"
+
+memory=/dev/shm
+[ -d $memory ] || memory=/tmp
+TMPDIR=$(mktemp -d "$memory/limbeck-fuzz.XXXXXX")
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+
+# The readers' memory and time are bounded too: 256 MiB at once, ten seconds.
+options="-max_total_time=$((60 * minutes)) -max_len=16384 -timeout=10 -rss_limit_mb=1024
+    -malloc_limit_mb=256 -print_final_stats=1"
+count=0 failures=0 targets=""
+for target in $(cargo +nightly fuzz list); do
+    log="$TMPDIR/$target.log"
+    # shellcheck disable=SC2086
+    if ! cargo +nightly fuzz run --sanitizer none "$target" -- $options > "$log" 2>&1; then
+        failures=$((failures + 1))
+        grep -v '^#\|^stat::' "$log" | tail -n 40 >&2
+    fi
+    units=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    count=$((count + ${units:-0}))
+    targets+="${targets:+, }\"$target\": ${units:-0}"
+    echo "$target: ${units:-0} inputs"
+done
+
+mkdir -p "$out"
+machine=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+cat > "$out/fuzzing.json" << JSON
+{
+  "figure": "inputs that cargo-fuzz made, read without panic, in bounded memory and time",
+  "count": $count,
+  "failures": $failures,
+  "command": "fuzz/run.sh $minutes",
+  "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
+  "machine": "$machine",
+  "minutes_per_target": $minutes,
+  "targets": {$targets}
+}
+JSON
+[ "$failures" = 0 ]

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# The kernels under Miri, AddressSanitizer and ThreadSanitizer: tests/sanitizers.sh [WHICH…]
+# WHICH is miri, address, thread; all without any. Needs a nightly compiler with the components
+# miri and rust-src, and takes an hour on two cores: not a part of .ci/run.
+#
+# Miri runs the portable kernels on few sizes and sees every stray access, uninitialised value, bad
+# alias and data race. The sanitizers run the compiled kernels of every instruction set: an
+# instrumented standard library, or accesses in it would go unseen.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target/sanitizers}
+
+# What costs hours here and shows nothing more of memory: every f32, and timings.
+slow=(--skip error_is_below --skip the_same_bits_on_every_isa --skip peak::)
+
+run_miri() {
+    # Buffers hold their addresses as pointers; the pool's threads live as long as the process.
+    export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks"
+    cargo +nightly miri test -p limbeck-kernels --lib -- pool:: gemm:: exp::tests::special
+    cargo +nightly miri test -p limbeck-kernels --test guard
+}
+
+# sanitize NAME TEST…
+sanitize() {
+    local name=$1
+    shift
+    RUSTFLAGS="-Zsanitizer=$name" cargo +nightly test -Zbuild-std \
+        --target x86_64-unknown-linux-gnu -p limbeck-kernels "$@" -- "${slow[@]}"
+}
+
+for which in "${@:-miri address thread}"; do
+    for name in $which; do
+        echo "== $name"
+        case $name in
+            miri) run_miri ;;
+            address) sanitize address --lib --test guard --test gemm --test softmax --test update ;;
+            thread) sanitize thread --lib --test guard ;;
+            *) echo "unknown: $name, expected miri, address or thread" >&2 && exit 2 ;;
+        esac
+    done
+done
