@@ -700,10 +700,11 @@ impl Observer for Clock {
     }
 }
 
-/// `LIMBECK_TRUST_OUT=results/trust cargo test --test trust cost -- --ignored`: the paper's MNIST
-/// teacher at the default interval and without checkpoints, in turn.
+/// `LIMBECK_TRUST_OUT=results/trust cargo test --test trust cost -- --ignored`: the time that
+/// checkpoints of the paper's MNIST teacher take at the default interval. Runs with and without
+/// them cannot tell: from run to run the machine differs by more.
 #[test]
-#[ignore = "takes two and a half minutes of a quiet machine"]
+#[ignore = "takes two minutes"]
 fn the_cost_of_checkpoints() {
     let mut config = Config::default();
     config.data.jitter = Some(2);
@@ -713,49 +714,34 @@ fn the_cost_of_checkpoints() {
     let data = glyphs::default();
     let task = Task::hard("teacher", &config, &data.train);
     let threads = std::thread::available_parallelism().unwrap().get();
-    let run = |folder: Option<&Path>, seconds: u64| {
-        let now = Instant::now();
-        let mut clock = Clock {
-            begun: now,
-            until: Duration::from_secs(seconds),
-            steps: Vec::new(),
-            last: now,
-            in_checkpoint: false,
-            checkpoints: Vec::new(),
-        };
-        let ended = trainer::train(&best(threads), &task, folder, &mut clock);
-        assert_eq!(ended.err().unwrap().exit_code(), 75);
-        clock
+    let now = Instant::now();
+    let mut clock = Clock {
+        begun: now,
+        until: Duration::from_secs(120),
+        steps: Vec::new(),
+        last: now,
+        in_checkpoint: false,
+        checkpoints: Vec::new(),
     };
-    run(None, 5);
-    let rate = |clock: &Clock| {
-        let steps = clock.steps.len() + clock.checkpoints.len();
-        let all: Duration = clock.steps.iter().chain(&clock.checkpoints).sum();
-        steps as f64 / all.as_secs_f64()
-    };
-    let (mut slower, mut saving, mut total, mut checkpoints) = (Vec::new(), 0.0, 0.0, Vec::new());
-    for _ in 0..2 {
-        let folder = tempfile::tempdir().unwrap();
-        let (with, without) = (run(Some(folder.path()), 35), run(None, 35));
-        slower.push(100.0 * (1.0 - rate(&with) / rate(&without)));
-        let mut steps = with.steps.clone();
-        steps.sort();
-        let step = steps[steps.len() / 2];
-        let each = with.checkpoints.iter().map(|took| took.saturating_sub(step).as_secs_f64());
-        checkpoints.extend(each.clone());
-        saving += each.sum::<f64>();
-        total += with.steps.iter().chain(&with.checkpoints).sum::<Duration>().as_secs_f64();
-    }
-    let share = 100.0 * saving / total;
+    let folder = tempfile::tempdir().unwrap();
+    let ended = trainer::train(&best(threads), &task, Some(folder.path()), &mut clock);
+    assert_eq!(ended.err().unwrap().exit_code(), 75);
+
+    clock.steps.sort();
+    let step = clock.steps[clock.steps.len() / 2];
+    let checkpoints: Vec<f64> =
+        clock.checkpoints.iter().map(|took| took.saturating_sub(step).as_secs_f64()).collect();
+    let total: Duration = clock.steps.iter().chain(&clock.checkpoints).sum();
+    let share = 100.0 * checkpoints.iter().sum::<f64>() / total.as_secs_f64();
     let longest = checkpoints.iter().copied().fold(0.0, f64::max);
     let figure = format!(
-        "{share:.2} % of {total:.0} s went to {} checkpoints, the longest of {:.0} ms; runs with \
-         them against runs without, in turn: {} % slower",
-        checkpoints.len(),
+        "{share:.2} % of {:.0} s, the longest {:.0} ms, beside steps of {:.1} ms",
+        total.as_secs_f64(),
         1e3 * longest,
-        slower.iter().map(|percent| format!("{percent:.1}")).collect::<Vec<_>>().join(" and ")
+        1e3 * step.as_secs_f64()
     );
-    let what = "checkpoints of the MNIST teacher (784-1200-1200-10) at the default interval, at most 1 % of the time";
+    let what = "checkpoints of the MNIST teacher (784-1200-1200-10) at the default interval: they may \
+                take 1 % of the time";
     let failed = u64::from(share > 1.0);
     let command = "LIMBECK_TRUST_OUT=results/trust cargo test --test trust cost -- --ignored";
     report("cost", &Finding::new(what, checkpoints.len() as u64, failed, figure, command));
