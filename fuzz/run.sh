@@ -17,8 +17,9 @@ trap 'rm -rf "$TMPDIR"' EXIT
 # The readers' memory and time are bounded too: 256 MiB at once, ten seconds.
 options="-max_total_time=$((60 * minutes)) -max_len=16384 -timeout=10 -rss_limit_mb=1024
     -malloc_limit_mb=256 -print_final_stats=1"
-count=0 failures=0 targets=""
-for target in $(cargo +nightly fuzz list); do
+count=0 failures=0 figures=""
+all=$(cargo +nightly fuzz list)
+for target in $all; do
     log="$TMPDIR/$target.log"
     # shellcheck disable=SC2086
     if ! cargo +nightly fuzz run --sanitizer none "$target" -- $options > "$log" 2>&1; then
@@ -27,7 +28,7 @@ for target in $(cargo +nightly fuzz list); do
     fi
     units=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     count=$((count + ${units:-0}))
-    targets+="${targets:+, }\"$target\": ${units:-0}"
+    figures+="${figures:+, }$target ${units:-0}"
     echo "$target: ${units:-0} inputs"
 done
 
@@ -35,14 +36,13 @@ mkdir -p "$out"
 machine=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 cat > "$out/fuzzing.json" << JSON
 {
-  "figure": "inputs that cargo-fuzz made, read without panic, in bounded memory and time",
+  "what": "inputs made by cargo-fuzz read, each within bounds of memory and time",
   "count": $count,
   "failures": $failures,
+  "figure": "$((minutes * $(wc -w <<< "$all"))) minutes in all: $figures",
   "command": "fuzz/run.sh $minutes",
   "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
-  "machine": "$machine",
-  "minutes_per_target": $minutes,
-  "targets": {$targets}
+  "machine": "$machine"
 }
 JSON
 [ "$failures" = 0 ]
