@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::input::read_json;
 use crate::run::entries;
 use crate::summary::Summary;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +30,16 @@ pub fn page(root: &Path) -> Result<String> {
         }
     }
     for (folder, summary) in &summaries {
-        let seeds: std::collections::BTreeSet<u64> =
-            summary.rows.iter().map(|row| row.seed).collect();
+        let seeds: BTreeSet<u64> = summary.rows.iter().map(|row| row.seed).collect();
+        let seeds = match summary.experiment.as_str() {
+            // Their presets say how many nets and draws there are.
+            "speech" | "regularizer" => String::new(),
+            _ => format!(" --seeds {}", seeds.len()),
+        };
+        let Summary { experiment, preset, .. } = summary;
         let _ = writeln!(
             page,
-            "\n## {folder}\n\n`limbeck reproduce {} --preset {} --seeds {}`",
-            summary.experiment,
-            summary.preset,
-            seeds.len()
+            "\n## {folder}\n\n`limbeck reproduce {experiment} --preset {preset}{seeds}`"
         );
         for table in &summary.tables {
             let _ = write!(page, "\n{}", table.to_markdown());
