@@ -733,7 +733,7 @@ teacher_logits = "t.npy"
         assert_eq!(
             refusal("\n\n[data]\ndataset = \"cifar\""),
             "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
-             Expected one of: mnist, glyphs, writers, frames, idx"
+             Expected one of: mnist, glyphs, writers, frames, an4, idx"
         );
         assert!(refusal("[trainning]").contains("did you mean `training`?"));
     }
