@@ -14,8 +14,9 @@ TMPDIR=$(mktemp -d "$memory/limbeck-fuzz.XXXXXX")
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 
-# The readers' memory and time are bounded too: 256 MiB at once, ten seconds.
-options="-max_total_time=$((60 * minutes)) -max_len=16384 -timeout=10 -rss_limit_mb=1024
+# The readers' memory and time are bounded too: 256 MiB at once, and four minutes, because the clock
+# goes on while the process has to wait for others.
+options="-max_total_time=$((60 * minutes)) -max_len=16384 -timeout=240 -rss_limit_mb=1024
     -malloc_limit_mb=256 -print_final_stats=1"
 count=0 failures=0 figures=""
 all=$(cargo +nightly fuzz list)
