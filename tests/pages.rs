@@ -190,6 +190,9 @@ fn the_demo_holds_the_parameters_and_the_engines_logits() {
     assert_eq!(labels[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for sample in samples {
         let i = sample["index"].as_u64().unwrap() as usize;
-        assert_eq!(sample["logits"][2][9].as_f64(), Some(trial.models[2].logits[10 * i + 9].into()));
+        assert_eq!(
+            sample["logits"][2][9].as_f64(),
+            Some(trial.models[2].logits[10 * i + 9].into())
+        );
     }
 }

@@ -9,6 +9,7 @@ use limbeck::run::{atomic_write, shell_line};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::slice::from_ref;
 
 #[derive(Args)]
 pub struct ReportArgs {
@@ -41,11 +42,10 @@ pub fn finish(session: &Session, runs: &[PathBuf]) -> Result<()> {
     for root in runs {
         let run = material(session, root, None)?;
         let report = root.join("report.html");
-        let run = [run];
-        atomic_write(&report, page::page(&run)?.as_bytes())?;
+        atomic_write(&report, page::page(from_ref(&run))?.as_bytes())?;
         session.note(&format!("report: {}", report.display()));
-        if demo::fits(&run[0]) && next.is_empty() {
-            next = command("demo", std::slice::from_ref(root));
+        if demo::fits(&run) && next.is_empty() {
+            next = command("demo", from_ref(root));
         }
     }
     if runs.len() > 1 {
