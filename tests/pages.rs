@@ -104,7 +104,7 @@ fn what_needs_models_is_left_out_where_there_are_none_and_the_page_says_so() {
     for absent in ["Learning curves", "Misclassified images", "Reliability", "Figures"] {
         assert!(titles.iter().all(|(_, title)| title != absent), "{absent}");
     }
-    assert!(html.contains("Left out: confusions") && html.contains("lies in the run folder"));
+    assert!(html.contains("Left out, because") && html.contains("in the run folder"));
     assert!(html.contains("holds no manifest.json"));
     let output = limbeck(&["demo", text(folder.path())]);
     assert_eq!(output.status.code(), Some(65));

@@ -134,8 +134,7 @@ impl Material {
         let there: Vec<&Row> = there.filter(|row| self.root.join(&row.model).is_file()).collect();
         if there.is_empty() {
             return Ok(Err(format!(
-                "no teacher, baseline, student or single model of seed {seed} lies in the run \
-                 folder"
+                "no teacher, baseline, student or single model of seed {seed} in the run folder"
             )));
         }
         let dataset = match self.dataset(data) {

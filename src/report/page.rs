@@ -138,8 +138,8 @@ impl Section<'_> {
             Err(why) => part(
                 "What the models see",
                 format!(
-                    "<p>Left out: confusions, misclassified images and reliability need the models \
-                     and the test set, and {}.</p>\n",
+                    "<p>Left out, because they need the models and the test set: confusions, \
+                     misclassified images and reliability. Found: {}.</p>\n",
                     escape(why)
                 ),
             ),
@@ -252,15 +252,18 @@ impl Section<'_> {
         let t = self.run.temperature();
         let mut html = format!(
             "<p>Mean prediction at T = {t} of the test images of each class, in per cent. The \
-             diagonal, the class itself, is not shaded; the darker another cell, the more similar \
-             that wrong class looks to the model.</p>\n<div class=\"pair\">\n"
+             diagonal, the class itself, is not shaded; the stronger the shade of another cell, \
+             from a model's least to its most, the more similar that wrong class looks to \
+             it.</p>\n<div class=\"pair\">\n"
         );
         for Asked { row, logits, .. } in &trial.models {
             let classes = trial.dataset.classes;
             let seen = metrics::soft_confusion(logits, trial.labels(), classes, t);
             let off = |i: usize| i / classes != i % classes;
             let wrong = seen.iter().enumerate().filter(|&(i, p)| off(i) && p.is_finite());
-            let most = wrong.map(|(_, &p)| p).fold(f64::MIN_POSITIVE, f64::max);
+            let (least, most) = wrong
+                .fold((1.0, 0.0), |(least, most): (f64, f64), (_, &p)| (least.min(p), most.max(p)));
+            let span = (most - least).max(f64::MIN_POSITIVE);
             let caption = format!("{}, seed {}", row.system, row.seed);
             let _ = write!(
                 html,
@@ -282,7 +285,7 @@ impl Section<'_> {
                         (false, _) => write!(
                             html,
                             "<td style=\"--shade:{:.0}%\">{:.1}</td>",
-                            p / most * 100.0,
+                            (p - least) / span * 100.0,
                             p * 100.0
                         ),
                     };
@@ -350,7 +353,7 @@ fn bars(system: &str, logits: &[f32], temperature: f64) -> String {
     let mut order: Vec<usize> = (0..soft.len()).collect();
     order.sort_by(|&a, &b| soft[b].total_cmp(&soft[a]));
     let said: Vec<String> =
-        order.iter().take(3).map(|&c| format!("{c} {:.1} %", soft[c] * 100.0)).collect();
+        order.iter().take(3).map(|&c| format!("{c}: {:.1}\u{a0}%", soft[c] * 100.0)).collect();
     let said = format!("{system}: {}", said.join(", "));
     // Ten units a class, 30 high, digits below while they fit.
     let mut svg = format!(
@@ -461,7 +464,7 @@ fn curve_figures(lines: &[(String, Curve)], title: &str) -> String {
                 return;
             }
             let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
-            let alt = format!("{what} by epoch of {}", names.join(", "));
+            let alt = format!("{what}, by epoch, of {}", names.join(", "));
             let chart = Chart {
                 title: title.to_string(),
                 x_label: "epoch".into(),
@@ -471,10 +474,10 @@ fn curve_figures(lines: &[(String, Curve)], title: &str) -> String {
                 series,
                 references: Vec::new(),
             };
-            html += &figure(&format!("{what} while training"), &alt, chart.to_svg().as_bytes());
+            html += &figure(&format!("{what}, by epoch"), &alt, chart.to_svg().as_bytes());
         };
-        chart("training errors in %", |curve| &curve.errors);
-        chart("loss above its minimum, in nats", |curve| &curve.loss);
+        chart("Training errors in %", |curve| &curve.errors);
+        chart("Loss above its minimum in nats", |curve| &curve.loss);
     }
     html
 }
