@@ -39,7 +39,7 @@ fn drawable(run: &Material) -> std::result::Result<&Trial, String> {
 /// The page of a run: its teacher, baseline and student, with test images whose logits the page
 /// compares with the engine's.
 ///
-/// The parameters are stored as they are, in f32: 4/3 of their bytes in base64, 17 MB for the
+/// The parameters are stored as they are, in f32: 4/3 of their bytes in base64, 26 MB for the
 /// paper's three nets.
 ///
 /// # Errors
