@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 /// became of it, then the tables and figures. Folders without claims are left out.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be read; [`Error::Data`] for a summary that is damaged.
+/// [`crate::Error::Io`] if the folder cannot be read; [`crate::Error::Data`] for a summary that is
+/// damaged.
 pub fn page(root: &Path) -> Result<String> {
     let summaries = summaries(root)?;
     let mut page = String::from(
