@@ -8,6 +8,7 @@ mod check;
 mod data;
 mod eval;
 mod info;
+mod pages;
 mod progress;
 mod reproduce;
 mod session;
@@ -72,8 +73,8 @@ struct Global {
     #[arg(long, global = true, env = "LIMBECK_DATA", hide_env_values = true, value_name = "DIR")]
     data: Option<PathBuf>,
 
-    /// Output folder of the run; a new one under runs/ if absent
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Output folder of the run; a new one under runs/ if absent. Of a page, its file
+    #[arg(long, global = true, value_name = "PATH")]
     out: Option<PathBuf>,
 
     /// Seed, in place of the configuration's or preset's
@@ -110,6 +111,14 @@ enum Command {
     /// Figures of this machine, each beside its limit
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Runs as one page for a browser: results, curves, confusions, misclassified images
+    ///
+    /// Written to report.html in the first run's folder; --out names another file.
+    Report(pages::ReportArgs),
+    /// A run's models as a page on which one draws digits and watches their soft predictions
+    ///
+    /// Written to demo.html in the run's folder; --out names another file, --seed the models.
+    Demo(pages::DemoArgs),
     /// The paper's claims and what became of them, in Markdown, from a folder of run folders
     Claims {
         /// The folder
@@ -176,6 +185,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&session, &args),
         Command::Check(args) => check::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command),
+        Command::Report(args) => pages::report(&session, &args),
+        Command::Demo(args) => pages::demo(&session, &args),
         Command::Claims { root } => {
             session.result(&Text::new(limbeck::report::claims::page(&root)?.as_bytes()))
         }

@@ -313,34 +313,41 @@ struct Recorder<'a> {
     stop: &'a AtomicBool,
 }
 
+/// A line of `metrics.jsonl`.
 #[derive(Serialize, Deserialize)]
-struct SeededRecord<R> {
-    seed: u64,
+pub(crate) struct SeededRecord<R> {
+    /// Seed of the model.
+    pub seed: u64,
+    /// Its epoch.
     #[serde(flatten)]
-    record: R,
+    pub record: R,
+}
+
+/// The epochs of all models in a `metrics.jsonl`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Data`] for a line that is no record.
+pub(crate) fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let record = |(i, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| Error::Data {
+            path: path.to_path_buf(),
+            what: format!("line {}", i + 1),
+            found: e.to_string(),
+            expected: "an epoch's record".into(),
+        })
+    };
+    text.lines().enumerate().map(record).collect()
 }
 
 /// The epochs of a model in `metrics.jsonl`.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Data`] for a line that is no record.
+/// Those of [`all_records`].
 fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
-    let path = folder.metrics();
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let mut records = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let line: SeededRecord<EpochRecord> =
-            serde_json::from_str(line).map_err(|e| Error::Data {
-                path: path.clone(),
-                what: format!("line {}", i + 1),
-                found: e.to_string(),
-                expected: "an epoch's record".into(),
-            })?;
-        if line.record.model == system && line.seed == seed {
-            records.push(line.record);
-        }
-    }
-    Ok(records)
+    let all = all_records(&folder.metrics())?.into_iter();
+    let of_model = all.filter(|line| line.record.model == system && line.seed == seed);
+    Ok(of_model.map(|line| line.record).collect())
 }
 
 impl Observer for Recorder<'_> {

@@ -87,25 +87,78 @@ pub fn nll(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
     sum / labels.len() as f64
 }
 
-/// Expected calibration error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over 15 bins of equal
-/// width, where bin b holds the examples whose confidence max_c softmax(z)_c lies in
-/// (b/15, (b + 1)/15] and accuracy_b and confidence_b are means over the bin. In [0, 1]; NaN when
-/// a logit is not finite or there are no examples.
+/// Expected calibration error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over the bins of
+/// [`reliability`]. In [0, 1]; NaN when a logit is not finite or there are no examples.
 ///
 /// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
 pub fn calibration_error(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
-    // Σ (correct − confidence) of a bin is n_b·(accuracy_b − confidence_b).
-    let mut gaps = [0.0f64; CALIBRATION_BINS];
+    let Some(bins) = reliability(logits, labels, classes) else { return f64::NAN };
+    // n_b·(accuracy_b − confidence_b) of a bin.
+    let gaps = bins.iter().map(|bin| (bin.correct as f64 - bin.confidence).abs());
+    gaps.sum::<f64>() / labels.len() as f64
+}
+
+/// The examples whose confidence lies in one bin.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bin {
+    /// Their number, n_b.
+    pub examples: u64,
+    /// Those classified as labelled: n_b·accuracy_b.
+    pub correct: u64,
+    /// Sum of their confidences: n_b·confidence_b.
+    pub confidence: f64,
+}
+
+/// The examples by confidence, in 15 bins of equal width: bin b holds those whose confidence
+/// max_c softmax(z)_c lies in (b/15, (b + 1)/15]. None when a logit is not finite.
+///
+/// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
+pub fn reliability(
+    logits: &[f32],
+    labels: &[u16],
+    classes: usize,
+) -> Option<[Bin; CALIBRATION_BINS]> {
+    let mut bins = [Bin::default(); CALIBRATION_BINS];
     for (row, label) in labelled_rows(logits, labels, classes) {
-        let Some(predicted) = predict(row) else {
-            return f64::NAN;
-        };
+        let predicted = predict(row)?;
         let confidence = LogSoftmax::new(row, 1.0).of(row[predicted]).exp();
         let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        let correct = f64::from(u8::from(predicted == label));
-        gaps[bin.clamp(1, CALIBRATION_BINS) - 1] += correct - confidence;
+        let bin = &mut bins[bin.clamp(1, CALIBRATION_BINS) - 1];
+        bin.examples += 1;
+        bin.correct += u64::from(predicted == label);
+        bin.confidence += confidence;
     }
-    gaps.iter().map(|gap| gap.abs()).sum::<f64>() / labels.len() as f64
+    Some(bins)
+}
+
+/// softmax(z/T) of one row of logits; NaN when a logit is not finite.
+pub fn soft_prediction(row: &[f32], temperature: f64) -> Vec<f64> {
+    let log = LogSoftmax::new(row, temperature);
+    row.iter().map(|&z| log.of(z).exp()).collect()
+}
+
+/// What a model sees in each class: row c is the mean of [`soft_prediction`] over the examples
+/// labelled c, `[classes, classes]` row-major. NaN in the row of a class without examples, and
+/// where a logit is not finite.
+pub fn soft_confusion(
+    logits: &[f32],
+    labels: &[u16],
+    classes: usize,
+    temperature: f64,
+) -> Vec<f64> {
+    let mut sums = vec![0.0; classes * classes];
+    let mut counts = vec![0u64; classes];
+    for (row, label) in labelled_rows(logits, labels, classes) {
+        counts[label] += 1;
+        let sums = &mut sums[label * classes..][..classes];
+        for (sum, p) in sums.iter_mut().zip(soft_prediction(row, temperature)) {
+            *sum += p;
+        }
+    }
+    for (row, count) in sums.chunks_exact_mut(classes).zip(counts) {
+        row.iter_mut().for_each(|sum| *sum /= count as f64);
+    }
+    sums
 }
 
 /// Share of the examples for which two models predict the same class, in [0, 1]. A row with a
@@ -204,6 +257,31 @@ mod tests {
     /// ln of a probability as the logit of that class: softmax gives the probabilities back.
     fn ln(probs: &[f64]) -> Vec<f32> {
         probs.iter().map(|p| p.ln() as f32).collect()
+    }
+
+    #[test]
+    fn bins_and_confusions_are_those_worked_out_by_hand() {
+        // Confidences 3/4, right and wrong, and 1/2 (the lower class on the tie), right.
+        let high = 3f32.ln();
+        let (logits, labels) = ([high, 0.0, high, 0.0, 0.0, 0.0], [0, 1, 0]);
+        let bins = reliability(&logits, &labels, 2).unwrap();
+        let filled: Vec<_> = bins.iter().enumerate().filter(|(_, bin)| bin.examples > 0).collect();
+        // 3/4 lies in (11/15, 12/15], 1/2 in (7/15, 8/15].
+        let [(7, half), (11, most)] = filled[..] else { panic!("{filled:?}") };
+        assert_eq!((half.examples, half.correct, most.examples, most.correct), (1, 1, 2, 1));
+        near(half.confidence, 0.5);
+        near(most.confidence, 1.5);
+        // |1 − 1/2| and |1 − 3/2| over three examples.
+        near(calibration_error(&logits, &labels, 2), 1.0 / 3.0);
+        assert_eq!(reliability(&[f32::NAN, 0.0], &[0], 2), None);
+
+        let seen = soft_confusion(&logits, &labels, 2, 1.0);
+        for (found, expected) in seen.iter().zip([0.625, 0.375, 0.75, 0.25]) {
+            near(*found, expected);
+        }
+        // √3 : 1 at T = 2.
+        near(soft_prediction(&logits[..2], 2.0)[1], 1.0 / (1.0 + 3f64.sqrt()));
+        assert!(soft_confusion(&logits[..2], &[0], 2, 1.0)[2].is_nan());
     }
 
     #[test]

@@ -2,4 +2,7 @@
 
 pub mod chart;
 pub mod claims;
+pub mod demo;
+pub mod material;
+pub mod page;
 pub mod trust;

@@ -66,6 +66,18 @@ fn is_temporary(name: &str) -> bool {
     parts.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// The words of a command as a line for a shell, quoted where it would split or change them.
+pub fn shell_line(words: &[String]) -> String {
+    let quoted = |word: &String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            return word.to_string();
+        }
+        format!("'{}'", word.replace('\'', "'\\''"))
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// SHA-256 of `bytes` as 64 lowercase hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     sha256_of([bytes])
@@ -499,6 +511,12 @@ mod tests {
         let error = atomic_write(&missing, b"x").unwrap_err();
         assert!(error.to_string().contains(&*missing.to_string_lossy()));
         assert_eq!(atomic_write(Path::new("/"), b"x").unwrap_err().exit_code(), 74);
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        let words = ["runs/a-1.2", "", "my runs", "it's", "$HOME"].map(str::to_string);
+        assert_eq!(shell_line(&words), r"runs/a-1.2 '' 'my runs' 'it'\''s' '$HOME'");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `limbeck reproduce`: a table of the paper.
 
+use super::pages;
 use super::progress::ProgressLine;
 use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -131,10 +132,12 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
         }
         session.resumable(error, arguments)
     })?;
+    let folders: Vec<PathBuf> = runs.iter().map(|outcome| outcome.run.clone()).collect();
     match <[Outcome; 1]>::try_from(runs) {
         Ok([outcome]) => session.result(&outcome),
         Err(runs) => session.result(&Outcomes { runs }),
-    }
+    }?;
+    pages::finish(session, &folders)
 }
 
 /// The tables that were asked for.

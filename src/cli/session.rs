@@ -2,6 +2,7 @@
 
 use super::Global;
 use limbeck::experiments::Lab;
+use limbeck::run::shell_line;
 use limbeck::trainer::Observer;
 use limbeck::{Error, Result};
 use limbeck_datasets::glyphs::{self, writers};
@@ -123,8 +124,7 @@ impl Session {
         {
             arguments.extend(["--data".into(), data.display().to_string()]);
         }
-        let words: Vec<String> = arguments.iter().map(|word| quoted(word)).collect();
-        Error::Interrupted { command: Some(words.join(" ")) }
+        Error::Interrupted { command: Some(shell_line(&arguments)) }
     }
 
     /// The command line, for the manifest.
@@ -185,15 +185,6 @@ impl Session {
     }
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_string();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
-}
-
 /// Writes to stdout. That its reader has gone, as with `| head`, is no error.
 ///
 /// # Errors
@@ -211,15 +202,4 @@ fn to_stdout(bytes: &[u8]) -> Result<()> {
 /// Writes a line to stderr, if it is still open.
 pub fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_split_them() {
-        let words = ["runs/a-1.2", "", "my runs", "it's", "$HOME"].map(quoted);
-        assert_eq!(words, ["runs/a-1.2", "''", "'my runs'", r"'it'\''s'", "'$HOME'"]);
-    }
 }

@@ -1,5 +1,6 @@
 //! `limbeck train` and `limbeck distill`: one model from a configuration.
 
+use super::pages;
 use super::progress::ProgressLine;
 use super::session::Session;
 use clap::Args;
@@ -194,7 +195,8 @@ impl Model<'_> {
             test_examples: dataset.test.len(),
             run: folder.root.clone(),
             row,
-        })
+        })?;
+        pages::finish(session, std::slice::from_ref(&folder.root))
     }
 
     /// SHA-256 of everything that the run reads.

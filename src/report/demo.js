@@ -1,0 +1,348 @@
+// The models of a run, asked about what is drawn. No library, no network.
+"use strict";
+
+const SIDE = 28; // pixels of a model's input, each way
+const BOX = 20; // the drawing is scaled to this, as MNIST's digits are
+const PEN = 22; // width of a stroke on the paper of 280 × 280
+const HOTTEST = 40; // the slider goes from T = 1 to this, by its logarithm
+const STEP = 10; // of the pen by keyboard, in pixels of the paper
+
+const element = (id) => document.getElementById(id);
+const data = JSON.parse(element("data").textContent);
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+// Little-endian f32, as every browser's machine has them.
+function floats(base64) {
+  return new Float32Array(bytes(base64).buffer);
+}
+
+const models = data.models.map((model) => ({
+  ...model,
+  layers: model.layers.map((layer) => ({
+    ...layer,
+    weight: floats(layer.weight),
+    bias: floats(layer.bias),
+  })),
+}));
+const samples = data.samples.map((sample) => ({ ...sample, pixels: bytes(sample.pixels) }));
+
+// z = W·relu(…W·x + b…) + b on x = pixel·scale + shift; W is [outputs, inputs].
+function logits(model, pixels) {
+  let x = Float64Array.from(pixels, (pixel) => pixel * model.input_scale + model.input_shift);
+  model.layers.forEach((layer, i) => {
+    const y = new Float64Array(layer.outputs);
+    const hidden = i + 1 < model.layers.length;
+    for (let out = 0; out < layer.outputs; out++) {
+      let sum = layer.bias[out];
+      const row = out * layer.inputs;
+      for (let k = 0; k < layer.inputs; k++) sum += layer.weight[row + k] * x[k];
+      y[out] = hidden && sum < 0 ? 0 : sum;
+    }
+    x = y;
+  });
+  return x;
+}
+
+// softmax(z/T), the largest logit taken out first.
+function softmax(z, temperature) {
+  const most = Math.max(...z);
+  const powers = Array.from(z, (value) => Math.exp((value - most) / temperature));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((power) => power / sum);
+}
+
+// Ink (0 to 255, size × size) as MNIST has it: the longer side of its box scaled to 20 pixels, each
+// pixel the mean of what it covers, its centre of mass in the middle of 28 × 28. Null without ink.
+function normalised(ink, size) {
+  let [left, top, right, bottom] = [size, size, -1, -1];
+  let [mass, across, down] = [0, 0, 0];
+  // integral[y][x]: the ink above and to the left of the corner (x, y).
+  const wide = size + 1;
+  const integral = new Float64Array(wide * wide);
+  for (let y = 0; y < size; y++) {
+    let line = 0;
+    for (let x = 0; x < size; x++) {
+      const value = ink[y * size + x];
+      line += value;
+      integral[(y + 1) * wide + x + 1] = integral[y * wide + x + 1] + line;
+      if (value === 0) continue;
+      [left, right] = [Math.min(left, x), Math.max(right, x)];
+      [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+      mass += value;
+      across += value * (x + 0.5);
+      down += value * (y + 0.5);
+    }
+  }
+  if (mass === 0) return null;
+  const cell = Math.max(right - left + 1, bottom - top + 1) / BOX;
+  // Between corners the integral is bilinear, because ink is constant within its pixel.
+  const upTo = (x, y) => {
+    [x, y] = [Math.min(Math.max(x, 0), size), Math.min(Math.max(y, 0), size)];
+    const [i, j] = [Math.min(Math.floor(x), size - 1), Math.min(Math.floor(y), size - 1)];
+    const [u, v] = [x - i, y - j];
+    const at = (a, b) => integral[(j + b) * wide + i + a];
+    const upper = at(0, 0) * (1 - u) + at(1, 0) * u;
+    const lower = at(0, 1) * (1 - u) + at(1, 1) * u;
+    return upper * (1 - v) + lower * v;
+  };
+  const pixels = new Uint8Array(SIDE * SIDE);
+  for (let y = 0; y < SIDE; y++) {
+    for (let x = 0; x < SIDE; x++) {
+      const [x0, y0] = [across / mass + (x - SIDE / 2) * cell, down / mass + (y - SIDE / 2) * cell];
+      const [x1, y1] = [x0 + cell, y0 + cell];
+      const sum = upTo(x1, y1) - upTo(x0, y1) - upTo(x1, y0) + upTo(x0, y0);
+      pixels[y * SIDE + x] = Math.round(Math.min(Math.max(sum / (cell * cell), 0), 255));
+    }
+  }
+  return pixels;
+}
+
+// Paper: what is seen, with the pen; sheet: the ink alone.
+const paper = element("paper");
+const view = paper.getContext("2d");
+const sheet = document.createElement("canvas");
+sheet.width = paper.width;
+sheet.height = paper.height;
+const pencil = sheet.getContext("2d", { willReadFrequently: true });
+pencil.lineCap = "round";
+pencil.lineJoin = "round";
+pencil.lineWidth = PEN;
+pencil.strokeStyle = "#fff";
+
+let pixels = new Uint8Array(SIDE * SIDE); // what the models get
+let answers = []; // their logits
+let asked = false; // whether an answer is under way
+const pen = { x: paper.width / 2, y: paper.height / 2, down: false, keyboard: false };
+
+function paint(canvas, image) {
+  const context = canvas.getContext("2d");
+  const picture = context.createImageData(SIDE, SIDE);
+  image.forEach((value, i) => picture.data.set([value, value, value, 255], 4 * i));
+  context.putImageData(picture, 0, 0);
+}
+
+function look() {
+  view.fillStyle = "#000";
+  view.fillRect(0, 0, paper.width, paper.height);
+  view.drawImage(sheet, 0, 0);
+  if (pen.keyboard) {
+    view.strokeStyle = pen.down ? "#e69f00" : "#56b4e9";
+    view.lineWidth = 2;
+    view.beginPath();
+    view.arc(pen.x, pen.y, PEN / 2, 0, 2 * Math.PI);
+    view.stroke();
+  }
+}
+
+function stroke(from, to) {
+  pencil.beginPath();
+  pencil.moveTo(from.x, from.y);
+  pencil.lineTo(to.x, to.y);
+  pencil.stroke();
+  drawn();
+}
+
+// After a change of the ink: at most one answer a frame.
+function drawn() {
+  look();
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    const { data: rgba } = pencil.getImageData(0, 0, sheet.width, sheet.height);
+    const ink = new Uint8Array(sheet.width * sheet.height);
+    // White ink on nothing: its cover is in the alpha; a test image's is in the colour.
+    ink.forEach((_, i) => (ink[i] = (rgba[4 * i] * rgba[4 * i + 3]) / 255));
+    ask(normalised(ink, sheet.width) ?? new Uint8Array(SIDE * SIDE));
+  });
+}
+
+function ask(image) {
+  pixels = image;
+  paint(element("seen"), pixels);
+  answers = models.map((model, i) => {
+    const start = performance.now();
+    const z = logits(model, pixels);
+    latencies[i].textContent = `${(performance.now() - start).toFixed(1)} ms`;
+    return z;
+  });
+  show();
+}
+
+function clear() {
+  pencil.clearRect(0, 0, sheet.width, sheet.height);
+  pen.down = false;
+  drawn();
+}
+
+// A test image goes to the models as it is; what is drawn on it later is normalised with it.
+function load(sample) {
+  const small = document.createElement("canvas");
+  small.width = small.height = SIDE;
+  paint(small, sample.pixels);
+  pencil.clearRect(0, 0, sheet.width, sheet.height);
+  pencil.imageSmoothingEnabled = false;
+  pencil.drawImage(small, 0, 0, sheet.width, sheet.height);
+  pen.down = false;
+  look();
+  ask(sample.pixels);
+}
+
+// The table of answers: a row for each class, a column for each model.
+const cells = [];
+for (const model of models) {
+  const head = document.createElement("th");
+  head.scope = "col";
+  head.textContent = model.system;
+  element("systems").append(head);
+}
+for (let c = 0; c < data.classes; c++) {
+  const row = element("bars").insertRow();
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = c;
+  row.append(head);
+  cells.push(
+    models.map(() => {
+      const cell = row.insertCell();
+      const text = document.createElement("span");
+      const bar = document.createElement("span");
+      bar.className = "bar";
+      cell.append(text, bar);
+      return { cell, text, bar };
+    }),
+  );
+}
+
+const slider = element("temperature");
+const temperature = () => HOTTEST ** (slider.value / slider.max);
+
+function show() {
+  const t = temperature();
+  element("shown").textContent = `T = ${t.toFixed(t < 10 ? 2 : 1)}`;
+  slider.setAttribute("aria-valuetext", element("shown").textContent);
+  const blank = pixels.every((pixel) => pixel === 0);
+  const said = models.map((model, m) => {
+    const soft = softmax(answers[m], t);
+    const best = soft.indexOf(Math.max(...soft));
+    soft.forEach((p, c) => {
+      const { cell, text, bar } = cells[c][m];
+      cell.dataset.p = p;
+      cell.classList.toggle("top", c === best && !blank);
+      text.textContent = `${(100 * p).toFixed(p < 0.0995 ? 2 : 1)} %`;
+      bar.style.setProperty("--p", p);
+    });
+    return `${model.system}: ${best}`;
+  });
+  element("said").textContent = blank
+    ? "Nothing is drawn: these are the answers to an empty image."
+    : `Most likely, ${said.join(", ")}.`;
+}
+
+slider.addEventListener("input", show);
+element("clear").addEventListener("click", clear);
+
+function place(event) {
+  const box = paper.getBoundingClientRect();
+  const scale = paper.width / box.width;
+  return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
+}
+
+let last = null; // where the pointer drew
+paper.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0) return;
+  paper.setPointerCapture(event.pointerId);
+  Object.assign(pen, { keyboard: false, down: false });
+  last = place(event);
+  stroke(last, last);
+});
+paper.addEventListener("pointermove", (event) => {
+  if (last === null) return;
+  for (const part of event.getCoalescedEvents?.() ?? [event]) {
+    const next = place(part);
+    stroke(last, next);
+    last = next;
+  }
+});
+for (const end of ["pointerup", "pointercancel"]) {
+  paper.addEventListener(end, () => (last = null));
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+paper.addEventListener("keydown", (event) => {
+  const move = ARROWS[event.key];
+  if (!move && event.key !== " " && event.key !== "Escape") return;
+  event.preventDefault();
+  pen.keyboard = true;
+  if (event.key === "Escape") return clear();
+  const from = { x: pen.x, y: pen.y };
+  if (move) {
+    pen.x = Math.min(Math.max(pen.x + STEP * move[0], 0), paper.width);
+    pen.y = Math.min(Math.max(pen.y + STEP * move[1], 0), paper.height);
+  } else {
+    pen.down = !pen.down;
+  }
+  if (pen.down) stroke(from, pen);
+  else look();
+});
+paper.addEventListener("blur", () => {
+  Object.assign(pen, { keyboard: false, down: false });
+  look();
+});
+
+for (const sample of samples) {
+  const picture = document.createElement("canvas");
+  picture.width = picture.height = SIDE;
+  paint(picture, sample.pixels);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-label", `Test image ${sample.index}, labelled ${sample.label}`);
+  button.append(picture);
+  button.addEventListener("click", () => load(sample));
+  const item = document.createElement("li");
+  item.append(button);
+  element("samples").append(item);
+}
+
+const latencies = models.map((model) => {
+  const row = element("facts").insertRow();
+  const head = document.createElement("th");
+  head.scope = "row";
+  head.textContent = model.system;
+  row.append(head);
+  for (const fact of [
+    model.widths.join("-"),
+    model.parameters.toLocaleString("en"),
+    ((4 * model.parameters) / 1e6).toFixed(2),
+    model.test_errors,
+    `${model.microseconds.toFixed(0)} µs`,
+  ]) {
+    row.insertCell().textContent = fact;
+  }
+  return row.insertCell();
+});
+
+// Every sample through every model, against the engine's logits.
+let largest = 0;
+for (const sample of samples) {
+  models.forEach((model, m) => {
+    logits(model, sample.pixels).forEach((z, c) => {
+      largest = Math.max(largest, Math.abs(z - sample.logits[m][c]));
+    });
+  });
+}
+const check = element("check");
+check.dataset.difference = largest;
+const right = largest <= data.tolerance;
+check.classList.toggle("bad", !right);
+check.textContent =
+  `Largest difference from the engine's logits on ${samples.length} test images: ` +
+  `${largest.toExponential(1)}; allowed: ${data.tolerance.toExponential(0)}.` +
+  (right ? "" : " Do not trust this page's answers.");
+
+slider.value = (slider.max * Math.log(data.temperature)) / Math.log(HOTTEST);
+look();
+ask(pixels);
