@@ -494,6 +494,7 @@ fn train_then_distill_then_eval() {
             "manifest.json",
             "metrics.jsonl",
             "model-3.safetensors",
+            "report.html",
             "summary.json"
         ]
     );
