@@ -5,9 +5,11 @@
 //! transcripts → mixtures of Gaussians (flat start) → a phone's state for each frame
 //!             → the states of words, by the mixtures of their phones
 //!             → a first net, which aligns once more → the frozen states, labels of all that follows
-//! members     ten nets on the labels                               T = 1, labels alone
+//! members     ten nets on the labels of the training part, each frame heard at three warps of the
+//!             frequency axis (vocal tract length perturbation)
 //! ensemble    the arithmetic mean of their posteriors
-//! student     the same net on the ensemble's soft targets at T     weights 1 (soft) and 0.5 (hard)
+//! student     the same net without dropout, for longer, on the ensemble's soft targets of the same
+//!             frames at T, weights 1 (soft) and 0.5 (hard)
 //! words       argmax over a loop of words of a·(ln p(state | frame) − ln p(state)) + …
 //! ```
 //!
@@ -31,12 +33,12 @@ use crate::speech::decode::{Decoder, Scales};
 use crate::speech::features;
 use crate::speech::hmm::{Graph, Lexicon, Transitions};
 use crate::speech::lm::LanguageModel;
-use crate::speech::material::{Alignments, Material, Part};
+use crate::speech::material::{Alignments, Material, Part, WARPS};
 use crate::speech::wer::{WordErrors, word_errors};
 use crate::stats::{self, Paired};
 use crate::summary::{Claim, Row, Summary, Table, Verdict};
 use crate::trainer::Task;
-use limbeck_datasets::{Dataset, Split};
+use limbeck_datasets::{Dataset, Inputs, Split};
 use limbeck_kernels::{Context, Pool};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -72,8 +74,11 @@ fn student_at(temperature: f64) -> String {
 /// What a preset spends.
 pub(super) struct Plan {
     recipe: Recipe,
-    /// Of every net, the seed aside.
+    /// Of the net that aligns, the seed aside, on unperturbed frames.
     pub config: Config,
+    /// Of the members.
+    member: Config,
+    student: Config,
     members: u64,
     temperatures: &'static [f64],
     /// At the chosen temperature.
@@ -83,13 +88,13 @@ pub(super) struct Plan {
 impl Plan {
     /// For nets of so many `states`.
     fn new(preset: Preset, states: usize) -> Plan {
-        // Dropout and epochs of the standard net are those with the fewest held-out errors of those
-        // in results/speech-standard/README.md.
-        let (layers, epochs): (&[usize], _) = match preset {
-            Preset::Smoke => (&[64], 3),
-            Preset::Quick => (&[256, 256], 4),
-            Preset::Standard => (&[512, 512, 512], 8),
-            Preset::Paper => (&[1024, 1024, 1024], 12),
+        // Dropout and epochs of the standard nets are those with the fewest held-out errors of those
+        // in results/speech-standard/README.md. An epoch of perturbed frames is one of each warp.
+        let (layers, [epochs, member_epochs, student_epochs]): (&[usize], _) = match preset {
+            Preset::Smoke => (&[64], [3, 1, 2]),
+            Preset::Quick => (&[256, 256], [4, 2, 4]),
+            Preset::Standard => (&[512, 512, 512], [8, 4, 8]),
+            Preset::Paper => (&[1024, 1024, 1024], [12, 8, 16]),
         };
         let mut config = Config::default();
         let inputs = 26 * features::BINS;
@@ -103,6 +108,12 @@ impl Plan {
             let hidden = std::iter::repeat_n(0.15, layers.len());
             config.model.dropout = Some(std::iter::once(0.0).chain(hidden).collect());
         }
+        let mut member = config.clone();
+        member.training.epochs = member_epochs;
+        // Soft targets are a regulariser themselves.
+        let mut student = config.clone();
+        student.model.dropout = None;
+        student.training.epochs = student_epochs;
         let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
         let medium = Recipe { iterations: 20, gaussians: 500, settling: 6 };
         let (recipe, members, temperatures, students): (_, _, &[f64], _) = match preset {
@@ -111,7 +122,7 @@ impl Plan {
             Preset::Standard => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
             Preset::Paper => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
         };
-        Plan { recipe, config, members, temperatures, students }
+        Plan { recipe, config, member, student, members, temperatures, students }
     }
 }
 
@@ -143,6 +154,8 @@ pub(super) struct Labelled {
     lexicon: Lexicon,
     pub dataset: Dataset,
     pub holdout: Split,
+    /// The training part at every warp, with the states of the unwarped frames.
+    perturbed: Split,
     /// Estimated from the training part's states.
     transitions: Transitions,
     /// ln of each state's share of the training frames.
@@ -173,7 +186,12 @@ fn labelled(material: Material, lexicon: Lexicon, alignments: &Alignments) -> La
     let mut counts = vec![1.0; states];
     train.iter().flatten().for_each(|&state| counts[usize::from(state)] += 1.0);
     let total: f64 = counts.iter().sum();
+    let states_of_all = train.concat().repeat(WARPS.len());
     Labelled {
+        perturbed: Split {
+            inputs: Inputs::Frames(material.perturbed.clone()),
+            labels: Some(states_of_all),
+        },
         holdout: material.holdout.split(Some(holdout)),
         transitions: Transitions::estimate(states, train.iter().map(Vec::as_slice)),
         ln_priors: counts.iter().map(|count| libm::log(count / total) as f32).collect(),
@@ -411,6 +429,11 @@ impl Labelled {
         let mut measures = self.word_measures(pool, &test, searches);
         let errors = errors_of(&holdout, &self.holdout, self.dataset.classes);
         measures.insert("holdout_errors".into(), errors as f64);
+        for ((name, search), table) in MODELS.iter().zip(searches).zip(self.tables()) {
+            let found = self.recognise(pool, &self.material.holdout, &holdout, &table, search);
+            let errors: WordErrors = found.into_iter().sum();
+            measures.insert(format!("{name}_holdout_wer"), errors.rate());
+        }
         measures
     }
 
@@ -464,7 +487,7 @@ pub fn reproduce(lab: &mut Lab, preset: Preset, first_seed: u64, out: &Path) -> 
     let design = Design {
         experiment: "speech",
         preset: preset.name(),
-        configs: &[("net", &plan.config)],
+        configs: &[("aligner", &plan.config), ("member", &plan.member), ("student", &plan.student)],
         loss_contract: Some(objective(plan.temperatures[0]).contract()),
         paper: &[],
     };
@@ -487,9 +510,9 @@ fn train_members(
     let dataset = &labelled.dataset;
     let mut members = Vec::new();
     for &seed in seeds {
-        let config = Config { seed, ..plan.config.clone() };
+        let config = Config { seed, ..plan.member.clone() };
         let searches = study.summary.row(MEMBER, seeds[0]).and_then(Search::both);
-        let task = Task::hard(MEMBER, &config, &dataset.train);
+        let task = Task::hard(MEMBER, &config, &labelled.perturbed);
         members.push(study.model_on(lab, dataset, &task, seed, |context, model| {
             labelled.measures(context, labelled.logits(context, model), searches)
         })?);
@@ -532,14 +555,15 @@ fn distilled(
         let missing = seeds.iter().any(|&seed| !study.has(&[&name], seed));
         let logits = if missing {
             let t = temperature as f32;
-            distill::teacher_logits(lab.context, members, &dataset.train, t, None)
+            distill::teacher_logits(lab.context, members, &labelled.perturbed, t, None)
         } else {
             Vec::new()
         };
         let mut models = Vec::new();
         for &seed in seeds {
-            let config = Config { seed, ..plan.config.clone() };
-            let task = Task::soft(&name, &config, &dataset.train, objective(temperature), &logits);
+            let config = Config { seed, ..plan.student.clone() };
+            let set = &labelled.perturbed;
+            let task = Task::soft(&name, &config, set, objective(temperature), &logits);
             models.push(study.model_on(lab, dataset, &task, seed, |context, model| {
                 labelled.measures(context, labelled.logits(context, model), searches)
             })?);

@@ -26,6 +26,8 @@ const FFT: usize = 512;
 const PREEMPHASIS: f64 = 0.97;
 const LOWEST_HZ: f64 = 20.0;
 const HIGHEST_HZ: f64 = 8000.0;
+/// Where a warp stops being linear.
+const LINEAR_HZ: f64 = 4800.0;
 /// Energies below it are raised to it: the distance from 1 to the next f32, as in Kaldi.
 const FLOOR: f64 = f32::EPSILON as f64;
 const LIFTER: f64 = 22.0;
@@ -76,8 +78,23 @@ impl Default for Fbank {
 impl Fbank {
     /// The filterbank for 16 kHz.
     pub fn new() -> Fbank {
+        Fbank::warped(1.0)
+    }
+
+    /// The filterbank that takes the frequency f for warp(f), so that a voice sounds as from a vocal
+    /// tract 1/α as long:
+    ///
+    /// ```text
+    /// warp(f) = α·f                             f ≤ f₀ = 4800·min(α, 1)/α
+    ///         = 8000 − s·(8000 − f)             f > f₀, s = (8000 − α·f₀)/(8000 − f₀)
+    /// ```
+    ///
+    /// Source: Jaitly & Hinton, *Vocal Tract Length Perturbation (VTLP) improves speech
+    /// recognition*, ICML 2013 workshop on deep learning for audio, speech and language processing.
+    pub fn warped(factor: f64) -> Fbank {
         let window = (0..FRAME).map(povey).collect();
-        Fbank { window, fft: RealFftPlanner::new().plan_fft_forward(FFT), filters: filters() }
+        let fft = RealFftPlanner::new().plan_fft_forward(FFT);
+        Fbank { window, fft, filters: filters(factor) }
     }
 
     /// ln max(ε, Σₖ wᵦₖ·|X(k)|²) for each frame and filter b: `[1 + (n − 400)/160, 40]` for n
@@ -132,11 +149,20 @@ fn mel(hz: f64) -> f64 {
     1127.0 * libm::log(1.0 + hz / 700.0)
 }
 
-fn filters() -> Vec<Filter> {
+fn warp(hz: f64, factor: f64) -> f64 {
+    let bent = LINEAR_HZ * factor.min(1.0);
+    let bend = bent / factor;
+    if hz <= bend {
+        return factor * hz;
+    }
+    HIGHEST_HZ - (HIGHEST_HZ - bent) / (HIGHEST_HZ - bend) * (HIGHEST_HZ - hz)
+}
+
+fn filters(factor: f64) -> Vec<Filter> {
     let lowest = mel(LOWEST_HZ);
     let step = (mel(HIGHEST_HZ) - lowest) / (BINS + 1) as f64;
-    let bins: Vec<f64> =
-        (0..FFT / 2).map(|k| mel(k as f64 * f64::from(SAMPLE_RATE) / FFT as f64)).collect();
+    let hz = |k: usize| k as f64 * f64::from(SAMPLE_RATE) / FFT as f64;
+    let bins: Vec<f64> = (0..FFT / 2).map(|k| mel(warp(hz(k), factor))).collect();
     let filter = |b: usize| {
         let peak = lowest + (b + 1) as f64 * step;
         let height = |m: f64| 1.0 - (m - peak).abs() / step;
@@ -309,30 +335,54 @@ mod tests {
         assert_eq!(silence.frame(0), [floor; BINS]);
     }
 
+    /// The frequency at which a filter has its peak, from the inverse of mel.
+    fn peak(bin: usize) -> f64 {
+        let peak = mel(20.0) + (bin + 1) as f64 * (mel(8000.0) - mel(20.0)) / 41.0;
+        700.0 * ((peak / 1127.0).exp() - 1.0)
+    }
+
+    fn tone(hz: f64, amplitude: f64) -> Vec<i16> {
+        let sample = |i: usize| amplitude * (2.0 * PI * hz * i as f64 / 16e3).sin();
+        (0..FRAME).map(|i| sample(i).round() as i16).collect()
+    }
+
+    fn loudest(frame: &Features) -> usize {
+        (0..BINS).max_by(|&a, &b| frame.values[a].total_cmp(&frame.values[b])).unwrap()
+    }
+
     #[test]
     fn a_tone_peaks_in_its_filter_and_doubling_it_adds_ln_4() {
         let fbank = Fbank::new();
-        // The peaks of filters 5, 20 and 35, from the inverse of mel.
         for bin in [5, 20, 35] {
-            let peak = mel(20.0) + (bin + 1) as f64 * (mel(8000.0) - mel(20.0)) / 41.0;
-            let hz = 700.0 * ((peak / 1127.0).exp() - 1.0);
-            let tone = |amplitude: f64| -> Vec<i16> {
-                let sample = |i: usize| amplitude * (2.0 * PI * hz * i as f64 / 16e3).sin();
-                (0..FRAME).map(|i| sample(i).round() as i16).collect()
-            };
-            let loud = fbank.features(&tone(16_000.0));
-            let loudest = (0..BINS).max_by(|&a, &b| loud.values[a].total_cmp(&loud.values[b]));
-            assert_eq!(loudest, Some(bin));
-            let quiet = fbank.features(&tone(8_000.0));
+            let loud = fbank.features(&tone(peak(bin), 16_000.0));
+            assert_eq!(loudest(&loud), bin);
+            let quiet = fbank.features(&tone(peak(bin), 8_000.0));
             let difference = f64::from(loud.values[bin] - quiet.values[bin]);
             assert!((difference - 4f64.ln()).abs() < 1e-3, "{difference}");
         }
     }
 
     #[test]
+    fn a_warped_tone_peaks_where_its_warped_frequency_does() {
+        // On the line through 0, where it bends, half of the way from there to 8000 Hz, and there.
+        for (factor, pairs) in [
+            (0.9, [(1000.0, 900.0), (4800.0, 4320.0), (6400.0, 6160.0), (8000.0, 8000.0)]),
+            (1.1, [(1000.0, 1100.0), (4363.63636, 4800.0), (6181.81818, 6400.0), (8000.0, 8000.0)]),
+        ] {
+            for (hz, expected) in pairs {
+                assert!((warp(hz, factor) - expected).abs() < 1e-4, "{hz} Hz times {factor}");
+            }
+            for bin in [10, 20, 30] {
+                let heard = Fbank::warped(factor).features(&tone(peak(bin) / factor, 16_000.0));
+                assert_eq!(loudest(&heard), bin, "filter {bin}, {factor}");
+            }
+        }
+    }
+
+    #[test]
     fn filters_share_the_bins_between_the_first_and_the_last_peak() {
         let mut sums = [0.0; FFT / 2];
-        for Filter { first, weights } in filters() {
+        for Filter { first, weights } in filters(1.0) {
             assert!(weights.iter().all(|&weight| weight > 0.0 && weight <= 1.0));
             sums[first..].iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
         }

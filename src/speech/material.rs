@@ -16,6 +16,8 @@ use std::path::Path;
 
 /// Frames that a net sees before and behind the one that it is asked about (paper, section 4).
 pub const CONTEXT: (usize, usize) = (20, 5);
+/// The warps of the frequency axis by which the nets hear more voices than the 66 that spoke.
+pub const WARPS: [f64; 3] = [0.9, 1.0, 1.1];
 /// Times that a word must occur in the training part to have states of its own.
 const OWN_STATES: usize = 10;
 /// The longest alignment file accepted, in bytes: 1,400 hours of speech.
@@ -35,6 +37,8 @@ pub struct Material {
     pub phone_states: Vec<u16>,
     /// The training speakers but for those held out.
     pub train: Part,
+    /// The frames of the training part as each of [`WARPS`] lets them sound, warp after warp.
+    pub perturbed: Frames,
     /// Eight training speakers, by which everything is chosen.
     pub holdout: Part,
     /// The test speakers.
@@ -131,13 +135,21 @@ impl Material {
         kept.truncate(limit_train);
         held.truncate(limit_held);
         tested.truncate(limit_test);
-        let of = |utterances: &[an4::Utterance], speakers: &[String]| {
-            Sounds::of(pool, &corpus, utterances, speakers)
+        let of = |utterances: &[an4::Utterance], speakers: &[String], warp: f64| {
+            Sounds::of(pool, &corpus, utterances, speakers, warp)
         };
-        let mut parts =
-            [of(&corpus.train, &kept)?, of(&corpus.train, &held)?, of(&corpus.test, &tested)?];
+        let mut parts = [
+            of(&corpus.train, &kept, 1.0)?,
+            of(&corpus.train, &held, 1.0)?,
+            of(&corpus.test, &tested, 1.0)?,
+        ];
+        let mut perturbed = Vec::new();
+        for warp in WARPS {
+            perturbed.extend(of(&corpus.train, &kept, warp)?.log_mels);
+        }
         if let Some(normalisation) = Normalisation::of(&parts[0].log_mels) {
             parts.iter_mut().for_each(|part| normalisation.apply(&mut part.log_mels));
+            normalisation.apply(&mut perturbed);
         }
         let [train, holdout, test] = parts.map(Sounds::part);
         let silence = corpus.phones.iter().position(|phone| phone == SILENCE);
@@ -159,6 +171,7 @@ impl Material {
             phones,
             lexicon,
             train,
+            perturbed: with_context(perturbed),
             holdout,
             test,
             sha256: corpus.sha256,
@@ -207,10 +220,11 @@ impl Sounds {
         corpus: &Corpus,
         utterances: &[an4::Utterance],
         speakers: &[String],
+        warp: f64,
     ) -> Result<Sounds> {
         let chosen: Vec<&an4::Utterance> =
             utterances.iter().filter(|u| speakers.contains(&u.speaker)).collect();
-        let fbank = Fbank::new();
+        let fbank = Fbank::warped(warp);
         let heard = pool.map(chosen.len(), |i| {
             let log_mels = fbank.features(&chosen[i].samples()?);
             Ok((features::mfcc(&log_mels), log_mels))
@@ -231,11 +245,15 @@ impl Sounds {
 
     fn part(self) -> Part {
         let Sounds { speakers, words, mfcc, log_mels } = self;
-        let lengths: Vec<usize> = log_mels.iter().map(Features::frames).collect();
-        let values: Vec<f32> = log_mels.into_iter().flat_map(|f| f.values).collect();
-        let frames = Frames::new(values, features::BINS, &lengths, CONTEXT);
-        Part { speakers, words, lengths, mfcc, frames }
+        let lengths = log_mels.iter().map(Features::frames).collect();
+        Part { speakers, words, lengths, mfcc, frames: with_context(log_mels) }
     }
+}
+
+fn with_context(log_mels: Vec<Features>) -> Frames {
+    let lengths: Vec<usize> = log_mels.iter().map(Features::frames).collect();
+    let values: Vec<f32> = log_mels.into_iter().flat_map(|f| f.values).collect();
+    Frames::new(values, features::BINS, &lengths, CONTEXT)
 }
 
 /// The frozen states of all frames: for each of training, held-out and test part its utterances'.
