@@ -93,7 +93,7 @@ impl Plan {
         let (layers, [epochs, member_epochs, student_epochs]): (&[usize], _) = match preset {
             Preset::Smoke => (&[64], [3, 1, 2]),
             Preset::Quick => (&[256, 256], [4, 2, 4]),
-            Preset::Standard => (&[512, 512, 512], [8, 4, 8]),
+            Preset::Standard => (&[512, 512, 512], [8, 4, 6]),
             Preset::Paper => (&[1024, 1024, 1024], [12, 8, 16]),
         };
         let mut config = Config::default();
