@@ -84,7 +84,8 @@ pub enum Error {
         optional(" of layer ", layer)
     )]
     Diverged {
-        /// `loss`, `output`, `weight`, `bias`, `weight gradient`, `moment.0 of the weight`, …
+        /// `loss`, `output`, `weight`, `bias`, `moment.0 of the weight`; `weight update` where
+        /// only the norm of a unit's weights overflows.
         tensor: String,
         /// The layer it belongs to, counted from 0.
         layer: Option<usize>,
@@ -152,11 +153,9 @@ mod tests {
         };
         assert_eq!(data.to_string(), "x: layers.0.bias: found F64, expected F32");
         let diverged =
-            Error::Diverged { tensor: "weight gradient".into(), layer: Some(1), epoch: 2, step: 5 };
+            Error::Diverged { tensor: "weight".into(), layer: Some(1), epoch: 2, step: 5 };
         assert!(
-            diverged
-                .to_string()
-                .contains("weight gradient of layer 1 is not finite in epoch 2, step 5")
+            diverged.to_string().contains("weight of layer 1 is not finite in epoch 2, step 5")
         );
         let dataset = |io| Error::Dataset { message: String::new(), io };
         let interrupted = Error::Interrupted { command: Some("limbeck train --resume a".into()) };

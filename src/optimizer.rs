@@ -49,7 +49,7 @@ pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
     }
 }
 
-/// The layer and kind of a gradient or parameter that is not finite.
+/// The layer of an update from which something is not finite, and of what it is.
 pub type NotFinite = (usize, &'static str);
 
 /// Calls `work` with one or two moments as a slice, without allocating.
@@ -96,7 +96,7 @@ impl Optimizer {
     /// average of the weights.
     ///
     /// # Errors
-    /// The layer and kind of a gradient that is not finite, or of biases that the step made so.
+    /// The layer and kind of an update from which something is not finite.
     pub fn step(
         &mut self,
         context: &Context,
@@ -113,11 +113,10 @@ impl Optimizer {
             let finite = with_moments(&mut moments, |moments| {
                 update::step(context, rule, weight_decay, params, &grads[weight.clone()], moments)
             });
-            if !finite {
-                return Err((i, "weight gradient"));
-            }
-            if let Some(limit) = max_norm {
-                update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
+            let within =
+                |limit| update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
+            if !(finite && max_norm.is_none_or(within)) {
+                return Err((i, "weight update"));
             }
             self.step_biases(context, rule, model, &grads[bias], i)?;
         }
@@ -150,7 +149,7 @@ impl Optimizer {
                 gemm::weight_update(context, x, dz_transposed, step, w, moments)
             });
             if !finite {
-                return Err((i, "weight gradient"));
+                return Err((i, "weight update"));
             }
             self.step_biases(context, rule, model, db, i)?;
         }
@@ -180,11 +179,7 @@ impl Optimizer {
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, 0.0, params, db, moments)
         });
-        if !finite {
-            return Err((i, "bias gradient"));
-        }
-        // A hidden unit of bias −∞ is silent: neither loss nor gradient would tell.
-        if params.iter().all(|b| b.is_finite()) { Ok(()) } else { Err((i, "bias")) }
+        if finite { Ok(()) } else { Err((i, "bias update")) }
     }
 
     fn average(&mut self, context: &Context, model: &Mlp) {

@@ -270,9 +270,9 @@ const DROPOUT: u64 = 0;
 /// threads, ISA, or of where the run was interrupted.
 ///
 /// # Errors
-/// [`Error::Diverged`] in the step in which a loss, gradient or bias is not finite, and for a
-/// weight, moment or average at the latest at the epoch's end or the next checkpoint, which is then
-/// not written: checkpoints are finite. [`Error::Interrupted`] after a checkpoint when
+/// [`Error::Diverged`] in the step in which a loss, gradient, weight, bias or moment is not finite,
+/// or the norm of a unit's weights where it is limited. So checkpoints are finite.
+/// [`Error::Interrupted`] after a checkpoint when
 /// [`Observer::stop`] says so. [`Error::Data`] for a checkpoint of another configuration or with
 /// values that are not finite; [`Error::Io`] where a checkpoint cannot be written.
 pub fn train(
@@ -425,7 +425,6 @@ impl<'a> Run<'a> {
                     return Err(Error::Interrupted { command: None });
                 }
             }
-            self.check_finite()?;
             let seconds = start.elapsed().as_secs_f64();
             observer.on_epoch(&EpochRecord {
                 model: self.task.name.to_string(),
@@ -532,8 +531,9 @@ impl<'a> Run<'a> {
         } else {
             optimizer.backward_step(context, epochs_done, model, work, dropout)
         };
-        if let Err((layer, tensor)) = stepped {
-            return Err(self.diverged(tensor, Some(layer), self.step + 1));
+        if let Err((layer, update)) = stepped {
+            let (tensor, layer) = self.not_finite().unwrap_or((update.into(), layer));
+            return Err(self.diverged(&tensor, Some(layer), self.step + 1));
         }
 
         if let Some(labels) = batch.labels {
@@ -553,12 +553,6 @@ impl<'a> Run<'a> {
         Error::Diverged { tensor: tensor.into(), layer, epoch, step }
     }
 
-    /// Checks the state after the last step.
-    fn check_finite(&self) -> Result<()> {
-        self.not_finite()
-            .map_or(Ok(()), |(tensor, layer)| Err(self.diverged(&tensor, Some(layer), self.step)))
-    }
-
     /// The first of parameters, moments and average that is not finite, and its layer.
     fn not_finite(&self) -> Option<(String, usize)> {
         let find = |values: &[f32]| params::not_finite(self.model.layers(), values);
@@ -571,8 +565,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Writes a checkpoint, if there is a place for them and the state is finite, and removes old
-    /// ones.
+    /// Writes a checkpoint, if there is a place for them, and removes old ones.
     fn save(
         &self,
         folder: Option<&Path>,
@@ -582,7 +575,6 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let Some(folder) = folder else { return Ok(()) };
         let begun = Instant::now();
-        self.check_finite()?;
         observer.on_checkpoint()?;
         let params = ("params".to_string(), self.model.params());
         let tensors = std::iter::once(params).chain(self.optimizer.tensors());

@@ -129,7 +129,8 @@ pub struct WeightStep {
 /// the bits of [`crate::update::step`] on the gradient of [`weight_gradient`] and, with a limit, of
 /// [`crate::update::max_norm`] on its result.
 ///
-/// `moments` are as long as W, in its order. Returns whether every gradient was finite.
+/// `moments` are as long as W, in its order. Returns whether everything was finite: gradients,
+/// weights, second moments, and norms where they are limited.
 ///
 /// # Panics
 /// If the shapes of X [inputs, batch], dZᵀ and W [inputs, outputs] do not fit, or the rule's

@@ -102,7 +102,7 @@ const CHUNK: usize = 1 << 14;
 /// One step of `rule` with g = `grads` + `weight_decay` · `params`.
 ///
 /// `moments` holds v (and u for Adam). All arrays have the same length, a multiple of 16.
-/// Returns whether every gradient was finite.
+/// Returns whether everything was finite: gradients, parameters, and second moments.
 ///
 /// # Panics
 /// If the lengths differ, are no multiple of 16, or a moment is missing.
@@ -150,7 +150,8 @@ impl Kernel for Step<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        // 0·g is 0 for a finite g and NaN otherwise, and NaN survives every later sum.
+        // NaN and ∞ of g and v reach w under every rule, g² reaches u. 0·w is 0 for a finite w and
+        // NaN otherwise, and NaN survives every later sum.
         let mut finite = s.splat(0.0);
         let params = self.params.as_chunks_mut::<LANES>().0;
         let grads = self.grads.as_chunks::<LANES>().0;
@@ -158,9 +159,9 @@ impl Kernel for Step<'_> {
         let u = self.u.as_chunks_mut::<LANES>().0;
         for (i, ((params, grads), v)) in params.iter_mut().zip(grads).zip(v).enumerate() {
             let (w, g) = (s.load(params), s.load(grads));
-            finite = s.fma(g, s.splat(0.0), finite);
             let (old_v, old_u) = (s.load(v), u.get(i).map_or(s.splat(0.0), |u| s.load(u)));
             let (w, new_v, new_u) = self.rule.apply(s, self.weight_decay, w, g, old_v, old_u);
+            finite = s.fma(new_u, s.splat(0.0), s.fma(w, s.splat(0.0), finite));
             s.store(new_v, v);
             if let Some(u) = u.get_mut(i) {
                 s.store(new_u, u);
@@ -205,13 +206,18 @@ impl Kernel for Average<'_> {
 }
 
 /// Scales the incoming weights of each unit (a lane of W [inputs, units]) down to the Euclidean
-/// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained.
-pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) {
+/// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained. Returns
+/// whether every squared norm was finite; the weights of a unit whose is not become 0.
+pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) -> bool {
     let len = (w.rows() * LANES).max(1);
     let cost = 3 * w.data().len() / LANES;
+    let finite = AtomicBool::new(true);
     context.pool.for_each_part(chunks(w.data(), len), cost, |_, panel| {
-        dispatch(context.isa, MaxNorm { limit, panel });
+        if !dispatch(context.isa, MaxNorm { limit, panel }) {
+            finite.store(false, Ordering::Relaxed);
+        }
     });
+    finite.into_inner()
 }
 
 struct MaxNorm<'a> {
@@ -220,17 +226,17 @@ struct MaxNorm<'a> {
 }
 
 impl Kernel for MaxNorm<'_> {
-    type Output = ();
+    type Output = bool;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        limit_norms(s, self.limit, self.panel.as_chunks_mut::<LANES>().0);
+    fn run<S: Simd>(self, s: S) -> bool {
+        limit_norms(s, self.limit, self.panel.as_chunks_mut::<LANES>().0)
     }
 }
 
 /// [`max_norm`] of one panel's 16 units.
 #[inline(always)]
-pub(crate) fn limit_norms<S: Simd>(s: S, limit: f32, rows: &mut [[f32; LANES]]) {
+pub(crate) fn limit_norms<S: Simd>(s: S, limit: f32, rows: &mut [[f32; LANES]]) -> bool {
     // Four chains, rows i mod 4, hide the latency of the multiply-add.
     let mut sums = [s.splat(0.0); 4];
     for (i, row) in rows.iter().enumerate() {
@@ -243,10 +249,11 @@ pub(crate) fn limit_norms<S: Simd>(s: S, limit: f32, rows: &mut [[f32; LANES]]) 
     let exceeds = s.gt(norm, limit);
     let factor = s.select(exceeds, s.div(limit, norm), s.splat(1.0));
     if s.reduce_max(s.select(exceeds, s.splat(1.0), s.splat(0.0))) == 0.0 {
-        return;
+        return s.all_finite(norm);
     }
     for row in rows {
         let w = s.mul(s.load(row), factor);
         s.store(w, row);
     }
+    s.all_finite(norm)
 }

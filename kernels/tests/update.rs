@@ -178,8 +178,9 @@ fn a_gradient_that_is_not_finite_is_noticed_wherever_it_is() {
                 step(&context, rule, 0.0, w, grads, &mut moments[..rule.moments()])
             };
             let mut grads = data.values(48);
-            grads[3] = f32::MAX;
-            grads[4] = f32::MIN;
+            // Adam squares them.
+            grads[3] = 1e19;
+            grads[4] = -1e19;
             grads[5] = f32::from_bits(1);
             assert!(finite(&grads));
             for i in 0..grads.len() {
@@ -296,7 +297,7 @@ fn max_norm_is_about_incoming_weights() {
 }
 
 /// The fused update against the weight gradient and [`step`] in two passes: the same bits, also
-/// with more examples than a K block holds, and the same verdict on a gradient that is not finite.
+/// with more examples than a K block holds, and both see a gradient that is not finite.
 #[test]
 fn a_fused_update_gives_the_bits_of_gradient_and_step() {
     for (case, (inputs, outputs, batch)) in
@@ -361,6 +362,52 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 assert!(!weight_update(context, x, dz, weight_step, w, arrays), "{what}");
                 result
             });
+        }
+    }
+}
+
+/// Weights, second moments and norms that overflow although the gradient is finite, seen by the
+/// fused update and by two passes; the controls just do not.
+#[test]
+fn an_update_that_overflows_is_seen() {
+    let (inputs, outputs, batch) = (17, 33, 5);
+    let sgd = |learning_rate| Rule::Sgd { learning_rate, momentum: 0.0 };
+    let [.., adam] = rules(3);
+    // Weight decay takes w to −2w; Adam squares g; the norm squares w.
+    let cases = [
+        (WeightStep { rule: sgd(300.0), weight_decay: 0.01, max_norm: None }, [3.3e38, 0.0], false),
+        (WeightStep { rule: sgd(300.0), weight_decay: 0.01, max_norm: None }, [1.6e38, 0.0], true),
+        (WeightStep { rule: adam, weight_decay: 0.0, max_norm: None }, [0.0, 1e25], false),
+        (WeightStep { rule: adam, weight_decay: 0.0, max_norm: None }, [0.0, 1e15], true),
+        (WeightStep { rule: sgd(0.0), weight_decay: 0.0, max_norm: Some(1.0) }, [1e20, 0.0], false),
+        (WeightStep { rule: sgd(0.0), weight_decay: 0.0, max_norm: Some(1.0) }, [1e18, 0.0], true),
+    ];
+    for (weight_step, [weight, gradient], finite) in cases {
+        // One value in the last panel, which is not full.
+        let last = |rows: usize, value: f32| {
+            let mut values = vec![0.0; rows * outputs];
+            values[rows * outputs - 1] = value;
+            Panel::from_row_major(rows, outputs, &values)
+        };
+        let x = Panel::from_row_major(inputs, batch, &vec![1.0; inputs * batch]);
+        let dz = last(batch, gradient);
+        let WeightStep { rule, weight_decay, max_norm: limit } = weight_step;
+        for context in contexts() {
+            let mut w = last(inputs, weight);
+            let [mut v, mut u] = [(); 2].map(|()| last(inputs, 0.0).buffer);
+            let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];
+            let (x, dz) = (x.view(), dz.view());
+            let fused = weight_update(&context, x, dz, weight_step, w.view_mut(), moments);
+
+            let mut gradient = last(inputs, 0.0);
+            weight_gradient(&context, x, dz, gradient.view_mut());
+            let mut w = last(inputs, weight);
+            let [mut v, mut u] = [(); 2].map(|()| last(inputs, 0.0).buffer);
+            let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];
+            let stepped =
+                step(&context, rule, weight_decay, &mut w.buffer, &gradient.buffer, moments);
+            let within = limit.is_none_or(|limit| max_norm(&context, limit, w.view_mut()));
+            assert_eq!((fused, stepped && within), (finite, finite), "{weight_step:?}, {weight}");
         }
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Update<'a> {
     pub weight_decay: f32,
     /// Limit of the norm of a unit's incoming weights.
     pub max_norm: Option<f32>,
-    /// Set when a gradient is not finite.
+    /// Set when a gradient is not finite, or when what the step makes of it is not.
     pub diverged: &'a AtomicBool,
 }
 
@@ -109,20 +109,24 @@ impl<const P: usize> Epilogue<P> for Update<'_> {
 
     #[inline(always)]
     fn panel<S: Simd>(&self, s: S, block: &mut Block<P>, panel: usize) {
-        if let Some(limit) = self.max_norm {
-            limit_norms(s, limit, block.panel(0, panel));
+        if let Some(limit) = self.max_norm
+            && !limit_norms(s, limit, block.panel(0, panel))
+        {
+            self.diverged.store(true, Ordering::Relaxed);
         }
     }
 
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, _: (usize, usize), g: S::F) {
-        if !s.all_finite(g) {
-            self.diverged.store(true, Ordering::Relaxed);
-        }
         let w = out.load(s, 0);
         let v = out.load(s, 1);
         let u = if P > 2 { out.load(s, 2) } else { v };
         let (w, v, u) = self.rule.apply(s, self.weight_decay, w, g, v, u);
+        // NaN and ∞ of g and v reach w under every rule. Adam's u also overflows where g² does,
+        // and then holds w in place for ever.
+        if !s.all_finite(w) || P > 2 && !s.all_finite(u) {
+            self.diverged.store(true, Ordering::Relaxed);
+        }
         out.store(s, 0, w);
         out.store(s, 1, v);
         if P > 2 {
