@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod dashboard;
 mod data;
 mod eval;
 mod info;
@@ -88,6 +89,10 @@ struct Global {
     /// Show no progress and no notes, only results, warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
+
+    /// Show training as a dashboard with curves, where stderr is a terminal
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    tui: bool,
 }
 
 /// The names for help and completions; the ISA's own parser for what this machine has.

@@ -1,7 +1,7 @@
 //! `limbeck reproduce`: a table of the paper.
 
 use super::pages;
-use super::progress::ProgressLine;
+use super::progress;
 use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
@@ -118,9 +118,9 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
         None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
     };
     session.note(&format!("writing to {}", out.display()));
-    let mut progress = ProgressLine::new(session.quiet);
+    let mut progress = progress::observer(session);
     let first = session.seed.unwrap_or(0);
-    let mut lab = session.lab(&mut progress)?;
+    let mut lab = session.lab(&mut *progress)?;
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
     let runs = experiment(session, args, &mut lab, &out);
     drop(progress);

@@ -33,6 +33,8 @@ pub struct Session {
     json: bool,
     /// No progress, no notes.
     pub quiet: bool,
+    /// The dashboard in place of a line of progress.
+    pub tui: bool,
     /// Set by the first signal to end a run.
     stop: Arc<AtomicBool>,
 }
@@ -72,6 +74,7 @@ impl Session {
             seed: global.seed,
             json: global.json,
             quiet: global.quiet,
+            tui: global.tui,
             stop: Arc::new(AtomicBool::new(false)),
         })
     }

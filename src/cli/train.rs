@@ -1,7 +1,7 @@
 //! `limbeck train` and `limbeck distill`: one model from a configuration.
 
 use super::pages;
-use super::progress::ProgressLine;
+use super::progress;
 use super::session::Session;
 use clap::Args;
 use limbeck::config::Config;
@@ -172,8 +172,8 @@ impl Model<'_> {
         };
         // Before a folder is made for what cannot begin.
         task.check()?;
-        let mut progress = ProgressLine::new(session.quiet);
-        let mut lab = session.lab(&mut progress)?;
+        let mut progress = progress::observer(session);
+        let mut lab = session.lab(&mut *progress)?;
         let folder = match begun {
             Some(folder) => self.resume(dataset, folder)?,
             None => {

@@ -305,6 +305,7 @@ fn material() -> Material {
         lexicon: Lexicon::new(2, 0, words),
         phone_states: (0..6).collect(),
         train: part(&[3, 2]),
+        perturbed: part(&[3, 2]).frames,
         holdout: part(&[1]),
         test: part(&[2]),
         unigram: LanguageModel::witten_bell(1, &[]),
