@@ -4,8 +4,8 @@ use crate::mlp::Mlp;
 use limbeck_datasets::{Split, shifts};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 
-/// Examples of which an ensemble is asked at once.
-const PART: usize = 8192;
+/// Examples of which an ensemble is asked at once, few enough that its answers stay in the cache.
+const PART: usize = 512;
 
 /// The logits [shifts, n, classes] from which the soft targets of `split` are made at temperature
 /// T. Without `jitter` there is one shift, none at all; with j pixels of it all (2j + 1)²

@@ -9,7 +9,7 @@
 //!             frequency axis (vocal tract length perturbation)
 //! ensemble    the arithmetic mean of their posteriors
 //! student     the same net without dropout, for longer, on the ensemble's soft targets of the same
-//!             frames at T, weights 1 (soft) and 0.5 (hard)
+//!             frames, its mean posterior p at T: softmax(ln p / T), weights 1 (soft), 0.5 (hard)
 //! words       argmax over a loop of words of a·(ln p(state | frame) − ln p(state)) + …
 //! ```
 //!
@@ -40,6 +40,7 @@ use crate::summary::{Claim, Row, Summary, Table, Verdict};
 use crate::trainer::Task;
 use limbeck_datasets::{Dataset, Inputs, Split};
 use limbeck_kernels::{Context, Pool};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
@@ -550,20 +551,19 @@ fn distilled(
 ) -> Result<Students> {
     let dataset = &labelled.dataset;
     let searches = study.summary.rows_of(MEMBER).next().and_then(Search::both);
+    let set = &labelled.perturbed;
+    let context = lab.context;
+    // Gigabytes and minutes: the same at every temperature, and only if a student is missing.
+    let ensemble = || distill::teacher_logits(context, members, set, 1.0, None);
+    let logits = OnceCell::new();
     let mut train = |temperature: f64, seeds: &[u64], study: &mut Study| -> Result<Vec<Mlp>> {
         let name = student_at(temperature);
-        let missing = seeds.iter().any(|&seed| !study.has(&[&name], seed));
-        let logits = if missing {
-            let t = temperature as f32;
-            distill::teacher_logits(lab.context, members, &labelled.perturbed, t, None)
-        } else {
-            Vec::new()
-        };
         let mut models = Vec::new();
         for &seed in seeds {
             let config = Config { seed, ..plan.student.clone() };
-            let set = &labelled.perturbed;
-            let task = Task::soft(&name, &config, set, objective(temperature), &logits);
+            let logits: &[f32] =
+                if study.has(&[&name], seed) { &[] } else { logits.get_or_init(ensemble) };
+            let task = Task::soft(&name, &config, set, objective(temperature), logits);
             models.push(study.model_on(lab, dataset, &task, seed, |context, model| {
                 labelled.measures(context, labelled.logits(context, model), searches)
             })?);
