@@ -1,4 +1,5 @@
 //! Downloads from servers of this process that are honest, that lie, stall, die and flood.
+#![cfg(feature = "fetch")]
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
