@@ -201,11 +201,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut script);
-            session.result(&Text::new(&script))
-        }
+        Command::Completions { shell } => session.result(&Text::new(&completions(shell))),
         Command::Man => session.result(&Text::new(&manual()?)),
     }
 }
@@ -226,6 +222,12 @@ impl Display for Text {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "limbeck", &mut script);
+    script
 }
 
 /// The manual: a page for the program, then one for each command.
@@ -258,9 +260,35 @@ fn report_bug(panic: &PanicHookInfo) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::ValueEnum;
 
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn manual_and_completions_leave_nothing_out() {
+        // roff escapes hyphens.
+        let mut texts = vec![manual().unwrap()];
+        texts.extend(Shell::value_variants().iter().map(|&shell| completions(shell)));
+        let mut program = Cli::command();
+        program.build();
+        let mut words = Vec::new();
+        let mut commands = vec![&program];
+        while let Some(command) = commands.pop() {
+            words.push(command.get_name().to_string());
+            words
+                .extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(String::from));
+            commands.extend(command.get_subcommands());
+        }
+        assert!(
+            words.iter().any(|word| word == "gemm") && words.iter().any(|word| word == "quiet")
+        );
+        for text in texts {
+            let text = String::from_utf8(text).unwrap().replace('\\', "");
+            let missing: Vec<_> = words.iter().filter(|word| !text.contains(*word)).collect();
+            assert!(missing.is_empty(), "{missing:?} not in {}", &text[..40]);
+        }
     }
 }

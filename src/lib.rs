@@ -12,6 +12,21 @@
 //! 4 Mlp::backward        dW = X·dZᵀ, db = Σ dZ, dX = W·dZ            last layer first
 //! 5 Optimizer::step      elementwise over the flat parameters; backward_step fuses it into 4
 //! ```
+//!
+//! # As a library
+//!
+//! `cargo add limbeck --no-default-features` leaves out the program and what only it needs:
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `cli` (default) | the program, its command line; brings `paper` |
+//! | `fetch` (default) | `datasets::fetch`: downloads of MNIST and AN4 |
+//! | `paper` | `experiments`, `speech` and `report` |
+//!
+//! Start with [`config::Config`], [`trainer::train`] and [`metrics::evaluate`]; the examples
+//! `distil_your_own_classifier`, `softmax_at_t`, `custom_transfer_set` and `ensemble_teacher` run in
+//! seconds on the embedded digits.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bench;
 pub mod bias;
@@ -21,6 +36,7 @@ pub mod config;
 pub mod derivations;
 pub mod distill;
 pub mod error;
+#[cfg(feature = "paper")]
 pub mod experiments;
 pub mod init;
 pub mod input;
@@ -30,9 +46,11 @@ pub mod mlp;
 pub mod optimizer;
 pub mod params;
 pub mod reference;
+#[cfg(feature = "paper")]
 pub mod report;
 pub mod run;
 pub mod specialists;
+#[cfg(feature = "paper")]
 pub mod speech;
 pub mod stats;
 pub mod summary;
@@ -40,3 +58,5 @@ pub mod trainer;
 pub mod verify;
 
 pub use error::{Error, Result};
+pub use limbeck_datasets as datasets;
+pub use limbeck_kernels as kernels;

@@ -240,6 +240,15 @@ pub trait Observer: Send {
     fn warn(&mut self, message: &str);
 }
 
+/// Nobody watches.
+impl Observer for () {
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+        Ok(())
+    }
+    fn warn(&mut self, _: &str) {}
+}
+
 /// When a checkpoint is due: [`checkpoint_minutes`](crate::config::TrainingConfig) after the last
 /// one, and at an epoch's end once the last one is paid off, 200 times as long ago as it took to
 /// write. Checkpoints at epochs' ends thus take at most 0.5 % of the time, whatever model, disk

@@ -1,4 +1,5 @@
 //! The program as its users meet it: arguments in; output, files and exit code out.
+#![cfg(feature = "cli")]
 
 use limbeck::checkpoint::{Layer, ModelFile};
 use limbeck::config::Config;
@@ -106,6 +107,8 @@ fn indices(value: &Value) -> Vec<usize> {
 #[test]
 fn usage_errors_exit_2() {
     limbeck(&["frobnicate"]).fails(2, &["frobnicate"]);
+    limbeck(&["distll"]).fails(2, &["similar", "distill"]);
+    limbeck(&["info", "--treads", "1"]).fails(2, &["similar", "--threads"]);
     limbeck(&[]).fails(2, &["Usage"]);
     limbeck(&["info", "--isa", "mmx"]).fails(2, &["mmx", "portable"]);
     limbeck(&["info", "--threads", "0"]).fails(2, &["--threads", "1..=1024"]);
@@ -121,6 +124,7 @@ fn info_tells_the_isa_and_threads_that_were_asked_for() {
     let info = limbeck(&["info", "--json", "--isa", "portable", "--threads", "1"]).json();
     assert_eq!(info["isa"], "portable");
     assert_eq!(info["threads"], 1);
+    assert!(info["peak_gflops"].as_f64().unwrap() > 0.1);
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(info["isas"].as_array().unwrap().last().unwrap(), "portable");
     assert!(limbeck(&["info"]).stdout.contains(env!("CARGO_PKG_VERSION")));

@@ -1,4 +1,5 @@
 //! Alignment and the word search against the enumeration of every path, to the last bit.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What distillation promises: closed forms of its gradient, the teacher's logits, ensembles,
 //! unlabelled transfer sets, and a student that is better for it.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Every table of the paper at the smallest scale, through the command line, on the embedded
 //! digits: what is trained, kept, continued and concluded.
+#![cfg(feature = "cli")]
 
 use limbeck_datasets::an4;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Gaussian mixtures against their formulas, and the flat start on speech made up from known
 //! states.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The real MNIST, found through `LIMBECK_DATA`: a short training reaches the accuracy that this
 //! net has, and a reader that knows nothing but the file format gets the same errors.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The pages made from run folders: what is on them, what is left out, and what names cannot do.
+#![cfg(feature = "cli")]
 
 use limbeck::report::material::Material;
 use limbeck::report::{demo, page};

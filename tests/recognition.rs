@@ -1,4 +1,5 @@
 //! From recordings to words: mixtures trained on some AN4 speakers recognise another.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Specialists: each piece against a closed form or a plain computation, then all of it.
+#![cfg(feature = "paper")]
 
 mod common;
 

@@ -3,6 +3,7 @@
 //! tests/golden/speech.safetensors holds what kaldi-native-fbank and python_speech_features
 //! computed, in f32, and a perplexity; the recipe is beside it. The corpus itself is read through
 //! `LIMBECK_DATA`.
+#![cfg(feature = "paper")]
 
 use limbeck::speech::features::{BINS, CEPSTRA, Fbank, Features, mfcc};
 use limbeck::speech::lm::LanguageModel;

@@ -5,7 +5,7 @@
 //! findings are written to that folder, from which `limbeck trust` makes a page. The tests that are
 //! ignored take minutes: see each.
 
-#![cfg(unix)]
+#![cfg(all(unix, feature = "cli"))]
 
 mod common;
 

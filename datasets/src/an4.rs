@@ -19,6 +19,11 @@
 //! Source: Acero, *Acoustical and Environmental Robustness in Automatic Speech Recognition*, Kluwer
 //! 1993, made the recordings; the files are those of <https://github.com/cmusphinx/an4>.
 
+#[cfg(feature = "fetch")]
+mod archive;
+#[cfg(feature = "fetch")]
+pub use archive::fetch;
+
 use crate::Error;
 use crate::digest::{FileStatus, sha256_hex, sha256_of_file};
 use std::collections::{BTreeMap, BTreeSet};

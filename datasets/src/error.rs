@@ -192,13 +192,60 @@ pub enum Error {
         /// What is needed.
         expected: String,
     },
+    /// The operating system would not let a file or folder be written.
+    #[error("{}: cannot be written: {cause}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's answer.
+        cause: io::Error,
+    },
+    /// A published file is missing, and nothing may be downloaded.
+    #[error(
+        "{}: the published file is not there, and nothing is downloaded with --offline; \
+         get it where there is a network, from {}, and name the copy with --mirror file:///PATH",
+        path.display(), urls.join(" or ")
+    )]
+    Offline {
+        /// Where it belongs.
+        path: PathBuf,
+        /// Where it can be had.
+        urls: Vec<String>,
+    },
+    /// No mirror gave the published file.
+    #[error(
+        "{}: no mirror gave the published file; try again later, which goes on where this ended, \
+         or name another with --mirror:{}",
+        path.display(),
+        attempts.iter().map(|attempt| format!("\n  {}", shown(attempt))).collect::<String>()
+    )]
+    Mirrors {
+        /// Where it belongs.
+        path: PathBuf,
+        /// Each address and why it failed.
+        attempts: Vec<String>,
+        /// Whether one of them answered with other bytes.
+        wrong: bool,
+    },
 }
 
 impl Error {
     /// Whether the trouble is with reaching the data (exit code 74) rather than in it (65).
     #[must_use]
     pub fn is_io(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Io { .. })
+        match self {
+            Self::NotFound { .. } | Self::Io { .. } => true,
+            Self::Write { .. } | Self::Offline { .. } => true,
+            Self::Mirrors { wrong, .. } => !wrong,
+            _ => false,
+        }
+    }
+
+    /// For `map_err`: an [`Error::Write`] that names the file or folder.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |cause| Self::Write { path, cause }
     }
 
     /// Sorts the operating system's answer into "not there" and "not readable".

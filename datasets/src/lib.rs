@@ -22,6 +22,8 @@ pub mod augment;
 mod batches;
 mod digest;
 mod error;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 mod frames;
 pub mod glyphs;
 pub mod idx;

@@ -1,12 +1,23 @@
 //! The published MNIST files, verified.
 
 use crate::digest::FileStatus;
+#[cfg(feature = "fetch")]
+use crate::fetch::{self, Fetched, Fetcher};
 use crate::idx::{self, IdxImages, IdxLabels};
 use crate::{Dataset, Error, Split};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const CLASSES: usize = 10;
+/// Folders that hold the four files, gzipped.
+#[cfg(feature = "fetch")]
+const MIRRORS: [&str; 2] = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+];
+/// The longest gzipped file accepted, in bytes; the longest published one has 9,912,422.
+#[cfg(feature = "fetch")]
+const MAX_GZIPPED: u64 = 1 << 24;
 
 /// A published file and the SHA-256 of its decompressed bytes.
 struct Published {
@@ -30,6 +41,24 @@ const TEST_LABELS: Published = Published {
     name: "t10k-labels-idx1-ubyte",
     sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 };
+
+/// The four files, each with what reads it and gives its digest.
+const FILES: [(Published, DigestOf); 4] = [
+    (TRAIN_IMAGES, digest_of_images),
+    (TRAIN_LABELS, digest_of_labels),
+    (TEST_IMAGES, digest_of_images),
+    (TEST_LABELS, digest_of_labels),
+];
+
+type DigestOf = fn(&Path) -> Result<String, Error>;
+
+fn digest_of_images(path: &Path) -> Result<String, Error> {
+    idx::read_images(path).map(|images| images.sha256)
+}
+
+fn digest_of_labels(path: &Path) -> Result<String, Error> {
+    idx::read_labels(path, CLASSES).map(|labels| labels.sha256)
+}
 
 impl Published {
     /// `data_dir/mnist/name` or, if only that exists, the same with `.gz`.
@@ -88,24 +117,46 @@ pub fn load(data_dir: &Path) -> Result<Dataset, Error> {
 /// Whether all four files exist, plain or `.gz`; their contents are not looked at.
 #[must_use]
 pub fn is_present(data_dir: &Path) -> bool {
-    [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
-        .iter()
-        .all(|file| file.path(data_dir).is_file())
+    FILES.iter().all(|(file, _)| file.path(data_dir).is_file())
 }
 
 /// Reads each of the four files and reports on it; one bad file does not hide the others.
 #[must_use]
 pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
-    let status = |file: Published, read: fn(&Path) -> Result<String, Error>| {
+    let status = |(file, digest): (Published, DigestOf)| {
         let path = file.path(data_dir);
-        FileStatus { found: read(&path), path, expected: file.sha256.to_owned() }
+        FileStatus { found: digest(&path), path, expected: file.sha256.to_owned() }
     };
-    let images = |path: &Path| idx::read_images(path).map(|images| images.sha256);
-    let labels = |path: &Path| idx::read_labels(path, CLASSES).map(|labels| labels.sha256);
-    vec![
-        status(TRAIN_IMAGES, images),
-        status(TRAIN_LABELS, labels),
-        status(TEST_IMAGES, images),
-        status(TEST_LABELS, labels),
-    ]
+    FILES.into_iter().map(status).collect()
+}
+
+/// Downloads those of the four files that are missing or not the published ones, as
+/// `data_dir/mnist/NAME.gz`; a bad plain file, which would be read in its place, is removed then.
+/// A mirror is a folder that holds the four, gzipped.
+///
+/// # Errors
+/// [`Error::Mirrors`] when no mirror gave a file, [`Error::Offline`], [`Error::Write`]; and
+/// [`Error::Io`] when a file that is there cannot be read. Files that were there stay as they were.
+#[cfg(feature = "fetch")]
+pub fn fetch(data_dir: &Path, fetcher: &mut Fetcher<'_>) -> Result<Vec<Fetched>, Error> {
+    let fetch = |(file, digest): (Published, DigestOf)| {
+        let path = file.path(data_dir);
+        match digest(&path).and_then(|found| file.check(path.clone(), &found)) {
+            Ok(()) => return Ok(Fetched { path, url: None }),
+            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(_) => {}
+        }
+        let gzipped = data_dir.join("mnist").join(format!("{}.gz", file.name));
+        let url = |mirror: String| format!("{}/{}.gz", mirror.trim_end_matches('/'), file.name);
+        let urls = fetcher.mirrors(&MIRRORS).into_iter().map(url).collect();
+        let url = fetcher.get(&gzipped, urls, MAX_GZIPPED, &mut |part| {
+            file.check(part.to_path_buf(), &digest(part)?)?;
+            fetch::settle(part, &gzipped)
+        })?;
+        if path != gzipped && path.exists() {
+            std::fs::remove_file(&path).map_err(Error::write(&path))?;
+        }
+        Ok(Fetched { path: gzipped, url: Some(url) })
+    };
+    FILES.into_iter().map(fetch).collect()
 }

@@ -1,4 +1,7 @@
-//! `limbeck data`: which data sets are there, and whether they are intact.
+//! `limbeck data`: which data sets are there, whether they are intact, and downloads.
+
+#[cfg(feature = "fetch")]
+mod fetch;
 
 use super::session::Session;
 use clap::Subcommand;
@@ -15,12 +18,20 @@ pub enum DataCommand {
     List,
     /// Compares the files of MNIST and AN4 with the published ones by SHA-256
     Verify,
+    /// Downloads a data set into the data folder, verified by SHA-256
+    ///
+    /// What is there and intact is left alone. A broken download goes on where it broke, also in
+    /// another run. Proxies are taken from ALL_PROXY, HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    #[cfg(feature = "fetch")]
+    Fetch(fetch::FetchArgs),
 }
 
 pub fn run(session: &Session, command: &DataCommand) -> Result<()> {
     match command {
         DataCommand::List => session.result(&list(session)),
         DataCommand::Verify => verify(session),
+        #[cfg(feature = "fetch")]
+        DataCommand::Fetch(args) => fetch::run(session, args),
     }
 }
 
@@ -103,7 +114,9 @@ impl Display for List {
             let place = match (folder, found) {
                 (None, true) => "embedded".to_string(),
                 (Some(folder), true) => folder.display().to_string(),
-                (Some(folder), false) => format!("not found in {}", folder.display()),
+                (Some(folder), false) => {
+                    format!("not found in {}: limbeck data fetch {name}", folder.display())
+                }
                 (None, false) => "not found: set LIMBECK_DATA or give --data DIR".to_string(),
             };
             let examples = match examples {

@@ -3,11 +3,15 @@
 use super::session::{COMMIT, Session};
 use limbeck::{Result, run};
 use limbeck_datasets::mnist;
-use limbeck_kernels::Isa;
+use limbeck_kernels::{Isa, peak};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Time given to the measurement of the peak.
+const MEASURED: Duration = Duration::from_millis(500);
 
 #[derive(Serialize)]
 struct Info {
@@ -20,6 +24,8 @@ struct Info {
     isa: String,
     isas: Vec<String>,
     threads: usize,
+    /// Of fused multiply-adds, by these threads and this ISA, measured in half a second.
+    peak_gflops: f64,
     data_dir: Option<PathBuf>,
     mnist_found: bool,
 }
@@ -44,6 +50,7 @@ pub fn run(session: &Session) -> Result<()> {
         isa: session.context.isa.to_string(),
         isas: Isa::available().map(|isa| isa.to_string()).collect(),
         threads: session.context.pool.threads(),
+        peak_gflops: peak::flops(&session.context, MEASURED) / 1e9,
         data_dir: session.data.clone(),
         mnist_found: session.data.as_deref().is_some_and(mnist::is_present),
     })
@@ -77,7 +84,9 @@ impl Display for Info {
             writeln!(f, "L{level}       {kibibytes} KiB, shared by cpu {shared_by}")?;
         }
         writeln!(f, "isa      {} of {}", self.isa, self.isas.join(", "))?;
-        writeln!(f, "threads  {}", self.threads)?;
+        let Info { threads, peak_gflops, .. } = self;
+        writeln!(f, "threads  {threads}")?;
+        writeln!(f, "peak     {peak_gflops:.0} GFLOP/s of fused multiply-adds, just measured")?;
         match &self.data_dir {
             None => writeln!(f, "data     no folder: set LIMBECK_DATA or give --data DIR"),
             Some(folder) => {

@@ -13,7 +13,7 @@ use crate::distill;
 use crate::error::{Error, Result};
 use crate::loss::Objective;
 use crate::run::sha256_of;
-use crate::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
+use crate::trainer::{self, Task, Trained};
 use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::{Context, Isa};
 use serde::{Deserialize, Serialize};
@@ -131,9 +131,9 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     config.training.average = 0.9;
     let run = |task: &Task| -> Result<Trained> {
         if fused {
-            trainer::train(context, task, None, &mut Silent)
+            trainer::train(context, task, None, &mut ())
         } else {
-            trainer::train_unfused(context, task, &mut Silent)
+            trainer::train_unfused(context, task, &mut ())
         }
     };
     let teacher = run(&Task::hard("teacher", &config, split))?.model;
@@ -147,16 +147,6 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     let student = run(&Task::soft("student", &config, split, objective, &logits))?.model;
     let [teacher] = teachers;
     Ok(sha256_of([teacher, student].map(|model| model.to_file().sha256())))
-}
-
-struct Silent;
-
-impl Observer for Silent {
-    fn on_step(&mut self, _: &Progress) {}
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        Ok(())
-    }
-    fn warn(&mut self, _: &str) {}
 }
 
 #[cfg(test)]

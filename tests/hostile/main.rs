@@ -1,4 +1,5 @@
 //! Damaged and hostile files: each is refused with a clear message, or harmless.
+#![cfg(feature = "paper")]
 
 mod formats;
 mod mutations;
