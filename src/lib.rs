@@ -22,6 +22,7 @@ pub mod derivations;
 pub mod distill;
 pub mod error;
 pub mod experiments;
+pub mod export;
 pub mod init;
 pub mod input;
 pub mod loss;

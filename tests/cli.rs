@@ -670,6 +670,45 @@ fn own_tables_and_arrays_that_do_not_fit_are_refused_before_anything_is_written(
 }
 
 #[test]
+fn models_and_runs_are_exported_and_what_is_neither_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = idx_config(&dir, "");
+    let run = |args: &[&str]| limbeck_in(dir.path(), args);
+    let trained = run(&["train", &config, "--json", "--out", "run"]).json();
+    let model = format!("run/{}", trained["model"].as_str().unwrap());
+
+    let exported = run(&["export", &model, "--onnx", "model.onnx", "--json"]).json();
+    assert_eq!(exported["files"][0], "model.onnx");
+    let weights = ModelFile::load(&dir.path().join(&model)).unwrap().0.layers.swap_remove(1).weight;
+    let weights = weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let onnx = fs::read(dir.path().join("model.onnx")).unwrap();
+    assert!(onnx.windows(weights.len()).any(|part| part == weights), "as they are in the model");
+
+    // The same export again takes the first one's place.
+    for _ in 0..2 {
+        run(&["export", "run", "--tensorboard", "events", "--json"]).json();
+        assert_eq!(files(&dir.path().join("events")), ["events.out.tfevents.0.limbeck"]);
+    }
+
+    run(&["eval", &model, "--config", &config, "--logits", "logits.npy"]);
+    let logits = limbeck_datasets::npy::read_logits(&dir.path().join("logits.npy"), 10, 2).unwrap();
+    let right = |(i, row): (usize, &[f32])| (row[1] > row[0]) == (i % 2 == 1);
+    assert!(logits.chunks(2).enumerate().all(right), "as trained: {trained}");
+
+    run(&["export", &model]).fails(2, &["--onnx", "--tensorboard"]);
+    run(&["export", &model, "--onnx", "a", "--tensorboard", "b"])
+        .fails(2, &["cannot be used with"]);
+    run(&["export", "gone", "--onnx", "a"]).fails(74, &["gone"]);
+    run(&["export", "idx.toml", "--onnx", "a"]).fails(65, &["idx.toml", "safetensors"]);
+    run(&["export", &model, "--onnx", "no/folder"]).fails(74, &["no/folder"]);
+    run(&["export", ".", "--tensorboard", "b"]).fails(74, &["metrics.jsonl"]);
+    fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
+    run(&["export", ".", "--tensorboard", "b"]).fails(65, &["metrics.jsonl", "epochs: found none"]);
+    fs::write(dir.path().join("metrics.jsonl"), "{}\n").unwrap();
+    run(&["export", ".", "--tensorboard", "b"]).fails(65, &["metrics.jsonl: line 1"]);
+}
+
+#[test]
 fn the_configurations_of_mnist_are_those_that_are_reproduced() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let dataset = Dataset { name: "mnist".into(), ..GLYPHS.clone() };
