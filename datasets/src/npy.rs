@@ -676,7 +676,8 @@ mod tests {
     #[test]
     fn arrays_that_do_not_fit_are_refused_by_name() {
         let one = 1f32.to_le_bytes();
-        let cases: [(usize, Option<Vec<u8>>, &[&str]); 13] = [
+        type Case<'a> = (usize, Option<Vec<u8>>, &'a [&'a str]);
+        let cases: [Case; 13] = [
             (0, None, &["x_train.npy"]),
             (3, None, &["y_test.npy"]),
             (0, Some(array("<f4", "(1,)", &one)), &["x_train.npy", "(1,)", "(n, values)"]),
