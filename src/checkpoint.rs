@@ -46,8 +46,13 @@ pub struct Layer {
 /// File: safetensors with `layers.{i}.weight`, `[outputs, inputs]`, and `layers.{i}.bias`,
 /// `[outputs]`, in f32 and the metadata `format`, `activation`, `input_scale`, `input_shift`,
 /// `classes`, `sha256`, that of the parameters, and `metadata_sha256`, that of all other metadata
-/// as JSON with sorted keys and no blanks. A file in which one bit was flipped or that was cut
-/// short is refused or loads to the same model.
+/// as JSON with sorted keys and no blanks.
+///
+/// In PyTorch: names, shapes and order are those of the `state_dict` of a module whose `layers` is a
+/// `ModuleList` of `Linear`. Of a `Sequential` of `Linear` and `ReLU` in turn, `layers.{i}` is
+/// called `{2i}`. tests/interop.py loads both, and a net of PyTorch's the other way.
+///
+/// A file in which one bit was flipped or that was cut short is refused or loads to the same model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFile {
     /// First layer first; each takes the outputs of the one before.

@@ -8,6 +8,7 @@ mod check;
 mod dashboard;
 mod data;
 mod eval;
+mod export;
 mod info;
 mod pages;
 mod progress;
@@ -124,6 +125,10 @@ enum Command {
     ///
     /// Written to demo.html in the run's folder; --out names another file, --seed the models.
     Demo(pages::DemoArgs),
+    /// A model as ONNX, or a run's epochs as event files for TensorBoard
+    ///
+    /// Models are safetensors as they are, with the tensors of PyTorch's Linear by name and order.
+    Export(export::ExportArgs),
     /// The paper's claims and what became of them, in Markdown, from a folder of run folders
     Claims {
         /// The folder
@@ -192,6 +197,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(command) => bench::run(&session, &command),
         Command::Report(args) => pages::report(&session, &args),
         Command::Demo(args) => pages::demo(&session, &args),
+        Command::Export(args) => export::run(&session, &args),
         Command::Claims { root } => {
             session.result(&Text::new(limbeck::report::claims::page(&root)?.as_bytes()))
         }

@@ -3,9 +3,10 @@
 //! Fractions are held as `f64`, so that the resolved file prints the digits that were read, and
 //! are checked as the `f32` that the engine will compute with: a learning rate of 1e-60 is zero.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use limbeck_datasets::shown;
@@ -61,7 +62,21 @@ pub struct DataConfig {
     /// `idx`: test labels; may be absent only with `holdout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_labels: Option<PathBuf>,
-    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `frames` and `an4`.
+    /// `csv`: the training table, see [`limbeck_datasets::table`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_table: Option<PathBuf>,
+    /// `csv`: the test table; may be absent only with `holdout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_table: Option<PathBuf>,
+    /// `csv`: the column of the labels; absent = `label`. A training table without it is an
+    /// unlabelled transfer set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// `npz`: an archive of arrays or a folder of them, see [`limbeck_datasets::npy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrays: Option<PathBuf>,
+    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`,
+    /// `frames` and `an4`.
     pub classes: usize,
 }
 
@@ -82,6 +97,16 @@ pub enum DatasetKind {
     An4,
     /// IDX files named in the configuration.
     Idx,
+    /// Tables in CSV named in the configuration.
+    Csv,
+    /// Arrays of NumPy in a file or folder named in the configuration.
+    Npz,
+}
+
+impl Display for DatasetKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
 }
 
 /// The `[model]` table.
@@ -198,6 +223,10 @@ impl Default for DataConfig {
             train_labels: None,
             test_images: None,
             test_labels: None,
+            train_table: None,
+            test_table: None,
+            label_column: None,
+            arrays: None,
             classes: 10,
         }
     }
@@ -276,6 +305,9 @@ impl Config {
             &mut data.train_labels,
             &mut data.test_images,
             &mut data.test_labels,
+            &mut data.train_table,
+            &mut data.test_table,
+            &mut data.arrays,
         ];
         let logits = config.distillation.as_mut().map(|table| &mut table.teacher_logits);
         for path in paths.into_iter().chain(logits).flatten() {
@@ -378,7 +410,7 @@ impl Config {
             format!("{layers:?}"),
         )?;
         let (inputs, expected) = match self.data.dataset {
-            DatasetKind::Idx => return Ok(()),
+            DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz => return Ok(()),
             DatasetKind::Frames | DatasetKind::An4 => {
                 (26 * 40, "starting with 1040, the values of 26 frames")
             }
@@ -400,39 +432,57 @@ impl DataConfig {
         at_least_one("data.train_limit", self.train_limit)?;
         at_least_one("data.holdout", self.holdout)?;
         self.check_jitter()?;
-        let paths = [
-            ("data.train_images", &self.train_images),
-            ("data.train_labels", &self.train_labels),
-            ("data.test_images", &self.test_images),
-            ("data.test_labels", &self.test_labels),
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let keys = [
+            (DatasetKind::Idx, "data.train_images", path(&self.train_images)),
+            (DatasetKind::Idx, "data.train_labels", path(&self.train_labels)),
+            (DatasetKind::Idx, "data.test_images", path(&self.test_images)),
+            (DatasetKind::Idx, "data.test_labels", path(&self.test_labels)),
+            (DatasetKind::Csv, "data.train_table", path(&self.train_table)),
+            (DatasetKind::Csv, "data.test_table", path(&self.test_table)),
+            (DatasetKind::Csv, "data.label_column", self.label_column.clone()),
+            (DatasetKind::Npz, "data.arrays", path(&self.arrays)),
         ];
-        if self.dataset != DatasetKind::Idx {
-            for (key, path) in paths {
-                if let Some(path) = path {
-                    let found = path.display();
-                    require(false, key, "absent unless data.dataset is \"idx\"", found)?;
+        for (dataset, key, found) in &keys {
+            if let Some(found) = found.as_ref().filter(|_| *dataset != self.dataset) {
+                let expected = format!("absent unless data.dataset is \"{dataset}\"");
+                require(false, key, &expected, found)?;
+            }
+        }
+        let needs = |key: &'static str, why: &str| {
+            let found = keys.iter().any(|(_, known, found)| *known == key && found.is_some());
+            require(found, key, &format!("a path ({why})"), "none")
+        };
+        let classes = |range: RangeInclusive<usize>, expected| {
+            require(range.contains(&self.classes), "data.classes", expected, self.classes)
+        };
+        match self.dataset {
+            DatasetKind::Mnist | DatasetKind::Glyphs => {
+                classes(10..=10, "10 when data.dataset is \"mnist\" or \"glyphs\"")
+            }
+            DatasetKind::Writers => classes(100..=100, "100 when data.dataset is \"writers\""),
+            DatasetKind::Frames | DatasetKind::An4 => classes(2..=1 << 16, "2 to 65536"),
+            DatasetKind::Idx => {
+                classes(2..=256, "2 to 256")?;
+                needs("data.train_images", "data.dataset is \"idx\"")?;
+                if self.holdout.is_some() {
+                    return needs("data.train_labels", "data.holdout is tested on its labels");
+                }
+                needs("data.test_images", "data.holdout is absent")?;
+                needs("data.test_labels", "data.holdout is absent")
+            }
+            DatasetKind::Csv => {
+                classes(2..=1 << 16, "2 to 65536")?;
+                needs("data.train_table", "data.dataset is \"csv\"")?;
+                match self.holdout {
+                    Some(_) => Ok(()),
+                    None => needs("data.test_table", "data.holdout is absent"),
                 }
             }
-            if matches!(self.dataset, DatasetKind::Frames | DatasetKind::An4) {
-                let fits = (2..=1 << 16).contains(&self.classes);
-                return require(fits, "data.classes", "2 to 65536", self.classes);
+            DatasetKind::Npz => {
+                classes(2..=1 << 16, "2 to 65536")?;
+                needs("data.arrays", "data.dataset is \"npz\"")
             }
-            let (classes, expected) = match self.dataset {
-                DatasetKind::Writers => (100, "100 when data.dataset is \"writers\""),
-                _ => (10, "10 when data.dataset is \"mnist\" or \"glyphs\""),
-            };
-            return require(self.classes == classes, "data.classes", expected, self.classes);
-        }
-        require((2..=256).contains(&self.classes), "data.classes", "2 to 256", self.classes)?;
-        let needs = |(key, path): (&'static str, &Option<PathBuf>), why: &str| {
-            require(path.is_some(), key, &format!("a path ({why})"), "none")
-        };
-        needs(paths[0], "data.dataset is \"idx\"")?;
-        if self.holdout.is_some() {
-            needs(paths[1], "data.holdout is tested on its labels")
-        } else {
-            needs(paths[2], "data.holdout is absent")?;
-            needs(paths[3], "data.holdout is absent")
         }
     }
 }
@@ -733,7 +783,7 @@ teacher_logits = "t.npy"
         assert_eq!(
             refusal("\n\n[data]\ndataset = \"cifar\""),
             "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
-             Expected one of: mnist, glyphs, writers, frames, an4, idx"
+             Expected one of: mnist, glyphs, writers, frames, an4, idx, csv, npz"
         );
         assert!(refusal("[trainning]").contains("did you mean `training`?"));
     }
@@ -821,6 +871,23 @@ teacher_logits = "t.npy"
         assert_eq!(config.data.train_labels, None);
         assert!(refusal(&format!("{unlabelled}[distillation]")).contains("hard_weight must be 0"));
         parse(&format!("{unlabelled}[distillation]\nhard_weight = 0")).unwrap();
+    }
+
+    #[test]
+    fn tables_and_arrays_need_their_files() {
+        let csv = |rest: &str| format!("[data]\ndataset = \"csv\"\n{rest}");
+        assert!(refusal(&csv("")).contains("data.train_table must be a path"));
+        assert!(refusal(&csv("train_table = \"a\"")).contains("data.test_table must be"));
+        let config = parse(&csv("train_table = \"a\"\nholdout = 5")).unwrap();
+        assert_eq!(config.data.train_table, Some("/etc/limbeck/a".into()));
+        assert!(refusal(&csv("arrays = \"a\"")).contains(":3: data.arrays must be absent"));
+
+        let npz = |rest: &str| format!("[data]\ndataset = \"npz\"\n{rest}");
+        assert!(refusal(&npz("")).contains("data.arrays must be a path"));
+        let config = parse(&npz("arrays = \"a.npz\"\nclasses = 3\n[model]\nlayers = [7, 3]"));
+        assert_eq!(config.unwrap().data.arrays, Some("/etc/limbeck/a.npz".into()));
+        assert!(refusal(&npz("label_column = \"y\"")).contains("unless data.dataset is \"csv\""));
+        assert!(refusal(&npz("arrays = \"a\"\nclasses = 65537")).contains("2 to 65536"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::run::{Manifest, RunFolder, sha256_of};
 use crate::summary::Row;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::{
-    Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, permute, synthetic,
+    Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, permute, synthetic, table,
 };
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,26 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             };
             idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
         }
+        DatasetKind::Csv => {
+            let missing = || fault("dataset = \"csv\" needs the key data.train_table".into());
+            let train = keys.train_table.as_deref().ok_or_else(missing)?;
+            let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
+            let label = keys.label_column.as_deref().unwrap_or("label");
+            table::load_dataset(train, test, label, keys.classes)?
+        }
+        DatasetKind::Npz => {
+            let missing = || fault("dataset = \"npz\" needs the key data.arrays".into());
+            let arrays = keys.arrays.as_deref().ok_or_else(missing)?;
+            npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
+        }
     };
+    if let (Inputs::Frames(_), Some(jitter)) = (&dataset.train.inputs, keys.jitter) {
+        return Err(fault(format!(
+            "data.jitter: found {jitter}, expected none: it moves images, and the examples of {} \
+             are features",
+            dataset.name
+        )));
+    }
     if dataset.train.input_size() != model.layers[0] {
         return Err(fault(format!(
             "model.layers: found {} inputs, expected {}, the values of an example of {}",
@@ -260,14 +279,14 @@ fn combined_row(
 
 /// Frames of an utterance are not independent: no test is made of single ones.
 fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
-    match dataset.test.inputs {
-        Inputs::Images(_) => test.misclassified,
-        Inputs::Frames(_) => Vec::new(),
+    match &dataset.test.inputs {
+        Inputs::Frames(frames) if !frames.are_rows() => Vec::new(),
+        _ => test.misclassified,
     }
 }
 
 /// The file name of a model, without its ending: `student-T=20-0`.
-fn file_stem(system: &str, seed: u64) -> String {
+pub(crate) fn file_stem(system: &str, seed: u64) -> String {
     format!("{}-{seed}", system.replace([' ', ',', '/'], "-"))
 }
 

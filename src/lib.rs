@@ -38,6 +38,7 @@ pub mod distill;
 pub mod error;
 #[cfg(feature = "paper")]
 pub mod experiments;
+pub mod export;
 pub mod init;
 pub mod input;
 pub mod loss;

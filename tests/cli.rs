@@ -3,6 +3,7 @@
 
 use limbeck::checkpoint::{Layer, ModelFile};
 use limbeck::config::Config;
+use limbeck::experiments::preset::{Plan, Preset};
 use limbeck_datasets::{Dataset, glyphs, idx};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -558,6 +559,170 @@ fn synthetic_frames_are_learnt_and_evaluated() {
 
     fs::write(config, text("an4")).unwrap();
     limbeck(&["train", config]).fails(65, &["frames.toml", "an4", "reproduce speech"]);
+}
+
+/// An `.npy` file.
+fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+    let sides: String = shape.iter().map(|side| format!("{side},")).collect();
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sides}), }}");
+    let start = format!("\x01\0\x76\0{header:<117}\n");
+    [b"\x93NUMPY", start.as_bytes(), values].concat()
+}
+
+/// The same examples of two features in two classes, left and right, as tables and as arrays, with
+/// the logits of a teacher who knows them, in NPY: what any framework can write.
+fn own_data(dir: &TempDir) {
+    let mut random = 7u32;
+    for (split, n) in [("train", 60), ("test", 20)] {
+        let (mut table, mut unlabelled) = ("x,label,y\n".to_string(), "x,y\n".to_string());
+        let (mut x, mut y, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+        for i in 0..n {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let side = if i % 2 == 0 { -1.0f32 } else { 1.0 };
+            let (across, along) =
+                (side * (0.5 + (i % 7) as f32 / 4.0), (random >> 24) as f32 / 256.0);
+            table += &format!("{across},{},{along}\n", i % 2);
+            unlabelled += &format!("{across},{along}\n");
+            x.extend([across, along].map(f32::to_le_bytes).concat());
+            y.extend((i as i64 % 2).to_le_bytes());
+            logits.extend([-3.0 * side, 3.0 * side].map(f32::to_le_bytes).concat());
+        }
+        let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+        write(&format!("{split}.csv"), table.as_bytes());
+        write(&format!("{split}-unlabelled.csv"), unlabelled.as_bytes());
+        write(&format!("x_{split}.npy"), &npy("<f4", &[n, 2], &x));
+        write(&format!("y_{split}.npy"), &npy("<i8", &[n], &y));
+        write(&format!("{split}-logits.npy"), &npy("<f4", &[n, 2], &logits));
+    }
+}
+
+#[test]
+fn own_tables_and_arrays_are_learnt_and_distilled_from_logits_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    own_data(&dir);
+    let run = |args: &[&str]| limbeck_in(dir.path(), args);
+    let config = |name: &str, data: &str, more: &str| {
+        let text = format!(
+            "[data]\nclasses = 2\n{data}\n[model]\nlayers = [2, 8, 2]\n\
+             [training]\nepochs = 20\nbatch_size = 10\n{more}"
+        );
+        fs::write(dir.path().join(name), text).unwrap();
+    };
+    let tables = "dataset = \"csv\"\ntrain_table = \"train.csv\"\ntest_table = \"test.csv\"";
+    config("csv.toml", tables, "");
+    config("npz.toml", "dataset = \"npz\"\narrays = \".\"", "");
+    let by_table = run(&["train", "csv.toml", "--json", "--out", "csv"]).json();
+    let by_array = run(&["train", "npz.toml", "--json", "--out", "npz"]).json();
+    assert_eq!((&by_table["dataset"], &by_table["test_examples"]), (&"csv".into(), &20.into()));
+    assert_eq!(by_table["test_errors"], 0, "the two classes are apart: {by_table}");
+    // Decimal digits of an f32 read back to it.
+    assert_eq!(by_table["sha256"], by_array["sha256"]);
+
+    let logits = "[distillation]\ntemperature = 2.0\nteacher_logits = \"train-logits.npy\"\n";
+    let unlabelled = tables.replace("train.csv", "train-unlabelled.csv");
+    config("labelled.toml", tables, logits);
+    config("unlabelled.toml", &unlabelled, &format!("{logits}hard_weight = 0"));
+    config("hard.toml", &unlabelled, logits);
+    let student = run(&["distill", "labelled.toml", "--json", "--out", "labelled"]).json();
+    assert_eq!(student["test_errors"], 0);
+    let student = run(&["distill", "unlabelled.toml", "--json", "--out", "unlabelled"]).json();
+    assert_eq!((&student["test_errors"], &student["train_errors"]), (&0.into(), &Value::Null));
+    run(&["distill", "hard.toml"]).fails(2, &["no labels", "hard_weight"]);
+    let model = "unlabelled/models/student-0.safetensors";
+    assert_eq!(run(&["eval", model, "--config", "csv.toml", "--json"]).json()["errors"], 0);
+
+    // The hold-out is the table's last lines, and has no row in the logits.
+    let held_out = tables.replace("test_table = \"test.csv\"", "holdout = 20");
+    config("holdout.toml", &held_out, "");
+    let kept = run(&["train", "holdout.toml", "--json", "--out", "holdout"]).json();
+    assert_eq!((&kept["test_examples"], &kept["test_errors"]), (&20.into(), &0.into()));
+    config("rows.toml", &held_out, logits);
+    run(&["distill", "rows.toml"]).fails(65, &["train-logits.npy", "(60,2,)", "shape (40, 2)"]);
+}
+
+#[test]
+fn own_tables_and_arrays_that_do_not_fit_are_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    own_data(&dir);
+    let refused = |data: &str, code: i32, parts: &[&str]| {
+        let text = format!("[data]\nclasses = 2\n{data}\n[model]\nlayers = [2, 8, 2]\n");
+        fs::write(dir.path().join("own.toml"), text).unwrap();
+        limbeck_in(dir.path(), &["train", "own.toml", "--out", "run"]).fails(code, parts);
+        assert!(!dir.path().join("run").exists());
+    };
+    let csv = "dataset = \"csv\"\ntrain_table = \"train.csv\"";
+    refused(csv, 65, &["own.toml", "data.test_table must be a path"]);
+    refused(&format!("{csv}\ntest_table = \"gone.csv\""), 74, &["gone.csv"]);
+    refused(&format!("{csv}\nholdout = 60"), 65, &["data.holdout", "found 60", "1 to 59"]);
+    refused(&format!("{csv}\nholdout = 9\njitter = 2"), 65, &["data.jitter", "features"]);
+    refused(
+        &format!("{csv}\ntest_table = \"test.csv\"\nlabel_column = \"y\""),
+        65,
+        &["train.csv:2", "in column \"y\"", "a whole number from 0 to 1"],
+    );
+    fs::write(dir.path().join("test.csv"), "x,y,label\n1,2,0\n1,oh,0\n").unwrap();
+    refused(
+        &format!("{csv}\ntest_table = \"test.csv\""),
+        65,
+        &["test.csv:3", "found \"oh\" in column \"y\"", "finite 32-bit number"],
+    );
+    let npz = "dataset = \"npz\"\narrays = \".\"";
+    fs::write(dir.path().join("y_test.npy"), npy("<i8", &[19], &[0; 8 * 19])).unwrap();
+    refused(npz, 65, &["y_test.npy", "(19,)", "shape (20,)"]);
+    fs::remove_file(dir.path().join("y_test.npy")).unwrap();
+    refused(npz, 74, &["y_test.npy", "no such file"]);
+}
+
+#[test]
+fn models_and_runs_are_exported_and_what_is_neither_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = idx_config(&dir, "");
+    let run = |args: &[&str]| limbeck_in(dir.path(), args);
+    let trained = run(&["train", &config, "--json", "--out", "run"]).json();
+    let model = format!("run/{}", trained["model"].as_str().unwrap());
+
+    let exported = run(&["export", &model, "--onnx", "model.onnx", "--json"]).json();
+    assert_eq!(exported["files"][0], "model.onnx");
+    let weights = ModelFile::load(&dir.path().join(&model)).unwrap().0.layers.swap_remove(1).weight;
+    let weights = weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let onnx = fs::read(dir.path().join("model.onnx")).unwrap();
+    assert!(onnx.windows(weights.len()).any(|part| part == weights), "as they are in the model");
+
+    // The same export again takes the first one's place.
+    for _ in 0..2 {
+        run(&["export", "run", "--tensorboard", "events", "--json"]).json();
+        assert_eq!(files(&dir.path().join("events")), ["events.out.tfevents.0.limbeck"]);
+    }
+
+    run(&["eval", &model, "--config", &config, "--logits", "logits.npy"]);
+    let logits = limbeck_datasets::npy::read_logits(&dir.path().join("logits.npy"), 10, 2).unwrap();
+    let right = |(i, row): (usize, &[f32])| (row[1] > row[0]) == (i % 2 == 1);
+    assert!(logits.chunks(2).enumerate().all(right), "as trained: {trained}");
+
+    run(&["export", &model]).fails(2, &["--onnx", "--tensorboard"]);
+    run(&["export", &model, "--onnx", "a", "--tensorboard", "b"])
+        .fails(2, &["cannot be used with"]);
+    run(&["export", "gone", "--onnx", "a"]).fails(74, &["gone"]);
+    run(&["export", "idx.toml", "--onnx", "a"]).fails(65, &["idx.toml", "safetensors"]);
+    run(&["export", &model, "--onnx", "no/folder"]).fails(74, &["no/folder"]);
+    run(&["export", ".", "--tensorboard", "b"]).fails(74, &["metrics.jsonl"]);
+    fs::write(dir.path().join("metrics.jsonl"), "").unwrap();
+    run(&["export", ".", "--tensorboard", "b"]).fails(65, &["metrics.jsonl", "epochs: found none"]);
+    fs::write(dir.path().join("metrics.jsonl"), "{}\n").unwrap();
+    run(&["export", ".", "--tensorboard", "b"]).fails(65, &["metrics.jsonl: line 1"]);
+}
+
+#[test]
+fn the_configurations_of_mnist_are_those_that_are_reproduced() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let dataset = Dataset { name: "mnist".into(), ..GLYPHS.clone() };
+    let plan = Plan::new(Preset::Paper, &dataset);
+    for (name, expected) in
+        [("teacher", plan.teacher), ("baseline", plan.baseline), ("student", plan.student)]
+    {
+        let config = Config::load(&folder.join(format!("mnist-{name}.toml"))).unwrap();
+        assert_eq!(config, expected, "{name}");
+    }
 }
 
 #[test]

@@ -180,6 +180,16 @@ pub enum Error {
         /// What is needed.
         expected: String,
     },
+    /// An archive is damaged, or lacks a part.
+    #[error("{}: found {}, expected {}", path.display(), shown(found), shown(expected))]
+    Archive {
+        /// The archive, or the part.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What is needed.
+        expected: String,
+    },
     /// A binary file is none of its format, or holds something else than is needed.
     #[error("{}: found {} at offset {offset}, expected {expected}", path.display(), shown(found))]
     Content {

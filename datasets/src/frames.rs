@@ -70,6 +70,12 @@ impl Frames {
         self.examples.is_empty()
     }
 
+    /// Whether every frame is seen without neighbours, as the rows of a table are.
+    #[must_use]
+    pub fn are_rows(&self) -> bool {
+        (self.left, self.right) == (0, 0)
+    }
+
     /// Values of an example, (left + 1 + right)·dim.
     #[must_use]
     pub fn input_size(&self) -> usize {

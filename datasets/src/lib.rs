@@ -1,9 +1,9 @@
 //! Limbeck's data: files and generators to arrays.
 //!
-//! Three sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), any IDX files
-//! ([`idx`]) and the embedded handwritten-like digits ([`glyphs`], and [`glyphs::writers`] with many
-//! classes), which need no download.
-//! A fourth, [`an4`], is speech: recordings and their transcripts, which become examples once
+//! Several sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), one's own
+//! files ([`idx`], [`table`], [`npy`]) and the embedded handwritten-like digits ([`glyphs`], and
+//! [`glyphs::writers`] with many classes), which need no download.
+//! Another, [`an4`], is speech: recordings and their transcripts, which become examples once
 //! something has turned them into frames and labels.
 //! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`], which holds
 //! images or the [`Frames`] of features that speech and tables are made of.
@@ -32,6 +32,7 @@ pub mod npy;
 mod random;
 mod split;
 pub mod synthetic;
+pub mod table;
 
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;

@@ -75,6 +75,16 @@ impl Split {
         Self { inputs: Inputs::Images(Images { pixels, height, width }), labels }
     }
 
+    /// Rows of `values` features `[count, values]`, each an example by itself.
+    ///
+    /// # Panics
+    /// As [`Frames::new`].
+    #[must_use]
+    pub fn of_features(features: Vec<f32>, values: usize, labels: Option<Vec<u16>>) -> Self {
+        let count = features.len() / values;
+        Self { inputs: Inputs::Frames(Frames::new(features, values, &[count], (0, 0))), labels }
+    }
+
     /// The images of a split that has images.
     ///
     /// # Panics
@@ -197,7 +207,7 @@ impl Split {
 /// A training and a test split over the same classes and input size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
-    /// `mnist`, `glyphs`, `writers` or `idx`.
+    /// `mnist`, `glyphs`, `writers`, `frames`, `idx`, `csv` or `npz`.
     pub name: String,
     /// Labels lie in 0..classes.
     pub classes: usize,

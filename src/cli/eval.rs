@@ -5,9 +5,10 @@ use clap::Args;
 use limbeck::checkpoint::ModelFile;
 use limbeck::config::Config;
 use limbeck::metrics::{self, Evaluation};
+use limbeck::run::atomic_write;
 use limbeck::stats::{self, McNemar};
 use limbeck::{Result, distill, experiments};
-use limbeck_datasets::Dataset;
+use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
@@ -25,6 +26,10 @@ pub struct EvalArgs {
     /// The test set, or the hold-out, of this configuration
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Write the logits on the test set, of several models the ensemble's, as NPY [n, classes]
+    #[arg(long, value_name = "FILE")]
+    logits: Option<PathBuf>,
 }
 
 pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
@@ -53,12 +58,18 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         });
     }
     let dataset_name = dataset.name.clone();
+    let write = |logits: &[f32]| match &args.logits {
+        Some(path) => atomic_write(path, &npy::of_logits(logits, dataset.classes)),
+        None => Ok(()),
+    };
     if models.len() == 1 {
+        write(&logits[0])?;
         let report = models.remove(0);
         return session.result(&Single { dataset: dataset_name, report });
     }
     let mcnemar = pairs(&models);
     let joint = distill::ensemble_logits(&session.context, logits, dataset.classes, 1.0);
+    write(&joint)?;
     session.result(&Several {
         dataset: dataset_name,
         models,

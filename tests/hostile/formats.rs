@@ -11,14 +11,15 @@ use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::material::{Alignments, Material, Part};
 use limbeck::{Error, Result};
-use limbeck_datasets::{Frames, an4, idx, npy};
+use limbeck_datasets::{Frames, an4, idx, npy, table};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::fs;
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
 
 /// What a reader made of a file.
 pub struct Loaded {
@@ -56,10 +57,12 @@ const IDX: &str = "images.idx";
 const IDX_LABELS: &str = "labels.idx";
 const GZIP: &str = "images.gz";
 const NPY: &str = "logits.npy";
+const NPZ: &str = "arrays.npz";
+const TABLE: &str = "table.csv";
 const CONFIG: &str = "config.toml";
 const WAV: &str = "an4/wav/te/cid/c1.wav";
 
-pub const FORMATS: [Format; 16] = [
+pub const FORMATS: [Format; 18] = [
     Format {
         name: "safetensors_model",
         file: MODEL,
@@ -111,6 +114,20 @@ pub const FORMATS: [Format; 16] = [
         name: "npy",
         file: NPY,
         read: |dir| Ok(Loaded::of(npy::read_logits(&dir.join(NPY), 3, 2)?)),
+    },
+    Format {
+        name: "npz",
+        file: NPZ,
+        read: |dir| {
+            let mut dataset = npy::load_dataset(&dir.join(NPZ), 3, true)?;
+            let digest = dataset.sha256.pop_first().map(|(_, digest)| digest);
+            Ok(Loaded { digest, ..Loaded::of(dataset) })
+        },
+    },
+    Format {
+        name: "table",
+        file: TABLE,
+        read: |dir| Ok(Loaded::of(table::load_dataset(&dir.join(TABLE), None, "label", 3)?)),
     },
     Format {
         name: "config",
@@ -242,9 +259,22 @@ impl Folder {
         });
         self.write(GZIP, members.concat());
 
-        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }";
-        let start = format!("\x01\0\x76\0{header:<117}\n");
-        self.write(NPY, [b"\x93NUMPY", start.as_bytes(), &floats].concat());
+        let array = |descr: &str, shape: &str, values: &[u8]| {
+            let fields = format!("'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, ");
+            let start = format!("\x01\0\x76\0{:<117}\n", format!("{{{fields}}}"));
+            [b"\x93NUMPY", start.as_bytes(), values].concat()
+        };
+        let (logits, labels) = (array("<f4", "(3, 2)", &floats), array("|u1", "(3,)", &[2, 0, 1]));
+        self.write(NPY, &logits);
+        let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in [("x_train.npy", logits), ("y_train.npy", labels)] {
+            let options = SimpleFileOptions::default();
+            let stored = options.compression_method(zip::CompressionMethod::Stored);
+            archive.start_file(name, stored).unwrap();
+            archive.write_all(&bytes).unwrap();
+        }
+        self.write(NPZ, archive.finish().unwrap().into_inner());
+        self.write(TABLE, "height,label,\"width, mm\"\n1.5,2,-3e2\n\n0,0,.25\n\"7\",1,1e-40\n");
 
         self.write(
             CONFIG,
@@ -305,9 +335,9 @@ fn material() -> Material {
         lexicon: Lexicon::new(2, 0, words),
         phone_states: (0..6).collect(),
         train: part(&[3, 2]),
-        perturbed: part(&[3, 2]).frames,
         holdout: part(&[1]),
         test: part(&[2]),
+        perturbed: part(&[3, 2]).frames,
         unigram: LanguageModel::witten_bell(1, &[]),
         bigram: LanguageModel::witten_bell(1, &[]),
         sha256: BTreeMap::new(),

@@ -29,7 +29,8 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// The formats that hold results, which nobody would see by looking that they are damaged.
 fn of_results() -> impl Iterator<Item = &'static Format> {
-    let names = ["safetensors_model", "checkpoint", "alignment", "idx", "idx_labels", "gzip"];
+    let names =
+        ["safetensors_model", "checkpoint", "alignment", "idx", "idx_labels", "gzip", "npz"];
     FORMATS.iter().filter(move |format| names.contains(&format.name))
 }
 
@@ -225,6 +226,16 @@ fn greedy() -> Vec<(&'static str, Vec<u8>)> {
     files.push(("idx_labels", [&[0, 0, 8, 1], &[0xff; 4][..]].concat()));
     files.push(("npy", [&b"\x93NUMPY\x02\0"[..], &[0xff; 4], &[b' '; 20_000]].concat()));
 
+    // An archive of 65,535 members, as its end says and as its directory does.
+    let member = [&b"PK\x01\x02"[..], &[0; 24], &[1, 0], &[0; 16], b"a"].concat();
+    let end = |directory: usize| {
+        let size = (directory as u32).to_le_bytes();
+        [&b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff"[..], &size, &[0; 6]].concat()
+    };
+    for directory in [Vec::new(), vec![0; MEGABYTE], member.repeat(65_535)] {
+        files.push(("npz", [&directory[..], &end(directory.len())].concat()));
+    }
+
     let room = MOST_TOML - 100;
     for text in [
         repeated("a = [", "[],", "]", room),
@@ -248,6 +259,13 @@ fn greedy() -> Vec<(&'static str, Vec<u8>)> {
 
     let four = 4 * MEGABYTE;
     for (name, text) in [
+        ("table", repeated("", ",", "", four)),
+        ("table", repeated("", "a,", "label", four)),
+        ("table", repeated("a,label\n", "1,0\n", "", four)),
+        ("table", repeated("a,label\n", ",", "", four)),
+        ("table", repeated("a,label\n\"", "1", "", four)),
+        ("table", repeated("a,label\n", "\n", "1,0\n", four)),
+        ("table", repeated("a,label\n0.", "1", ",0\n", four)),
         ("phones", numbered(|i| format!("P{i}\n"), four)),
         ("phones", repeated("", "A", "", four)),
         ("dictionary", numbered(|i| format!("W{i} G\n"), four)),

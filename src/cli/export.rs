@@ -1,0 +1,57 @@
+//! `limbeck export`: models and runs for other tools.
+
+use super::session::Session;
+use clap::Args;
+use limbeck::checkpoint::ModelFile;
+use limbeck::export::{onnx, tensorboard};
+use limbeck::{Error, Result};
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct ExportArgs {
+    /// Model file; with --tensorboard, run folder
+    #[arg(value_name = "MODEL|RUN")]
+    from: PathBuf,
+
+    #[command(flatten)]
+    to: Target,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Target {
+    /// Write the model as ONNX, its input's normalisation included
+    #[arg(long, value_name = "FILE")]
+    onnx: Option<PathBuf>,
+
+    /// Write the run's epochs as event files, a folder for each model
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
+}
+
+pub fn run(session: &Session, args: &ExportArgs) -> Result<()> {
+    let files = match (&args.to.onnx, &args.to.tensorboard) {
+        (Some(file), _) => {
+            let (model, _) = ModelFile::load(&args.from)?;
+            onnx::write(&model, &args.from, file)?;
+            vec![file.clone()]
+        }
+        (None, Some(folder)) => tensorboard::write(&args.from.join("metrics.jsonl"), folder)?,
+        (None, None) => return Err(Error::Usage("no format".into())),
+    };
+    session.result(&Exported { files })
+}
+
+/// What was written.
+#[derive(Serialize)]
+struct Exported {
+    files: Vec<PathBuf>,
+}
+
+impl Display for Exported {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.files.iter().try_for_each(|file| writeln!(f, "{}", file.display()))
+    }
+}
