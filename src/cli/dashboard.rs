@@ -185,7 +185,7 @@ impl View {
         title: &str,
         of: impl Fn(&Curve) -> &Vec<(f64, f64)>,
     ) {
-        let points = || self.curves.iter().flat_map(|curve| of(curve));
+        let points = || self.curves.iter().flat_map(&of);
         let epochs = self.progress.as_ref().map_or(1, |progress| progress.epochs);
         let last = points().map(|point| point.0).fold(epochs as f64, f64::max);
         // Losses of labels and of soft targets start from 0.
