@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `cli` (default) | the program, its command line; brings `paper` |
 //! | `fetch` (default) | `datasets::fetch`: downloads of MNIST and AN4 |
-//! | `paper` | `experiments`, `speech` and `report` |
+//! | `paper` | `experiments`, `speech`, `report` and `export` |
 //!
 //! Start with [`config::Config`], [`trainer::train`] and [`metrics::evaluate`]; the examples
 //! `distil_your_own_classifier`, `softmax_at_t`, `custom_transfer_set` and `ensemble_teacher` run in
@@ -38,6 +38,7 @@ pub mod distill;
 pub mod error;
 #[cfg(feature = "paper")]
 pub mod experiments;
+#[cfg(feature = "paper")]
 pub mod export;
 pub mod init;
 pub mod input;
