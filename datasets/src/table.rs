@@ -8,6 +8,7 @@ use crate::{Dataset, Error, Split};
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 const KIND: &str = "a CSV table";
@@ -173,9 +174,15 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The line of the record, counted from 1.
+    /// The line of the record, counted from 1. Its position is where the reader left the record
+    /// before, ahead of blank lines and of the second half of a CR LF.
     fn line(&self) -> usize {
-        self.record.position().map_or(1, |position| position.line() as usize)
+        let start = self.record.position().map_or(0, |position| position.byte());
+        let Ok(file) = File::open(self.path) else { return 1 };
+        let bytes = BufReader::new(file).bytes().map_while(Result::ok);
+        let before =
+            (0..).zip(bytes).take_while(|&(at, byte)| at < start || byte == b'\r' || byte == b'\n');
+        1 + before.filter(|&(_, byte)| byte == b'\n').count()
     }
 
     fn bad(&self, line: usize, found: impl Into<String>, expected: impl Into<String>) -> Error {
@@ -232,13 +239,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let cases: [(&[u8], &str, &[&str]); 17] = [
+        let cases: [(&[u8], &str, &[&str]); 19] = [
             (b"", TEST, &["train.csv:1", "an empty file", "\"label\" for the label"]),
             (b"1.5,2,3\n", TEST, &["train.csv:1", "found 1.5,2,3", "the names of the columns"]),
             (b"label,a,label\n", TEST, &["train.csv:1", "two columns \"label\""]),
             (b"label\n1\n", TEST, &["train.csv:1", "no column but the label"]),
             (b"a,label\n", TEST, &["train.csv:2", "at least one example"]),
             (b"a,label\n1,0\n\n2\n", TEST, &["train.csv:4", "found 1 fields, expected 2"]),
+            (b"a,label\r\n1,0\r\n\r\n2\r\n", TEST, &["train.csv:4", "found 1 fields"]),
+            (b"\"a\nb\",label\n1,0\n2", TEST, &["train.csv:4", "found 1 fields"]),
             (b"a,label\n1,0,0\n", TEST, &["train.csv:2", "found 3 fields, expected 2"]),
             (b"a,label\nx,0\n", TEST, &["train.csv:2", "\"x\" in column \"a\"", "finite 32-bit"]),
             (b"a,label\n,0\n", TEST, &["train.csv:2", "\"\" in column \"a\""]),
