@@ -5,13 +5,16 @@
 //! random, never zero; the first calls are not counted; floating-point operations are 2·m·n·k for
 //! each product.
 
+pub mod scaling;
+
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::loss::{self, Objective};
 use crate::mlp::{Mlp, Workspace};
 use crate::optimizer::Optimizer;
 use crate::run::{atomic_write, cpu_model};
-use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
+use crate::team::Team;
+use crate::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
 use limbeck_datasets::Split;
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::random::{Dropout as Mask, Key};
@@ -582,6 +585,21 @@ impl StepBench {
         Ok(self.train(context, steps)?.0.seconds.iter().sum())
     }
 
+    /// Seconds of each of `steps` steps with the optimiser's apart from the gradients.
+    fn unfused(&self, context: &Context, steps: usize) -> Result<Vec<f64>> {
+        let run = |task: &Task, watch: &mut Stopwatch| trainer::train_unfused(context, task, watch);
+        Ok(self.train_by(context, steps, run)?.0.seconds)
+    }
+
+    /// Seconds of each of `steps` steps by all ranks together, a shard each.
+    fn together(mut self, context: &Context, team: &mut Team, steps: usize) -> Result<Vec<f64>> {
+        self.config.training.shards = team.size();
+        let run = |task: &Task, watch: &mut Stopwatch| {
+            trainer::train_together(context, task, team, None, watch)
+        };
+        Ok(self.train_by(context, steps, run)?.0.seconds)
+    }
+
     /// Writes to `folder` what another implementation needs to repeat a few steps without dropout,
     /// and the losses that it should find: `model.safetensors`, the initial weights, and
     /// `case.json`, a [`Case`].
@@ -640,6 +658,16 @@ impl StepBench {
     }
 
     fn train<'c>(&self, context: &'c Context, steps: usize) -> Result<(Stopwatch<'c>, Mlp)> {
+        let run = |task: &Task, watch: &mut Stopwatch| trainer::train(context, task, None, watch);
+        self.train_by(context, steps, run)
+    }
+
+    fn train_by<'c>(
+        &self,
+        context: &'c Context,
+        steps: usize,
+        train: impl FnOnce(&Task, &mut Stopwatch<'c>) -> Result<Trained>,
+    ) -> Result<(Stopwatch<'c>, Mlp)> {
         // Whole epochs of just the steps that are needed.
         let batch = self.config.training.batch_size;
         let wanted = WARM_UP + steps;
@@ -669,7 +697,7 @@ impl StepBench {
             seconds: Vec::with_capacity(steps),
             peaks: Vec::with_capacity(steps / WINDOW + 2),
         };
-        let trained = trainer::train(context, &task, None, &mut stopwatch)?;
+        let trained = train(&task, &mut stopwatch)?;
         Ok((stopwatch, trained.model))
     }
 }

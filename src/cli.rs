@@ -20,7 +20,8 @@ mod verify;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
-use limbeck::Result;
+use limbeck::team::Team;
+use limbeck::{Error, Result};
 use limbeck_kernels::Isa;
 use serde::Serialize;
 use session::Session;
@@ -28,7 +29,9 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::thread;
+use std::time::Duration;
 
 /// Exit code of a bug, as for [`limbeck::Error::Internal`].
 const BUG: u8 = 70;
@@ -90,6 +93,17 @@ struct Global {
     /// Show no progress and no notes, only results, warnings and errors
     #[arg(long, global = true)]
     quiet: bool,
+
+    /// Under mpirun: seconds that the other ranks may take to answer before the run ends
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(value_parser = value_parser!(u64).range(1..=86_400))]
+    peer_timeout: u64,
+
+    /// Under mpirun: sum gradients in any order, which makes the bits depend on the number of ranks
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true)]
+    fast_allreduce: bool,
 
     /// Show training as a dashboard with curves, where stderr is a terminal
     #[arg(long, global = true, conflicts_with = "quiet")]
@@ -177,24 +191,67 @@ fn parse_and_run() -> ExitCode {
             return ExitCode::from(usage.exit_code() as u8);
         }
     };
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut team = match join(&cli.global) {
+        Ok(team) => team,
         Err(error) => {
             session::to_stderr(&format!("error: {error}"));
-            ExitCode::from(error.exit_code())
+            return ExitCode::from(error.exit_code());
         }
+    };
+    let Err(error) = run(cli, team.as_mut()) else { return ExitCode::SUCCESS };
+    let Some(team) = team else {
+        session::to_stderr(&format!("error: {error}"));
+        return ExitCode::from(error.exit_code());
+    };
+    let together = matches!(error, Error::Interrupted { .. } | Error::Diverged { .. });
+    match team.rank() {
+        0 => session::to_stderr(&format!("error: {error}")),
+        // Rank 0 tells.
+        _ if together => return ExitCode::SUCCESS,
+        rank => {
+            // Where all have the same trouble, rank 0 has ended the job by then.
+            thread::sleep(Duration::from_secs(1));
+            session::to_stderr(&format!("error: rank {rank}: {error}"));
+        }
+    }
+    if !together {
+        // The others do not know, and to take leave of them takes their answer: the launcher
+        // ends them.
+        process::exit(i32::from(error.exit_code()));
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// The other ranks of the job that this process was started in, if any.
+#[cfg(feature = "mpi")]
+fn join(global: &Global) -> Result<Option<Team>> {
+    let patience = Duration::from_secs(global.peer_timeout);
+    limbeck::team::mpi::join(patience, global.fast_allreduce)
+}
+
+/// # Errors
+/// [`Error::Usage`] when there are others: each would do the whole work, in the same folder.
+#[cfg(not(feature = "mpi"))]
+fn join(_: &Global) -> Result<Option<Team>> {
+    match limbeck::team::ranks_of_the_job() {
+        Some(ranks @ 2..) => Err(Error::Usage(format!(
+            "one of {ranks} ranks of an MPI job, but this program was built without MPI: build it \
+             with --features mpi, or start one process"
+        ))),
+        _ => Ok(None),
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    let session = Session::new(cli.global)?;
+fn run(cli: Cli, team: Option<&mut Team>) -> Result<()> {
+    let leads = team.as_ref().is_none_or(|team| team.rank() == 0);
+    let session = Session::new(cli.global, leads)?;
     match cli.command {
         Command::Reproduce(args) => reproduce::run(&session, &args),
-        Command::Train(args) => train::train(&session, &args),
-        Command::Distill(args) => train::distill(&session, &args),
+        Command::Train(args) => train::train(&session, &args, team),
+        Command::Distill(args) => train::distill(&session, &args, team),
         Command::Eval(args) => eval::run(&session, &args),
         Command::Check(args) => check::run(&session, &args),
-        Command::Bench(command) => bench::run(&session, &command),
+        Command::Bench(command) => bench::run(&session, &command, team),
         Command::Report(args) => pages::report(&session, &args),
         Command::Demo(args) => pages::demo(&session, &args),
         Command::Export(args) => export::run(&session, &args),

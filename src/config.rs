@@ -131,6 +131,11 @@ pub struct TrainingConfig {
     pub epochs: usize,
     /// Examples per step, 1 to 65,536.
     pub batch_size: usize,
+    /// Parts of a batch whose gradients are summed in a fixed tree, a power of two up to 1024 and
+    /// at most `batch_size`; 1 = the batch as a whole. Part of the numerics: the same bits however
+    /// many processes share the shards, see [`crate::shards`].
+    #[serde(skip_serializing_if = "is_one")]
+    pub shards: usize,
     /// Base learning rate, > 0, scaled by the schedule.
     pub learning_rate: f64,
     /// How the learning rate changes over the run.
@@ -162,6 +167,11 @@ pub struct TrainingConfig {
     pub step_epochs: usize,
     /// In (0, 1]: factor of each step of the schedule `step`.
     pub step_factor: f64,
+}
+
+/// A batch that is not parted is not spoken of: runs begun before there were shards go on.
+fn is_one(shards: &usize) -> bool {
+    *shards == 1
 }
 
 /// The update rule.
@@ -243,6 +253,7 @@ impl Default for TrainingConfig {
         TrainingConfig {
             epochs: 200,
             batch_size: 128,
+            shards: 1,
             learning_rate: 0.05,
             schedule: ScheduleKind::Cosine,
             optimizer: OptimizerKind::Sgd,
@@ -535,6 +546,12 @@ impl TrainingConfig {
         let factor = |key, value| require(positive(value) && value <= 1.0, key, "in (0, 1]", value);
         size("training.epochs", self.epochs, 1_000_000)?;
         size("training.batch_size", self.batch_size, 65_536)?;
+        require(
+            self.shards.is_power_of_two() && self.shards <= self.batch_size.min(1024),
+            "training.shards",
+            "a power of two up to 1024, and at most training.batch_size",
+            self.shards,
+        )?;
         positive_value("training.learning_rate", self.learning_rate)?;
         fraction("training.momentum", self.momentum)?;
         fraction("training.average", self.average)?;

@@ -1,6 +1,8 @@
 //! Soft targets: what teachers say about a transfer set, computed once and cached.
 
+use crate::error::Result;
 use crate::mlp::Mlp;
+use crate::team::Team;
 use limbeck_datasets::{Split, shifts};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 
@@ -44,6 +46,46 @@ pub fn teacher_logits(
         None => of(split),
         Some(pixels) => shifts(pixels).flat_map(|(dx, dy)| of(&split.shifted(dx, dy))).collect(),
     }
+}
+
+/// [`teacher_logits`] of which each rank of `team` works out its part of the examples; all get all,
+/// with the bits that one process gets.
+///
+/// # Errors
+/// [`crate::Error::Lost`].
+///
+/// # Panics
+/// As [`teacher_logits`].
+pub fn teacher_logits_together(
+    context: &Context,
+    team: &mut Team,
+    teachers: &[Mlp],
+    split: &Split,
+    temperature: f32,
+    jitter: Option<u8>,
+) -> Result<Vec<f32>> {
+    let (rank, size) = (team.rank(), team.size());
+    let part = |rank: usize| rank * split.len() / size..(rank + 1) * split.len() / size;
+    let mine: Vec<u32> = part(rank).map(|i| i as u32).collect();
+    let own = teacher_logits(context, teachers, &split.subset(&mine), temperature, jitter);
+    let shifts = jitter.map_or(1, |pixels| shifts(pixels).count());
+    // Of one example under one shift.
+    let row = size_of::<f32>() * teachers.first().map_or(0, Mlp::classes);
+    let lengths: Vec<usize> = (0..size).map(|rank| shifts * part(rank).len() * row).collect();
+    team.start_gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone());
+    let gathered = team.finish_gather()?;
+    // From [rank, shifts, examples of the rank, classes] to [shifts, examples, classes].
+    let mut all = Vec::with_capacity(gathered.len() / size_of::<f32>());
+    for shift in 0..shifts {
+        let mut start = 0;
+        for (rank, length) in lengths.iter().enumerate() {
+            let bytes = &gathered[start..][shift * part(rank).len() * row..];
+            let values = bytes[..part(rank).len() * row].as_chunks().0;
+            all.extend(values.iter().map(|bytes| f32::from_ne_bytes(*bytes)));
+            start += length;
+        }
+    }
+    Ok(all)
 }
 
 /// T · ln of the mean of the members' softmax at T, or the mean of their logits for T = ∞; each

@@ -77,6 +77,20 @@ pub enum Error {
         command: Option<String>,
     },
 
+    /// Another rank of the job has died or is out of reach. Exit code 74.
+    #[error(
+        "rank {rank} of {size}: {message}; start the job again as before with --resume RUN: it \
+         goes on from the last checkpoint, on any number of ranks"
+    )]
+    Lost {
+        /// The rank that noticed, from 0.
+        rank: usize,
+        /// Ranks of the job.
+        size: usize,
+        /// What it noticed.
+        message: String,
+    },
+
     /// Training produced a number that is not finite. Exit code 76.
     #[error(
         "diverged: {tensor}{} is not finite in epoch {epoch}, step {step}; \
@@ -119,7 +133,7 @@ impl Error {
             Error::Usage(_) => 2,
             Error::Config { .. } | Error::Data { .. } | Error::Dataset { io: false, .. } => 65,
             Error::Internal(_) => 70,
-            Error::Io { .. } | Error::Dataset { io: true, .. } => 74,
+            Error::Io { .. } | Error::Dataset { io: true, .. } | Error::Lost { .. } => 74,
             Error::Interrupted { .. } => 75,
             Error::Diverged { .. } => 76,
         }
@@ -169,6 +183,7 @@ mod tests {
             (Error::Internal(String::new()), 70),
             (dataset(true), 74),
             (Error::io("read", &path)(io::ErrorKind::NotFound.into()), 74),
+            (Error::Lost { rank: 1, size: 4, message: String::new() }, 74),
             (interrupted, 75),
             (diverged, 76),
         ];

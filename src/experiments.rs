@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::mlp::Mlp;
 use crate::run::{Manifest, RunFolder, sha256_of};
 use crate::summary::Row;
+use crate::team::Team;
 use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::{
     Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, permute, synthetic, table,
@@ -46,6 +47,8 @@ pub struct Lab<'a> {
     pub observer: &'a mut dyn Observer,
     /// Set from outside to end the run after the step at hand.
     pub stop: &'a AtomicBool,
+    /// The other ranks, where this is rank 0 of several that train its models together.
+    pub team: Option<&'a mut Team>,
 }
 
 impl Lab<'_> {
@@ -195,7 +198,11 @@ pub fn train_model(
 ) -> Result<(Mlp, Row)> {
     let checkpoints = folder.checkpoints().join(file_stem(task.name, seed));
     let mut recorder = Recorder { folder, seed, inner: &mut *lab.observer, stop: lab.stop };
-    let trained = trainer::train(lab.context, task, Some(&checkpoints), &mut recorder)?;
+    let (context, checkpoints) = (lab.context, Some(checkpoints.as_path()));
+    let trained = match &mut lab.team {
+        None => trainer::train(context, task, checkpoints, &mut recorder),
+        Some(team) => trainer::train_together(context, task, team, checkpoints, &mut recorder),
+    }?;
     let row = evaluated_row(lab, folder, dataset, task, seed, &trained.model)?;
     let epochs = task.config.training.epochs as u64;
     let row = Row {
@@ -205,6 +212,26 @@ pub fn train_model(
         ..row
     };
     Ok((trained.model, row))
+}
+
+/// What the ranks above 0 do while rank 0 trains `task` with [`train_model`].
+///
+/// # Errors
+/// Those of [`trainer::train_together`].
+pub fn follow(lab: &Lab, task: &Task, team: &mut Team) -> Result<()> {
+    struct Follower<'a>(&'a AtomicBool);
+    impl Observer for Follower<'_> {
+        fn on_step(&mut self, _: &Progress) {}
+        fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+            Ok(())
+        }
+        fn stop(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+        fn warn(&mut self, _: &str) {}
+    }
+    let observer = &mut Follower(lab.stop);
+    trainer::train_together(lab.context, task, team, None, observer).map(drop)
 }
 
 /// Removes the checkpoints of a finished model, if there are any.
@@ -232,7 +259,12 @@ fn evaluated_row(
     let sha256 = model.to_file().save(&folder.model(&name))?;
     let test = evaluate(lab.context, model, &dataset.test)?;
     let train_errors = task.split.labels.as_ref().map(|labels| {
-        metrics::errors(&model.logits(lab.context, task.split), labels, model.classes()) as u64
+        let mut errors = 0;
+        // Of many examples and many classes the logits do not fit in memory at once.
+        model.for_each_part(lab.context, task.split, |part, logits| {
+            errors += metrics::errors(logits, &labels[part], model.classes()) as u64;
+        });
+        errors
     });
     Ok(Row {
         system: task.name.to_string(),

@@ -21,6 +21,7 @@
 //! |---|---|
 //! | `cli` (default) | the program, its command line; brings `paper` |
 //! | `fetch` (default) | `datasets::fetch`: downloads of MNIST and AN4 |
+//! | `mpi` | [`team::mpi`]: training over the ranks of an MPI job; needs an MPI library and libclang |
 //! | `paper` | `experiments`, `speech`, `report` and `export` |
 //!
 //! Start with [`config::Config`], [`trainer::train`] and [`metrics::evaluate`]; the examples
@@ -51,11 +52,13 @@ pub mod reference;
 #[cfg(feature = "paper")]
 pub mod report;
 pub mod run;
+pub mod shards;
 pub mod specialists;
 #[cfg(feature = "paper")]
 pub mod speech;
 pub mod stats;
 pub mod summary;
+pub mod team;
 pub mod trainer;
 pub mod verify;
 

@@ -164,13 +164,26 @@ impl Mlp {
         grads: &mut [f32],
     ) {
         for i in (0..self.layers.len()).rev() {
-            self.backward_layer(context, work, dropout, i);
-            let LayerParams { inputs, outputs, weight, bias } = &self.layers[i];
-            let (x, dz_transposed, db) = work.layer_gradient(self, i);
-            let dw = PanelsMut::new(&mut grads[weight.clone()], *inputs, *outputs);
-            gemm::weight_gradient(context, x, dz_transposed, dw);
-            grads[bias.clone()].copy_from_slice(db);
+            self.layer_gradient(context, work, dropout, i, &mut grads[self.layers[i].all()]);
         }
+    }
+
+    /// What [`Mlp::backward`] does for layer `i`: its gradients to `grads`, and dZ of the layer
+    /// below.
+    pub(crate) fn layer_gradient(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        i: usize,
+        grads: &mut [f32],
+    ) {
+        self.backward_layer(context, work, dropout, i);
+        let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
+        let (x, dz_transposed, db) = work.layer_gradient(self, i);
+        let (dw, to) = grads.split_at_mut(weight.len());
+        gemm::weight_gradient(context, x, dz_transposed, PanelsMut::new(dw, *inputs, *outputs));
+        to.copy_from_slice(db);
     }
 
     /// What [`Mlp::backward`] does for layer `i` but for dW: dZ of the layer below, dZᵀ, and db.
@@ -206,19 +219,32 @@ impl Mlp {
     /// # Panics
     /// If the examples do not have [`Mlp::inputs`] values.
     pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
-        const BATCH: usize = 512;
-        let classes = self.classes();
-        let mut logits = vec![0.0; split.len() * classes];
+        let mut all = Vec::with_capacity(split.len() * self.classes());
+        self.for_each_part(context, split, |_, logits| all.extend_from_slice(logits));
+        all
+    }
+
+    /// [`Mlp::logits`] a part at a time, for what is not needed all at once: `work` gets the
+    /// examples and their logits.
+    pub(crate) fn for_each_part(
+        &self,
+        context: &Context,
+        split: &Split,
+        mut work: impl FnMut(Range<usize>, &[f32]) + Send,
+    ) {
+        const PART: usize = 512;
         context.pool.install(|| {
-            let mut work = Workspace::for_evaluation(self, BATCH);
+            let mut space = Workspace::for_evaluation(self, PART);
+            let mut logits = vec![0.0; PART.min(split.len()) * self.classes()];
             let indices: Vec<u32> = (0..split.len() as u32).collect();
-            for (indices, logits) in indices.chunks(BATCH).zip(logits.chunks_mut(BATCH * classes)) {
-                work.load(context, self, &split.batch(indices), None);
-                self.forward(context, &mut work, &[]);
-                work.logits(self).to_lane_major(logits);
+            for (i, indices) in indices.chunks(PART).enumerate() {
+                let logits = &mut logits[..indices.len() * self.classes()];
+                space.load(context, self, &split.batch(indices), None);
+                self.forward(context, &mut space, &[]);
+                space.logits(self).to_lane_major(logits);
+                work(i * PART..i * PART + indices.len(), logits);
             }
         });
-        logits
     }
 }
 

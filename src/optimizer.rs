@@ -106,22 +106,36 @@ impl Optimizer {
     ) -> std::result::Result<(), NotFinite> {
         let rule = self.rule(epochs_done);
         for i in (0..model.layers().len()).rev() {
-            let WeightStep { weight_decay, max_norm, .. } = self.weight_step(rule, model, i);
-            let LayerParams { inputs, outputs, weight, bias } = model.layers()[i].clone();
-            let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
-            let params = &mut model.params_mut()[weight.clone()];
-            let finite = with_moments(&mut moments, |moments| {
-                update::step(context, rule, weight_decay, params, &grads[weight.clone()], moments)
-            });
-            let within =
-                |limit| update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
-            if !(finite && max_norm.is_none_or(within)) {
-                return Err((i, "weight update"));
-            }
-            self.step_biases(context, rule, model, &grads[bias], i)?;
+            let range = model.layers()[i].all();
+            self.step_layer(context, rule, model, &grads[range], i)?;
         }
         self.average(context, model);
         Ok(())
+    }
+
+    /// The part of [`Optimizer::step`] that concerns layer `i`, of which `grads` are.
+    pub(crate) fn step_layer(
+        &mut self,
+        context: &Context,
+        rule: Rule,
+        model: &mut Mlp,
+        grads: &[f32],
+        i: usize,
+    ) -> std::result::Result<(), NotFinite> {
+        let WeightStep { weight_decay, max_norm, .. } = self.weight_step(rule, model, i);
+        let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
+        let (dw, db) = grads.split_at(weight.len());
+        let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
+        let params = &mut model.params_mut()[weight.clone()];
+        let finite = with_moments(&mut moments, |moments| {
+            update::step(context, rule, weight_decay, params, dw, moments)
+        });
+        let within =
+            |limit| update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
+        if !(finite && max_norm.is_none_or(within)) {
+            return Err((i, "weight update"));
+        }
+        self.step_biases(context, rule, model, db, i)
     }
 
     /// [`Mlp::backward`] and [`Optimizer::step`] in one, with the same bits: each layer's weights
@@ -182,14 +196,14 @@ impl Optimizer {
         if finite { Ok(()) } else { Err((i, "bias update")) }
     }
 
-    fn average(&mut self, context: &Context, model: &Mlp) {
+    pub(crate) fn average(&mut self, context: &Context, model: &Mlp) {
         if let Some(average) = &mut self.average {
             update::average(context, model.params(), self.training.average as f32, average);
         }
     }
 
     /// The rule for the next step; counts it.
-    fn rule(&mut self, epochs_done: f64) -> Rule {
+    pub(crate) fn rule(&mut self, epochs_done: f64) -> Rule {
         let learning_rate = learning_rate(&self.training, epochs_done) as f32;
         let momentum = momentum(&self.training, epochs_done);
         match self.training.optimizer {
@@ -230,6 +244,16 @@ impl Optimizer {
     /// β₁ᵗ and β₂ᵗ, for a checkpoint.
     pub fn powers(&self) -> [f64; 2] {
         self.powers
+    }
+
+    /// Takes back what [`Optimizer::powers`] gave.
+    pub(crate) fn set_powers(&mut self, powers: [f64; 2]) {
+        self.powers = powers;
+    }
+
+    /// The arrays of [`Optimizer::tensors`], to be overwritten.
+    pub(crate) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.moments.iter_mut().chain(&mut self.average).map(|array| &mut array[..])
     }
 
     /// Takes back what [`Optimizer::tensors`] and [`Optimizer::powers`] gave.

@@ -21,6 +21,13 @@ pub struct LayerParams {
     pub bias: Range<usize>,
 }
 
+impl LayerParams {
+    /// W and b together.
+    pub fn all(&self) -> Range<usize> {
+        self.weight.start..self.bias.end
+    }
+}
+
 /// The layers of a net with these widths: `[784, 1200, 10]` has two.
 pub fn layers(widths: &[usize]) -> Vec<LayerParams> {
     let mut end = 0;

@@ -15,7 +15,9 @@ use crate::mlp::{InputScale, Mlp, Workspace};
 use crate::optimizer::{self, Optimizer};
 use crate::params;
 use crate::run::sha256_of;
-use limbeck_datasets::{Batches, Inputs, Split};
+use crate::shards::Shards;
+use crate::team::Team;
+use limbeck_datasets::{Batch, Batches, Inputs, Split};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
@@ -269,8 +271,10 @@ impl Timetable {
     }
 }
 
-/// Streams of the counter-based generator: dropout of layer i is stream `DROPOUT + i`.
+/// Streams of the counter-based generator: dropout of layer i in shard s of the batch is stream
+/// `DROPOUT + i + SHARD·s`.
 const DROPOUT: u64 = 0;
+const SHARD: u64 = 1 << 32;
 
 /// Trains a model from scratch or from `task.initial`, or goes on from the newest checkpoint in
 /// `checkpoints`.
@@ -290,7 +294,31 @@ pub fn train(
     checkpoints: Option<&Path>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    context.pool.install(|| Run::new(task)?.train(context, checkpoints, observer))
+    context.pool.install(|| Run::new(task, None)?.train(context, None, checkpoints, observer))
+}
+
+/// [`train`] by all ranks of `team` together, each with the same task: each takes its part of every
+/// batch ([`crate::shards`]). All get the model that one process gets with as many
+/// [`shards`](crate::config::TrainingConfig::shards), bit for bit.
+///
+/// Rank 0 reads and writes the `checkpoints`, which the others leave alone. When
+/// [`Observer::stop`] says so on one rank, all end after the same step.
+///
+/// # Errors
+/// As [`train`], on all ranks alike where the numbers are at fault; [`Error::Usage`] for tasks that
+/// differ between ranks, or a number of ranks that does not divide the shards; [`Error::Lost`].
+pub fn train_together(
+    context: &Context,
+    task: &Task,
+    team: &mut Team,
+    checkpoints: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| {
+        let place = (team.rank(), team.size());
+        let checkpoints = checkpoints.filter(|_| team.rank() == 0);
+        Run::new(task, Some(place))?.train(context, Some(team), checkpoints, observer)
+    })
 }
 
 /// [`train`] from scratch with the optimiser's step apart from backpropagation: every gradient goes
@@ -303,41 +331,150 @@ pub fn train_unfused(
     task: &Task,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    context.pool.install(|| {
-        let mut run = Run::new(task)?;
-        run.grads = Some(Buffer::zeroed(run.model.params().len()));
-        run.train(context, None, observer)
-    })
+    context.pool.install(|| Run::new(task, Some((0, 1)))?.train(context, None, None, observer))
 }
 
 struct Run<'a> {
     task: &'a Task<'a>,
-    model: Mlp,
-    optimizer: Optimizer,
     batches: Batches<'a>,
-    work: Workspace,
-    /// The gradients of all parameters, where the optimiser's step is not fused with them.
-    grads: Option<Buffer>,
-    /// Of the input and each hidden layer in this step; empty without dropout.
-    dropout: Vec<Option<Dropout>>,
-    /// Teacher's logits of the batch [C, B].
-    teacher: Buffer,
-    /// Student's logits of the batch, row-major, to count errors.
-    logits: Vec<f32>,
+    pass: Pass,
+    optimizer: Optimizer,
+    /// Where the optimiser's step is not fused with the gradients.
+    shards: Option<Shards>,
     /// Epochs done, and steps done in the current one.
     epoch: usize,
     step: usize,
     /// Sums over the current epoch.
-    loss: Loss,
-    errors: u64,
+    sums: Sums,
     examples: u64,
     /// Training time before this process.
     earlier: Duration,
     config_sha256: String,
 }
 
+/// Sums over examples.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    loss: Loss,
+    /// Examples misclassified.
+    errors: u64,
+}
+
+impl Sums {
+    fn add(&mut self, other: Sums) {
+        loss::add(&mut self.loss, other.loss);
+        self.errors += other.errors;
+    }
+}
+
+/// The model, and what its way from the inputs to d_logits and back needs.
+struct Pass {
+    model: Mlp,
+    work: Workspace,
+    /// Of the input and each hidden layer in this step; empty without dropout.
+    dropout: Vec<Option<Dropout>>,
+    /// Teacher's logits of the batch [C, B].
+    teacher: Buffer,
+    /// Logits of the batch, row-major: the teacher's on their way to [`Pass::teacher`], then the
+    /// student's, to count errors.
+    logits: Vec<f32>,
+}
+
+impl Pass {
+    /// Leaves d_logits of `batch`, shard `shard` of the `whole` examples of step `number`, in
+    /// [`Pass::work`].
+    fn forward(
+        &mut self,
+        context: &Context,
+        task: &Task,
+        batch: &Batch,
+        (number, shard): (u64, usize),
+        whole: usize,
+    ) -> Sums {
+        let (classes, size) = (self.model.classes(), batch.len());
+        self.dropout.clear();
+        let rates = task.config.model.dropout.iter().flatten();
+        self.dropout.extend(rates.zip(DROPOUT..).map(|(&rate, stream)| {
+            let key = Key::new(task.config.seed, stream + SHARD * shard as u64, number);
+            (rate > 0.0).then(|| Dropout::new(key, rate as f32, size))
+        }));
+        let input_dropout = self.dropout.first().copied().flatten();
+        self.work.load(context, &self.model, batch, input_dropout);
+        self.model.forward(context, &mut self.work, &self.dropout);
+        let teacher = task.teacher_logits.map(|logits| {
+            let rows = batch.indices.iter().enumerate();
+            for (to, (i, &example)) in self.logits.chunks_exact_mut(classes).zip(rows) {
+                let row = batch.shift(i) * task.split.len() + example as usize;
+                to.copy_from_slice(&logits[row * classes..][..classes]);
+            }
+            PanelsMut::new(&mut self.teacher, classes, size)
+                .copy_from_lane_major(&self.logits[..size * classes]);
+            Panels::new(&self.teacher, classes, size)
+        });
+        // The gradient is that of the mean over the whole batch.
+        let share = size as f32 / whole as f32;
+        let objective = Objective {
+            soft_weight: task.objective.soft_weight * share,
+            hard_weight: task.objective.hard_weight * share,
+            ..task.objective
+        };
+        let work = &mut self.work;
+        let loss =
+            loss::distillation(context, &objective, &self.model, teacher, batch.labels, work);
+        let mut errors = 0;
+        if let Some(labels) = batch.labels {
+            let logits = &mut self.logits[..size * classes];
+            self.work.logits(&self.model).to_lane_major(logits);
+            errors = metrics::errors(logits, labels, classes) as u64;
+        }
+        Sums { loss, errors }
+    }
+}
+
+/// What the shards of a step came to.
+struct Found {
+    sums: Sums,
+    /// Whether a rank is asked to stop.
+    stop: bool,
+}
+
+impl Found {
+    /// In the order of the shards.
+    fn of(shards: &[Sums]) -> Found {
+        let mut sums = Sums::default();
+        shards.iter().for_each(|shard| sums.add(*shard));
+        Found { sums, stop: false }
+    }
+
+    /// Begins to tell all ranks about the shards of this one.
+    fn start(team: &mut Team, shards: &[Sums], stop: bool) {
+        let numbers = |Sums { loss, errors }: &Sums| {
+            [loss.soft, loss.entropy, loss.hard, *errors as f64, f64::from(stop)]
+        };
+        let bytes: Vec<u8> = shards.iter().flat_map(numbers).flat_map(f64::to_le_bytes).collect();
+        let lengths = vec![bytes.len(); team.size()];
+        team.start_gather(bytes, lengths);
+    }
+
+    /// What all ranks told.
+    fn finish(team: &mut Team) -> Result<Found> {
+        let bytes = team.finish_gather()?;
+        let numbers: Vec<f64> =
+            bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        let shards = numbers.as_chunks().0.iter();
+        let sums = |&[soft, entropy, hard, errors, _]: &[f64; 5]| Sums {
+            loss: Loss { soft, entropy, hard },
+            errors: errors as u64,
+        };
+        let stop = shards.clone().any(|[_, _, _, _, stop]: &[f64; 5]| *stop > 0.0);
+        Ok(Found { stop, ..Found::of(&shards.map(sums).collect::<Vec<_>>()) })
+    }
+}
+
 impl<'a> Run<'a> {
-    fn new(task: &'a Task) -> Result<Self> {
+    /// For a rank of several, as (rank, size), or with the optimiser's step apart. Else a batch that
+    /// is not parted gets the fused step.
+    fn new(task: &'a Task, place: Option<(usize, usize)>) -> Result<Self> {
         task.check()?;
         let config = task.config;
         let model = task.initial.cloned().unwrap_or_else(|| {
@@ -353,29 +490,36 @@ impl<'a> Run<'a> {
         let initial = task.initial.map_or(String::new(), |model| model.to_file().sha256());
         let config_sha256 = sha256_of([&config.to_toml()?, &objective, &initial]);
         let jitter = config.data.jitter.map(|j| j as u8);
+        let shards = config.training.shards;
+        let place = place.or((shards > 1).then_some((0, 1)));
+        let parted = place.map(|place| Shards::new(&model, shards, place)).transpose()?;
+        // A shard of a batch that the shards do not divide may have one example more.
+        let part = batch.div_ceil(shards);
         Ok(Self {
             optimizer: Optimizer::new(&config.training, &model),
             batches: Batches::new(task.split, batch, config.seed, jitter),
-            work: Workspace::for_training(&model, batch),
-            grads: None,
-            dropout: Vec::with_capacity(model.layers().len()),
-            teacher: Buffer::zeroed(panel_len(model.classes(), batch)),
-            logits: vec![0.0; batch * model.classes()],
+            shards: parted,
             epoch: 0,
             step: 0,
-            loss: Loss::default(),
-            errors: 0,
+            sums: Sums::default(),
             examples: 0,
             earlier: Duration::ZERO,
             config_sha256,
             task,
-            model,
+            pass: Pass {
+                work: Workspace::for_training(&model, part),
+                dropout: Vec::with_capacity(model.layers().len()),
+                teacher: Buffer::zeroed(panel_len(model.classes(), part)),
+                logits: vec![0.0; part * model.classes()],
+                model,
+            },
         })
     }
 
     fn train(
         mut self,
         context: &Context,
+        mut team: Option<&mut Team>,
         checkpoints: Option<&Path>,
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
@@ -392,6 +536,9 @@ impl<'a> Run<'a> {
                 self.restore(&latest.path, &latest.state)?;
             }
         }
+        if let Some(team) = &mut team {
+            self.start_alike(team)?;
+        }
         observer.on_start(self.task.name, self.epoch)?;
         let training = &self.task.config.training;
         let (epochs, steps) = (training.epochs, self.batches.steps_per_epoch());
@@ -405,9 +552,9 @@ impl<'a> Run<'a> {
         while self.epoch < epochs {
             self.batches.start_epoch(self.epoch as u64, self.step);
             while self.step < steps {
-                let batch = self.step(context, steps)?;
+                let (batch, stop) = self.step(context, steps, team.as_deref_mut(), observer)?;
                 examples_here += batch as u64;
-                flop_here += self.model.flop_per_step(batch);
+                flop_here += self.pass.model.flop_per_step(batch);
                 let seconds = start.elapsed().as_secs_f64();
                 let left =
                     self.task.split.len() as u64 * (epochs - self.epoch) as u64 - self.examples;
@@ -417,8 +564,8 @@ impl<'a> Run<'a> {
                     epochs,
                     step: self.step,
                     steps,
-                    loss: self.task.objective.reducible(self.loss, self.examples as usize),
-                    errors: self.errors,
+                    loss: self.task.objective.reducible(self.sums.loss, self.examples as usize),
+                    errors: self.sums.errors,
                     examples: self.examples,
                     samples_per_second: examples_here as f64 / seconds,
                     gflops: flop_here / seconds / 1e9,
@@ -426,7 +573,6 @@ impl<'a> Run<'a> {
                         left as f64 * seconds / examples_here as f64,
                     ),
                 });
-                let stop = observer.stop();
                 if stop || timetable.is_due(false) {
                     self.save(checkpoints, start, observer, &mut timetable)?;
                 }
@@ -438,9 +584,12 @@ impl<'a> Run<'a> {
             observer.on_epoch(&EpochRecord {
                 model: self.task.name.to_string(),
                 epoch: self.epoch + 1,
-                loss: self.task.objective.value(self.loss, self.examples as usize),
-                reducible_loss: self.task.objective.reducible(self.loss, self.examples as usize),
-                train_errors: self.task.split.labels.as_ref().map(|_| self.errors),
+                loss: self.task.objective.value(self.sums.loss, self.examples as usize),
+                reducible_loss: self
+                    .task
+                    .objective
+                    .reducible(self.sums.loss, self.examples as usize),
+                train_errors: self.task.split.labels.as_ref().map(|_| self.sums.errors),
                 examples: self.examples,
                 learning_rate: optimizer::learning_rate(
                     training,
@@ -453,13 +602,13 @@ impl<'a> Run<'a> {
             })?;
             self.epoch += 1;
             self.step = 0;
-            (self.loss, self.errors, self.examples) = (Loss::default(), 0, 0);
+            (self.sums, self.examples) = (Sums::default(), 0);
             if timetable.is_due(true) {
                 self.save(checkpoints, start, observer, &mut timetable)?;
             }
         }
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
-        Ok(Trained { model: self.optimizer.evaluated(self.model), seconds })
+        Ok(Trained { model: self.optimizer.evaluated(self.pass.model), seconds })
     }
 
     fn watched(&self, context: &Context) -> BTreeMap<String, Watched> {
@@ -467,7 +616,7 @@ impl<'a> Run<'a> {
         if watch.is_empty() {
             return BTreeMap::new();
         }
-        let model = self.optimizer.evaluated(self.model.clone());
+        let model = self.optimizer.evaluated(self.pass.model.clone());
         let evaluate = |split: &Split| {
             let (logits, classes) = (model.logits(context, split), model.classes());
             let labels = split.labels.as_deref().unwrap_or_default();
@@ -484,48 +633,65 @@ impl<'a> Run<'a> {
         self.epoch as f64 + step as f64 / steps as f64
     }
 
-    /// One minibatch; returns its size.
-    fn step(&mut self, context: &Context, steps: usize) -> Result<usize> {
+    /// One minibatch; returns its size, and whether to stop after it.
+    fn step(
+        &mut self,
+        context: &Context,
+        steps: usize,
+        mut team: Option<&mut Team>,
+        observer: &dyn Observer,
+    ) -> Result<(usize, bool)> {
         let epochs_done = self.epochs_done(self.step, steps);
-        let (task, classes) = (self.task, self.model.classes());
         let number = (self.epoch * steps + self.step) as u64;
+        let (task, pass, optimizer) = (self.task, &mut self.pass, &mut self.optimizer);
         let batch =
             self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
         let size = batch.len();
-        self.dropout.clear();
-        self.dropout.extend(task.config.model.dropout.iter().flatten().enumerate().map(
-            |(i, &rate)| {
-                let key = Key::new(task.config.seed, DROPOUT + i as u64, number);
-                (rate > 0.0).then(|| Dropout::new(key, rate as f32, size))
-            },
-        ));
-        let dropout = &self.dropout;
-
-        let input_dropout = dropout.first().copied().flatten();
-        self.work.load(context, &self.model, &batch, input_dropout);
-        self.model.forward(context, &mut self.work, dropout);
-        let teacher = task.teacher_logits.map(|logits| {
-            let rows = batch.indices.iter().enumerate();
-            for (to, (i, &example)) in self.logits.chunks_exact_mut(classes).zip(rows) {
-                let row = batch.shift(i) * task.split.len() + example as usize;
-                to.copy_from_slice(&logits[row * classes..][..classes]);
+        let mut found = Found { sums: Sums::default(), stop: false };
+        match &mut self.shards {
+            None => found.sums = pass.forward(context, task, &batch, (number, 0), size),
+            Some(shards) => {
+                let layers = pass.model.layers().len();
+                let mut each = Vec::with_capacity(shards.mine.len());
+                for shard in shards.mine.clone() {
+                    let part = batch.part(shards.examples(shard, size));
+                    let last = shard + 1 == shards.mine.end;
+                    let empty = part.indices.is_empty();
+                    each.push(if empty {
+                        Sums::default()
+                    } else {
+                        pass.forward(context, task, &part, (number, shard), size)
+                    });
+                    if let Some(team) = team.as_deref_mut().filter(|_| last) {
+                        Found::start(team, &each, observer.stop());
+                    }
+                    for i in (0..layers).rev() {
+                        let grads = shards.gradient(i);
+                        if empty {
+                            grads.fill(0.0);
+                        } else {
+                            let Pass { model, work, dropout, .. } = &mut *pass;
+                            model.layer_gradient(context, work, dropout, i, grads);
+                        }
+                        shards.add(context, shard, i);
+                        if let Some(team) = team.as_deref_mut().filter(|_| last) {
+                            team.start_sum(std::mem::replace(
+                                shards.gradient(i),
+                                Buffer::zeroed(0),
+                            ));
+                        }
+                    }
+                }
+                found = match &mut team {
+                    Some(team) => Found::finish(team)?,
+                    None => Found::of(&each),
+                };
             }
-            PanelsMut::new(&mut self.teacher, classes, size)
-                .copy_from_lane_major(&self.logits[..size * classes]);
-            Panels::new(&self.teacher, classes, size)
-        });
-        let loss = loss::distillation(
-            context,
-            &task.objective,
-            &self.model,
-            teacher,
-            batch.labels,
-            &mut self.work,
-        );
-        let value = task.objective.value(loss, size);
+        }
+        let value = task.objective.value(found.sums.loss, size);
         if !value.is_finite() {
             let cause = self.not_finite().or_else(|| {
-                let layer = self.work.not_finite(&self.model)?;
+                let layer = self.pass.work.not_finite(&self.pass.model)?;
                 Some(("output".to_string(), layer))
             });
             return Err(match cause {
@@ -533,27 +699,61 @@ impl<'a> Run<'a> {
                 None => self.diverged("loss", None, self.step + 1),
             });
         }
-        let (optimizer, model, work) = (&mut self.optimizer, &mut self.model, &mut self.work);
-        let stepped = if let Some(grads) = &mut self.grads {
-            model.backward(context, work, dropout, grads);
-            optimizer.step(context, epochs_done, model, grads)
-        } else {
-            optimizer.backward_step(context, epochs_done, model, work, dropout)
+        let Pass { model, work, dropout, .. } = pass;
+        let stepped = match &mut self.shards {
+            None => optimizer.backward_step(context, epochs_done, model, work, dropout),
+            Some(shards) => {
+                let rule = optimizer.rule(epochs_done);
+                let mut outcome = Ok(());
+                for i in (0..model.layers().len()).rev() {
+                    if let Some(team) = &mut team {
+                        *shards.gradient(i) = team.finish_sum()?;
+                    }
+                    let grads = shards.gradient(i);
+                    outcome =
+                        outcome.and_then(|()| optimizer.step_layer(context, rule, model, grads, i));
+                }
+                optimizer.average(context, model);
+                outcome
+            }
         };
         if let Err((layer, update)) = stepped {
             let (tensor, layer) = self.not_finite().unwrap_or((update.into(), layer));
             return Err(self.diverged(&tensor, Some(layer), self.step + 1));
         }
-
-        if let Some(labels) = batch.labels {
-            let logits = &mut self.logits[..size * classes];
-            self.work.logits(&self.model).to_lane_major(logits);
-            self.errors += metrics::errors(logits, labels, classes) as u64;
-        }
-        loss::add(&mut self.loss, loss);
+        self.sums.add(found.sums);
         self.examples += size as u64;
         self.step += 1;
-        Ok(size)
+        let stop = if team.is_some() { found.stop } else { observer.stop() };
+        Ok((size, stop))
+    }
+
+    /// Gives all ranks the state of rank 0, which has read it from a checkpoint or begins.
+    fn start_alike(&mut self, team: &mut Team) -> Result<()> {
+        team.agree("the configuration of the run", &self.config_sha256)?;
+        let examples = format!("{} examples", self.task.split.len());
+        team.agree("the number of training examples", &examples)?;
+        let Loss { soft, entropy, hard } = self.sums.loss;
+        let [beta1, beta2] = self.optimizer.powers();
+        let counts = [self.epoch as u64, self.step as u64, self.sums.errors, self.examples];
+        let scalars = [soft, entropy, hard, self.earlier.as_secs_f64(), beta1, beta2];
+        // Bits in the place of numbers: a sum or a comparison of them would mean nothing.
+        let words = counts.into_iter().chain(scalars.map(f64::to_bits));
+        let halves = words.flat_map(|word| [word as u32, (word >> 32) as u32]);
+        let mut halves: Vec<f32> = halves.map(f32::from_bits).collect();
+        team.broadcast(&mut halves)?;
+        let word = |i: usize| {
+            u64::from(halves[2 * i].to_bits()) | u64::from(halves[2 * i + 1].to_bits()) << 32
+        };
+        let scalar = |i: usize| f64::from_bits(word(4 + i));
+        (self.epoch, self.step) = (word(0) as usize, word(1) as usize);
+        let loss = Loss { soft: scalar(0), entropy: scalar(1), hard: scalar(2) };
+        self.sums = Sums { loss, errors: word(2) };
+        self.examples = word(3);
+        self.earlier = Duration::try_from_secs_f64(scalar(3)).unwrap_or_default();
+        self.optimizer.set_powers([scalar(4), scalar(5)]);
+        team.broadcast(self.pass.model.params_mut())?;
+        self.optimizer.arrays_mut().try_for_each(|array| team.broadcast(array))
     }
 
     /// In `step` of this epoch, from 1.
@@ -564,8 +764,9 @@ impl<'a> Run<'a> {
 
     /// The first of parameters, moments and average that is not finite, and its layer.
     fn not_finite(&self) -> Option<(String, usize)> {
-        let find = |values: &[f32]| params::not_finite(self.model.layers(), values);
-        if let Some((layer, kind)) = find(self.model.params()) {
+        let model = &self.pass.model;
+        let find = |values: &[f32]| params::not_finite(model.layers(), values);
+        if let Some((layer, kind)) = find(model.params()) {
             return Some((kind.to_string(), layer));
         }
         self.optimizer.tensors().find_map(|(name, values)| {
@@ -585,7 +786,7 @@ impl<'a> Run<'a> {
         let Some(folder) = folder else { return Ok(()) };
         let begun = Instant::now();
         observer.on_checkpoint()?;
-        let params = ("params".to_string(), self.model.params());
+        let params = ("params".to_string(), self.pass.model.params());
         let tensors = std::iter::once(params).chain(self.optimizer.tensors());
         let powers = self.optimizer.powers();
         let seconds = (self.earlier + start.elapsed()).as_secs_f64();
@@ -593,13 +794,13 @@ impl<'a> Run<'a> {
             epoch: self.epoch as u64,
             step: self.step as u64,
             tensors: tensors.map(|(name, values)| (name, values.into())).collect(),
-            counters: [("errors", self.errors), ("examples", self.examples)]
+            counters: [("errors", self.sums.errors), ("examples", self.examples)]
                 .map(|(name, count)| (name.to_string(), count))
                 .into(),
             scalars: [
-                ("soft", self.loss.soft),
-                ("entropy", self.loss.entropy),
-                ("hard", self.loss.hard),
+                ("soft", self.sums.loss.soft),
+                ("entropy", self.sums.loss.entropy),
+                ("hard", self.sums.loss.hard),
                 ("seconds", seconds),
                 ("beta1_power", powers[0]),
                 ("beta2_power", powers[1]),
@@ -631,7 +832,7 @@ impl<'a> Run<'a> {
             let missing = || Error::Internal(format!("checkpoint without '{name}'"));
             state.counters.get(name).copied().ok_or_else(missing)
         };
-        optimizer::restore(&state.tensors, "params", self.model.params_mut())?;
+        optimizer::restore(&state.tensors, "params", self.pass.model.params_mut())?;
         self.optimizer.restore(&state.tensors, [scalar("beta1_power")?, scalar("beta2_power")?])?;
         if let Some((tensor, layer)) = self.not_finite() {
             return Err(Error::Data {
@@ -641,9 +842,9 @@ impl<'a> Run<'a> {
                 expected: "finite numbers".into(),
             });
         }
-        self.loss =
+        let loss =
             Loss { soft: scalar("soft")?, entropy: scalar("entropy")?, hard: scalar("hard")? };
-        self.errors = counter("errors")?;
+        self.sums = Sums { loss, errors: counter("errors")? };
         self.examples = counter("examples")?;
         self.earlier = Duration::try_from_secs_f64(scalar("seconds")?).unwrap_or_default();
         self.epoch = state.epoch as usize;

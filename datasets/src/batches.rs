@@ -4,6 +4,7 @@ use crate::augment::shift_into;
 use crate::random::{Purpose, below, keystream};
 use crate::{Inputs, Split};
 use rand::Rng;
+use std::ops::Range;
 
 /// One minibatch. The last one of an epoch may be smaller than the others.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,20 @@ impl<'b> Batch<'b> {
         let Shift { dx, dy, .. } = shifts[i];
         shift_into(image, images.height, images.width, dx, dy, space);
         space
+    }
+
+    /// The examples `range` of the batch, as a batch of its own.
+    ///
+    /// # Panics
+    /// If the range does not lie in the batch.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Batch<'b> {
+        Batch {
+            inputs: self.inputs,
+            shifts: self.shifts.map(|shifts| &shifts[range.clone()]),
+            labels: self.labels.map(|labels| &labels[range.clone()]),
+            indices: &self.indices[range],
+        }
     }
 
     /// Which of [`shifts`] example `i` of the batch is seen through; 0 without jitter. By it and

@@ -172,6 +172,35 @@ impl Kernel for Step<'_> {
     }
 }
 
+/// sum ← sum + `values`.
+///
+/// # Panics
+/// If the lengths differ or are no multiple of 16.
+pub fn add(context: &Context, values: &[f32], sum: &mut [f32]) {
+    assert!(sum.len().is_multiple_of(LANES) && values.len() == sum.len(), "lengths");
+    let cost = 3 * sum.len() / LANES;
+    context.pool.for_each_part(chunks(sum, CHUNK), cost, |i, sum| {
+        dispatch(context.isa, Add { values: &values[i * CHUNK..][..sum.len()], sum });
+    });
+}
+
+struct Add<'a> {
+    values: &'a [f32],
+    sum: &'a mut [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let values = self.values.as_chunks::<LANES>().0;
+        for (sum, values) in self.sum.as_chunks_mut::<LANES>().0.iter_mut().zip(values) {
+            s.store(s.add(s.load(sum), s.load(values)), sum);
+        }
+    }
+}
+
 /// average ← average + (1 − `decay`)·(params − average).
 ///
 /// # Panics

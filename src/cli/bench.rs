@@ -3,9 +3,11 @@
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
+use limbeck::bench::scaling::{self, Here, How, Prediction, Scaling};
 use limbeck::bench::{
     self, Dropout, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask,
 };
+use limbeck::team::Team;
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -19,6 +21,10 @@ pub enum BenchCommand {
     Gemm(GemmArgs),
     /// A whole training step: gather, dropout, forward, loss, backward, optimiser
     Step(StepArgs),
+    /// A training step over up to 256 nodes, predicted from one node's and a network's figures
+    ///
+    /// Under mpirun also measured: a step of the job's ranks beside what the model says of it.
+    Scaling(ScalingArgs),
     /// Evaluation: the logits of 8192 images
     Inference(InferenceArgs),
     /// Softmax with temperature, its logarithm, and the distillation gradient
@@ -76,6 +82,22 @@ pub struct StepArgs {
 }
 
 #[derive(Args)]
+pub struct ScalingArgs {
+    /// Widths of the layers, inputs first
+    #[arg(long, default_value = "784-1200-1200-10", value_parser = net)]
+    net: Net,
+    /// Examples of a step on one node
+    #[arg(long, default_value = "128", value_parser = value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// Bandwidths of the links, 10⁹ bits per second
+    #[arg(long, default_value = "10,25,100", value_delimiter = ',', value_parser = positive)]
+    gbit: Vec<f64>,
+    /// Latency of a message, µs
+    #[arg(long, default_value = "20", value_parser = positive)]
+    latency: f64,
+}
+
+#[derive(Args)]
 pub struct InferenceArgs {
     /// Widths of the layers, inputs first
     #[arg(long, default_value = "784-1200-1200-10", value_parser = net)]
@@ -108,11 +130,11 @@ pub struct SoftmaxArgs {
     #[arg(long, default_value = "128", value_parser = value_parser!(u32).range(1..=8192))]
     batch: u32,
     /// T
-    #[arg(long, default_value = "20", value_parser = temperature)]
+    #[arg(long, default_value = "20", value_parser = positive)]
     temperature: f64,
 }
 
-fn temperature(text: &str) -> std::result::Result<f64, String> {
+fn positive(text: &str) -> std::result::Result<f64, String> {
     let value = text.parse().ok().filter(|t: &f64| t.is_finite() && *t > 0.0);
     value.ok_or_else(|| "expected a positive number".into())
 }
@@ -136,7 +158,7 @@ fn probability(text: &str) -> std::result::Result<f64, String> {
     text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".into())
 }
 
-pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
+pub fn run(session: &Session, command: &BenchCommand, team: Option<&mut Team>) -> Result<()> {
     let context = &session.context;
     match command {
         BenchCommand::Peak => session.result(&Report(bench::peak(context)?)),
@@ -159,6 +181,11 @@ pub fn run(session: &Session, command: &BenchCommand) -> Result<()> {
                 bench.write_case(context, folder)?;
             }
             session.result(&Report(bench.run(context, args.steps as usize)?))
+        }
+        BenchCommand::Scaling(args) => {
+            let (net, batch) = (&args.net.0, args.batch as usize);
+            let found = scaling::measure(context, team, net, batch, &args.gbit, args.latency)?;
+            session.result(&Report(found))
         }
         BenchCommand::Inference(args) => {
             session.result(&Report(bench::inference(context, &args.net.0)?))
@@ -213,6 +240,75 @@ impl Display for Report<Gemm> {
         writeln!(f, "{m}x{n}x{k} {layout}  {:.4} ms ({:.4} to {:.4})", ms.median, ms.min, ms.max)?;
         rate(f, *gflops, *peak_gflops, *fraction_of_peak)
     }
+}
+
+impl Display for Report<Scaling> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let found = &self.0;
+        machine(f, &found.machine)?;
+        let node = &found.steps[0];
+        writeln!(
+            f,
+            "{}, {} parameters, batch {}: {:.2} ms a step on one node",
+            found.net,
+            found.parameters,
+            node.batch,
+            node.alone() * 1e3
+        )?;
+        writeln!(f, "efficiency in % (share of the step spent waiting in %), overlapped f32 sums")?;
+        let used = |row: &&Prediction| row.how.overlap && row.how.bytes_per_value == 4.0;
+        for (strong, title) in [(false, "batch of a node kept"), (true, "batch of the job kept")] {
+            writeln!(f, "\n{title:<22}{}", columns(found, |gbit| format!("{gbit} Gbit/s")))?;
+            let rows = || found.rows.iter().filter(used).filter(|row| row.strong == strong);
+            let mut nodes: Vec<usize> = rows().map(|row| row.nodes).collect();
+            nodes.dedup();
+            nodes.sort_unstable();
+            nodes.dedup();
+            for n in nodes {
+                let cell = |gbit: f64| {
+                    let row = rows().find(|row| row.nodes == n && row.gbit_per_s == gbit);
+                    row.map_or(String::new(), |row| {
+                        format!("{:.0} ({:.0})", row.efficiency * 100.0, row.waiting * 100.0)
+                    })
+                };
+                writeln!(f, "{:<22}{}", format!("{n} nodes"), columns(found, cell))?;
+            }
+        }
+        writeln!(f, "\nmost nodes that are half used, batch of a node kept")?;
+        for (title, overlap, bytes) in [
+            ("as it is", true, 4.0),
+            ("without overlap", false, 4.0),
+            ("bf16 gradients", true, 2.0),
+        ] {
+            let cell = |gbit: f64| {
+                let fits = |row: &&Prediction| {
+                    let How { overlap: o, bytes_per_value: b } = row.how;
+                    row.gbit_per_s == gbit && !row.strong && (o, b) == (overlap, bytes)
+                };
+                let half = |row: &&Prediction| row.efficiency >= 0.5;
+                let most = found.rows.iter().filter(fits).filter(half).map(|row| row.nodes).max();
+                most.map_or("none".into(), |n| n.to_string())
+            };
+            writeln!(f, "{title:<22}{}", columns(found, cell))?;
+        }
+        let Some(Here { ranks, latency_us, gbit_per_s, measured_ms, predicted_ms }) = found.here
+        else {
+            return Ok(());
+        };
+        writeln!(
+            f,
+            "\nhere: {ranks} ranks, {latency_us:.1} µs, {gbit_per_s:.2} Gbit/s: {:.2} ms a step \
+             ({:.2} to {:.2}), {predicted_ms:.2} by the model",
+            measured_ms.median, measured_ms.min, measured_ms.max
+        )
+    }
+}
+
+/// A cell for each network.
+fn columns(found: &Scaling, cell: impl Fn(f64) -> String) -> String {
+    let mut networks: Vec<f64> = found.rows.iter().map(|row| row.gbit_per_s).collect();
+    networks.dedup();
+    networks.into_iter().map(|gbit| format!("{:>14}", cell(gbit))).collect()
 }
 
 impl Display for Report<Inference> {

@@ -31,6 +31,8 @@ pub struct Session {
     /// The user's seed, before any other.
     pub seed: Option<u64>,
     json: bool,
+    /// Whether this process speaks for its job: it is rank 0, or alone.
+    pub leads: bool,
     /// No progress, no notes.
     pub quiet: bool,
     /// The dashboard in place of a line of progress.
@@ -64,7 +66,8 @@ pub enum DatasetName {
 impl Session {
     /// # Errors
     /// [`Error::Usage`] when the operating system refuses the threads.
-    pub fn new(global: Global) -> Result<Session> {
+    /// `leads`: whether this process speaks for its job, as rank 0 or alone.
+    pub fn new(global: Global, leads: bool) -> Result<Session> {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = global.threads.map_or_else(available, usize::from);
         Ok(Session {
@@ -73,8 +76,9 @@ impl Session {
             out: global.out,
             seed: global.seed,
             json: global.json,
-            quiet: global.quiet,
-            tui: global.tui,
+            quiet: global.quiet || !leads,
+            tui: global.tui && leads,
+            leads,
             stop: Arc::new(AtomicBool::new(false)),
         })
     }
@@ -84,6 +88,9 @@ impl Session {
     /// # Errors
     /// [`Error::Io`] when stdout cannot be written.
     pub fn result(&self, result: &(impl Serialize + Display)) -> Result<()> {
+        if !self.leads {
+            return Ok(());
+        }
         if !self.json {
             return to_stdout(result.to_string().as_bytes());
         }
@@ -116,6 +123,7 @@ impl Session {
             git_commit: COMMIT.map(str::to_string),
             observer,
             stop: &self.stop,
+            team: None,
         })
     }
 

@@ -9,6 +9,7 @@ use limbeck::experiments::{self, Lab};
 use limbeck::loss::Objective;
 use limbeck::run::{self, RunFolder};
 use limbeck::summary::{Row, Summary};
+use limbeck::team::Team;
 use limbeck::trainer::Task;
 use limbeck::{Error, Result, distill};
 use limbeck_datasets::{Dataset, npy};
@@ -38,7 +39,7 @@ pub struct DistillArgs {
     teachers: Vec<PathBuf>,
 }
 
-pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
+pub fn train(session: &Session, args: &TrainArgs, team: Option<&mut Team>) -> Result<()> {
     let (config, begun) = begin(session, args)?;
     let dataset = data(session, args, &config)?;
     let model = Model {
@@ -49,10 +50,10 @@ pub fn train(session: &Session, args: &TrainArgs) -> Result<()> {
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
     };
-    model.run(session, begun, "train", &dataset)
+    model.run(session, begun, "train", &dataset, team)
 }
 
-pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
+pub fn distill(session: &Session, args: &DistillArgs, mut team: Option<&mut Team>) -> Result<()> {
     let (config, begun) = begin(session, &args.train)?;
     let objective = Objective::soft(&config);
     let logits_file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
@@ -80,13 +81,15 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
                 teacher_hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
                 teachers.push(teacher);
             }
-            distill::teacher_logits(
-                &session.context,
-                &teachers,
-                &dataset.train,
-                objective.temperature,
-                config.data.jitter.map(|pixels| pixels as u8),
-            )
+            let (context, split, t) = (&session.context, &dataset.train, objective.temperature);
+            let jitter = config.data.jitter.map(|pixels| pixels as u8);
+            match &mut team {
+                None => distill::teacher_logits(context, &teachers, split, t, jitter),
+                Some(team) => {
+                    team.agree("the teachers", &format!("{teacher_hashes:?}"))?;
+                    distill::teacher_logits_together(context, team, &teachers, split, t, jitter)?
+                }
+            }
         }
         (None, []) => {
             return Err(Error::Usage(
@@ -110,7 +113,7 @@ pub fn distill(session: &Session, args: &DistillArgs) -> Result<()> {
         teacher_hashes,
         teachers: &args.teachers,
     };
-    model.run(session, begun, "distill", &dataset)
+    model.run(session, begun, "distill", &dataset, team)
 }
 
 /// The configuration of a new run, or that of an interrupted one with its folder.
@@ -121,6 +124,10 @@ fn begin(session: &Session, args: &TrainArgs) -> Result<(Config, Option<RunFolde
         config.seed = session.seed.unwrap_or(config.seed);
         return Ok((config, None));
     };
+    if !session.leads {
+        // The folder is rank 0's.
+        return Ok((Config::load(&folder.join("config.toml"))?, None));
+    }
     if session.seed.is_some() || session.out.is_some() {
         return Err(Error::Usage(
             "--resume continues a run as it began: leave out --seed and --out".into(),
@@ -160,6 +167,7 @@ impl Model<'_> {
         begun: Option<RunFolder>,
         command: &str,
         dataset: &Dataset,
+        mut team: Option<&mut Team>,
     ) -> Result<()> {
         let task = Task {
             name: self.name,
@@ -172,8 +180,16 @@ impl Model<'_> {
         };
         // Before a folder is made for what cannot begin.
         task.check()?;
+        if let Some(team) = &mut team {
+            team.agree("the data", &format!("{:?}", self.sources(dataset)))?;
+        }
         let mut progress = progress::observer(session);
         let mut lab = session.lab(&mut *progress)?;
+        if let Some(team) = team.as_deref_mut().filter(|team| team.rank() > 0) {
+            // Rank 0 keeps the run folder, and says what there is to say.
+            return experiments::follow(&lab, &task, team);
+        }
+        lab.team = team;
         let folder = match begun {
             Some(folder) => self.resume(dataset, folder)?,
             None => {

@@ -1,0 +1,425 @@
+//! The program over MPI, with more ranks than cores: the bits of one process, and nothing lost when
+//! ranks die, fall silent or are cut off.
+#![cfg(all(unix, feature = "mpi", feature = "cli"))]
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_limbeck");
+
+/// Open MPI asks to be told that there may be more ranks than cores, that none is bound to a core,
+/// and that root may start them; others ignore these variables. A second between SIGTERM and
+/// SIGKILL is not enough to finish a step and a checkpoint.
+const SETTINGS: [(&str, &str); 6] = [
+    ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
+    ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"),
+    ("OMPI_MCA_rmaps_base_oversubscribe", "1"),
+    ("OMPI_MCA_hwloc_base_binding_policy", "none"),
+    ("OMPI_MCA_odls_base_sigkill_timeout", "60"),
+    // Not all containers let ranks read each other's memory.
+    ("OMPI_MCA_btl_vader_single_copy_mechanism", "none"),
+];
+
+fn mpirun(ranks: usize, args: &[&str]) -> Command {
+    let mut command = Command::new("mpirun");
+    command.args(["-n", &ranks.to_string(), PROGRAM, "--threads", "1"]).args(args);
+    clean(&mut command);
+    command.envs(SETTINGS);
+    command
+}
+
+fn alone(args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(["--threads", "1"]).args(args);
+    clean(&mut command);
+    command
+}
+
+fn clean(command: &mut Command) {
+    command.env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The SHA-256 that a run which succeeds prints, once.
+#[track_caller]
+fn sha256(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["sha256"].as_str().unwrap().to_string()
+}
+
+#[track_caller]
+fn wait_for(what: &str, mut until: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !until() {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(id: u32, name: &str) {
+    // A process that has just ended needs no signal.
+    let _ = Command::new("kill").args(["-s", name, &id.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// A folder with 200 points in three classes, and a net with everything that a checkpoint keeps.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(epochs: usize) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for (name, n) in [("train", 200), ("test", 30)] {
+            let mut text = String::from("a,b,c,d,label\n");
+            for i in 0..n {
+                let mut coordinate = || f64::from(rng.next_u32() % 1000) / 1000.0;
+                let [a, b, c] = [coordinate(), coordinate(), coordinate()];
+                text += &format!("{a},{b},{c},{},{}\n", i % 3, i % 3);
+            }
+            fs::write(folder.path().join(format!("{name}.csv")), text).unwrap();
+        }
+        let text = format!(
+            "[data]\ndataset = \"csv\"\nclasses = 3\ntrain_table = \"train.csv\"\n\
+             test_table = \"test.csv\"\n[model]\nlayers = [4, 48, 32, 3]\n\
+             dropout = [0.1, 0.2, 0.2]\n[training]\nepochs = {epochs}\nbatch_size = 40\n\
+             shards = 8\noptimizer = \"adam\"\nlearning_rate = 0.001\naverage = 0.9\n\
+             max_norm = 3.0\ncheckpoint_minutes = 0.002\n"
+        );
+        fs::write(folder.path().join("config.toml"), text).unwrap();
+        Place { folder }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_string()
+    }
+
+    fn run(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// The command for the run: from its beginning, or from where it is.
+    fn train(&self) -> Vec<String> {
+        let run = self.path("run");
+        if self.run().join("manifest.json").exists() {
+            return vec!["train".into(), "--json".into(), "--resume".into(), run];
+        }
+        ["train", &self.path("config.toml"), "--json", "--out", &run].map(String::from).into()
+    }
+
+    fn on(&self, ranks: usize, more: &[&str]) -> Command {
+        let args = self.train();
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        mpirun(ranks, &args)
+    }
+
+    /// The SHA-256 of the model that one process trains.
+    fn by_one(&self) -> String {
+        let out = self.path("one");
+        let ended = alone(&["train", &self.path("config.toml"), "--json", "--out", &out]).output();
+        sha256(&ended.unwrap())
+    }
+
+    fn begun(&self) -> bool {
+        let folder = self.run().join("checkpoints/model-0");
+        let ending = |path: &Path| path.extension().is_some_and(|e| e == "safetensors");
+        fs::read_dir(folder).is_ok_and(|mut files| files.any(|file| ending(&file.unwrap().path())))
+    }
+
+    /// The processes of this place's job, by rank.
+    fn ranks(&self) -> Vec<(usize, u32)> {
+        let mine = self.path("");
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(id) = entry.file_name().to_string_lossy().parse() else { continue };
+            let read = |name| fs::read(entry.path().join(name)).unwrap_or_default();
+            let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+            let (command, settings) = (text(read("cmdline")), text(read("environ")));
+            if !command.starts_with(PROGRAM) || !command.contains(&mine) {
+                continue;
+            }
+            let rank = settings.split('\0').find_map(|v| {
+                v.strip_prefix("OMPI_COMM_WORLD_RANK=").or(v.strip_prefix("PMI_RANK="))
+            });
+            found.extend(rank.and_then(|rank| rank.parse().ok()).map(|rank| (rank, id)));
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+/// Waits for the job at most `seconds`.
+#[track_caller]
+fn ends_within(mut job: Child, seconds: u64) -> Output {
+    let start = Instant::now();
+    while job.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(seconds) {
+            job.kill().unwrap();
+            panic!("the job was still there after {seconds} s");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    job.wait_with_output().unwrap()
+}
+
+#[test]
+fn ranks_train_and_distil_to_the_bits_of_one_process() {
+    let place = Place::new(20);
+    let expected = place.by_one();
+    for ranks in [1, 2, 4] {
+        assert_eq!(sha256(&place.on(ranks, &[]).output().unwrap()), expected, "{ranks} ranks");
+        fs::remove_dir_all(place.run()).unwrap();
+    }
+    // In any order: a model, and on two ranks, whose only order it is, the same.
+    let fast = place.on(2, &["--fast-allreduce"]).output().unwrap();
+    assert_eq!(sha256(&fast), expected);
+
+    let teachers =
+        [place.path("one"), place.path("run")].map(|run| run + "/models/model-0.safetensors");
+    let args = |out: &str| {
+        let config = place.path("config.toml");
+        let args = ["distill", &config, "--json", "--out", out, "--teacher"].map(String::from);
+        [&args[..], &teachers].concat()
+    };
+    let one = args(&place.path("student"));
+    let one: Vec<&str> = one.iter().map(String::as_str).collect();
+    let expected = sha256(&alone(&one).output().unwrap());
+    for ranks in [2, 4] {
+        let args = args(&place.path(&format!("student-{ranks}")));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        assert_eq!(sha256(&mpirun(ranks, &args).output().unwrap()), expected, "{ranks} ranks");
+    }
+}
+
+#[test]
+fn what_the_job_cannot_do_is_said_once() {
+    let place = Place::new(1);
+    for (ranks, shards, message) in [
+        (3, 8, "ranks of the job: found 3, expected a power of two"),
+        (2, 1, "ranks of the job: found 2, expected a power of two up to 1"),
+    ] {
+        let config = fs::read_to_string(place.path("config.toml")).unwrap();
+        let config = config.replace("shards = 8", &format!("shards = {shards}"));
+        fs::write(place.path("config.toml"), config).unwrap();
+        let ended = place.on(ranks, &[]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{}", stderr(&ended));
+        assert_eq!(stderr(&ended).matches(message).count(), 1, "{}", stderr(&ended));
+    }
+}
+
+#[test]
+fn a_signal_to_any_rank_ends_the_job_with_a_checkpoint() {
+    let place = Place::new(400);
+    let expected = place.by_one();
+    for (ranks, whom, name) in [(4, Some(2), "TERM"), (2, Some(0), "INT"), (4, None, "USR1")] {
+        let job = place.on(ranks, &[]).spawn().unwrap();
+        wait_for("a checkpoint", || place.begun() && place.ranks().len() == ranks);
+        // Without a rank, the launcher: it passes USR1 on.
+        signal(whom.map_or(job.id(), |rank| place.ranks()[rank].1), name);
+        let ended = ends_within(job, 60);
+        let message = stderr(&ended);
+        assert_eq!(ended.status.code(), Some(75), "{message}");
+        assert_eq!(
+            message.matches("interrupted; continue with: limbeck train --resume").count(),
+            1
+        );
+    }
+    assert_eq!(sha256(&place.on(2, &[]).output().unwrap()), expected);
+}
+
+/// `LIMBECK_KILLS` times, else eight.
+#[test]
+fn a_rank_that_is_killed_loses_nothing() {
+    let kills = env::var("LIMBECK_KILLS").map_or(8, |n| n.parse().unwrap());
+    let place = Place::new(400);
+    let expected = place.by_one();
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let mut done = 0;
+    while done < kills {
+        let ranks = [2, 4, 8][rng.next_u32() as usize % 3];
+        let job = place.on(ranks, &[]).spawn().unwrap();
+        let start = Instant::now();
+        let at = Duration::from_millis(500 + u64::from(rng.next_u32() % 1500));
+        wait_for("the time", || start.elapsed() > at);
+        let Some((_, id)) = place.ranks().get(rng.next_u32() as usize % ranks).copied() else {
+            // The run was over, or had not begun.
+            let ended = ends_within(job, 60);
+            assert_eq!(sha256(&ended), expected);
+            fs::remove_dir_all(place.run()).unwrap();
+            continue;
+        };
+        signal(id, "KILL");
+        let ended = ends_within(job, 60);
+        if ended.status.code() == Some(0) {
+            // It was killed on its way out.
+            assert_eq!(sha256(&ended), expected);
+            fs::remove_dir_all(place.run()).unwrap();
+        } else if place.run().join("summary.json").exists() {
+            fs::remove_dir_all(place.run()).unwrap();
+        }
+        done += 1;
+    }
+    let ended = place.on(4, &[]).output().unwrap();
+    assert_eq!(sha256(&ended), expected);
+}
+
+#[test]
+fn a_rank_that_falls_silent_ends_the_job_in_the_stated_time() {
+    let place = Place::new(1_000_000);
+    let job = place.on(4, &["--peer-timeout", "3"]).spawn().unwrap();
+    wait_for("a checkpoint", || place.begun() && place.ranks().len() == 4);
+    let silent = place.ranks()[1].1;
+    signal(silent, "STOP");
+    let start = Instant::now();
+    let ended = ends_within(job, 30);
+    let waited = start.elapsed();
+    signal(silent, "KILL");
+    assert_eq!(ended.status.code(), Some(74), "{}", stderr(&ended));
+    let message = stderr(&ended);
+    assert!(message.contains("no answer from the other ranks for 3 s"), "{message}");
+    assert!(message.contains("start the job again as before with --resume"), "{message}");
+    assert!(waited < Duration::from_secs(15), "{waited:?}");
+    assert!(place.begun());
+}
+
+/// Hosts that are network namespaces of this machine, joined by a bridge; the links go with them.
+struct Hosts {
+    names: Vec<String>,
+    bridge: String,
+    folder: TempDir,
+}
+
+impl Hosts {
+    /// Where this process may make them. Every link delays by `delay`.
+    fn new(n: usize, delay: &str) -> Option<Hosts> {
+        let id = std::process::id() % 10_000;
+        let hosts = Hosts {
+            names: (0..n).map(|i| format!("lbk{id}-{i}")).collect(),
+            bridge: format!("lbk{id}"),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let bridge = &hosts.bridge;
+        let mut steps = vec![
+            format!("ip link add {bridge} type bridge"),
+            format!("ip addr add 10.77.77.254/24 dev {bridge}"),
+            format!("ip link set {bridge} up"),
+        ];
+        for (i, name) in hosts.names.iter().enumerate() {
+            steps.extend([
+                format!("ip netns add {name}"),
+                format!("ip link add v{name} type veth peer name eth0 netns {name}"),
+                format!("ip link set v{name} master {bridge}"),
+                format!("ip link set v{name} up"),
+                format!("ip -n {name} addr add 10.77.77.{}/24 dev eth0", i + 1),
+                format!("ip -n {name} link set eth0 up"),
+                format!("ip -n {name} link set lo up"),
+                format!("ip netns exec {name} tc qdisc add dev eth0 root netem delay {delay}"),
+            ]);
+        }
+        for step in steps {
+            let mut words = step.split(' ');
+            let done = Command::new(words.next()?).args(words).stderr(Stdio::null()).status();
+            if !done.is_ok_and(|status| status.success()) {
+                eprintln!("skipped: this process may not make hosts: {step}");
+                return None;
+            }
+        }
+        // What mpirun calls in the place of ssh: AGENT [OPTION …] HOST COMMAND ….
+        let agent = "#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\nhost=$1\nshift\n\
+                     for i in 1 2 3 4 5 6 7 8 9; do\n  case $host in 10.77.77.$i) n=$((i - 1));; \
+                     esac\ndone\nexec ip netns exec \"PREFIX-$n\" sh -c \"$*\"\n";
+        let path = hosts.agent();
+        fs::write(&path, agent.replace("PREFIX", bridge)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Some(hosts)
+    }
+
+    fn agent(&self) -> PathBuf {
+        self.folder.path().join("agent")
+    }
+
+    /// Lets a command of mpirun start one rank on each host, over TCP.
+    fn spread(&self, command: &mut Command) {
+        let hosts: Vec<String> =
+            (1..=self.names.len()).map(|i| format!("10.77.77.{i}:1")).collect();
+        fs::write(self.folder.path().join("hosts"), hosts.join("\n").replace(":1", " slots=1"))
+            .unwrap();
+        let list = self.folder.path().join("hosts");
+        command.envs([
+            ("OMPI_MCA_plm_rsh_agent", self.agent().to_str().unwrap()),
+            ("OMPI_MCA_orte_default_hostfile", list.to_str().unwrap()),
+            ("OMPI_MCA_orte_keep_fqdn_hostnames", "1"),
+            ("OMPI_MCA_plm", "rsh"),
+            ("OMPI_MCA_pml", "ob1"),
+            ("OMPI_MCA_btl", "tcp,self"),
+            ("OMPI_MCA_btl_tcp_if_include", "10.77.77.0/24"),
+            ("OMPI_MCA_oob_tcp_if_include", "10.77.77.0/24"),
+        ]);
+    }
+
+    fn cut(&self, host: usize) {
+        let link = format!("v{}", self.names[host]);
+        let done = Command::new("ip").args(["link", "set", &link, "down"]).status();
+        assert!(done.unwrap().success());
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+        }
+        let _ =
+            Command::new("ip").args(["link", "del", &self.bridge]).stderr(Stdio::null()).status();
+    }
+}
+
+#[test]
+fn hosts_with_slow_links_give_the_same_bits_and_a_cut_one_ends_the_job() {
+    let version = Command::new("mpirun").arg("--version").output().unwrap();
+    if !String::from_utf8_lossy(&version.stdout).contains("Open MPI") {
+        eprintln!("skipped: hosts are for the mpirun of Open MPI");
+        return;
+    }
+    let Some(hosts) = Hosts::new(4, "2ms") else {
+        assert!(!required(), "LIMBECK_REQUIRE=mpi asks for network namespaces");
+        return;
+    };
+    let place = Place::new(6);
+    let expected = place.by_one();
+    let mut job = place.on(4, &[]);
+    hosts.spread(&mut job);
+    assert_eq!(sha256(&job.output().unwrap()), expected);
+
+    let place = Place::new(1_000_000);
+    let mut job = place.on(4, &["--peer-timeout", "4"]);
+    hosts.spread(&mut job);
+    let job = job.spawn().unwrap();
+    wait_for("a checkpoint", || place.begun());
+    hosts.cut(3);
+    let start = Instant::now();
+    let ended = ends_within(job, 60);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert_eq!(ended.status.code(), Some(74), "{}", stderr(&ended));
+    // The host that is cut off notices by itself.
+    wait_for("the end of all ranks", || place.ranks().is_empty());
+    assert!(place.begun());
+}
+
+fn required() -> bool {
+    env::var("LIMBECK_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == "mpi"))
+}

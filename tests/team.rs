@@ -1,0 +1,199 @@
+//! Ranks that train one model together, as threads of this process: the bits of one process, the
+//! same stop, the same errors. tests/mpi.rs has the same over MPI.
+
+mod common;
+
+use common::{Silent, best, uniform};
+use limbeck::config::{Config, OptimizerKind, TrainingConfig};
+use limbeck::loss::Objective;
+use limbeck::mlp::Mlp;
+use limbeck::team::Team;
+use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::{Error, Result, distill};
+use limbeck_datasets::Split;
+use limbeck_kernels::Context;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+const EXAMPLES: usize = 53;
+const CLASSES: usize = 3;
+const MIXED: Objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
+
+fn images() -> Split {
+    let pixels = uniform(1, EXAMPLES * 8).iter().map(|x| (127.0 * (x + 1.0)) as u8).collect();
+    let labels = (0..EXAMPLES).map(|i| (i % CLASSES) as u16).collect();
+    Split::of_images(pixels, (2, 4), Some(labels))
+}
+
+/// Steps of 24 and 24 examples and one of 5, fewer than the shards; everything switched on.
+fn config(optimizer: OptimizerKind, shards: usize) -> Config {
+    let mut config = Config { seed: 5, ..Config::default() };
+    config.data.jitter = Some(1);
+    config.model.layers = vec![8, 21, 17, CLASSES];
+    config.model.dropout = Some(vec![0.2, 0.5, 0.5]);
+    config.training = TrainingConfig {
+        epochs: 4,
+        batch_size: 24,
+        shards,
+        learning_rate: 0.02,
+        optimizer,
+        max_norm: Some(1.0),
+        weight_decay: 0.01,
+        average: 0.5,
+        ..TrainingConfig::default()
+    };
+    config
+}
+
+/// What `work` returns on each of `ranks` ranks.
+fn on_each<R: Send>(ranks: usize, work: impl Fn(&Context, &mut Team) -> R + Sync) -> Vec<R> {
+    let mut teams = Team::in_process(ranks, Duration::from_secs(60));
+    thread::scope(|scope| {
+        let work = &work;
+        let spawn = |team| scope.spawn(move || work(&best(1), team));
+        let ranks: Vec<_> = teams.iter_mut().map(spawn).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+fn hash(model: Mlp) -> String {
+    model.to_file().sha256()
+}
+
+#[test]
+fn any_number_of_ranks_gives_the_bits_of_one_process() {
+    let split = images();
+    let teachers: Vec<Mlp> = (0..2).map(|seed| Mlp::new(&[8, 12, CLASSES], seed)).collect();
+    let context = best(1);
+    let logits = distill::teacher_logits(&context, &teachers, &split, 4.0, Some(1));
+    for optimizer in [OptimizerKind::Nesterov, OptimizerKind::Adam] {
+        let mut hashes = Vec::new();
+        for shards in [1, 4, 8] {
+            let config = config(optimizer, shards);
+            let task = Task::soft("net", &config, &split, MIXED, &logits);
+            let alone = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+            let alone = hash(alone);
+            for ranks in [1, 2, 4, 8].into_iter().filter(|ranks| *ranks <= shards) {
+                let together = on_each(ranks, |context, team| {
+                    let shared = distill::teacher_logits_together(
+                        context,
+                        team,
+                        &teachers,
+                        &split,
+                        4.0,
+                        Some(1),
+                    );
+                    assert!(shared.unwrap() == logits, "logits of {ranks} ranks");
+                    let trained = trainer::train_together(context, &task, team, None, &mut Silent);
+                    hash(trained.unwrap().model)
+                });
+                assert_eq!(together, vec![alone.clone(); ranks], "{optimizer:?}, {shards} shards");
+            }
+            hashes.push(alone);
+        }
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3, "the number of shards does not matter to {optimizer:?}");
+    }
+}
+
+/// Without dropout the shards' gradients sum to that of the batch, whatever their number: the
+/// parameters differ by roundings only.
+#[test]
+fn shards_sum_to_the_gradient_of_the_batch() {
+    let (split, context) = (images(), best(1));
+    let trained = |shards| {
+        let mut config = config(OptimizerKind::Nesterov, shards);
+        config.model.dropout = None;
+        let task = Task::hard("net", &config, &split);
+        trainer::train(&context, &task, None, &mut Silent).unwrap().model.params().to_vec()
+    };
+    let whole = trained(1);
+    for shards in [2, 8, 16] {
+        let parted = trained(shards);
+        let distance = whole.iter().zip(&parted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // 12 steps, each of gradients below 1 whose 24 terms are summed in another order, moved by
+        // at most 0.02·(1 + m + m² + …) = 0.2: 12 · 0.2 · 24 · 2⁻²⁴ = 3.4e-6.
+        assert!(distance < 3.4e-6, "{shards} shards: {distance:e}");
+        assert!(distance > 0.0, "{shards} shards: not another order of summation");
+    }
+}
+
+/// Asks to stop in step `at`, counted over the run.
+struct StopsAt {
+    at: usize,
+    steps: usize,
+}
+
+impl Observer for StopsAt {
+    fn on_step(&mut self, _: &Progress) {
+        self.steps += 1;
+    }
+    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+        Ok(())
+    }
+    fn stop(&self) -> bool {
+        self.steps >= self.at
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+#[test]
+fn one_rank_stops_all_and_any_number_of_ranks_goes_on() {
+    let split = images();
+    let config = config(OptimizerKind::Adam, 8);
+    let task = Task::hard("net", &config, &split);
+    let whole = hash(trainer::train(&best(1), &task, None, &mut Silent).unwrap().model);
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = folder.path().join("net");
+    let go_on = |ranks, stops: Option<usize>| {
+        on_each(ranks, |context, team| {
+            // Only the last rank is asked.
+            let asked = stops.filter(|_| team.rank() + 1 == team.size());
+            let mut observer = StopsAt { at: asked.unwrap_or(usize::MAX), steps: 0 };
+            // The others have no such folder.
+            let folder = if team.rank() == 0 { &checkpoints } else { Path::new("/nowhere") };
+            trainer::train_together(context, &task, team, Some(folder), &mut observer)
+                .map(|trained| hash(trained.model))
+        })
+    };
+    for (ranks, stops) in [(4, 1), (2, 3), (8, 2), (1, 1)] {
+        for outcome in go_on(ranks, Some(stops)) {
+            assert!(matches!(outcome, Err(Error::Interrupted { .. })), "{outcome:?}");
+        }
+    }
+    let ended: Vec<String> = go_on(2, None).into_iter().map(Result::unwrap).collect();
+    assert_eq!(ended, vec![whole; 2]);
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused_on_all_ranks() {
+    let split = images();
+    let refusals = |ranks, config: &(dyn Fn(usize) -> Config + Sync)| -> Vec<String> {
+        on_each(ranks, |context, team| {
+            let config = config(team.rank());
+            let task = Task::hard("net", &config, &split);
+            let outcome = trainer::train_together(context, &task, team, None, &mut Silent);
+            outcome.err().expect("it was trained").to_string()
+        })
+    };
+    for message in refusals(4, &|_| config(OptimizerKind::Adam, 2)) {
+        assert!(message.contains("found 4, expected a power of two up to 2"), "{message}");
+    }
+    for message in
+        refusals(2, &|rank| Config { seed: rank as u64, ..config(OptimizerKind::Adam, 2) })
+    {
+        assert!(message.contains("found another on rank 1 than on rank 0"), "{message}");
+    }
+    let diverging = |_| {
+        let mut config = config(OptimizerKind::Sgd, 4);
+        config.training.learning_rate = 1e30;
+        config.training.max_norm = None;
+        config
+    };
+    let all = refusals(4, &diverging);
+    assert!(all[0].starts_with("diverged"), "{}", all[0]);
+    assert_eq!(all, vec![all[0].clone(); 4]);
+}
