@@ -30,8 +30,10 @@ use std::io::Write;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Exit code of a bug, as for [`limbeck::Error::Internal`].
 const BUG: u8 = 70;
@@ -198,7 +200,8 @@ fn parse_and_run() -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    let Err(error) = run(cli, team.as_mut()) else { return ExitCode::SUCCESS };
+    let stop = Arc::new(AtomicBool::new(false));
+    let Err(error) = run(cli, team.as_mut(), &stop) else { return ExitCode::SUCCESS };
     let Some(team) = team else {
         session::to_stderr(&format!("error: {error}"));
         return ExitCode::from(error.exit_code());
@@ -209,9 +212,14 @@ fn parse_and_run() -> ExitCode {
         // Rank 0 tells.
         _ if together => return ExitCode::SUCCESS,
         rank => {
-            // Where all have the same trouble, rank 0 has ended the job by then.
-            thread::sleep(Duration::from_secs(1));
-            session::to_stderr(&format!("error: rank {rank}: {error}"));
+            // Where all have the same trouble, rank 0 says so, and the launcher ends the others.
+            let start = Instant::now();
+            while !stop.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(3) {
+                thread::sleep(Duration::from_millis(50));
+            }
+            if !stop.load(Ordering::Relaxed) {
+                session::to_stderr(&format!("error: rank {rank}: {error}"));
+            }
         }
     }
     if !together {
@@ -242,9 +250,9 @@ fn join(_: &Global) -> Result<Option<Team>> {
     }
 }
 
-fn run(cli: Cli, team: Option<&mut Team>) -> Result<()> {
+fn run(cli: Cli, team: Option<&mut Team>, stop: &Arc<AtomicBool>) -> Result<()> {
     let leads = team.as_ref().is_none_or(|team| team.rank() == 0);
-    let session = Session::new(cli.global, leads)?;
+    let session = Session::new(cli.global, leads, stop.clone())?;
     match cli.command {
         Command::Reproduce(args) => reproduce::run(&session, &args),
         Command::Train(args) => train::train(&session, &args, team),

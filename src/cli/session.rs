@@ -66,8 +66,9 @@ pub enum DatasetName {
 impl Session {
     /// # Errors
     /// [`Error::Usage`] when the operating system refuses the threads.
-    /// `leads`: whether this process speaks for its job, as rank 0 or alone.
-    pub fn new(global: Global, leads: bool) -> Result<Session> {
+    /// `leads`: whether this process speaks for its job, as rank 0 or alone. `stop` is set by a
+    /// signal that is to end a run.
+    pub fn new(global: Global, leads: bool, stop: Arc<AtomicBool>) -> Result<Session> {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = global.threads.map_or_else(available, usize::from);
         Ok(Session {
@@ -79,7 +80,7 @@ impl Session {
             quiet: global.quiet || !leads,
             tui: global.tui && leads,
             leads,
-            stop: Arc::new(AtomicBool::new(false)),
+            stop,
         })
     }
 
