@@ -128,5 +128,9 @@ pub fn ensemble_logits(
         }
         f64::from(temperature) * libm::log(mean.max(floor))
     };
-    sum.into_iter().map(|sum| to_logit(sum / count) as f32).collect()
+    let parts: Vec<&[f64]> = sum.chunks(1 << 14).collect();
+    let part = |i: usize| -> Vec<f32> {
+        parts[i].iter().map(|sum| to_logit(sum / count) as f32).collect()
+    };
+    context.pool.map(parts.len(), part).concat()
 }

@@ -258,14 +258,10 @@ fn evaluated_row(
     let name = file_stem(task.name, seed);
     let sha256 = model.to_file().save(&folder.model(&name))?;
     let test = evaluate(lab.context, model, &dataset.test)?;
-    let train_errors = task.split.labels.as_ref().map(|labels| {
-        let mut errors = 0;
-        // Of many examples and many classes the logits do not fit in memory at once.
-        model.for_each_part(lab.context, task.split, |part, logits| {
-            errors += metrics::errors(logits, &labels[part], model.classes()) as u64;
-        });
-        errors
-    });
+    // Of a training set that was enlarged by variants of its examples, the examples.
+    let enlarged = task.split.len() > dataset.train.len();
+    let split = if enlarged { &dataset.train } else { task.split };
+    let train_errors = split.labels.as_ref().map(|_| model.errors(lab.context, split) as u64);
     Ok(Row {
         system: task.name.to_string(),
         seed,

@@ -219,30 +219,43 @@ impl Mlp {
     /// # Panics
     /// If the examples do not have [`Mlp::inputs`] values.
     pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
-        let mut all = Vec::with_capacity(split.len() * self.classes());
-        self.for_each_part(context, split, |_, logits| all.extend_from_slice(logits));
+        let mut all = vec![0.0; split.len() * self.classes()];
+        self.for_each_part(context, split, |part, logits| {
+            let (start, end) = (part.start * self.classes(), part.end * self.classes());
+            logits.to_lane_major(&mut all[start..end]);
+        });
         all
     }
 
-    /// [`Mlp::logits`] a part at a time, for what is not needed all at once: `work` gets the
-    /// examples and their logits.
-    pub(crate) fn for_each_part(
+    /// How many of the labelled examples of `split` the model gets wrong; see
+    /// [`crate::metrics::errors`]. The logits of all need not fit in memory.
+    ///
+    /// # Panics
+    /// As [`Mlp::logits`], or if there are no labels.
+    pub fn errors(&self, context: &Context, split: &Split) -> usize {
+        let labels = split.labels.as_deref().expect("labels");
+        let mut errors = 0;
+        self.for_each_part(context, split, |part, logits| {
+            errors += reduce::errors(context, logits, &labels[part]);
+        });
+        errors
+    }
+
+    /// Calls `work` with the examples and the logits [C, part] of each part of `split`.
+    fn for_each_part(
         &self,
         context: &Context,
         split: &Split,
-        mut work: impl FnMut(Range<usize>, &[f32]) + Send,
+        mut work: impl FnMut(Range<usize>, Panels) + Send,
     ) {
         const PART: usize = 512;
         context.pool.install(|| {
             let mut space = Workspace::for_evaluation(self, PART);
-            let mut logits = vec![0.0; PART.min(split.len()) * self.classes()];
             let indices: Vec<u32> = (0..split.len() as u32).collect();
             for (i, indices) in indices.chunks(PART).enumerate() {
-                let logits = &mut logits[..indices.len() * self.classes()];
                 space.load(context, self, &split.batch(indices), None);
                 self.forward(context, &mut space, &[]);
-                space.logits(self).to_lane_major(logits);
-                work(i * PART..i * PART + indices.len(), logits);
+                work(i * PART..i * PART + indices.len(), space.logits(self));
             }
         });
     }

@@ -20,7 +20,7 @@ use crate::team::Team;
 use limbeck_datasets::{Batch, Batches, Inputs, Split};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
-use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, activation, panel_len, reduce};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -375,9 +375,8 @@ struct Pass {
     dropout: Vec<Option<Dropout>>,
     /// Teacher's logits of the batch [C, B].
     teacher: Buffer,
-    /// Logits of the batch, row-major: the teacher's on their way to [`Pass::teacher`], then the
-    /// student's, to count errors.
-    logits: Vec<f32>,
+    /// [B, C], not written: the teacher's logits are taken from where they lie.
+    staging: Vec<f32>,
 }
 
 impl Pass {
@@ -402,13 +401,12 @@ impl Pass {
         self.work.load(context, &self.model, batch, input_dropout);
         self.model.forward(context, &mut self.work, &self.dropout);
         let teacher = task.teacher_logits.map(|logits| {
-            let rows = batch.indices.iter().enumerate();
-            for (to, (i, &example)) in self.logits.chunks_exact_mut(classes).zip(rows) {
-                let row = batch.shift(i) * task.split.len() + example as usize;
-                to.copy_from_slice(&logits[row * classes..][..classes]);
-            }
-            PanelsMut::new(&mut self.teacher, classes, size)
-                .copy_from_lane_major(&self.logits[..size * classes]);
+            let row = |i: usize, _| {
+                let row = batch.shift(i) * task.split.len() + batch.indices[i] as usize;
+                &logits[row * classes..][..classes]
+            };
+            let panels = PanelsMut::new(&mut self.teacher, classes, size);
+            activation::load(context, row, &mut self.staging, 1.0, 0.0, None, panels);
             Panels::new(&self.teacher, classes, size)
         });
         // The gradient is that of the mean over the whole batch.
@@ -421,13 +419,9 @@ impl Pass {
         let work = &mut self.work;
         let loss =
             loss::distillation(context, &objective, &self.model, teacher, batch.labels, work);
-        let mut errors = 0;
-        if let Some(labels) = batch.labels {
-            let logits = &mut self.logits[..size * classes];
-            self.work.logits(&self.model).to_lane_major(logits);
-            errors = metrics::errors(logits, labels, classes) as u64;
-        }
-        Sums { loss, errors }
+        let logits = self.work.logits(&self.model);
+        let errors = batch.labels.map_or(0, |labels| reduce::errors(context, logits, labels));
+        Sums { loss, errors: errors as u64 }
     }
 }
 
@@ -510,7 +504,7 @@ impl<'a> Run<'a> {
                 work: Workspace::for_training(&model, part),
                 dropout: Vec::with_capacity(model.layers().len()),
                 teacher: Buffer::zeroed(panel_len(model.classes(), part)),
-                logits: vec![0.0; part * model.classes()],
+                staging: vec![0.0; part * model.classes()],
                 model,
             },
         })

@@ -82,9 +82,12 @@ impl<'a> Panels<'a> {
     /// If `out` does not hold rows · lanes values.
     pub fn to_lane_major(&self, out: &mut [f32]) {
         assert_eq!(out.len(), self.rows * self.lanes, "values in the lane-major copy");
-        for (lane, out) in out.chunks_exact_mut(self.rows.max(1)).enumerate() {
-            for (row, out) in out.iter_mut().enumerate() {
-                *out = self.get(row, lane);
+        let rows = self.rows.max(1);
+        let panels = self.data.chunks_exact(rows * LANES);
+        for (panel, out) in panels.zip(out.chunks_mut(rows * LANES)) {
+            let panel = panel.as_chunks::<LANES>().0;
+            for (lane, out) in out.chunks_exact_mut(rows).enumerate() {
+                out.iter_mut().zip(panel).for_each(|(out, row)| *out = row[lane]);
             }
         }
     }
@@ -127,12 +130,13 @@ impl<'a> PanelsMut<'a> {
     /// If `values` does not hold rows · lanes values.
     pub fn copy_from_lane_major(&mut self, values: &[f32]) {
         assert_eq!(values.len(), self.rows * self.lanes, "values in the lane-major copy");
-        for (panel, out) in self.data.chunks_exact_mut((self.rows * LANES).max(1)).enumerate() {
-            for (row, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                for (i, out) in out.iter_mut().enumerate() {
-                    let lane = panel * LANES + i;
-                    *out = if lane < self.lanes { values[lane * self.rows + row] } else { 0.0 };
-                }
+        let rows = self.rows.max(1);
+        let panels = self.data.chunks_exact_mut(rows * LANES);
+        for (panel, values) in panels.zip(values.chunks(rows * LANES)) {
+            panel.fill(0.0);
+            let panel = panel.as_chunks_mut::<LANES>().0;
+            for (lane, values) in values.chunks_exact(rows).enumerate() {
+                panel.iter_mut().zip(values).for_each(|(row, value)| row[lane] = *value);
             }
         }
     }

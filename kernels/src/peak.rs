@@ -166,8 +166,11 @@ mod tests {
                 let context = Context::new(isa, threads).unwrap();
                 let short = Duration::from_millis(5);
                 assert!(flops(&context, short) > 1e8, "{isa}");
-                let near = read_bandwidth(&context, 8 << 10, short);
-                let far = read_bandwidth(&context, 64 << 20, short);
+                // The best of several: a neighbour may take one of them.
+                let best = |bytes| {
+                    (0..5).map(|_| read_bandwidth(&context, bytes, short)).fold(0.0, f64::max)
+                };
+                let (near, far) = (best(8 << 10), best(64 << 20));
                 assert!(near > 0.0 && far > 0.0 && far < near * 1.5, "{isa}: {near}, {far}");
             }
         }

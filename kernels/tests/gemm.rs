@@ -8,7 +8,7 @@ use limbeck_kernels::gemm::{
     Layout, Packed, forward, gemm, input_gradient, transpose, weight_gradient,
 };
 use limbeck_kernels::random::{Dropout, Key};
-use limbeck_kernels::reduce::row_sums;
+use limbeck_kernels::reduce::{errors, row_sums};
 use limbeck_kernels::{Context, MatMut, MatRef, reference};
 
 const LAYOUTS: [Layout; 3] = [Layout::Nn, Layout::Nt, Layout::Tn];
@@ -364,6 +364,35 @@ fn row_sums_of_more_rows_than_one_task_has() {
     let sizes = reference::row_sums(20, &magnitudes(&dz.row_major()));
     let bound: Vec<f64> = sizes.into_iter().map(|sum| 6.0 * EPS * sum).collect();
     assert_within("row sums 1000×20", &got, &want, &bound);
+}
+
+/// Against the definition, example by example: few different values, so that many are equal, and
+/// some that are not finite.
+#[test]
+fn errors_are_counted_as_they_are_defined() {
+    let mut data = Data::new(11);
+    for (classes, batch) in [(1, 1), (2, 15), (3, 16), (10, 33), (792, 128), (17, 1000)] {
+        let mut logits: Vec<f32> =
+            (0..classes * batch).map(|_| (data.bits() % 3) as f32 - 1.0).collect();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            logits[data.bits() as usize % (classes * batch)] = bad;
+        }
+        let labels: Vec<u16> = (0..batch).map(|_| (data.bits() % classes as u32) as u16).collect();
+        let panel = Panel::from_row_major(classes, batch, &logits);
+        let z = |class: usize, i: usize| logits[class * batch + i];
+        let wrong = |i: &usize| {
+            let label = usize::from(labels[*i]);
+            let beaten = (0..classes)
+                .any(|c| z(c, *i) > z(label, *i) || c < label && z(c, *i) == z(label, *i));
+            beaten || (0..classes).any(|c| !z(c, *i).is_finite())
+        };
+        let want = (0..batch).filter(wrong).count() as f32;
+        let name = format!("errors of {batch} in {classes} classes");
+        let got = same_bits_everywhere(&name, |context| {
+            vec![errors(context, panel.view(), &labels) as f32]
+        });
+        assert_eq!(got, [want], "{name}");
+    }
 }
 
 #[test]

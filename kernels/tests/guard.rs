@@ -301,9 +301,11 @@ fn sums_and_norms() {
             let dz = operands.panels(rows, lanes);
             let mut sums = operands.values(rows);
             reduce::row_sums(context, Panels::new(&dz, rows, lanes), &mut sums);
+            let labels = vec![0; lanes];
+            let errors = reduce::errors(context, Panels::new(&dz, rows, lanes), &labels);
             let mut w = operands.panels(rows, lanes);
             update::max_norm(context, 0.5, PanelsMut::new(&mut w, rows, lanes));
-            [&sums[..], &w].concat()
+            [&sums[..], &w, &[errors as f32]].concat()
         });
     }
 }
@@ -334,6 +336,7 @@ fn steps_and_averages() {
                 assert!(update::step(context, rule, 0.01, &mut w, &grads, moments));
                 let mut average = operands.values(len);
                 update::average(context, &w, 0.9, &mut average);
+                update::add(context, &w, &mut v);
                 [&w[..], &v, &u, &average].concat()
             });
         }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
 use limbeck_kernels::gemm::{WeightStep, weight_gradient, weight_update};
-use limbeck_kernels::update::{Rule, average, max_norm, step};
+use limbeck_kernels::update::{Rule, add, average, max_norm, step};
 use limbeck_kernels::{PanelsMut, reference};
 
 /// Values of the arrays: more than two parallel tasks of 2¹⁴ and one odd vector.
@@ -200,6 +200,21 @@ fn a_gradient_that_is_not_finite_is_noticed_wherever_it_is() {
             assert!(!step(&context, rule, 0.0, &mut w, &grads, &mut [&mut v]), "NaN at {i}");
             grads[i] = good;
         }
+    }
+}
+
+#[test]
+fn sums_are_rounded_once() {
+    let mut data = Data::new(54);
+    for len in [0, 16, LEN] {
+        let (values, start) = (data.values(len), data.values(len));
+        let got = same_bits_everywhere(&format!("sum of {len}"), |context| {
+            let mut sum = start.clone();
+            add(context, &values, &mut sum);
+            sum
+        });
+        let want: Vec<f32> = values.iter().zip(&start).map(|(a, b)| a + b).collect();
+        assert_eq!(got, want);
     }
 }
 

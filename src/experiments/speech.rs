@@ -354,9 +354,21 @@ impl Labelled {
         table: &[f32],
         search: Search,
     ) -> Vec<WordErrors> {
-        let decoder = Decoder::new(&self.lexicon, &self.transitions, table, search.scales);
         let scores = scores(logits, &self.ln_priors, search.prior_scale);
-        let found = decoder.decode_all(pool, &part.by_utterance(&scores, self.lexicon.states()));
+        self.recognise_scored(pool, part, &scores, table, search.scales)
+    }
+
+    /// [`Labelled::recognise`] of the frames' [`scores`].
+    fn recognise_scored(
+        &self,
+        pool: &Pool,
+        part: &Part,
+        scores: &[f32],
+        table: &[f32],
+        scales: Scales,
+    ) -> Vec<WordErrors> {
+        let decoder = Decoder::new(&self.lexicon, &self.transitions, table, scales);
+        let found = decoder.decode_all(pool, &part.by_utterance(scores, self.lexicon.states()));
         found.iter().zip(&part.words).map(|(h, words)| word_errors(words, &h.words)).collect()
     }
 
@@ -367,13 +379,15 @@ impl Labelled {
         let best = |model: usize, prior_scales: &[f64], lm_scales: &[f64]| {
             let mut best: Option<(usize, Search)> = None;
             for &prior_scale in prior_scales {
+                let scores = scores(holdout, &self.ln_priors, prior_scale);
                 for acoustic_scale in ACOUSTIC_SCALES {
                     for &lm_scale in lm_scales {
                         for word_penalty in WORD_PENALTIES {
                             let scales = Scales { acoustic_scale, lm_scale, word_penalty };
                             let search = Search { prior_scale, scales };
                             let part = &self.material.holdout;
-                            let found = self.recognise(pool, part, holdout, &tables[model], search);
+                            let table = &tables[model];
+                            let found = self.recognise_scored(pool, part, &scores, table, scales);
                             let errors = found.iter().map(WordErrors::total).sum();
                             if best.is_none_or(|(fewest, _)| errors < fewest) {
                                 best = Some((errors, search));
