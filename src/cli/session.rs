@@ -116,6 +116,7 @@ impl Session {
             git_commit: COMMIT.map(str::to_string),
             observer,
             stop: &self.stop,
+            member: None,
         })
     }
 
