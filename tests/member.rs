@@ -5,12 +5,20 @@
 mod common;
 
 use common::program::{program, signal, stderr, wait_for};
+use common::{best, noise};
+use limbeck::config::Config;
+use limbeck::experiments::Lab;
+use limbeck::experiments::study::{Design, Study};
+use limbeck::trainer::{EpochRecord, Observer, Progress, Task};
+use limbeck::{Error, Result};
+use limbeck_datasets::Dataset;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output};
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 const SMOKE: [&str; 6] = ["--preset", "smoke", "--seeds", "2", "--threads", "1"];
@@ -199,4 +207,53 @@ fn signals_end_all_of_them_and_others_go_on() {
     // Checkpoints go with their models.
     let left = fs::read_dir(out.join("checkpoints")).unwrap();
     assert!(left.map(|entry| entry.unwrap().path()).all(|path| path.is_file()));
+}
+
+/// Counts the models that are begun.
+struct Begun(usize);
+
+impl Observer for Begun {
+    fn on_start(&mut self, _: &str, _: usize) -> Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+        Ok(())
+    }
+    fn warn(&mut self, _: &str) {}
+}
+
+#[test]
+fn what_diverged_for_one_is_not_tried_by_another() {
+    let (train, test) = (noise(1, 30, 4, 3), noise(2, 30, 4, 3));
+    let (name, sha256) = ("noise".into(), BTreeMap::new());
+    let dataset = Dataset { name, classes: 3, train, test, sha256 };
+    let mut config = Config::default();
+    config.model.layers = vec![16, 8, 3];
+    config.training.learning_rate = 1e30;
+    let configs = [("net", &config)];
+    let (experiment, preset) = ("test", "smoke");
+    let design = Design { experiment, preset, configs: &configs, loss_contract: None, paper: &[] };
+    let folder = tempfile::tempdir().unwrap();
+    let (context, mut begun) = (best(1), Begun(0));
+    let messages = [0, 1].map(|member| {
+        let mut lab = Lab {
+            context: &context,
+            data: None,
+            teachers: BTreeMap::new(),
+            command: vec!["test".into()],
+            git_commit: None,
+            observer: &mut begun,
+            stop: &AtomicBool::new(false),
+            member: Some(member),
+        };
+        let mut study = Study::open(&lab, &dataset, &design, &[0], folder.path()).unwrap();
+        let task = Task::hard("net", &config, &dataset.train);
+        let error = study.ensure(&mut lab, &task, 0, |_, _| BTreeMap::new()).unwrap_err();
+        assert!(matches!(error, Error::Diverged { .. }), "{error}");
+        error.to_string()
+    });
+    assert_eq!(messages[0], messages[1]);
+    assert_eq!(begun.0, 1);
 }
