@@ -254,7 +254,7 @@ fn run(cli: Cli, team: Option<&mut Team>, stop: &Arc<AtomicBool>) -> Result<()> 
     let leads = team.as_ref().is_none_or(|team| team.rank() == 0);
     let session = Session::new(cli.global, leads, stop.clone())?;
     match cli.command {
-        Command::Reproduce(args) => reproduce::run(&session, &args),
+        Command::Reproduce(args) => reproduce::run(&session, &args, team),
         Command::Train(args) => train::train(&session, &args, team),
         Command::Distill(args) => train::distill(&session, &args, team),
         Command::Eval(args) => eval::run(&session, &args),

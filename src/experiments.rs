@@ -49,6 +49,10 @@ pub struct Lab<'a> {
     pub stop: &'a AtomicBool,
     /// The other ranks, where this is rank 0 of several that train its models together.
     pub team: Option<&'a mut Team>,
+    /// Where this process begins, of several that share the run folder: at its `member`-th model,
+    /// from 0. Any numbers do; different ones get in each other's way least. `None` where the folder
+    /// is this process's own.
+    pub member: Option<u32>,
 }
 
 impl Lab<'_> {
@@ -392,6 +396,7 @@ pub(crate) fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>>
 /// # Errors
 /// Those of [`all_records`].
 fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
+    let _turn = folder.turn()?;
     let all = all_records(&folder.metrics())?.into_iter();
     let of_model = all.filter(|line| line.record.model == system && line.seed == seed);
     Ok(of_model.map(|line| line.record).collect())
@@ -401,6 +406,7 @@ impl Observer for Recorder<'_> {
     /// Drops the lines of epochs that are about to be trained again, and what is left of a line on
     /// a disk that was full.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
+        let turn = self.folder.turn()?;
         let path = self.folder.metrics();
         let bytes = match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
@@ -416,6 +422,7 @@ impl Observer for Recorder<'_> {
         if kept.as_bytes() != bytes {
             crate::run::atomic_write(&path, kept.as_bytes())?;
         }
+        drop(turn);
         self.inner.on_start(model, epochs_done)
     }
 

@@ -96,13 +96,24 @@ pub fn sha256_of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
 /// `report.html`, `models/` and `checkpoints/`.
 ///
-/// One process at a time writes in it: the first locks `.lock`, which holds its id, until the last
-/// clone of this value is dropped or the process ends, however it ends.
+/// One process writes in it, or several that share it: who has it locks `.lock`, alone or with the
+/// others, until the last clone of this value is dropped or the process ends, however it ends. Of
+/// those that share, one at a time has its [`turn`](RunFolder::turn) to write what all of them
+/// write, and each [`claim`](RunFolder::claim)s the model that it trains.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The folder itself.
     pub root: PathBuf,
+    shared: bool,
     _lock: Arc<File>,
+}
+
+/// Keeps other processes out until it is dropped or the process ends, however it ends. Holds nothing
+/// where the folder is the process's own.
+#[derive(Debug)]
+#[must_use = "nothing is held once this is dropped"]
+pub struct Hold {
+    _lock: Option<File>,
 }
 
 impl RunFolder {
@@ -119,7 +130,7 @@ impl RunFolder {
                 out.display()
             )));
         }
-        RunFolder::claim(out)
+        RunFolder::take(out, false)
     }
 
     /// The folder of a run to go on with. What a killed process left half written is removed.
@@ -129,7 +140,7 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn open(root: &Path) -> Result<RunFolder> {
         if root.join(MANIFEST).is_file() {
-            return RunFolder::claim(root);
+            return RunFolder::take(root, false);
         }
         Err(Error::Data {
             path: root.to_path_buf(),
@@ -139,21 +150,88 @@ impl RunFolder {
         })
     }
 
+    /// The folder of a new run or of one to go on with, which other processes share. What a killed
+    /// process left half written is removed by one that finds itself alone.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a process has the folder that does not share it; [`Error::Io`].
+    pub fn share(root: &Path) -> Result<RunFolder> {
+        RunFolder::take(root, true)
+    }
+
     /// Makes what is missing, locks the folder, and removes the temporary files of dead processes:
-    /// behind the lock there are no others.
-    fn claim(root: &Path) -> Result<RunFolder> {
+    /// behind a lock that nobody shares there are no others.
+    fn take(root: &Path, shared: bool) -> Result<RunFolder> {
         let parts = ["", "models", "checkpoints"].map(|part| root.join(part));
         for folder in &parts {
             fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         }
-        let run = RunFolder { root: root.to_path_buf(), _lock: Arc::new(lock(root)?) };
-        for folder in &parts {
-            sweep(folder)?;
+        // One who looks whether it is alone must not keep out others who would share.
+        let turn = shared.then(|| turn(root)).transpose()?;
+        let path = root.join(".lock");
+        let mut file = lock_file(&path)?;
+        let alone = locked(file.try_lock(), &path)?;
+        if alone {
+            for folder in &parts {
+                sweep(folder)?;
+            }
+            for model in entries(&parts[2])?.iter().filter(|path| path.is_dir()) {
+                sweep(model)?;
+            }
         }
-        for model in entries(&run.checkpoints())?.iter().filter(|path| path.is_dir()) {
-            sweep(model)?;
+        if shared && alone {
+            file.unlock().map_err(Error::io("unlock", &path))?;
         }
-        Ok(run)
+        let taken = if shared { locked(file.try_lock_shared(), &path)? } else { alone };
+        if !taken {
+            let mut holder = String::new();
+            // Where a locked file cannot be read, its holder stays unknown.
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::Usage(format!(
+                "{}: found another process at work (id {}), expected {}; wait for it, or choose \
+                 another output folder",
+                root.display(),
+                holder.trim(),
+                if shared { "only such as share the run" } else { "none" }
+            )));
+        }
+        let id = std::process::id();
+        let others = if shared { " or another that shares the run" } else { "" };
+        // This also shows that the folder can be written before hours of training depend on it.
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{id}{others}"))
+            .map_err(Error::io("write", &path))?;
+        drop(turn);
+        Ok(RunFolder { root: root.to_path_buf(), shared, _lock: Arc::new(file) })
+    }
+
+    /// Waits for this process's turn to read and write what all that share the folder write:
+    /// `manifest.json`, `summary.json`, `metrics.jsonl`. Hold it shortly, and never twice.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where files cannot be locked.
+    pub fn turn(&self) -> Result<Hold> {
+        let lock = self.shared.then(|| turn(&self.root)).transpose()?;
+        Ok(Hold { _lock: lock })
+    }
+
+    /// Claims what is called `name`, a model with its checkpoints, or nothing where another process
+    /// has it. The files of claims stay, as `.lock` does.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where files cannot be locked.
+    pub fn claim(&self, name: &str) -> Result<Option<Hold>> {
+        if !self.shared {
+            return Ok(Some(Hold { _lock: None }));
+        }
+        let path = self.checkpoints().join(format!(".{name}.lock"));
+        let file = lock_file(&path)?;
+        Ok(locked(file.try_lock(), &path)?.then_some(Hold { _lock: Some(file) }))
+    }
+
+    /// Whether other processes may share the folder.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Checks that the run began with these data (and teachers), by name and SHA-256.
@@ -231,6 +309,7 @@ impl RunFolder {
             .map_err(|e| Error::Internal(format!("metrics to JSON: {e}")))?;
         line.push(b'\n');
         let path = self.metrics();
+        let _turn = self.turn()?;
         // One unbuffered write of the whole line: a kill between two calls leaves whole lines.
         OpenOptions::new()
             .create(true)
@@ -256,32 +335,28 @@ impl RunFolder {
 
 const MANIFEST: &str = "manifest.json";
 
-/// Locks `.lock` in the folder and writes the process's id to it, which also shows that the folder
-/// can be written before hours of training depend on it. The file stays: to remove it would take
-/// it from under a process that has just opened it.
-fn lock(root: &Path) -> Result<File> {
-    let path = root.join(".lock");
+/// Opens a file to lock. It stays: to remove it would take it from under a process that has just
+/// opened it.
+fn lock_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = options.open(&path).map_err(Error::io("write", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Where a locked file cannot be read, its holder stays unknown.
-            let _ = file.read_to_string(&mut holder);
-            return Err(Error::Usage(format!(
-                "{}: found another process at work (id {}), expected none; wait for it, or choose \
-                 another output folder",
-                root.display(),
-                holder.trim()
-            )));
-        }
-        Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path)(e)),
+    options.open(path).map_err(Error::io("write", path))
+}
+
+/// Whether an attempt to lock the file at `path` succeeded.
+fn locked(attempt: std::result::Result<(), TryLockError>, path: &Path) -> Result<bool> {
+    match attempt {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(Error::io("write", &path))?;
+}
+
+/// Waits for the lock that those who share the folder take in turn.
+fn turn(root: &Path) -> Result<File> {
+    let path = root.join(".turn");
+    let file = lock_file(&path)?;
+    file.lock().map_err(Error::io("lock", &path))?;
     Ok(file)
 }
 
@@ -582,6 +657,35 @@ mod tests {
         RunFolder::open(root).unwrap();
         assert!(!orphans.iter().any(|path| path.exists()));
         assert!(others.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn those_that_share_a_run_claim_its_parts_and_keep_others_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let orphan = folder.path().join(".summary.json.4711.tmp");
+        fs::write(&orphan, "half").unwrap();
+        let one = RunFolder::share(folder.path()).unwrap();
+        assert!(!orphan.exists());
+        fs::write(&orphan, "being written").unwrap();
+        let two = RunFolder::share(folder.path()).unwrap();
+        assert!(orphan.exists());
+
+        let claim = one.claim("net-0").unwrap().expect("free");
+        assert!(two.claim("net-0").unwrap().is_none());
+        let other = two.claim("net-1").unwrap().expect("free");
+        drop(claim);
+        drop(two.claim("net-0").unwrap().expect("free again"));
+        drop(other);
+
+        let error = RunFolder::create(folder.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        drop((one, two));
+        let own = RunFolder::create(folder.path()).unwrap();
+        assert_eq!(RunFolder::share(folder.path()).unwrap_err().exit_code(), 2);
+        // Nobody to share with: everything is free, and nothing is written.
+        let claims = [own.claim("net-2").unwrap(), own.claim("net-2").unwrap()];
+        assert!(claims.iter().all(Option::is_some));
+        assert!(!own.checkpoints().join(".net-2.lock").exists());
     }
 
     #[test]

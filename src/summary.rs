@@ -298,6 +298,14 @@ mod tests {
         assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
     }
 
+    /// A rate of the speech table, whose last digit an inexact reader of decimals changes.
+    #[test]
+    fn figures_survive_being_read_and_written() {
+        let rate = 16.0 / 43.0;
+        let json = serde_json::to_string(&rate).unwrap();
+        assert_eq!(serde_json::from_str::<f64>(&json).unwrap().to_bits(), f64::to_bits(rate));
+    }
+
     #[test]
     fn tables_align_for_people_and_become_markdown() {
         let mut table = Table::new("Errors", &["", "ours", "paper"]);

@@ -209,6 +209,26 @@ fn ranks_train_and_distil_to_the_bits_of_one_process() {
     }
 }
 
+/// The models of an experiment are handed out over the ranks.
+#[test]
+fn ranks_share_an_experiment() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let args = ["reproduce", "mnist", "--preset", "smoke", "--seeds", "2", "--json", "--out"];
+    let rows = |output: &Output| -> Vec<(Value, Value, Value)> {
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+        let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = report["rows"].as_array_mut().unwrap().iter_mut();
+        rows.map(|row| (row["system"].take(), row["seed"].take(), row["sha256"].take())).collect()
+    };
+    let expected = rows(&alone(&[&args[..], &[&out("one")]].concat()).output().unwrap());
+    let shared = mpirun(4, &[&args[..], &[&out("shared")]].concat()).output().unwrap();
+    assert_eq!(rows(&shared), expected);
+    let ended = mpirun(2, &["reproduce", "mnist", "--preset", "smoke"]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(stderr(&ended).contains("--out: found none"), "{}", stderr(&ended));
+}
+
 #[test]
 fn what_the_job_cannot_do_is_said_once() {
     let place = Place::new(1);
@@ -377,6 +397,10 @@ impl Hosts {
             ("OMPI_MCA_btl", "tcp,self"),
             ("OMPI_MCA_btl_tcp_if_include", "10.77.77.0/24"),
             ("OMPI_MCA_oob_tcp_if_include", "10.77.77.0/24"),
+            // Without these mpirun waits minutes for a host that is cut off.
+            ("OMPI_MCA_oob_tcp_keepalive_time", "3"),
+            ("OMPI_MCA_oob_tcp_keepalive_intvl", "1"),
+            ("OMPI_MCA_oob_tcp_keepalive_probes", "3"),
         ]);
     }
 

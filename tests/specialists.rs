@@ -421,6 +421,7 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
             observer: &mut observer,
             stop: &AtomicBool::new(false),
             team: None,
+            member: None,
         };
         experiment::reproduce(&mut lab, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
     };

@@ -10,6 +10,7 @@
 mod common;
 
 use common::best;
+use common::program::{PROGRAM, program, signal, stderr, wait_for};
 use limbeck::checkpoint;
 use limbeck::config::{Config, TrainingConfig};
 use limbeck::report::trust::Finding;
@@ -27,41 +28,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_limbeck");
-
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn program(args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(args).env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// The SHA-256 that a run which succeeds prints.
 #[track_caller]
 fn sha256(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     report["sha256"].as_str().unwrap().to_string()
-}
-
-fn wait_for(what: &str, mut until: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !until() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn signal(child: &Child, name: &str) {
-    let kill = format!("kill -s {name} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
 /// A folder with data of its own and a run in it.

@@ -11,6 +11,7 @@ use limbeck::experiments::{
 };
 use limbeck::run;
 use limbeck::summary::Summary;
+use limbeck::team::Team;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -38,6 +39,15 @@ pub struct ReproduceArgs {
     /// specialists distilled into one net
     #[arg(long)]
     extended: bool,
+
+    /// One of several processes, each with its own number from 0, that share the run in --out:
+    /// each trains what nobody else is at, and all end with the same result
+    ///
+    /// The folder must lie on a file system that all of them see and on which file locks work. The
+    /// number only decides where a process begins; others may join and leave at any time. What one
+    /// of them was at when it died another takes over from the last checkpoint.
+    #[arg(long, value_name = "I")]
+    member: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,7 +107,9 @@ fn preset_parser() -> impl TypedValueParser<Value = Preset> {
     })
 }
 
-pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
+pub fn run(session: &Session, args: &ReproduceArgs, team: Option<&mut Team>) -> Result<()> {
+    // Ranks share a run as other processes do: they need not talk.
+    let member = args.member.or(team.filter(|team| team.size() > 1).map(|team| team.rank() as u32));
     if !args.teachers.is_empty() && args.teachers.len() as u64 != args.seeds {
         return Err(Error::Usage(format!(
             "--teacher: found {} models, expected {}, one for each seed",
@@ -115,6 +127,11 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     }
     let out = match &session.out {
         Some(out) => out.clone(),
+        None if member.is_some() => {
+            return Err(Error::Usage(
+                "--out: found none, expected the folder that the processes share".into(),
+            ));
+        }
         None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
     };
     session.note(&format!("writing to {}", out.display()));
@@ -122,6 +139,7 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
     let first = session.seed.unwrap_or(0);
     let mut lab = session.lab(&mut *progress)?;
     lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
+    lab.member = member;
     let runs = experiment(session, args, &mut lab, &out);
     drop(progress);
     let runs = runs.map_err(|error| {
@@ -137,7 +155,11 @@ pub fn run(session: &Session, args: &ReproduceArgs) -> Result<()> {
         Ok([outcome]) => session.result(&outcome),
         Err(runs) => session.result(&Outcomes { runs }),
     }?;
-    pages::finish(session, &folders)
+    // One page for all.
+    match member {
+        None | Some(0) => pages::finish(session, &folders),
+        Some(_) => Ok(()),
+    }
 }
 
 /// The tables that were asked for.

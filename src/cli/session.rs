@@ -125,6 +125,7 @@ impl Session {
             observer,
             stop: &self.stop,
             team: None,
+            member: None,
         })
     }
 

@@ -83,9 +83,11 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
-    for seed in all {
-        Seed { plan: &plan, dataset, train: &train, seed }.run(lab, &mut study, extended)?;
-    }
+    study.run(lab, |lab, study| {
+        let run = |seed| Seed { plan: &plan, dataset, train: &train, seed };
+        let seeds = study.order(all.iter().copied());
+        seeds.into_iter().try_for_each(|seed| run(seed).run(lab, study, extended))
+    })?;
     study.finish(conclude)
 }
 
@@ -105,11 +107,25 @@ impl Seed<'_> {
             (config(&plan.teacher), config(&plan.baseline), config(&plan.student));
         let soft = Objective::soft(&student);
         let variant = variant_of(soft);
-        let mut systems = vec!["teacher", "baseline", "student", JITTERED];
+        let others: Vec<u64> = (1..MEMBERS).collect();
+        let mut systems = ["teacher", "baseline", "student", JITTERED].map(String::from).to_vec();
         if extended {
-            systems.extend([variant.0, SMOOTHED, OF_TEN]);
+            systems.extend([variant.0, SMOOTHED].map(String::from));
+            systems.extend(others.iter().map(|&member| nth_teacher(member)));
+            systems.push(OF_TEN.into());
         }
-        if study.has(&systems, seed) {
+        if study.has(&systems, seed)? {
+            return Ok(());
+        }
+        let another = |lab: &mut Lab, study: &mut Study, member: u64| {
+            let config = Config { seed: seed + member * MEMBER_SEEDS, ..teacher.clone() };
+            let name = nth_teacher(member);
+            study.model(lab, &Task::hard(&name, &config, train), seed, |_, _| BTreeMap::new())
+        };
+        if extended {
+            study.share_out(lab, &others, |&member| (nth_teacher(member), seed), another)?;
+        }
+        if study.leaves("teacher", seed)? {
             return Ok(());
         }
 
@@ -132,7 +148,7 @@ impl Seed<'_> {
 
         let mut jittered = student.clone();
         jittered.data.jitter = teacher.data.jitter;
-        if !study.has(&[JITTERED], seed) {
+        if study.wants(lab, JITTERED, seed)? {
             let jitter = jittered.data.jitter.map(|pixels| pixels as u8);
             let targets = logits(lab, std::slice::from_ref(&model), jitter);
             study.ensure(
@@ -161,19 +177,21 @@ impl Seed<'_> {
             seed,
             compare,
         )?;
-        if study.has(&[OF_TEN], seed) {
+        if !study.wants(lab, OF_TEN, seed)? {
             return Ok(());
         }
         let mut teachers = vec![model];
-        for member in 1..MEMBERS {
-            let config = Config { seed: seed + member * MEMBER_SEEDS, ..teacher.clone() };
-            let name = format!("teacher {}", member + 1);
-            let task = Task::hard(&name, &config, train);
-            teachers.push(study.model(lab, &task, seed, |_, _| BTreeMap::new())?);
+        for member in others {
+            teachers.push(another(lab, study, member)?);
         }
         let targets = logits(lab, &teachers, None);
         study.ensure(lab, &Task::soft(OF_TEN, &student, train, soft, &targets), seed, compare)
     }
+}
+
+/// The name of the teacher that differs in its seed; `member` counts from 0.
+fn nth_teacher(member: u64) -> String {
+    format!("teacher {}", member + 1)
 }
 
 /// The student with labels where the student has none, and the other way round.

@@ -15,7 +15,7 @@
 
 use super::Lab;
 use super::preset::{Plan, Preset};
-use super::study::{Conclusion, Design, Study};
+use super::study::{Conclusion, Design, Measures, Study};
 use crate::bias::Correction;
 use crate::config::Config;
 use crate::distill;
@@ -27,7 +27,6 @@ use crate::stats;
 use crate::summary::{Claim, Row, Summary, Table, Verdict};
 use crate::trainer::Task;
 use limbeck_datasets::{Dataset, Split};
-use limbeck_kernels::Context;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -95,55 +94,69 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
-    let systems: Vec<_> = CASES.iter().flat_map(|case| [case.held_out, case.system]).collect();
-    for seed in all {
-        if study.has(&systems, seed) {
-            continue;
+    let students = CASES.iter().flat_map(|case| [case.held_out, case.system]);
+    let systems: Vec<_> = std::iter::once("teacher").chain(students).collect();
+    study.run(lab, |lab, study| {
+        for seed in study.order(all.iter().copied()) {
+            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
+                continue;
+            }
+            let [teacher, student] =
+                [&plan.teacher, &plan.student].map(|config| Config { seed, ..config.clone() });
+            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
+            let students = Students { teacher: &teacher, config: &student, train: &train, dataset };
+            for case in study.order(&CASES) {
+                students.hold_out(lab, study, case)?;
+                students.corrected(lab, study, case)?;
+            }
         }
-        let [teacher, student] =
-            [&plan.teacher, &plan.student].map(|config| Config { seed, ..config.clone() });
-        let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-        for case in &CASES {
-            case.run(lab, &mut study, &teacher, &student, &train, dataset)?;
-        }
-    }
+        Ok(())
+    })?;
     study.finish(conclude)
 }
 
-impl Case {
-    fn run(
-        &self,
-        lab: &mut Lab,
-        study: &mut Study,
-        teacher: &Mlp,
-        config: &Config,
-        train: &Split,
-        dataset: &Dataset,
-    ) -> Result<()> {
-        let seed = config.seed;
+/// What the students of one seed are made of.
+struct Students<'a> {
+    teacher: &'a Mlp,
+    config: &'a Config,
+    train: &'a Split,
+    dataset: &'a Dataset,
+}
+
+impl Students<'_> {
+    /// The student that the hold-out's offset is chosen with.
+    fn hold_out(&self, lab: &mut Lab, study: &mut Study, case: &Case) -> Result<()> {
         // A sixth of MNIST's training images: 10,000.
-        let (seen, held) = train.holdout(train.len() / 6);
-        self.student(lab, study, self.held_out, teacher, config, &seen, |context, model| {
-            let logits = model.logits(context, &held);
+        let (seen, held) = self.train.holdout(self.train.len() / 6);
+        self.ensure(lab, study, case, case.held_out, &seen, |lab, _, model| {
+            let logits = model.logits(lab.context, &held);
             let labels = held.labels.as_deref().unwrap_or_default();
-            let found = Correction::fewest_errors(&logits, labels, dataset.classes, self.shifted);
-            BTreeMap::from([("offset".into(), f64::from(found.offset))])
-        })?;
-        let from_holdout = study.summary.row(self.held_out, seed);
-        let from_holdout = from_holdout.and_then(|row| row.measures.get("offset").copied());
-        self.student(lab, study, self.system, teacher, config, train, |context, model| {
-            let classes = dataset.classes;
+            let classes = self.dataset.classes;
+            let found = Correction::fewest_errors(&logits, labels, classes, case.shifted);
+            Ok(BTreeMap::from([("offset".into(), f64::from(found.offset))]))
+        })
+    }
+
+    /// The student of the whole transfer set, and what each correction makes of it.
+    fn corrected(&self, lab: &mut Lab, study: &mut Study, case: &Case) -> Result<()> {
+        let Students { config, train, dataset, .. } = *self;
+        self.ensure(lab, study, case, case.system, train, |lab, study, model| {
+            // Another process may have been at it when this one began here.
+            self.hold_out(lab, study, case)?;
+            let from_holdout = study.summary.row(case.held_out, config.seed);
+            let from_holdout = from_holdout.and_then(|row| row.measures.get("offset").copied());
+            let (context, classes) = (lab.context, dataset.classes);
             let test = model.logits(context, &dataset.test);
             let labels = dataset.test.labels.as_deref().unwrap_or_default();
             let labelled = train.labels.as_deref().unwrap_or_default();
-            let shifted = |label: &&u16| self.shifted.contains(&usize::from(**label));
+            let shifted = |label: &&u16| case.shifted.contains(&usize::from(**label));
             let share = labelled.iter().filter(shifted).count() as f64 / train.len() as f64;
             let seen = model.logits(context, train);
-            let with = |offset| Correction { shifted: self.shifted.to_vec(), offset };
+            let with = |offset| Correction { shifted: case.shifted.to_vec(), offset };
             let corrections = [
-                Correction::fewest_errors(&test, labels, classes, self.shifted),
+                Correction::fewest_errors(&test, labels, classes, case.shifted),
                 with(from_holdout.unwrap_or_default() as f32),
-                Correction::matching_share(&seen, classes, self.shifted, share),
+                Correction::matching_share(&seen, classes, case.shifted, share),
             ];
             let mut measures = BTreeMap::from([(
                 format!("errors_on_{SHOWN}"),
@@ -158,26 +171,25 @@ impl Case {
                 measures.insert(format!("errors_{protocol}"), errors);
                 measures.insert(format!("errors_on_{SHOWN}_{protocol}"), on_shown);
             }
-            measures
+            Ok(measures)
         })
     }
 
     /// Trains a student on what the transfer set keeps of `images`, unless it is finished.
-    #[expect(clippy::too_many_arguments, reason = "what a student is made of")]
-    fn student(
+    fn ensure<'d>(
         &self,
         lab: &mut Lab,
-        study: &mut Study,
+        study: &mut Study<'d>,
+        case: &Case,
         name: &str,
-        teacher: &Mlp,
-        config: &Config,
         images: &Split,
-        measure: impl FnOnce(&Context, &Mlp) -> BTreeMap<String, f64>,
+        measure: impl FnOnce(&mut Lab, &mut Study<'d>, &Mlp) -> Result<Measures>,
     ) -> Result<()> {
-        if study.has(&[name], config.seed) {
+        let Students { teacher, config, dataset, .. } = *self;
+        if !study.wants(lab, name, config.seed)? {
             return Ok(());
         }
-        let transfer = images.of_classes(self.keeps);
+        let transfer = images.of_classes(case.keeps);
         let mut config = config.clone();
         let epochs = config.training.epochs * images.len();
         config.training.epochs = epochs.div_ceil(transfer.len().max(1));
@@ -186,7 +198,7 @@ impl Case {
         let logits =
             distill::teacher_logits(lab.context, teachers, &transfer, objective.temperature, None);
         let task = Task::soft(name, &config, &transfer, objective, &logits);
-        study.ensure(lab, &task, config.seed, measure)
+        study.model_on(lab, dataset, &task, config.seed, measure).map(drop)
     }
 }
 

@@ -181,12 +181,16 @@ pub fn reproduce(
     let teacher = study.model(lab, &task, first_seed, |_, _| curve(first_seed))?;
     let logits =
         distill::teacher_logits(lab.context, &[teacher], &dataset.train, soft.temperature, None);
-    for percent in PERCENT {
+    let pairs = PERCENT.into_iter().flat_map(|percent| {
         let count = if percent == FEW { draws.0 } else { draws.1 };
-        for seed in first_seed..first_seed + count {
-            train_pair(lab, &mut study, material, &logits, percent, seed)?;
-        }
-    }
+        (first_seed..first_seed + count).map(move |seed| (percent, seed))
+    });
+    study.run(lab, |lab, study| {
+        let mut pairs = study.order(pairs.clone()).into_iter();
+        pairs.try_for_each(|(percent, seed)| {
+            train_pair(lab, study, material, &logits, percent, seed)
+        })
+    })?;
     let curves = [("hard", FEW), ("soft", FEW)].map(|(targets, percent)| {
         let records = records(&study.folder, &system(targets, percent), first_seed);
         records.map(|records| (targets, records))
@@ -207,7 +211,7 @@ fn train_pair(
     seed: u64,
 ) -> Result<()> {
     let Material { dataset, holdout, config, soft, draw, .. } = material;
-    if study.has(&[system("hard", percent), system("soft", percent)], seed) {
+    if study.has(&[system("hard", percent), system("soft", percent)], seed)? {
         return Ok(());
     }
     let mut config = Config { seed, ..config.clone() };

@@ -126,12 +126,23 @@ pub fn reproduce(
         paper: &[],
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
-    let mut sets = BTreeMap::new();
-    for seed in all {
-        let run = Seed { plan: &plan, dataset, train: &train, seed };
-        sets.insert(seed, run.run(lab, &mut study, extended)?);
-    }
+    let sets = study.run(lab, |lab, study| {
+        let mut sets = BTreeMap::new();
+        for seed in study.order(all.iter().copied()) {
+            if study.leaves(GENERALIST, seed)? {
+                continue;
+            }
+            let run = Seed { plan: &plan, dataset, train: &train, seed };
+            sets.insert(seed, run.run(lab, study, extended)?);
+        }
+        Ok(sets)
+    })?;
     study.finish(|summary| conclude(summary, dataset, &sets))
+}
+
+/// The name of the specialist for the `i`-th set, from 0.
+fn nth_specialist(i: usize) -> String {
+    format!("specialist {}", i + 1)
 }
 
 /// The models of one seed.
@@ -161,14 +172,20 @@ impl Seed<'_> {
         let task = Task { initial: Some(&generalist), ..self.task(CONTINUED, &continued) };
         study.ensure(lab, &task, seed, none)?;
 
-        let mut systems = vec![COMBINED];
-        systems.extend(extended.then_some(DISTILLED));
-        if study.has(&systems, seed) {
+        let all: Vec<usize> = (0..sets.len()).collect();
+        let mut systems: Vec<String> = all.iter().map(|&i| nth_specialist(i)).collect();
+        systems.push(COMBINED.into());
+        systems.extend(extended.then(|| DISTILLED.into()));
+        if study.has(&systems, seed)? {
             return Ok(sets);
         }
+        let specialist = |lab: &mut Lab, study: &mut Study, i: usize| {
+            self.specialist(lab, study, &generalist, i, &sets[i])
+        };
+        study.share_out(lab, &all, |&i| (nth_specialist(i), seed), specialist)?;
         let mut members = Vec::new();
-        for (i, set) in sets.iter().enumerate() {
-            members.push(self.specialist(lab, study, &generalist, i, set)?);
+        for i in all {
+            members.push(specialist(lab, study, i)?);
         }
         let combine = |lab: &Lab, split: &Split, generalist: &[f32]| {
             let answers = sets.iter().zip(&members).map(|(set, member)| Answers {
@@ -177,13 +194,13 @@ impl Seed<'_> {
             });
             specialists::combine_all(generalist, classes, &answers.collect::<Vec<_>>())
         };
-        if !study.has(&[COMBINED], seed) {
+        study.ensure_row(lab, COMBINED, seed, |lab| {
             let start = Instant::now();
             let on_test = generalist.logits(lab.context, &dataset.test);
             let logits = combine(lab, &dataset.test, &on_test);
-            study.add(combined_row(dataset, COMBINED, seed, &logits, start.elapsed())?)?;
-        }
-        if extended && !study.has(&[DISTILLED], seed) {
+            combined_row(dataset, COMBINED, seed, &logits, start.elapsed())
+        })?;
+        if extended && study.wants(lab, DISTILLED, seed)? {
             let distilled = config(&plan.distilled);
             let targets = combine(lab, train, &on_train);
             let task = Task {
@@ -210,11 +227,11 @@ impl Seed<'_> {
         let config = Config { seed, ..self.plan.specialist.clone() };
         let own = specialists::dataset(self.train, self.dataset, set);
         let initial = specialists::initial(generalist, set);
-        let name = format!("specialist {}", i + 1);
+        let name = nth_specialist(i);
         let task = Task { split: &own.train, initial: Some(&initial), ..self.task(&name, &config) };
         let raise = specialists::dustbin_raise(self.train, set);
-        let mut model = study.model_on(lab, &own, &task, self.seed, |_, _| {
-            BTreeMap::from([("dustbin_raise".into(), raise)])
+        let mut model = study.model_on(lab, &own, &task, self.seed, |_, _, _| {
+            Ok(BTreeMap::from([("dustbin_raise".into(), raise)]))
         })?;
         specialists::raise_dustbin(&mut model, raise);
         Ok(model)

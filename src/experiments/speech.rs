@@ -45,6 +45,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+/// The file of the frozen states.
+const ALIGNMENT: &str = "alignment.safetensors";
 /// The systems' names in the summary.
 const MIXTURES: &str = "mixtures";
 const ALIGNER: &str = "aligner";
@@ -210,12 +212,14 @@ pub(super) fn freeze(
     material: Material,
     seed: u64,
 ) -> Result<Labelled> {
-    let path = study.folder.root.join("alignment.safetensors");
+    let path = study.folder.root.join(ALIGNMENT);
     let words = material.lexicon.clone();
-    if path.exists() {
+    // Their rows come first, also where the states were found before.
+    study.has(&[MIXTURES, ALIGNER], seed)?;
+    let Some(_claim) = study.claim_file(lab, ALIGNMENT)? else {
         let alignments = Alignments::load(&path, &material)?;
         return Ok(labelled(material, words, &alignments));
-    }
+    };
     let start = Instant::now();
     let pool = &lab.context.pool;
     let aligner = {
@@ -241,10 +245,9 @@ pub(super) fn freeze(
         likelihoods[part][i].clone()
     })?;
     let by_phone = labelled(material, phones, &by_phone);
-    if !study.has(&[MIXTURES], seed) {
-        let row = mixtures_row(lab, &by_phone, &likelihoods, seed, start)?;
-        study.add(row)?;
-    }
+    study.ensure_row(lab, MIXTURES, seed, |lab| {
+        mixtures_row(lab, &by_phone, &likelihoods, seed, start)
+    })?;
     let Labelled { material, transitions, .. } = by_phone;
     let kinds = &material.phone_states;
     let of_kinds = |values: &[f64]| kinds.iter().map(|&kind| values[usize::from(kind)]).collect();
@@ -258,7 +261,8 @@ pub(super) fn freeze(
     let by_mixtures = labelled(material, words, &by_mixtures);
     let config = Config { seed, ..plan.config.clone() };
     let task = Task::hard(ALIGNER, &config, &by_mixtures.dataset.train);
-    let net = study.model_on(lab, &by_mixtures.dataset, &task, seed, |_, _| BTreeMap::new())?;
+    let dataset = &by_mixtures.dataset;
+    let net = study.model_on(lab, dataset, &task, seed, |_, _, _| Ok(BTreeMap::new()))?;
     let Labelled { material, lexicon: words, transitions, ln_priors, .. } = by_mixtures;
     let alignments = align_parts(&material, &words, &transitions, |part, i| {
         let utterance = material.parts()[part].utterance(i);
@@ -509,8 +513,14 @@ pub fn reproduce(lab: &mut Lab, preset: Preset, first_seed: u64, out: &Path) -> 
     let mut study = Study::open(lab, &bare, &design, &seeds, out)?;
     let labelled = freeze(lab, &mut study, &plan, material, first_seed)?;
     let (members, students) = seeds.split_at(plan.members as usize);
-    let members = train_members(lab, &mut study, &plan, &labelled, members)?;
-    let students = distilled(lab, &mut study, &plan, &labelled, &members, students, objective)?;
+    let (members, students) = study.run(lab, |lab, study| {
+        let nets = train_members(lab, study, &plan, &labelled, members)?;
+        let searches = first_search(study, members);
+        let nets_and_searches = (&nets[..], searches);
+        let students =
+            distilled(lab, study, &plan, &labelled, nets_and_searches, students, objective)?;
+        Ok((nets, students))
+    })?;
     let comparison = Comparison::new(lab.context, &labelled, &members, &students, &study.summary)?;
     study.finish(|summary| conclude(summary, &plan, &labelled, &students, &comparison))
 }
@@ -522,24 +532,49 @@ fn train_members(
     labelled: &Labelled,
     seeds: &[u64],
 ) -> Result<Vec<Mlp>> {
-    let dataset = &labelled.dataset;
+    let member = |lab: &mut Lab, study: &mut Study, seed| {
+        train_member(lab, study, plan, labelled, seeds, seed)
+    };
+    study.share_out(lab, seeds, |&seed| (MEMBER.into(), seed), member)?;
     let mut members = Vec::new();
     for &seed in seeds {
-        let config = Config { seed, ..plan.member.clone() };
-        let searches = study.summary.row(MEMBER, seeds[0]).and_then(Search::both);
-        let task = Task::hard(MEMBER, &config, &labelled.perturbed);
-        members.push(study.model_on(lab, dataset, &task, seed, |context, model| {
-            labelled.measures(context, labelled.logits(context, model), searches)
-        })?);
+        members.push(member(lab, study, seed)?);
     }
-    if !study.has(&[ENSEMBLE], seeds[0]) {
+    let dataset = &labelled.dataset;
+    study.ensure_row(lab, ENSEMBLE, seeds[0], |lab| {
         let start = Instant::now();
         let logits = mean_logits(lab.context, labelled, &members);
         let row = combined_row(dataset, ENSEMBLE, seeds[0], &logits[1], start.elapsed())?;
         let measures = labelled.measures(lab.context, logits, None);
-        study.add(Row { measures, ..row })?;
-    }
+        Ok(Row { measures, ..row })
+    })?;
     Ok(members)
+}
+
+/// One of the members; it is searched as the first one is.
+fn train_member(
+    lab: &mut Lab,
+    study: &mut Study,
+    plan: &Plan,
+    labelled: &Labelled,
+    seeds: &[u64],
+    seed: u64,
+) -> Result<Mlp> {
+    let config = Config { seed, ..plan.member.clone() };
+    let task = Task::hard(MEMBER, &config, &labelled.perturbed);
+    study.model_on(lab, &labelled.dataset, &task, seed, |lab, study, model| {
+        // Another process may be at it.
+        if seed != seeds[0] && !study.has(&[MEMBER], seeds[0])? {
+            train_member(lab, study, plan, labelled, seeds, seeds[0])?;
+        }
+        let logits = labelled.logits(lab.context, model);
+        Ok(labelled.measures(lab.context, logits, first_search(study, seeds)))
+    })
+}
+
+/// How the first of the members is searched, once that is known.
+fn first_search(study: &Study, members: &[u64]) -> Option<[Search; 2]> {
+    study.summary.row(MEMBER, members[0]).and_then(Search::both)
 }
 
 /// The logits of the members' mean posterior on held-out and test frames.
@@ -559,41 +594,40 @@ fn distilled(
     study: &mut Study,
     plan: &Plan,
     labelled: &Labelled,
-    members: &[Mlp],
+    (members, searches): (&[Mlp], Option<[Search; 2]>),
     seeds: &[u64],
     objective: impl Fn(f64) -> Objective,
 ) -> Result<Students> {
-    let dataset = &labelled.dataset;
-    let searches = study.summary.rows_of(MEMBER).next().and_then(Search::both);
     let set = &labelled.perturbed;
     let context = lab.context;
     // Gigabytes and minutes: the same at every temperature, and only if a student is missing.
     let ensemble = || distill::teacher_logits(context, members, set, 1.0, None);
     let logits = OnceCell::new();
-    let mut train = |temperature: f64, seeds: &[u64], study: &mut Study| -> Result<Vec<Mlp>> {
+    let train = |lab: &mut Lab, study: &mut Study, (temperature, seed): (f64, u64)| {
         let name = student_at(temperature);
-        let mut models = Vec::new();
-        for &seed in seeds {
-            let config = Config { seed, ..plan.student.clone() };
-            let logits: &[f32] =
-                if study.has(&[&name], seed) { &[] } else { logits.get_or_init(ensemble) };
-            let task = Task::soft(&name, &config, set, objective(temperature), logits);
-            models.push(study.model_on(lab, dataset, &task, seed, |context, model| {
-                labelled.measures(context, labelled.logits(context, model), searches)
-            })?);
-        }
-        Ok(models)
+        let config = Config { seed, ..plan.student.clone() };
+        let lacks = study.lacks(lab, &name, seed)?;
+        let logits: &[f32] = if lacks { logits.get_or_init(ensemble) } else { &[] };
+        let task = Task::soft(&name, &config, set, objective(temperature), logits);
+        study.model_on(lab, &labelled.dataset, &task, seed, |lab, _, model| {
+            let logits = labelled.logits(lab.context, model);
+            Ok(labelled.measures(lab.context, logits, searches))
+        })
     };
-    for &temperature in plan.temperatures {
-        train(temperature, &seeds[..1], study)?;
-    }
+    let train_all = |lab: &mut Lab, study: &mut Study, nets: &[(f64, u64)]| -> Result<Vec<Mlp>> {
+        study.share_out(lab, nets, |&(t, seed)| (student_at(t), seed), train)?;
+        nets.iter().map(|&net| train(lab, study, net)).collect()
+    };
+    let each: Vec<_> = plan.temperatures.iter().map(|&t| (t, seeds[0])).collect();
+    train_all(lab, study, &each)?;
     let errors = |t: f64| {
         let row = study.summary.row(&student_at(t), seeds[0]);
         row.and_then(|row| row.measures.get("holdout_errors").copied()).unwrap_or(f64::INFINITY)
     };
     let best = plan.temperatures.iter().copied().min_by(|&a, &b| errors(a).total_cmp(&errors(b)));
     let temperature = best.ok_or_else(|| Error::Internal("no temperature".into()))?;
-    let models = train(temperature, seeds, study)?;
+    let nets: Vec<_> = seeds.iter().map(|&seed| (temperature, seed)).collect();
+    let models = train_all(lab, study, &nets)?;
     Ok(Students { temperature, models })
 }
 

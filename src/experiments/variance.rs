@@ -83,23 +83,45 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
-    let systems: Vec<String> = TARGETS
-        .iter()
-        .flat_map(|targets| {
-            let parts = PERCENT.iter().map(move |&percent| part(targets, percent));
-            parts.chain(FACTORS[1..].iter().map(move |&factor| faster(targets, factor)))
-        })
-        .collect();
-    for seed in all {
-        if study.has(&systems, seed) {
-            continue;
+    let nets = nets();
+    let names = nets.iter().map(|net| net.name.clone());
+    let systems: Vec<String> = std::iter::once("teacher".into()).chain(names).collect();
+    study.run(lab, |lab, study| {
+        for seed in study.order(all.iter().copied()) {
+            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
+                continue;
+            }
+            let teacher = Config { seed, ..plan.teacher.clone() };
+            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
+            let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
+            let seed = Seed { plan: &plan, train: &train, logits: &logits, seed, cases };
+            for net in study.order(&nets) {
+                seed.train(lab, study, net)?;
+            }
         }
-        let teacher = Config { seed, ..plan.teacher.clone() };
-        let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-        let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
-        Seed { plan: &plan, train: &train, logits: &logits, seed, cases }.run(lab, &mut study)?;
-    }
+        Ok(())
+    })?;
     study.finish(conclude)
+}
+
+/// One of the nets of a seed.
+struct Net {
+    name: String,
+    targets: &'static str,
+    /// Of the training set.
+    percent: usize,
+    /// Of the learning rate.
+    factor: f64,
+}
+
+fn nets() -> Vec<Net> {
+    let of = |targets: &'static str| {
+        let parts = PERCENT.map(|percent| (part(targets, percent), percent, 1.0));
+        let faster = FACTORS[1..].iter().map(move |&factor| (faster(targets, factor), 100, factor));
+        let all = parts.into_iter().chain(faster);
+        all.map(move |(name, percent, factor)| Net { name, targets, percent, factor })
+    };
+    TARGETS.into_iter().flat_map(of).collect()
 }
 
 /// The models of one seed.
@@ -113,28 +135,12 @@ struct Seed<'a> {
 }
 
 impl Seed<'_> {
-    fn run(&self, lab: &mut Lab, study: &mut Study) -> Result<()> {
-        for targets in TARGETS {
-            for percent in PERCENT {
-                self.train(lab, study, targets, &part(targets, percent), percent, 1.0)?;
-            }
-            for factor in &FACTORS[1..] {
-                self.train(lab, study, targets, &faster(targets, *factor), 100, *factor)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn train(
-        &self,
-        lab: &mut Lab,
-        study: &mut Study,
-        targets: &str,
-        name: &str,
-        percent: usize,
-        factor: f64,
-    ) -> Result<()> {
+    fn train(&self, lab: &mut Lab, study: &mut Study, net: &Net) -> Result<()> {
         let Seed { plan, train, logits, seed, cases } = *self;
+        let Net { ref name, targets, percent, factor } = *net;
+        if !study.wants(lab, name, seed)? {
+            return Ok(());
+        }
         let soft = targets == "soft";
         let mut config = if soft { plan.student.clone() } else { plan.baseline.clone() };
         config.seed = seed;
@@ -162,7 +168,7 @@ impl Seed<'_> {
             }
             measures
         };
-        let done = match name {
+        let done = match name.as_str() {
             MEASURED => study.ensure(lab, &task, seed, noise),
             _ => study.ensure(lab, &task, seed, |_, _| BTreeMap::new()),
         };

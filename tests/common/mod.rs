@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+#[cfg(all(unix, feature = "cli"))]
+pub mod program;
+
 use limbeck::Result;
 use limbeck::loss::{self, Objective};
 use limbeck::mlp::{Mlp, Workspace};
