@@ -318,8 +318,9 @@ fn a_rank_that_falls_silent_ends_the_job_in_the_stated_time() {
     assert!(place.begun());
 }
 
-/// Hosts that are network namespaces of this machine, joined by a bridge; the links go with them.
+/// Hosts that are network namespaces of this machine, joined by a bridge.
 struct Hosts {
+    /// Those of the ranks, then that of mpirun.
     names: Vec<String>,
     bridge: String,
     folder: TempDir,
@@ -331,16 +332,13 @@ impl Hosts {
     fn new(n: usize) -> Option<Hosts> {
         let id = std::process::id() % 10_000;
         let hosts = Hosts {
-            names: (0..n).map(|i| format!("lbk{id}-{i}")).collect(),
+            names: (0..=n).map(|i| format!("lbk{id}-{i}")).collect(),
             bridge: format!("lbk{id}"),
             folder: tempfile::tempdir().unwrap(),
         };
         let bridge = &hosts.bridge;
-        let mut steps = vec![
-            format!("ip link add {bridge} type bridge"),
-            format!("ip addr add 10.77.77.254/24 dev {bridge}"),
-            format!("ip link set {bridge} up"),
-        ];
+        let mut steps =
+            vec![format!("ip link add {bridge} type bridge"), format!("ip link set {bridge} up")];
         for (i, name) in hosts.names.iter().enumerate() {
             steps.extend([
                 format!("ip netns add {name}"),
@@ -362,7 +360,10 @@ impl Hosts {
             eprintln!("skipped: this process may not make hosts: {step}");
             return None;
         }
-        for name in &hosts.names {
+        // A host that is cut off is given up after some 2 s of trying, not a quarter of an hour.
+        let launcher = format!("ip netns exec {} sysctl -qw net.ipv4.", hosts.names[n]);
+        assert!(run(&(launcher + "tcp_retries2=3")));
+        for name in &hosts.names[..n] {
             let delay = format!("ip netns exec {name} tc qdisc add dev eth0 root ");
             let ways = ["netem delay 2ms", "tbf rate 20mbit burst 4kb latency 400ms"];
             assert!(ways.iter().any(|way| run(&(delay.clone() + way))), "no way to delay");
@@ -381,14 +382,16 @@ impl Hosts {
         self.folder.path().join("agent")
     }
 
-    /// Lets a command of mpirun start one rank on each host, over TCP.
-    fn spread(&self, command: &mut Command) {
-        let hosts: Vec<String> =
-            (1..=self.names.len()).map(|i| format!("10.77.77.{i}:1")).collect();
-        fs::write(self.folder.path().join("hosts"), hosts.join("\n").replace(":1", " slots=1"))
-            .unwrap();
+    /// A command of mpirun that starts one rank on each host, over TCP.
+    fn spread(&self, mpirun: &Command) -> Command {
+        let (launcher, ranks) = self.names.split_last().unwrap();
         let list = self.folder.path().join("hosts");
-        command.envs([
+        let slots = (1..=ranks.len()).map(|i| format!("10.77.77.{i} slots=1\n"));
+        fs::write(&list, slots.collect::<String>()).unwrap();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", launcher]).arg(mpirun.get_program()).args(mpirun.get_args());
+        clean(&mut command);
+        command.envs(SETTINGS).envs([
             ("OMPI_MCA_plm_rsh_agent", self.agent().to_str().unwrap()),
             ("OMPI_MCA_orte_default_hostfile", list.to_str().unwrap()),
             ("OMPI_MCA_orte_keep_fqdn_hostnames", "1"),
@@ -397,11 +400,12 @@ impl Hosts {
             ("OMPI_MCA_btl", "tcp,self"),
             ("OMPI_MCA_btl_tcp_if_include", "10.77.77.0/24"),
             ("OMPI_MCA_oob_tcp_if_include", "10.77.77.0/24"),
-            // Without these mpirun waits minutes for a host that is cut off.
+            // A connection on which nothing is under way, too.
             ("OMPI_MCA_oob_tcp_keepalive_time", "3"),
             ("OMPI_MCA_oob_tcp_keepalive_intvl", "1"),
             ("OMPI_MCA_oob_tcp_keepalive_probes", "3"),
         ]);
+        command
     }
 
     fn cut(&self, host: usize) {
@@ -413,11 +417,12 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
+        let ip = |args: &[&str]| Command::new("ip").args(args).stderr(Stdio::null()).status();
         for name in &self.names {
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
+            let _ = ip(&["netns", "del", name]);
+            let _ = ip(&["link", "del", &format!("v{name}")]);
         }
-        let _ =
-            Command::new("ip").args(["link", "del", &self.bridge]).stderr(Stdio::null()).status();
+        let _ = ip(&["link", "del", &self.bridge]);
     }
 }
 
@@ -434,14 +439,10 @@ fn hosts_with_slow_links_give_the_same_bits_and_a_cut_one_ends_the_job() {
     };
     let place = Place::new(6);
     let expected = place.by_one();
-    let mut job = place.on(4, &[]);
-    hosts.spread(&mut job);
-    assert_eq!(sha256(&job.output().unwrap()), expected);
+    assert_eq!(sha256(&hosts.spread(&place.on(4, &[])).output().unwrap()), expected);
 
     let place = Place::new(1_000_000);
-    let mut job = place.on(4, &["--peer-timeout", "4"]);
-    hosts.spread(&mut job);
-    let job = job.spawn().unwrap();
+    let job = hosts.spread(&place.on(4, &["--peer-timeout", "4"])).spawn().unwrap();
     wait_for("a checkpoint", || place.begun());
     hosts.cut(3);
     let start = Instant::now();
