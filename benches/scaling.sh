@@ -10,10 +10,11 @@ program=${LIMBECK:-target/release/limbeck}
 mkdir -p "$out"
 hosts=(lbkscale0 lbkscale1)
 agent=$(mktemp)
-# The end of the link in this namespace would carry the launcher's own traffic; the hosts have a
-# bridge between them instead.
 remove() {
-    for host in "${hosts[@]}"; do ip netns del "$host" 2> /dev/null || true; done
+    for host in "${hosts[@]}"; do
+        ip netns del "$host" 2> /dev/null || true
+        ip link del "v$host" 2> /dev/null || true
+    done
     ip link del lbkscale 2> /dev/null || true
     rm -f "$agent" "$agent.hosts"
 }

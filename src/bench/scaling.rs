@@ -185,8 +185,7 @@ pub fn measure(
     let model = Mlp::new(widths, 0);
     let update = seconds_of_update(context, widths)?;
     let node = |batch: usize| -> Result<NodeStep> {
-        let bench = StepBench::new(widths, batch, StepTask::Teacher)?;
-        let seconds = bench.unfused(context, rounds(&model, batch))?;
+        let seconds = bench(widths, batch)?.unfused(context, rounds(&model, batch))?;
         Ok(NodeStep::of(&model, batch, Spread::of(seconds).median, update))
     };
     // All ranks measure at the same time: they share the machine in their steps, too.
@@ -234,6 +233,14 @@ pub fn measure(
     let machine = Machine::of(context);
     let addition_gb_per_s = addition / 1e9;
     Ok(Scaling { machine, net, parameters, steps, addition_gb_per_s, latency_us, rows, here })
+}
+
+/// Steps that leave the weights where they are: of a few examples with random labels larger ones
+/// diverge.
+fn bench(widths: &[usize], batch: usize) -> Result<StepBench> {
+    let mut bench = StepBench::new(widths, batch, StepTask::Teacher)?;
+    bench.config.training.learning_rate = 1e-6;
+    Ok(bench)
 }
 
 /// Steps to time: about two seconds of 50 GFLOP/s, but at least five.
@@ -298,9 +305,8 @@ fn here(
     let bytes = 4.0 * LARGE as f64 * (n - 1.0) / n;
     let bandwidth = 2.0 / ((large - small) / bytes - 1.0 / addition).max(1e-13);
     let network = Network { latency, bandwidth, addition };
-    let bench = StepBench::new(widths, step.batch * ranks, StepTask::Teacher)?;
     let rounds = rounds(&Mlp::new(widths, 0), step.batch);
-    let seconds = bench.together(context, team, rounds)?;
+    let seconds = bench(widths, step.batch * ranks)?.together(context, team, rounds)?;
     let how = How { overlap: true, bytes_per_value: 4.0 };
     Ok(Here {
         ranks,

@@ -271,7 +271,8 @@ impl Display for Report<Scaling> {
                         format!("{:.0} ({:.0})", row.efficiency * 100.0, row.waiting * 100.0)
                     })
                 };
-                writeln!(f, "{:<22}{}", format!("{n} nodes"), columns(found, cell))?;
+                let nodes = if n == 1 { "1 node".into() } else { format!("{n} nodes") };
+                writeln!(f, "{nodes:<22}{}", columns(found, cell))?;
             }
         }
         writeln!(f, "\nmost nodes that are half used, batch of a node kept")?;
