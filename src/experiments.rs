@@ -23,7 +23,7 @@ use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::{
     Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, permute, synthetic, table,
 };
-use limbeck_kernels::Context;
+use limbeck_kernels::{Context, peak};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -351,6 +351,7 @@ pub fn manifest(lab: &Lab, dataset: &Dataset, seeds: Vec<u64>) -> Manifest {
     let isa = lab.context.isa.to_string();
     let threads = lab.context.pool.threads();
     let mut manifest = Manifest::new(lab.command.clone(), lab.git_commit.clone(), &isa, threads);
+    manifest.peak_gflops = Some(peak::best_flops(lab.context) / 1e9);
     manifest.seeds = seeds;
     manifest.data = dataset.sha256.clone();
     manifest

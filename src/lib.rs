@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `cli` (default) | the program, its command line; brings `paper` |
 //! | `fetch` (default) | `datasets::fetch`: downloads of MNIST and AN4 |
-//! | `mpi` | [`team::mpi`]: training over the ranks of an MPI job; needs an MPI library and libclang |
+//! | `mpi` | `team::mpi`: training over the ranks of an MPI job; needs an MPI library and libclang |
 //! | `paper` | `experiments`, `speech`, `report` and `export` |
 //!
 //! Start with [`config::Config`], [`trainer::train`] and [`metrics::evaluate`]; the examples

@@ -451,6 +451,9 @@ pub struct Manifest {
     pub isa: String,
     /// Threads that the kernels use.
     pub threads: usize,
+    /// Peak of their fused multiply-adds when the run began, 10⁹ operations per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_gflops: Option<f64>,
     /// Seed of each model trained.
     pub seeds: Vec<u64>,
     /// SHA-256 of each data file by name.
@@ -482,6 +485,7 @@ impl Manifest {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             isa: isa.to_string(),
             threads,
+            peak_gflops: None,
             seeds: Vec::new(),
             data: BTreeMap::new(),
             loss_contract: None,

@@ -12,17 +12,12 @@ use std::time::{Duration, Instant};
 /// Time between two updates of the line.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// The machine's peak is the best of so many measurements of so long before a run: cores that were
-/// asleep, and neighbours, only ever lower it.
-const PROBES: usize = 10;
-const PROBE: Duration = Duration::from_millis(10);
-
 /// Whatever suits stderr and the user.
 pub fn observer(session: &Session) -> Box<dyn Observer> {
     if session.quiet {
         return Box::new(ProgressLine { shown: Shown::Nothing, peak: 0.0 });
     }
-    let peak = (0..PROBES).map(|_| peak::flops(&session.context, PROBE)).fold(0.0, f64::max);
+    let peak = peak::best_flops(&session.context);
     if !std::io::stderr().is_terminal() {
         return Box::new(ProgressLine { shown: Shown::Log { last: None }, peak });
     }

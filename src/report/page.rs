@@ -189,8 +189,17 @@ impl Section<'_> {
     fn throughput(&self) -> String {
         let mut table = Table::new(
             "Training",
-            &["system", "samples/s", "GFLOP/s", "seconds", "epochs", "training errors"],
+            &[
+                "system",
+                "samples/s",
+                "GFLOP/s",
+                "share of peak",
+                "seconds",
+                "epochs",
+                "training errors",
+            ],
         );
+        let peak = self.run.manifest["peak_gflops"].as_f64();
         let summary = &self.run.summary;
         // The last record of a model is that of its whole training.
         let rates: BTreeMap<(&str, u64), f64> = self
@@ -207,6 +216,7 @@ impl Section<'_> {
                 system.to_string(),
                 summary.shown(system, 0, |row| row.samples_per_second),
                 summary.shown(system, 1, |row| rates.get(&(system, row.seed)).copied()),
+                summary.shown(system, 2, |row| Some(rates.get(&(system, row.seed))? / peak?)),
                 summary.shown(system, 1, |row| Some(row.seconds)),
                 summary.shown(system, 0, |row| row.epochs.map(|n| n as f64)),
                 summary.shown(system, 1, |row| row.train_errors.map(|n| n as f64)),
@@ -217,7 +227,8 @@ impl Section<'_> {
         }
         table.notes.push(
             "Mean ± standard deviation over the seeds; measured while training, whatever else ran \
-             on the machine. GFLOP/s counts the matrix products alone."
+             on the machine. GFLOP/s counts the matrix products alone; the peak is that of the \
+             manifest."
                 .into(),
         );
         table_html(&table)
