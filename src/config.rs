@@ -793,9 +793,9 @@ teacher_logits = "t.npy"
         assert_eq!(
             refusal("[training]\nepochs = 3\nlearning_rat = 0.1\n"),
             "/etc/limbeck/a.toml:3: found the unknown key `learning_rat`; \
-             did you mean `learning_rate`? Expected one of: epochs, batch_size, learning_rate, \
-             schedule, optimizer, momentum, average, max_norm, weight_decay, checkpoint_minutes, \
-             beta2, epsilon, momentum_epochs, decay, step_epochs, step_factor"
+             did you mean `learning_rate`? Expected one of: epochs, batch_size, shards, \
+             learning_rate, schedule, optimizer, momentum, average, max_norm, weight_decay, \
+             checkpoint_minutes, beta2, epsilon, momentum_epochs, decay, step_epochs, step_factor"
         );
         assert_eq!(
             refusal("\n\n[data]\ndataset = \"cifar\""),
