@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$1
+# LIMBECK: the program, where it is built already.
+limbeck() { if [ -n "${LIMBECK:-}" ]; then "$LIMBECK" "$@"; else cargo run --quiet -- "$@"; fi; }
 
 cat > "$work/config.toml" <<'TOML'
 [data]
@@ -16,9 +18,9 @@ optimizer = "adam"
 learning_rate = 0.001
 TOML
 
-cargo run --quiet -- train "$work/config.toml" --out "$work/run" --quiet
+limbeck train "$work/config.toml" --out "$work/run" --quiet
 model="$work/run/models/model-0.safetensors"
-ours=$(cargo run --quiet -- eval "$model" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["errors"])')
+ours=$(limbeck eval "$model" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["errors"])')
 numpy=$(python3 tests/numpy_eval.py "$model" "$LIMBECK_DATA/mnist")
 echo "errors by limbeck eval: $ours, by NumPy: $numpy"
 [ "$ours" = "$numpy" ]

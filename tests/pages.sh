@@ -5,7 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$1/pages
-limbeck() { cargo run --quiet -- "$@" --quiet; }
+# LIMBECK: the program, where it is built already.
+limbeck() {
+    if [ -n "${LIMBECK:-}" ]; then "$LIMBECK" "$@" --quiet; else cargo run --quiet -- "$@" --quiet; fi
+}
 
 mkdir -p "$work"
 # The run writes its report itself.
