@@ -241,8 +241,8 @@ fn join(global: &Global) -> Result<Option<Team>> {
 /// [`Error::Usage`] when there are others: each would do the whole work, in the same folder.
 #[cfg(not(feature = "mpi"))]
 fn join(_: &Global) -> Result<Option<Team>> {
-    match limbeck::team::ranks_of_the_job() {
-        Some(ranks @ 2..) => Err(Error::Usage(format!(
+    match limbeck::team::place_in_the_job() {
+        Some((_, ranks @ 2..)) => Err(Error::Usage(format!(
             "one of {ranks} ranks of an MPI job, but this program was built without MPI: build it \
              with --features mpi, or start one process"
         ))),

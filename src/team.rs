@@ -106,16 +106,17 @@ fn tree_sum(
     Ok(())
 }
 
-/// The size of the job in which a launcher of MPI has started this process: the variables of Open
-/// MPI, of MPICH and Intel MPI, and of Slurm's PMIx.
+/// The rank of this process and the number of ranks, where a launcher of MPI has started it: the
+/// variables of Open MPI, of MPICH and Intel MPI, and of Slurm's PMIx.
 #[must_use]
-pub fn ranks_of_the_job() -> Option<usize> {
-    let sizes = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].map(|name| std::env::var(name).ok());
-    let slurm = || {
-        std::env::var_os("PMIX_RANK")?;
-        std::env::var("SLURM_NTASKS").ok()
-    };
-    sizes.into_iter().flatten().chain(slurm()).find_map(|size| size.parse().ok())
+pub fn place_in_the_job() -> Option<(usize, usize)> {
+    let names = [
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+        ("PMIX_RANK", "SLURM_NTASKS"),
+    ];
+    let number = |name| std::env::var(name).ok()?.parse().ok();
+    names.into_iter().find_map(|(rank, size)| Some((number(rank)?, number(size)?)))
 }
 
 /// Whom a rank talks to: those whose number differs in one bit, the lowest first.
@@ -158,14 +159,16 @@ impl Team {
                 links[to].from.push(receiver);
             }
         }
-        let start = |link| Team::start(patience, move || Ok(link));
+        let start = |link: Channels| Team::start(patience, (link.rank, size), move || Ok(link));
         // A thread whose link is at hand does not fail to start.
         links.into_iter().filter_map(|link| start(link).ok()).collect()
     }
 
-    /// A rank whose link is made, used and dropped by the thread that talks.
+    /// A rank whose link is made, used and dropped by the thread that talks. As long as there is no
+    /// link the launcher tells which of how many ranks this is.
     fn start<L: Link>(
         patience: Duration,
+        (rank, size): (usize, usize),
         connect: impl FnOnce() -> std::result::Result<L, String> + Send + 'static,
     ) -> Result<Team> {
         let (jobs, to_do) = mpsc::channel();
@@ -196,8 +199,13 @@ impl Team {
                 }
             }
         });
-        let died = || Error::Internal("the thread that talks to other ranks has ended".into());
-        let (rank, size) = introduced.recv().map_err(|_| died())?.map_err(Error::Usage)?;
+        let lost = |e: RecvTimeoutError| Error::Lost {
+            rank,
+            size,
+            message: format!("no connection to the other ranks after {patience:?}: {e}"),
+        };
+        let (rank, size) =
+            introduced.recv_timeout(patience).map_err(lost)?.map_err(Error::Usage)?;
         Ok(Team { rank, size, patience, jobs: Some(jobs), done, thread: Some(thread) })
     }
 

@@ -277,7 +277,8 @@ fn a_rank_that_is_killed_loses_nothing() {
     let mut done = 0;
     while done < kills {
         let ranks = [2, 4, 8][rng.next_u32() as usize % 3];
-        let job = place.on(ranks, &[]).spawn().unwrap();
+        // mpirun notices the death of a rank but of one that has just been born.
+        let job = place.on(ranks, &["--peer-timeout", "20"]).spawn().unwrap();
         wait_for("the ranks", || place.ranks().len() == ranks);
         thread::sleep(Duration::from_millis(u64::from(rng.next_u32() % 1500)));
         let victim = place.ranks().get(rng.next_u32() as usize % ranks).map(|(_, id)| *id);

@@ -16,12 +16,11 @@ use std::time::Duration;
 /// MPI_Allreduce's: faster on some networks, and of bits that depend on the number of ranks.
 ///
 /// # Errors
-/// [`crate::Error::Usage`] where MPI cannot be used from a thread.
+/// [`crate::Error::Usage`] where MPI cannot be used from a thread; [`crate::Error::Lost`] where the
+/// other ranks do not come.
 pub fn join(patience: Duration, any_order: bool) -> Result<Option<Team>> {
-    if super::ranks_of_the_job().is_none() {
-        return Ok(None);
-    }
-    Team::start(patience, move || {
+    let Some(place) = super::place_in_the_job() else { return Ok(None) };
+    Team::start(patience, place, move || {
         // Funneled: the thread that initialises MPI is the only one to call it.
         let found = ::mpi::initialize_with_threading(Threading::Funneled);
         let (universe, threading) = found.ok_or("MPI is initialised already")?;
