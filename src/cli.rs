@@ -195,23 +195,30 @@ fn parse_and_run() -> ExitCode {
     };
     let mut team = match join(&cli.global) {
         Ok(team) => team,
-        Err(error) => {
-            session::to_stderr(&format!("error: {error}"));
-            return ExitCode::from(error.exit_code());
-        }
+        Err(error) => return failed(&error),
     };
     let stop = Arc::new(AtomicBool::new(false));
-    let Err(error) = run(cli, team.as_mut(), &stop) else { return ExitCode::SUCCESS };
-    let Some(team) = team else {
-        session::to_stderr(&format!("error: {error}"));
-        return ExitCode::from(error.exit_code());
-    };
+    match (run(cli, team.as_mut(), &stop), team) {
+        (Ok(()), _) => ExitCode::SUCCESS,
+        (Err(error), None) => failed(&error),
+        (Err(error), Some(team)) => failed_in_a_job(&error, &team, &stop),
+    }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    session::to_stderr(&format!("error: {error}"));
+    ExitCode::from(error.exit_code())
+}
+
+/// As [`failed`] for a rank of several: what all of them know is told by rank 0, and what only this
+/// one knows ends them all.
+fn failed_in_a_job(error: &Error, team: &Team, stop: &AtomicBool) -> ExitCode {
     let together = matches!(error, Error::Interrupted { .. } | Error::Diverged { .. });
-    match team.rank() {
-        0 => session::to_stderr(&format!("error: {error}")),
-        // Rank 0 tells.
-        _ if together => return ExitCode::SUCCESS,
-        rank => {
+    match (team.rank(), together) {
+        (0, true) => return failed(error),
+        (_, true) => return ExitCode::SUCCESS,
+        (0, false) => drop(failed(error)),
+        (rank, false) => {
             // Where all have the same trouble, rank 0 says so, and the launcher ends the others.
             let start = Instant::now();
             while !stop.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(3) {
@@ -222,12 +229,8 @@ fn parse_and_run() -> ExitCode {
             }
         }
     }
-    if !together {
-        // The others do not know, and to take leave of them takes their answer: the launcher
-        // ends them.
-        process::exit(i32::from(error.exit_code()));
-    }
-    ExitCode::from(error.exit_code())
+    // To take leave of the others takes their answer, and they do not know: the launcher ends them.
+    process::exit(i32::from(error.exit_code()))
 }
 
 /// The other ranks of the job that this process was started in, if any.

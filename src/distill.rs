@@ -72,8 +72,7 @@ pub fn teacher_logits_together(
     // Of one example under one shift.
     let row = size_of::<f32>() * teachers.first().map_or(0, Mlp::classes);
     let lengths: Vec<usize> = (0..size).map(|rank| shifts * part(rank).len() * row).collect();
-    team.start_gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone());
-    let gathered = team.finish_gather()?;
+    let gathered = team.gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone())?;
     // From [rank, shifts, examples of the rank, classes] to [shifts, examples, classes].
     let mut all = Vec::with_capacity(gathered.len() / size_of::<f32>());
     for shift in 0..shifts {

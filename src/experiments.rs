@@ -23,7 +23,7 @@ use crate::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_datasets::{
     Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, permute, synthetic, table,
 };
-use limbeck_kernels::{Context, peak};
+use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -53,9 +53,31 @@ pub struct Lab<'a> {
     /// from 0. Any numbers do; different ones get in each other's way least. `None` where the folder
     /// is this process's own.
     pub member: Option<u32>,
+    /// What the machine can do, 10⁹ operations per second, where it was measured; for the manifest.
+    pub peak_gflops: Option<f64>,
 }
 
-impl Lab<'_> {
+impl<'a> Lab<'a> {
+    /// A run of this process alone, without data or teachers.
+    pub fn new(
+        context: &'a Context,
+        observer: &'a mut dyn Observer,
+        stop: &'a AtomicBool,
+    ) -> Lab<'a> {
+        Lab {
+            context,
+            data: None,
+            teachers: BTreeMap::new(),
+            command: Vec::new(),
+            git_commit: None,
+            observer,
+            stop,
+            team: None,
+            member: None,
+            peak_gflops: None,
+        }
+    }
+
     /// # Errors
     /// [`Error::Interrupted`] when the run is to end.
     pub fn go_on(&self) -> Result<()> {
@@ -351,7 +373,7 @@ pub fn manifest(lab: &Lab, dataset: &Dataset, seeds: Vec<u64>) -> Manifest {
     let isa = lab.context.isa.to_string();
     let threads = lab.context.pool.threads();
     let mut manifest = Manifest::new(lab.command.clone(), lab.git_commit.clone(), &isa, threads);
-    manifest.peak_gflops = Some(peak::best_flops(lab.context) / 1e9);
+    manifest.peak_gflops = lab.peak_gflops;
     manifest.seeds = seeds;
     manifest.data = dataset.sha256.clone();
     manifest

@@ -256,19 +256,18 @@ impl Optimizer {
         self.moments.iter_mut().chain(&mut self.average).map(|array| &mut array[..])
     }
 
-    /// Takes back what [`Optimizer::tensors`] and [`Optimizer::powers`] gave.
+    /// Takes back what [`Optimizer::tensors`] gave.
     ///
     /// # Errors
     /// [`Error::Internal`] if an array is missing or has another length: a checkpoint of this
     /// configuration cannot lack it.
-    pub fn restore(&mut self, tensors: &[(String, Cow<[f32]>)], powers: [f64; 2]) -> Result<()> {
+    pub fn restore(&mut self, tensors: &[(String, Cow<[f32]>)]) -> Result<()> {
         let moments = self.moments.iter_mut().enumerate().map(|(i, m)| (format!("moment.{i}"), m));
         for (name, buffer) in
             moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a)))
         {
             restore(tensors, &name, buffer)?;
         }
-        self.powers = powers;
         Ok(())
     }
 }

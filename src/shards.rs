@@ -57,6 +57,11 @@ impl Shards {
         &mut self.fresh[layer]
     }
 
+    /// Takes it away, until it is put back.
+    pub fn take(&mut self, layer: usize) -> Buffer {
+        std::mem::replace(&mut self.fresh[layer], Buffer::zeroed(0))
+    }
+
     /// Adds the gradient of `shard` to those of the shards before it, as far as the tree is complete:
     /// after the last one [`Shards::gradient`] is the sum of all shards of this rank.
     pub fn add(&mut self, context: &Context, shard: usize, layer: usize) {

@@ -26,21 +26,19 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+/// What comes of talking: why it failed is told as a sentence.
+type Told<T> = std::result::Result<T, String>;
+
 /// A connection of this rank to all others.
 trait Link {
     /// This rank, from 0, and how many there are.
     fn place(&self) -> (usize, usize);
 
     /// Sends to `peer` and receives from it at the same time. Both know both lengths.
-    fn exchange(
-        &mut self,
-        peer: usize,
-        send: &[u8],
-        receive: &mut [u8],
-    ) -> std::result::Result<(), String>;
+    fn exchange(&mut self, peer: usize, send: &[u8], receive: &mut [u8]) -> Told<()>;
 
     /// values ← Σ over the ranks.
-    fn sum(&mut self, values: &mut [f32], scratch: &mut Vec<f32>) -> std::result::Result<(), String>
+    fn sum(&mut self, values: &mut [f32], scratch: &mut Vec<f32>) -> Told<()>
     where
         Self: Sized,
     {
@@ -48,7 +46,7 @@ trait Link {
     }
 
     /// What each rank has, `lengths` bytes, one behind the other; `mine` is this rank's.
-    fn gather(&mut self, mine: &[u8], lengths: &[usize]) -> std::result::Result<Vec<u8>, String> {
+    fn gather(&mut self, mine: &[u8], lengths: &[usize]) -> Told<Vec<u8>> {
         let (rank, size) = self.place();
         let start = |rank: usize| lengths[..rank].iter().sum::<usize>();
         let mut all = vec![0; start(size)];
@@ -74,11 +72,7 @@ trait Link {
 }
 
 /// values ← Σ over the ranks, in the tree that the module describes.
-fn tree_sum(
-    link: &mut impl Link,
-    values: &mut [f32],
-    scratch: &mut Vec<f32>,
-) -> std::result::Result<(), String> {
+fn tree_sum(link: &mut impl Link, values: &mut [f32], scratch: &mut Vec<f32>) -> Told<()> {
     let (rank, size) = link.place();
     let mut owned = 0..values.len();
     let mut exchanged: Vec<(usize, Range<usize>, Range<usize>)> = Vec::new();
@@ -137,7 +131,7 @@ pub struct Team {
     /// How long an answer may take.
     patience: Duration,
     jobs: Option<Sender<Job>>,
-    done: Receiver<std::result::Result<Job, String>>,
+    done: Receiver<Told<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -169,7 +163,7 @@ impl Team {
     fn start<L: Link>(
         patience: Duration,
         (rank, size): (usize, usize),
-        connect: impl FnOnce() -> std::result::Result<L, String> + Send + 'static,
+        connect: impl FnOnce() -> Told<L> + Send + 'static,
     ) -> Result<Team> {
         let (jobs, to_do) = mpsc::channel();
         let (answer, done) = mpsc::channel();
@@ -247,13 +241,17 @@ impl Team {
         }
     }
 
-    /// Gives all ranks the values of rank 0.
-    pub(crate) fn broadcast(&mut self, values: &mut [f32]) -> Result<()> {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+    /// Gathers at once.
+    pub(crate) fn gather(&mut self, mine: Vec<u8>, lengths: Vec<usize>) -> Result<Vec<u8>> {
+        self.start_gather(mine, lengths);
+        self.finish_gather()
+    }
+
+    /// Gives all ranks the bytes of rank 0.
+    pub(crate) fn broadcast(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mine = if self.rank == 0 { bytes.to_vec() } else { Vec::new() };
         let lengths = (0..self.size).map(|rank| if rank == 0 { bytes.len() } else { 0 });
-        self.start_gather(mine, lengths.collect());
-        bytes.copy_from_slice(&self.finish_gather()?);
+        bytes.copy_from_slice(&self.gather(mine, lengths.collect())?);
         Ok(())
     }
 
@@ -271,8 +269,7 @@ impl Team {
         }
         let mine = sha256_of([text]).into_bytes();
         let lengths = vec![mine.len(); self.size];
-        self.start_gather(mine.clone(), lengths);
-        let all = self.finish_gather()?;
+        let all = self.gather(mine.clone(), lengths)?;
         let digests: Vec<&[u8]> = all.chunks_exact(mine.len()).collect();
         match digests.iter().position(|digest| *digest != digests[0]) {
             None => Ok(()),
@@ -326,12 +323,7 @@ impl Link for Channels {
         (self.rank, self.to.len())
     }
 
-    fn exchange(
-        &mut self,
-        peer: usize,
-        send: &[u8],
-        receive: &mut [u8],
-    ) -> std::result::Result<(), String> {
+    fn exchange(&mut self, peer: usize, send: &[u8], receive: &mut [u8]) -> Told<()> {
         let gone = || format!("rank {peer} has ended");
         self.to[peer].send(send.to_vec()).map_err(|_| gone())?;
         receive.copy_from_slice(&self.from[peer].recv().map_err(|_| gone())?);
@@ -401,13 +393,12 @@ mod tests {
                 (0..size).flat_map(|rank| vec![rank as u8; lengths[rank]]).collect();
             let found = on_each(size, |team| {
                 let rank = team.rank();
-                team.start_gather(vec![rank as u8; lengths[rank]], lengths.clone());
-                team.finish_gather().unwrap()
+                team.gather(vec![rank as u8; lengths[rank]], lengths.clone()).unwrap()
             });
             assert_eq!(found, vec![expected; size]);
             let found = on_each(size, |team| {
                 let mut values = [team.rank() as f32 + 0.5; 3];
-                team.broadcast(&mut values).unwrap();
+                team.broadcast(bytemuck::cast_slice_mut(&mut values)).unwrap();
                 values
             });
             assert_eq!(found, vec![[0.5; 3]; size]);

@@ -423,6 +423,51 @@ impl Pass {
         let errors = batch.labels.map_or(0, |labels| reduce::errors(context, logits, labels));
         Sums { loss, errors: errors as u64 }
     }
+
+    /// What this rank's shards of `batch`, that of step `number`, come to, with those of the other
+    /// ranks. Leaves the gradients of all of this rank in `shards`; with others, who are told
+    /// whether to stop, it begins to sum them layer by layer.
+    fn parted(
+        &mut self,
+        context: &Context,
+        task: &Task,
+        batch: &Batch,
+        number: u64,
+        shards: &mut Shards,
+        mut talk: Option<(&mut Team, bool)>,
+    ) -> Result<Found> {
+        let mut each = Vec::with_capacity(shards.mine.len());
+        for shard in shards.mine.clone() {
+            let part = batch.part(shards.examples(shard, batch.len()));
+            let empty = part.indices.is_empty();
+            each.push(if empty {
+                Sums::default()
+            } else {
+                self.forward(context, task, &part, (number, shard), batch.len())
+            });
+            let is_last = shard + 1 == shards.mine.end;
+            let mut talk = talk.as_mut().filter(|_| is_last);
+            if let Some((team, stop)) = &mut talk {
+                Found::start(team, &each, *stop);
+            }
+            let Pass { model, work, dropout, .. } = &mut *self;
+            for i in (0..model.layers().len()).rev() {
+                if empty {
+                    shards.gradient(i).fill(0.0);
+                } else {
+                    model.layer_gradient(context, work, dropout, i, shards.gradient(i));
+                }
+                shards.add(context, shard, i);
+                if let Some((team, _)) = &mut talk {
+                    team.start_sum(shards.take(i));
+                }
+            }
+        }
+        match talk {
+            Some((team, _)) => Found::finish(team),
+            None => Ok(Found::of(&each)),
+        }
+    }
 }
 
 /// What the shards of a step came to.
@@ -641,47 +686,15 @@ impl<'a> Run<'a> {
         let batch =
             self.batches.next().ok_or_else(|| Error::Internal("an epoch ended early".into()))?;
         let size = batch.len();
-        let mut found = Found { sums: Sums::default(), stop: false };
-        match &mut self.shards {
-            None => found.sums = pass.forward(context, task, &batch, (number, 0), size),
-            Some(shards) => {
-                let layers = pass.model.layers().len();
-                let mut each = Vec::with_capacity(shards.mine.len());
-                for shard in shards.mine.clone() {
-                    let part = batch.part(shards.examples(shard, size));
-                    let last = shard + 1 == shards.mine.end;
-                    let empty = part.indices.is_empty();
-                    each.push(if empty {
-                        Sums::default()
-                    } else {
-                        pass.forward(context, task, &part, (number, shard), size)
-                    });
-                    if let Some(team) = team.as_deref_mut().filter(|_| last) {
-                        Found::start(team, &each, observer.stop());
-                    }
-                    for i in (0..layers).rev() {
-                        let grads = shards.gradient(i);
-                        if empty {
-                            grads.fill(0.0);
-                        } else {
-                            let Pass { model, work, dropout, .. } = &mut *pass;
-                            model.layer_gradient(context, work, dropout, i, grads);
-                        }
-                        shards.add(context, shard, i);
-                        if let Some(team) = team.as_deref_mut().filter(|_| last) {
-                            team.start_sum(std::mem::replace(
-                                shards.gradient(i),
-                                Buffer::zeroed(0),
-                            ));
-                        }
-                    }
-                }
-                found = match &mut team {
-                    Some(team) => Found::finish(team)?,
-                    None => Found::of(&each),
-                };
+        let found = match &mut self.shards {
+            None => {
+                Found { sums: pass.forward(context, task, &batch, (number, 0), size), stop: false }
             }
-        }
+            Some(shards) => {
+                let talk = team.as_deref_mut().map(|team| (team, observer.stop()));
+                pass.parted(context, task, &batch, number, shards, talk)?
+            }
+        };
         let value = task.objective.value(found.sums.loss, size);
         if !value.is_finite() {
             let cause = self.not_finite().or_else(|| {
@@ -724,30 +737,24 @@ impl<'a> Run<'a> {
 
     /// Gives all ranks the state of rank 0, which has read it from a checkpoint or begins.
     fn start_alike(&mut self, team: &mut Team) -> Result<()> {
-        team.agree("the configuration of the run", &self.config_sha256)?;
-        let examples = format!("{} examples", self.task.split.len());
-        team.agree("the number of training examples", &examples)?;
-        let Loss { soft, entropy, hard } = self.sums.loss;
-        let [beta1, beta2] = self.optimizer.powers();
-        let counts = [self.epoch as u64, self.step as u64, self.sums.errors, self.examples];
-        let scalars = [soft, entropy, hard, self.earlier.as_secs_f64(), beta1, beta2];
-        // Bits in the place of numbers: a sum or a comparison of them would mean nothing.
-        let words = counts.into_iter().chain(scalars.map(f64::to_bits));
-        let halves = words.flat_map(|word| [word as u32, (word >> 32) as u32]);
-        let mut halves: Vec<f32> = halves.map(f32::from_bits).collect();
-        team.broadcast(&mut halves)?;
-        let word = |i: usize| {
-            u64::from(halves[2 * i].to_bits()) | u64::from(halves[2 * i + 1].to_bits()) << 32
-        };
-        let scalar = |i: usize| f64::from_bits(word(4 + i));
-        (self.epoch, self.step) = (word(0) as usize, word(1) as usize);
-        let loss = Loss { soft: scalar(0), entropy: scalar(1), hard: scalar(2) };
-        self.sums = Sums { loss, errors: word(2) };
-        self.examples = word(3);
-        self.earlier = Duration::try_from_secs_f64(scalar(3)).unwrap_or_default();
-        self.optimizer.set_powers([scalar(4), scalar(5)]);
-        team.broadcast(self.pass.model.params_mut())?;
-        self.optimizer.arrays_mut().try_for_each(|array| team.broadcast(array))
+        let run = format!("{} on {} examples", self.config_sha256, self.task.split.len());
+        team.agree("configuration and number of training examples", &run)?;
+        let mut state = self.numbers(self.earlier.as_secs_f64());
+        let places = [state.epoch, state.step];
+        let scalars = state.scalars.values().map(|scalar| scalar.to_bits());
+        let words = places.into_iter().chain(state.counters.values().copied()).chain(scalars);
+        let mut words: Vec<u64> = words.collect();
+        team.broadcast(bytemuck::cast_slice_mut(&mut words))?;
+        let mut words = words.into_iter();
+        let counters = state.counters.values_mut();
+        let places = [&mut state.epoch, &mut state.step].into_iter().chain(counters);
+        places.zip(&mut words).for_each(|(place, word)| *place = word);
+        let scalars = state.scalars.values_mut().zip(words);
+        scalars.for_each(|(scalar, word)| *scalar = f64::from_bits(word));
+        self.take_numbers(&state)?;
+        team.broadcast(bytemuck::cast_slice_mut(self.pass.model.params_mut()))?;
+        let mut arrays = self.optimizer.arrays_mut();
+        arrays.try_for_each(|array| team.broadcast(bytemuck::cast_slice_mut(array)))
     }
 
     /// In `step` of this epoch, from 1.
@@ -782,26 +789,9 @@ impl<'a> Run<'a> {
         observer.on_checkpoint()?;
         let params = ("params".to_string(), self.pass.model.params());
         let tensors = std::iter::once(params).chain(self.optimizer.tensors());
-        let powers = self.optimizer.powers();
-        let seconds = (self.earlier + start.elapsed()).as_secs_f64();
         let state = TrainingState {
-            epoch: self.epoch as u64,
-            step: self.step as u64,
             tensors: tensors.map(|(name, values)| (name, values.into())).collect(),
-            counters: [("errors", self.sums.errors), ("examples", self.examples)]
-                .map(|(name, count)| (name.to_string(), count))
-                .into(),
-            scalars: [
-                ("soft", self.sums.loss.soft),
-                ("entropy", self.sums.loss.entropy),
-                ("hard", self.sums.loss.hard),
-                ("seconds", seconds),
-                ("beta1_power", powers[0]),
-                ("beta2_power", powers[1]),
-            ]
-            .map(|(name, value)| (name.to_string(), value))
-            .into(),
-            config_sha256: self.config_sha256.clone(),
+            ..self.numbers((self.earlier + start.elapsed()).as_secs_f64())
         };
         state.save(&folder.join(state.file_name()))?;
         checkpoint::rotate(folder, 2)?;
@@ -818,16 +808,9 @@ impl<'a> Run<'a> {
                 expected: format!("{} (this run's)", self.config_sha256),
             });
         }
-        let scalar = |name: &str| {
-            let missing = || Error::Internal(format!("checkpoint without '{name}'"));
-            state.scalars.get(name).copied().ok_or_else(missing)
-        };
-        let counter = |name: &str| {
-            let missing = || Error::Internal(format!("checkpoint without '{name}'"));
-            state.counters.get(name).copied().ok_or_else(missing)
-        };
+        self.take_numbers(state)?;
         optimizer::restore(&state.tensors, "params", self.pass.model.params_mut())?;
-        self.optimizer.restore(&state.tensors, [scalar("beta1_power")?, scalar("beta2_power")?])?;
+        self.optimizer.restore(&state.tensors)?;
         if let Some((tensor, layer)) = self.not_finite() {
             return Err(Error::Data {
                 path: path.to_path_buf(),
@@ -836,11 +819,45 @@ impl<'a> Run<'a> {
                 expected: "finite numbers".into(),
             });
         }
+        Ok(())
+    }
+
+    /// The state after `seconds` of training, its arrays left out.
+    fn numbers(&self, seconds: f64) -> TrainingState<'static> {
+        let Loss { soft, entropy, hard } = self.sums.loss;
+        let [beta1, beta2] = self.optimizer.powers();
+        TrainingState {
+            epoch: self.epoch as u64,
+            step: self.step as u64,
+            tensors: Vec::new(),
+            counters: [("errors", self.sums.errors), ("examples", self.examples)]
+                .map(|(name, count)| (name.to_string(), count))
+                .into(),
+            scalars: [
+                ("soft", soft),
+                ("entropy", entropy),
+                ("hard", hard),
+                ("seconds", seconds),
+                ("beta1_power", beta1),
+                ("beta2_power", beta2),
+            ]
+            .map(|(name, value)| (name.to_string(), value))
+            .into(),
+            config_sha256: self.config_sha256.clone(),
+        }
+    }
+
+    /// Takes back what [`Run::numbers`] gave.
+    fn take_numbers(&mut self, state: &TrainingState) -> Result<()> {
+        let missing = |name: &str| Error::Internal(format!("checkpoint without '{name}'"));
+        let scalar = |name: &str| state.scalars.get(name).copied().ok_or_else(|| missing(name));
+        let counter = |name: &str| state.counters.get(name).copied().ok_or_else(|| missing(name));
         let loss =
             Loss { soft: scalar("soft")?, entropy: scalar("entropy")?, hard: scalar("hard")? };
         self.sums = Sums { loss, errors: counter("errors")? };
         self.examples = counter("examples")?;
         self.earlier = Duration::try_from_secs_f64(scalar("seconds")?).unwrap_or_default();
+        self.optimizer.set_powers([scalar("beta1_power")?, scalar("beta2_power")?]);
         self.epoch = state.epoch as usize;
         self.step = state.step as usize;
         Ok(())

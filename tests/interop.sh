@@ -5,12 +5,6 @@
 # LIMBECK_REQUIRE names them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# LIMBECK: the program, where it is built already.
-limbeck=${LIMBECK:-}
-if [ -z "$limbeck" ]; then
-    cargo build --quiet
-    limbeck=$(cargo metadata --format-version 1 --no-deps |
-        python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')/debug/limbeck
-fi
+. tests/program.sh
 mkdir -p "$1/interop"
 exec python3 tests/interop.py "$limbeck" "$1/interop"

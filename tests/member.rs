@@ -237,18 +237,9 @@ fn what_diverged_for_one_is_not_tried_by_another() {
     let design = Design { experiment, preset, configs: &configs, loss_contract: None, paper: &[] };
     let folder = tempfile::tempdir().unwrap();
     let (context, mut begun) = (best(1), Begun(0));
+    let stop = AtomicBool::new(false);
     let messages = [0, 1].map(|member| {
-        let mut lab = Lab {
-            context: &context,
-            data: None,
-            teachers: BTreeMap::new(),
-            command: vec!["test".into()],
-            git_commit: None,
-            observer: &mut begun,
-            stop: &AtomicBool::new(false),
-            member: Some(member),
-            team: None,
-        };
+        let mut lab = Lab { member: Some(member), ..Lab::new(&context, &mut begun, &stop) };
         let mut study = Study::open(&lab, &dataset, &design, &[0], folder.path()).unwrap();
         let task = Task::hard("net", &config, &dataset.train);
         let error = study.ensure(&mut lab, &task, 0, |_, _| BTreeMap::new()).unwrap_err();

@@ -2,6 +2,9 @@
 //! ranks die, fall silent or are cut off.
 #![cfg(all(unix, feature = "mpi", feature = "cli"))]
 
+mod common;
+
+use common::program::{PROGRAM, clean, program, sha256, stderr, wait_for};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
@@ -13,8 +16,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_limbeck");
 
 /// Open MPI asks to be told that there may be more ranks than cores, that none is bound to a core,
 /// and that root may start them; others ignore these variables.
@@ -37,36 +38,7 @@ fn mpirun(ranks: usize, args: &[&str]) -> Command {
 }
 
 fn alone(args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(["--threads", "1"]).args(args);
-    clean(&mut command);
-    command
-}
-
-fn clean(command: &mut Command) {
-    command.env_remove("LIMBECK_DATA").env_remove("LIMBECK_ISA");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The SHA-256 that a run which succeeds prints, once.
-#[track_caller]
-fn sha256(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["sha256"].as_str().unwrap().to_string()
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut until: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !until() {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    program(&[&["--threads", "1"], args].concat())
 }
 
 fn signal(id: u32, name: &str) {

@@ -4,8 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$1
-# LIMBECK: the program, where it is built already.
-limbeck() { if [ -n "${LIMBECK:-}" ]; then "$LIMBECK" "$@"; else cargo run --quiet -- "$@"; fi; }
+. tests/program.sh
 
 cat > "$work/config.toml" <<'TOML'
 [data]

@@ -5,18 +5,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$1/pages
-# LIMBECK: the program, where it is built already.
-limbeck() {
-    if [ -n "${LIMBECK:-}" ]; then "$LIMBECK" "$@" --quiet; else cargo run --quiet -- "$@" --quiet; fi
-}
+. tests/program.sh
 
 mkdir -p "$work"
 # The run writes its report itself.
-limbeck reproduce mnist --preset smoke --out "$work/run" >"$work/printed"
+limbeck reproduce mnist --preset smoke --out "$work/run" --quiet >"$work/printed"
 cp "$work/run/report.html" "$work/report.html"
-limbeck demo "$work/run" --out "$work/demo.html"
+limbeck demo "$work/run" --out "$work/demo.html" --quiet
 # Beside it results without models, as they are committed.
-limbeck report "$work/run" results/mnist-standard --out "$work/compared.html"
+limbeck report "$work/run" results/mnist-standard --out "$work/compared.html" --quiet
 
 code=0
 python3 tests/pages.py "$work" || code=$?

@@ -412,17 +412,8 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let run = |out: &Path| {
         let mut observer = Silent;
-        let mut lab = Lab {
-            context: &context,
-            data: None,
-            teachers: BTreeMap::new(),
-            command: vec!["test".into()],
-            git_commit: None,
-            observer: &mut observer,
-            stop: &AtomicBool::new(false),
-            team: None,
-            member: None,
-        };
+        let stop = AtomicBool::new(false);
+        let mut lab = Lab::new(&context, &mut observer, &stop);
         experiment::reproduce(&mut lab, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
     };
     let summary = run(folder.path());

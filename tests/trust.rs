@@ -10,7 +10,7 @@
 mod common;
 
 use common::best;
-use common::program::{PROGRAM, program, signal, stderr, wait_for};
+use common::program::{PROGRAM, program, sha256, signal, stderr, wait_for};
 use limbeck::checkpoint;
 use limbeck::config::{Config, TrainingConfig};
 use limbeck::report::trust::Finding;
@@ -27,14 +27,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// The SHA-256 that a run which succeeds prints.
-#[track_caller]
-fn sha256(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    report["sha256"].as_str().unwrap().to_string()
-}
 
 /// A folder with data of its own and a run in it.
 struct Place {

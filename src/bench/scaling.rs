@@ -290,8 +290,7 @@ fn here(
     let mut sum = |len: usize| -> Result<f64> {
         let mut seconds = Vec::new();
         for _ in 0..21 {
-            team.start_gather(vec![0], vec![1; ranks]);
-            team.finish_gather()?;
+            team.gather(vec![0], vec![1; ranks])?;
             let start = Instant::now();
             team.start_sum(Buffer::zeroed(len));
             team.finish_sum()?;

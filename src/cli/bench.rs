@@ -10,6 +10,7 @@ use limbeck::bench::{
 use limbeck::team::Team;
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
@@ -260,10 +261,7 @@ impl Display for Report<Scaling> {
         for (strong, title) in [(false, "batch of a node kept"), (true, "batch of the job kept")] {
             writeln!(f, "\n{title:<22}{}", columns(found, |gbit| format!("{gbit} Gbit/s")))?;
             let rows = || found.rows.iter().filter(used).filter(|row| row.strong == strong);
-            let mut nodes: Vec<usize> = rows().map(|row| row.nodes).collect();
-            nodes.dedup();
-            nodes.sort_unstable();
-            nodes.dedup();
+            let nodes: BTreeSet<usize> = rows().map(|row| row.nodes).collect();
             for n in nodes {
                 let cell = |gbit: f64| {
                     let row = rows().find(|row| row.nodes == n && row.gbit_per_s == gbit);

@@ -5,7 +5,6 @@ use super::session::{Session, to_stderr};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
 use limbeck::trainer::{EpochRecord, Observer, Progress};
-use limbeck_kernels::peak;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,7 @@ pub fn observer(session: &Session) -> Box<dyn Observer> {
     if session.quiet {
         return Box::new(ProgressLine { shown: Shown::Nothing, peak: 0.0 });
     }
-    let peak = peak::best_flops(&session.context);
+    let peak = session.peak();
     if !std::io::stderr().is_terminal() {
         return Box::new(ProgressLine { shown: Shown::Log { last: None }, peak });
     }

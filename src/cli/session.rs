@@ -7,10 +7,11 @@ use limbeck::trainer::Observer;
 use limbeck::{Error, Result};
 use limbeck_datasets::glyphs::{self, writers};
 use limbeck_datasets::{Dataset, an4, mnist};
-use limbeck_kernels::Context;
+use limbeck_kernels::{Context, peak};
 use serde::Serialize;
 use signal_hook::consts::signal::*;
 use signal_hook::flag;
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub struct Session {
     pub quiet: bool,
     /// The dashboard in place of a line of progress.
     pub tui: bool,
+    peak: OnceCell<f64>,
     /// Set by the first signal to end a run.
     stop: Arc<AtomicBool>,
 }
@@ -64,10 +66,11 @@ pub enum DatasetName {
 }
 
 impl Session {
-    /// # Errors
-    /// [`Error::Usage`] when the operating system refuses the threads.
     /// `leads`: whether this process speaks for its job, as rank 0 or alone. `stop` is set by a
     /// signal that is to end a run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the operating system refuses the threads.
     pub fn new(global: Global, leads: bool, stop: Arc<AtomicBool>) -> Result<Session> {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = global.threads.map_or_else(available, usize::from);
@@ -80,6 +83,7 @@ impl Session {
             quiet: global.quiet || !leads,
             tui: global.tui && leads,
             leads,
+            peak: OnceCell::new(),
             stop,
         })
     }
@@ -117,16 +121,17 @@ impl Session {
         };
         listen().map_err(|e: std::io::Error| Error::Internal(format!("signal handlers: {e}")))?;
         Ok(Lab {
-            context: &self.context,
             data: self.data.as_deref(),
             command: self.command(),
-            teachers: Default::default(),
             git_commit: COMMIT.map(str::to_string),
-            observer,
-            stop: &self.stop,
-            team: None,
-            member: None,
+            peak_gflops: Some(self.peak() / 1e9),
+            ..Lab::new(&self.context, observer, &self.stop)
         })
+    }
+
+    /// The machine's peak in floating-point operations a second, measured once.
+    pub fn peak(&self) -> f64 {
+        *self.peak.get_or_init(|| peak::best_flops(&self.context))
     }
 
     /// Adds to an interruption the command that goes on, `arguments` with the data folder.

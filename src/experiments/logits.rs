@@ -60,28 +60,20 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
-    let systems: Vec<_> =
-        ["teacher", "baseline"].into_iter().chain(STUDENTS.map(|s| s.0)).collect();
-    study.run(lab, |lab, study| {
-        for seed in study.order(all.iter().copied()) {
-            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
-                continue;
-            }
-            let config = |of: &Config| Config { seed, ..of.clone() };
-            let teacher = config(&plan.teacher);
-            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-            let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
-            let baseline = config(&plan.baseline);
-            let task = Task::hard("baseline", &baseline, &train);
-            study.ensure(lab, &task, seed, |context, model| {
-                limit_errors(&model.logits(context, &train), &logits, dataset.classes)
-            })?;
-            let student = config(&plan.student);
-            for (name, temperature) in study.order(STUDENTS) {
-                let objective = Objective { temperature, ..Objective::soft(&student) };
-                let task = Task::soft(name, &student, &train, objective, &logits);
-                study.ensure(lab, &task, seed, |_, _| BTreeMap::new())?;
-            }
+    let systems: Vec<_> = std::iter::once("baseline").chain(STUDENTS.map(|s| s.0)).collect();
+    let teachers = (&plan.teacher, &train);
+    study.for_each_teacher(lab, &all, &systems, teachers, |lab, study, seed, teacher| {
+        let [baseline, student] =
+            [&plan.baseline, &plan.student].map(|config| Config { seed, ..config.clone() });
+        let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
+        let task = Task::hard("baseline", &baseline, &train);
+        study.ensure(lab, &task, seed, |context, model| {
+            limit_errors(&model.logits(context, &train), &logits, dataset.classes)
+        })?;
+        for (name, temperature) in study.order(STUDENTS) {
+            let objective = Objective { temperature, ..Objective::soft(&student) };
+            let task = Task::soft(name, &student, &train, objective, &logits);
+            study.ensure(lab, &task, seed, |_, _| BTreeMap::new())?;
         }
         Ok(())
     })?;

@@ -94,21 +94,14 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
-    let students = CASES.iter().flat_map(|case| [case.held_out, case.system]);
-    let systems: Vec<_> = std::iter::once("teacher").chain(students).collect();
-    study.run(lab, |lab, study| {
-        for seed in study.order(all.iter().copied()) {
-            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
-                continue;
-            }
-            let [teacher, student] =
-                [&plan.teacher, &plan.student].map(|config| Config { seed, ..config.clone() });
-            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-            let students = Students { teacher: &teacher, config: &student, train: &train, dataset };
-            for case in study.order(&CASES) {
-                students.hold_out(lab, study, case)?;
-                students.corrected(lab, study, case)?;
-            }
+    let systems: Vec<_> = CASES.iter().flat_map(|case| [case.held_out, case.system]).collect();
+    let teachers = (&plan.teacher, &train);
+    study.for_each_teacher(lab, &all, &systems, teachers, |lab, study, seed, teacher| {
+        let config = Config { seed, ..plan.student.clone() };
+        let students = Students { teacher: &teacher, config: &config, train: &train, dataset };
+        for case in study.order(&CASES) {
+            students.hold_out(lab, study, case)?;
+            students.corrected(lab, study, case)?;
         }
         Ok(())
     })?;

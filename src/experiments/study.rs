@@ -15,7 +15,7 @@ use crate::report::chart::Chart;
 use crate::run::{Hold, LossContract, RunFolder, atomic_write, utc};
 use crate::summary::{Claim, Row, Summary, Table};
 use crate::trainer::Task;
-use limbeck_datasets::Dataset;
+use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -246,6 +246,33 @@ impl<'d> Study<'d> {
         let _turn = self.folder.turn()?;
         self.read_in_order()?;
         Ok(done)
+    }
+
+    /// [`Study::run`] of an `experiment` with each seed and its teacher of `config`, trained on
+    /// `train`; `systems` are those that it makes, and a seed that has them all is passed over.
+    ///
+    /// # Errors
+    /// Those of `experiment` and of [`Study::teacher`].
+    pub fn for_each_teacher(
+        &mut self,
+        lab: &mut Lab,
+        seeds: &[u64],
+        systems: &[impl AsRef<str>],
+        (config, train): (&Config, &Split),
+        experiment: impl Fn(&mut Lab, &mut Self, u64, Mlp) -> Result<()>,
+    ) -> Result<()> {
+        self.run(lab, |lab, study| {
+            for seed in study.order(seeds.iter().copied()) {
+                let done = study.has(&["teacher"], seed)? & study.has(systems, seed)?;
+                if done || study.leaves("teacher", seed)? {
+                    continue;
+                }
+                let config = Config { seed, ..config.clone() };
+                let teacher = study.teacher(lab, &Task::hard("teacher", &config, train), seed)?;
+                experiment(lab, study, seed, teacher)?;
+            }
+            Ok(())
+        })
     }
 
     /// Independent things in the order in which this process takes them: of those that share the

@@ -61,27 +61,19 @@ pub fn reproduce(
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
     let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
-    let systems: Vec<String> = std::iter::once("teacher".into())
-        .chain(cells().map(|(width, t)| system(width, t)))
-        .collect();
-    study.run(lab, |lab, study| {
-        for seed in study.order(all.iter().copied()) {
-            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
-                continue;
-            }
-            let teacher = Config { seed, ..plan.teacher.clone() };
-            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-            let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
-            for (width, temperature) in study.order(cells()) {
-                let mut config = Config { seed, ..student.clone() };
-                let hidden = config.model.layers.len() - 1;
-                config.model.layers[1..hidden].fill(width);
-                let objective =
-                    Objective { temperature: temperature as f32, ..Objective::soft(&student) };
-                let name = system(width, temperature);
-                let task = Task::soft(&name, &config, &train, objective, &logits);
-                study.ensure(lab, &task, seed, |_, _| BTreeMap::new())?;
-            }
+    let systems: Vec<String> = cells().map(|(width, t)| system(width, t)).collect();
+    let teachers = (&plan.teacher, &train);
+    study.for_each_teacher(lab, &all, &systems, teachers, |lab, study, seed, teacher| {
+        let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
+        for (width, temperature) in study.order(cells()) {
+            let mut config = Config { seed, ..student.clone() };
+            let hidden = config.model.layers.len() - 1;
+            config.model.layers[1..hidden].fill(width);
+            let objective =
+                Objective { temperature: temperature as f32, ..Objective::soft(&student) };
+            let name = system(width, temperature);
+            let task = Task::soft(&name, &config, &train, objective, &logits);
+            study.ensure(lab, &task, seed, |_, _| BTreeMap::new())?;
         }
         Ok(())
     })?;

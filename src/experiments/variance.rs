@@ -16,7 +16,6 @@
 use super::Lab;
 use super::preset::{Plan, Preset};
 use super::study::{Conclusion, Design, Study};
-use crate::config::Config;
 use crate::distill;
 use crate::error::{Error, Result};
 use crate::loss::{self, Objective};
@@ -84,22 +83,12 @@ pub fn reproduce(
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
     let nets = nets();
-    let names = nets.iter().map(|net| net.name.clone());
-    let systems: Vec<String> = std::iter::once("teacher".into()).chain(names).collect();
-    study.run(lab, |lab, study| {
-        for seed in study.order(all.iter().copied()) {
-            if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
-                continue;
-            }
-            let teacher = Config { seed, ..plan.teacher.clone() };
-            let teacher = study.teacher(lab, &Task::hard("teacher", &teacher, &train), seed)?;
-            let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
-            let seed = Seed { plan: &plan, train: &train, logits: &logits, seed, cases };
-            for net in study.order(&nets) {
-                seed.train(lab, study, net)?;
-            }
-        }
-        Ok(())
+    let systems: Vec<&str> = nets.iter().map(|net| net.name.as_str()).collect();
+    let teachers = (&plan.teacher, &train);
+    study.for_each_teacher(lab, &all, &systems, teachers, |lab, study, seed, teacher| {
+        let logits = distill::teacher_logits(lab.context, &[teacher], &train, 1.0, None);
+        let seed = Seed { plan: &plan, train: &train, logits: &logits, seed, cases };
+        study.order(&nets).into_iter().try_for_each(|net| seed.train(lab, study, net))
     })?;
     study.finish(conclude)
 }

@@ -1,6 +1,6 @@
 //! The ranks of an MPI job (MPI 3.1, sections 3 and 5) as a [`Team`].
 
-use super::{Link, Team};
+use super::{Link, Team, Told};
 use crate::error::Result;
 use ::mpi::Threading;
 use ::mpi::collective::SystemOperation;
@@ -48,12 +48,7 @@ impl Link for World {
         (self.world.rank() as usize, self.world.size() as usize)
     }
 
-    fn exchange(
-        &mut self,
-        peer: usize,
-        send: &[u8],
-        receive: &mut [u8],
-    ) -> std::result::Result<(), String> {
+    fn exchange(&mut self, peer: usize, send: &[u8], receive: &mut [u8]) -> Told<()> {
         let peer = self.world.process_at_rank(peer as i32);
         let mut send = send.chunks(MESSAGE);
         let mut receive = receive.chunks_mut(MESSAGE);
@@ -66,11 +61,7 @@ impl Link for World {
         }
     }
 
-    fn sum(
-        &mut self,
-        values: &mut [f32],
-        scratch: &mut Vec<f32>,
-    ) -> std::result::Result<(), String> {
+    fn sum(&mut self, values: &mut [f32], scratch: &mut Vec<f32>) -> Told<()> {
         if !self.any_order {
             return super::tree_sum(self, values, scratch);
         }
