@@ -58,6 +58,14 @@ measure() { # RATE NET BATCH NAME
         "$program" --threads 1 --json bench scaling --net "$2" --batch "$3" > "$out/$4.json"
 }
 
+# What it all ran on.
+{
+    printf '{"date": "%s", "mpi": "%s", "command": "benches/scaling.sh %s", "machine": ' \
+        "$(date --utc +%FT%TZ)" "$(mpirun --version | head -1)" "$out"
+    "$program" info --json
+    printf '}\n'
+} > "$out/manifest.json"
+
 acoustic=1040-2560-2560-2560-2560-2560-2560-2560-2560-14000
 measure none 784-1200-1200-10 128 teacher-link-unlimited
 measure 10gbit 784-1200-1200-10 128 teacher-link-10-gbit
