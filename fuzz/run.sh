@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every target for MINUTES and writes the counts to fuzzing.json in LIMBECK_TRUST_OUT, by
-# default results/trust: fuzz/run.sh MINUTES
+# Fuzzes every target for MINUTES, as many at once as there are cores, and writes the counts to
+# fuzzing.json in LIMBECK_TRUST_OUT, by default results/trust: fuzz/run.sh MINUTES_PER_TARGET
 # Needs a nightly compiler and cargo-fuzz. Input that breaks a reader is left in fuzz/artifacts.
 # Without sanitizer: the readers hold no unsafe code; overflow and debug assertions are checked.
 set -euo pipefail
@@ -18,12 +18,28 @@ trap 'rm -rf "$TMPDIR"' EXIT
 # goes on while the process has to wait for others.
 options="-max_total_time=$((60 * minutes)) -max_len=16384 -timeout=240 -rss_limit_mb=1024
     -malloc_limit_mb=256 -print_final_stats=1"
-count=0 failures=0 figures=""
 all=$(cargo +nightly fuzz list)
+
+fuzz_all() {
+    for target in $all; do
+        while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do
+            wait -n || true
+        done
+        # shellcheck disable=SC2086
+        cargo +nightly fuzz run --sanitizer none "$target" -- $options \
+            > "$TMPDIR/$target.log" 2>&1 || touch "$TMPDIR/$target.failed" &
+    done
+    wait
+}
+
+cargo +nightly fuzz build --sanitizer none
+TIMEFORMAT=%U
+cpu_seconds=$({ time fuzz_all; } 2>&1)
+
+count=0 failures=0 figures=""
 for target in $all; do
     log="$TMPDIR/$target.log"
-    # shellcheck disable=SC2086
-    if ! cargo +nightly fuzz run --sanitizer none "$target" -- $options > "$log" 2>&1; then
+    if [ -e "$TMPDIR/$target.failed" ]; then
         failures=$((failures + 1))
         grep -v '^#\|^stat::' "$log" | tail -n 40 >&2
     fi
@@ -40,7 +56,7 @@ cat > "$out/fuzzing.json" << JSON
   "what": "inputs made by cargo-fuzz read, each within bounds of memory and time",
   "count": $count,
   "failures": $failures,
-  "figure": "$((minutes * $(wc -w <<< "$all"))) minutes in all: $figures",
+  "figure": "$(awk "BEGIN { printf \"%.2f\", $cpu_seconds / 3600 }") CPU-hours in user mode: $figures",
   "command": "fuzz/run.sh $minutes",
   "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "machine": "$machine"

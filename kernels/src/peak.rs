@@ -172,14 +172,16 @@ mod tests {
                 let context = Context::new(isa, threads).unwrap();
                 let short = Duration::from_millis(5);
                 assert!(flops(&context, short) > 1e8, "{isa}");
-                // The best of several, in turn: neighbours, the other tests among them, may take
-                // the cores from some.
+                // Neighbours, the other tests among them, may take the cores for seconds: the best
+                // of measurements in turn, until the cache has had its chance.
                 let (mut near, mut far) = (0.0_f64, 0.0_f64);
-                for _ in 0..10 {
+                let start = Instant::now();
+                while near == 0.0 || far > near * 1.5 {
                     near = near.max(read_bandwidth(&context, 8 << 10, short));
                     far = far.max(read_bandwidth(&context, 64 << 20, short));
+                    assert!(start.elapsed().as_secs() < 60, "{isa}: {near}, {far}");
                 }
-                assert!(near > 0.0 && far > 0.0 && far < near * 1.5, "{isa}: {near}, {far}");
+                assert!(far > 0.0, "{isa}");
             }
         }
     }
