@@ -16,7 +16,7 @@ remove() {
         ip link del "v$host" 2> /dev/null || true
     done
     ip link del lbkscale 2> /dev/null || true
-    rm -f "$agent" "$agent.hosts"
+    rm -rf "$agent" "$agent.hosts" "$agent.tmp"
 }
 trap remove EXIT
 
@@ -33,13 +33,16 @@ for i in 0 1; do
     ip -n "$host" link set eth0 up
     ip -n "$host" link set lo up
 done
-# What mpirun calls in the place of ssh: AGENT [OPTION …] HOST COMMAND ….
+# What mpirun calls in the place of ssh: AGENT [OPTION …] HOST COMMAND …. A host has a name and
+# temporary files of its own: under one name the ranks' daemons take each other's.
 cat > "$agent" << 'END'
 #!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
-host=$1
+host=lbkscale$((${1##*.} - 1))
 shift
-exec ip netns exec "lbkscale$((${host##*.} - 1))" sh -c "$*"
+export TMPDIR="$0.tmp/$host"
+mkdir -p "$TMPDIR"
+exec ip netns exec "$host" unshare --uts sh -c "hostname $host; $*"
 END
 chmod +x "$agent"
 printf '10.78.78.%d slots=1\n' 1 2 > "$agent.hosts"

@@ -10,6 +10,10 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod portable;
 
+/// 2⁻¹⁰⁰: gradients and first moments below it count as 0. What they would add to a parameter, with
+/// every learning rate and Adam's ε of use, is far below its last bit.
+pub(crate) const NEGLIGIBLE: f32 = f32::from_bits((127 - 100) << 23);
+
 /// Lanes of a vector, and the width of a panel (see [`crate::matrix::Panels`]).
 pub const LANES: usize = 16;
 
@@ -95,6 +99,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn shr_u<const N: u32>(self, a: Self::U) -> Self::U;
     /// `a < b` for values below 2³¹ (compared as signed integers).
     fn lt_u(self, a: Self::U, b: Self::U) -> Self::Mask;
+
+    /// `a`, and 0 where |a| < `limit`; NaN stays.
+    ///
+    /// With a `limit` far above 2⁻¹²⁶, values that fade away never become subnormal, with which some
+    /// processors compute a hundred times slower.
+    #[inline(always)]
+    fn at_least(self, a: Self::F, limit: f32) -> Self::F {
+        let zero = self.splat(0.0);
+        let size = self.max(a, self.sub(zero, a));
+        self.select(self.gt(self.splat(limit), size), zero, a)
+    }
 
     /// The sum of the lanes by a fixed tree: lane i with i+8, then i+4, i+2, i+1.
     #[inline(always)]

@@ -12,7 +12,7 @@ use crate::exp::exp;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{Panels, PanelsMut};
 use crate::pool::{Parts, chunks};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, NEGLIGIBLE, Simd};
 
 /// What 16 values cost, in multiply-adds: about 10 ns.
 const COST: usize = 32;
@@ -154,7 +154,8 @@ impl Distillation<'_> {
     /// The factor is T, not T²: the loss carries T² and the derivative of softmax(z/T) 1/T
     /// (paper, section 2). At T = ∞ the soft part is its limit soft_weight·(d − d̄)/C with
     /// d = z − v and d̄ its mean over the classes (section 2.1). Padding lanes of `d_logits` become
-    /// zero.
+    /// zero, and so do values below 2⁻¹⁰⁰ of the other parts: examples that are all but certain would
+    /// fill the layers below with subnormal numbers, with which some processors are far slower.
     ///
     /// # Panics
     /// If shapes differ, a label is out of range, T is not positive, or `losses` does not have
@@ -240,7 +241,8 @@ impl Kernel for Gradient<'_> {
                 expected = s.fma(p, exponent, expected);
                 own = s.fma(p, teacher_exponent, own);
                 // One product each, subtracted last: identical logits give exactly zero.
-                s.store(s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale)), d);
+                let difference = s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale));
+                s.store(s.at_least(difference, NEGLIGIBLE), d);
             }
             // CE = ln S − Σ p·(z − m)/T
             loss.soft = total(s, width, [q_sum, p_sum, expected], |_, [q_sum, p_sum, expected]| {
@@ -258,7 +260,7 @@ impl Kernel for Gradient<'_> {
             let scale = s.div(s.splat(weight), sum);
             for (row, d) in rows.iter_mut().enumerate() {
                 let q = exp(s, student.exponent(s, row));
-                s.store(s.fma(q, scale, s.load(d)), d);
+                s.store(s.at_least(s.fma(q, scale, s.load(d)), NEGLIGIBLE), d);
             }
             for (lane, &label) in labels.iter().enumerate() {
                 rows[usize::from(label)][lane] -= weight;

@@ -4,10 +4,18 @@ use crate::Context;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::PanelsMut;
 use crate::pool::{Parts, chunks};
-use crate::simd::{LANES, Simd};
+use crate::simd::{LANES, NEGLIGIBLE, Simd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// 2⁻⁵⁷: gradients below it count as 0 in Adam's second moment, and (2⁻⁵⁷)² in that moment itself.
+/// Its root, beside ε ≥ 10⁻⁸, is far below the last bit.
+const NEGLIGIBLE_ROOT: f32 = f32::from_bits((127 - 57) << 23);
+
 /// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.
+///
+/// The moments of a unit that no longer learns fade away. Once |v| < 2⁻¹⁰⁰ or u < 2⁻¹¹⁴ they are kept
+/// as 0, and g² with |g| < 2⁻⁵⁷ counts as 0: they would become subnormal numbers and stay so, which
+/// costs some processors a third of their speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// v ← m·v + g; w ← w − η·v (PyTorch's form).
@@ -69,7 +77,7 @@ impl Rule {
         u: S::F,
     ) -> (S::F, S::F, S::F) {
         let g = s.fma(s.splat(weight_decay), w, g);
-        match self {
+        let (w, v, u) = match self {
             Rule::Sgd { learning_rate, momentum } => {
                 let v = s.fma(s.splat(momentum), v, g);
                 (s.fma(s.splat(-learning_rate), v, w), v, u)
@@ -86,13 +94,16 @@ impl Rule {
             }
             Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
                 let v = s.fma(s.splat(beta1), v, s.mul(s.splat(1.0 - beta1), g));
+                let g = s.at_least(g, NEGLIGIBLE_ROOT);
                 let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
                 let u = s.fma(s.splat(beta2), u, square);
+                let u = s.at_least(u, NEGLIGIBLE_ROOT * NEGLIGIBLE_ROOT);
                 let root = s.sqrt(s.mul(u, s.splat(1.0 / corrections[1])));
                 let step = s.div(v, s.add(root, s.splat(epsilon)));
                 (s.fma(s.splat(-learning_rate / corrections[0]), step, w), v, u)
             }
-        }
+        };
+        (w, s.at_least(v, NEGLIGIBLE), u)
     }
 }
 
