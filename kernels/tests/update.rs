@@ -150,6 +150,36 @@ fn the_first_steps_are_the_known_ones() {
     assert!((w - (1.0 - 1e-3)).abs() < 2e-7, "{w}");
 }
 
+/// A unit that has died: moments of any size and no gradient, or one whose square is no f32.
+#[test]
+fn moments_fade_to_zero_without_becoming_subnormal() {
+    let len = 48;
+    for rule in rules(1000) {
+        for g in [0.0, 1e-25] {
+            same_bits_everywhere(&format!("{rule:?}"), |context| {
+                let (mut w, grads) = (vec![0.5_f32; len], vec![g; len]);
+                let mut v: Vec<f32> = (0..len).map(|i| 10.0_f32.powi(-(i as i32) / 2)).collect();
+                let mut u: Vec<f32> = (0..len).map(|i| 10.0_f32.powi(-20 - i as i32 / 3)).collect();
+                let mut exact: Vec<_> = (0..len).map(|i| (0.5, v[i].into(), u[i].into())).collect();
+                for _ in 0..1500 {
+                    let mut moments: [&mut [f32]; 2] = [&mut v, &mut u];
+                    step(context, rule, 0.0, &mut w, &grads, &mut moments[..rule.moments()]);
+                    assert!(![&v[..], &u].concat().iter().any(|x| x.is_subnormal()));
+                    for (w, v, u) in &mut exact {
+                        reference::step(rule, 0.0, w, g.into(), v, u);
+                    }
+                }
+                assert!(g > 0.0 || v.iter().all(|&v| v == 0.0), "{v:?}");
+                for (&w, (exact, _, _)) in w.iter().zip(&exact) {
+                    let exact: f64 = *exact;
+                    assert!((f64::from(w) - exact).abs() < 1e-4 * exact.abs().max(1.0), "{exact}");
+                }
+                w
+            });
+        }
+    }
+}
+
 #[test]
 fn long_arrays_have_the_same_bits_everywhere() {
     for rule_index in 0..5 {
