@@ -34,7 +34,7 @@ fuzz_all() {
 
 cargo +nightly fuzz build --sanitizer none
 TIMEFORMAT=%U
-cpu_seconds=$({ time fuzz_all; } 2>&1)
+cpu_seconds=$({ time fuzz_all; } 2>&1 | tail -n 1)
 
 count=0 failures=0 figures=""
 for target in $all; do
