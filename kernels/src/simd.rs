@@ -103,7 +103,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `a`, and 0 where |a| < `limit`; NaN stays.
     ///
     /// With a `limit` far above 2⁻¹²⁶, values that fade away never become subnormal, with which some
-    /// processors compute a hundred times slower.
+    /// processors compute far more slowly.
     #[inline(always)]
     fn at_least(self, a: Self::F, limit: f32) -> Self::F {
         let zero = self.splat(0.0);

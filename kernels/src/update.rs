@@ -14,8 +14,8 @@ const NEGLIGIBLE_ROOT: f32 = f32::from_bits((127 - 57) << 23);
 /// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.
 ///
 /// The moments of a unit that no longer learns fade away. Once |v| < 2⁻¹⁰⁰ or u < 2⁻¹¹⁴ they are kept
-/// as 0, and g² with |g| < 2⁻⁵⁷ counts as 0: they would become subnormal numbers and stay so, which
-/// costs some processors a third of their speed.
+/// as 0, and g² with |g| < 2⁻⁵⁷ counts as 0: they would become subnormal numbers and stay so, with
+/// which some processors compute far more slowly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// v ← m·v + g; w ← w − η·v (PyTorch's form).
