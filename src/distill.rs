@@ -8,6 +8,8 @@ use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 
 /// Examples of which an ensemble is asked at once, few enough that its answers stay in the cache.
 const PART: usize = 512;
+/// Parts that the threads share out.
+const AT_ONCE: usize = 32;
 
 /// The logits [shifts, n, classes] from which the soft targets of `split` are made at temperature
 /// T. Without `jitter` there is one shift, none at all; with j pixels of it all (2j + 1)²
@@ -32,13 +34,18 @@ pub fn teacher_logits(
         if others.is_empty() {
             return first.logits(context, split);
         }
-        // A part at a time: what the members say of it is wanted only until it is averaged.
+        // A part at a time: what the members say of it is wanted only until it is averaged. Each
+        // thread does whole parts.
         let all: Vec<u32> = (0..split.len() as u32).collect();
+        let parts: Vec<&[u32]> = all.chunks(PART).collect();
         let mut logits = Vec::with_capacity(split.len() * first.classes());
-        for part in all.chunks(PART) {
-            let part = split.subset(part);
-            let members = teachers.iter().map(|teacher| teacher.logits(context, &part));
-            logits.extend(ensemble_logits(context, members, first.classes(), temperature));
+        for parts in parts.chunks(AT_ONCE) {
+            let mean = |i: usize| {
+                let part = split.subset(parts[i]);
+                let members = teachers.iter().map(|teacher| teacher.logits(context, &part));
+                ensemble_logits(context, members, first.classes(), temperature)
+            };
+            context.pool.map(parts.len(), mean).iter().for_each(|mean| logits.extend(mean));
         }
         logits
     };

@@ -254,6 +254,8 @@ impl Team {
         {
             // Also when a task panics: helpers may still be inside.
             let _closed = Closing(self);
+            // What a task shares out itself, the thread that runs it does alone.
+            let _acting = Acting::new(Role::Helper);
             self.work_through(&job, 0);
         }
         if let Some(panic) = lock(&job.panic).take() {
@@ -480,6 +482,18 @@ mod tests {
                 let squares: Vec<String> = pool.map(tasks, |i| (i * i).to_string());
                 assert!(squares.into_iter().eq((0..tasks).map(|i| (i * i).to_string())));
             }
+        }
+    }
+
+    #[test]
+    fn what_a_task_shares_out_its_thread_does_alone() {
+        for pool in pools() {
+            let outer: Vec<bool> = pool.map(100, |_| {
+                let thread = std::thread::current().id();
+                let inner = pool.map(10, |i| (i, std::thread::current().id()));
+                inner.into_iter().eq((0..10).map(|i| (i, thread)))
+            });
+            assert_eq!(outer, [true; 100]);
         }
     }
 
