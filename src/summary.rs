@@ -233,6 +233,12 @@ impl Summary {
         }
     }
 
+    /// [`Summary::shown`] for test errors: a whole number where there is one model.
+    pub fn shown_errors(&self, system: &str) -> String {
+        let decimals = usize::from(self.rows_of(system).count() > 1);
+        self.shown(system, decimals, |row| Some(row.test_errors as f64))
+    }
+
     /// The systems in the order of their first rows, for printed tables.
     pub fn systems(&self) -> Vec<&str> {
         let mut systems: Vec<&str> = Vec::new();

@@ -133,7 +133,7 @@ fn conclude(summary: &Summary) -> Conclusion {
     for (name, _) in STUDENTS {
         students.push([
             name.to_string(),
-            summary.shown(name, 1, |row| Some(row.test_errors as f64)),
+            summary.shown_errors(name),
             summary.shown(name, 4, |row| row.test_nll),
         ]);
     }

@@ -240,7 +240,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         let paper = summary.paper.get(system).filter(|_| on_mnist);
         table.push([
             system.to_string(),
-            summary.shown(system, 1, |row| Some(row.test_errors as f64)),
+            summary.shown_errors(system),
             paper.map_or("–".into(), u64::to_string),
             summary.shown(system, 4, |row| row.test_nll),
             summary.shown(system, 4, |row| row.measures.get("agreement").copied()),
@@ -301,7 +301,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
         if !errors.is_empty() {
             claims.push(Claim {
                 paper: format!("{what}."),
-                ours: summary.shown(system, 1, |row| Some(row.test_errors as f64)),
+                ours: summary.shown_errors(system),
                 verdict: near_a_single_run(paper as f64, &errors),
             });
         }

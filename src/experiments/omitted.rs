@@ -218,7 +218,7 @@ fn conclude(summary: &Summary) -> Conclusion {
             case.system.into(),
             "–".into(),
             "–".into(),
-            summary.shown(case.system, 1, |row| Some(row.test_errors as f64)),
+            summary.shown_errors(case.system),
             shown(Some(case.paper[0])),
             of(format!("errors_on_{SHOWN}"), 1),
             shown(case.paper_on_shown.map(|errors| errors[0])),

@@ -94,9 +94,7 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         &columns,
     );
     for &t in temperatures {
-        let cells = widths
-            .iter()
-            .map(|&width| summary.shown(&system(width, t), 1, |row| Some(row.test_errors as f64)));
+        let cells = widths.iter().map(|&width| summary.shown_errors(&system(width, t)));
         table.push(std::iter::once(t.to_string()).chain(cells));
     }
     let seeds = errors(summary, widths[0], temperatures[0]).len();

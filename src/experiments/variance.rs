@@ -233,7 +233,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         let [initial, trained] = cells(&format!("noise_soft_{t}"));
         noises.push([format!("soft, T = {t}"), initial, trained]);
     }
-    let errors = |system: &str| summary.shown(system, 1, |row| Some(row.test_errors as f64));
+    let errors = |system: &str| summary.shown_errors(system);
     let pair = |name: &dyn Fn(&str) -> String| TARGETS.map(|targets| errors(&name(targets)));
     let mut parts = Table::new(
         format!("Test errors by part of the training set, {}", summary.preset),

@@ -41,15 +41,23 @@ pub struct Point {
     pub spread: f64,
 }
 
-const WIDTH: f64 = 720.0;
+/// From the left edge to the lines' end; the legend is as wide as its longest name, but not less
+/// than [`LEGEND`].
+const PLOT: f64 = 530.0;
+const LEGEND: f64 = 190.0;
+/// Of a letter, on average.
+const LETTER: f64 = 6.8;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 190.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 52.0;
 /// Okabe and Ito's colours, told apart by the colour-blind, on white as on black.
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31"];
+/// What tells lines of one colour apart.
+const DASHES: [&str; 3] = ["none", "7 4", "2 3"];
+/// Lines that a chart tells apart, and that its legend has room for.
+pub const LINES: usize = 18;
 
 /// A range of values, laid along pixels.
 struct Axis {
@@ -102,14 +110,18 @@ impl Chart {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let ends = |p: &Point| [p.y - p.spread, p.y + p.spread];
         let references = self.references.iter().map(|&(_, y)| y);
-        let x = Axis::new(points().map(|p| p.x), self.log_x, (LEFT, WIDTH - RIGHT));
+        let x = Axis::new(points().map(|p| p.x), self.log_x, (LEFT, PLOT));
         let y = Axis::new(
             points().flat_map(ends).chain(references),
             self.log_y,
             (HEIGHT - BOTTOM, TOP),
         );
+        let names = self.series.iter().map(|series| &series.name);
+        let letters = names.chain(self.references.iter().map(|(name, _)| name));
+        let letters = letters.map(|name| name.chars().count()).max().unwrap_or(0);
+        let width = PLOT + LEGEND.max(44.0 + LETTER * letters as f64).round();
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" \
              font-family=\"system-ui, sans-serif\" font-size=\"12\">\n\
              <style>text{{fill:#222}}.grid{{stroke:#8884}}.page{{fill:#fff}}\
              @media(prefers-color-scheme:dark){{text{{fill:#ddd}}.page{{fill:#16181d}}}}</style>\n\
@@ -131,37 +143,35 @@ impl Chart {
         }
         for tick in y.ticks() {
             let at = y.at(tick);
-            let right = WIDTH - RIGHT;
-            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>");
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{PLOT}\"/>");
             text(&mut svg, LEFT - 8.0, at + 4.0, "end", "", &shown(tick));
         }
-        text(&mut svg, (LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 12.0, "middle", "", &self.x_label);
+        text(&mut svg, (LEFT + PLOT) / 2.0, HEIGHT - 12.0, "middle", "", &self.x_label);
         let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
         let turned = format!(" transform=\"rotate(-90 16 {middle})\"");
         text(&mut svg, 16.0, middle, "middle", &turned, &self.y_label);
         for (name, value) in &self.references {
-            let (at, right) = (y.at(*value), WIDTH - RIGHT);
+            let at = y.at(*value);
             let _ = writeln!(
                 svg,
-                "<path d=\"M{LEFT} {at:.1}H{right}\" stroke=\"#888\" stroke-dasharray=\"5 4\"/>"
+                "<path d=\"M{LEFT} {at:.1}H{PLOT}\" stroke=\"#888\" stroke-dasharray=\"5 4\"/>"
             );
-            text(&mut svg, right + 8.0, at + 4.0, "start", "", name);
+            text(&mut svg, PLOT + 8.0, at + 4.0, "start", "", name);
         }
         for (i, series) in self.series.iter().enumerate() {
             if series.points.is_empty() {
                 continue;
             }
             let colour = COLOURS[i % COLOURS.len()];
+            let dash = DASHES[i / COLOURS.len() % DASHES.len()];
+            let stroke =
+                format!("stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"");
             let line: Vec<String> = series
                 .points
                 .iter()
                 .map(|p| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y)))
                 .collect();
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
-                line.join("L")
-            );
+            let _ = writeln!(svg, "<path d=\"M{}\" fill=\"none\" {stroke}/>", line.join("L"));
             for p in &series.points {
                 let (at, middle) = (x.at(p.x), y.at(p.y));
                 let [low, high] = ends(p).map(|end| y.at(end));
@@ -172,12 +182,9 @@ impl Chart {
                 );
             }
             let row = TOP + 8.0 + 18.0 * i as f64;
-            let at = WIDTH - RIGHT + 16.0;
+            let at = PLOT + 16.0;
             let end = at + 18.0;
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{at} {row}H{end}\" stroke=\"{colour}\" stroke-width=\"2\"/>"
-            );
+            let _ = writeln!(svg, "<path d=\"M{at} {row}H{end}\" {stroke}/>");
             text(&mut svg, end + 6.0, row + 4.0, "start", "", &series.name);
         }
         svg + "</svg>\n"
@@ -230,5 +237,38 @@ mod tests {
         assert!(svg.contains("a &lt; b &amp; c") && svg.contains("paper") && !svg.contains("NaN"));
         let opened = svg.matches('<').count() - svg.matches("</").count();
         assert_eq!(opened, svg.matches("/>").count() + svg.matches("</").count());
+    }
+
+    #[test]
+    fn as_many_lines_as_it_may_have_are_told_apart_and_named_within_the_picture() {
+        let name = |i: usize| format!("a run with a long name: student {i}");
+        let point = Point { x: 1.0, y: 2.0, spread: 0.0 };
+        let series = (0..LINES).map(|i| Series { name: name(i), points: vec![point, point] });
+        let chart = Chart {
+            title: String::new(),
+            x_label: String::new(),
+            y_label: String::new(),
+            log_x: false,
+            log_y: false,
+            series: series.collect(),
+            references: Vec::new(),
+        };
+        let svg = chart.to_svg();
+        let strokes: std::collections::BTreeSet<&str> = svg
+            .lines()
+            .filter(|line| line.contains("fill=\"none\""))
+            .map(|line| line.split_once("stroke=").unwrap().1)
+            .collect();
+        assert_eq!(strokes.len(), LINES);
+        let number = |after: &str, of: &str| -> f64 {
+            let rest = of.split_once(after).unwrap().1;
+            rest[..rest.find(['"', ' ']).unwrap()].parse().unwrap()
+        };
+        let width = number("viewBox=\"0 0 ", &svg);
+        let last = svg.lines().find(|line| line.contains(&name(LINES - 1))).unwrap();
+        // No letter of these is wider than half of the size of the type, 12, and a bit.
+        let letters = name(LINES - 1).len() as f64;
+        assert!(number("x=\"", last) + 6.2 * letters <= width);
+        assert!(number("y=\"", last) <= HEIGHT - BOTTOM);
     }
 }

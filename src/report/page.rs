@@ -1,6 +1,6 @@
 //! `report.html`: one run, or several side by side, as a page that needs nothing but a browser.
 
-use super::chart::{Chart, Point, Series, escape};
+use super::chart::{Chart, LINES, Point, Series, escape};
 use super::material::{Asked, Material, Trial};
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -17,8 +17,6 @@ use std::fmt::Write;
 pub(crate) const STYLE: &str = include_str!("page.css");
 /// Misclassified images drawn.
 const DRAWN: usize = 24;
-/// Lines in a chart that the eye can still tell apart.
-const LINES: usize = 7;
 
 /// The page of these runs. What needs models and test set is left out where they are not at hand,
 /// with a line that says so.
@@ -73,8 +71,7 @@ fn comparison(runs: &[Material]) -> String {
         }
     }
     for system in systems {
-        let errors =
-            |run: &Material| run.summary.shown(system, 1, |row| Some(row.test_errors as f64));
+        let errors = |run: &Material| run.summary.shown_errors(system);
         table.push(std::iter::once(system.to_string()).chain(runs.iter().map(errors)));
     }
     table.notes.push("Mean ± standard deviation over the seeds of each run.".into());
@@ -90,7 +87,7 @@ fn comparison(runs: &[Material]) -> String {
         "<section aria-labelledby=\"compared\">\n<h2 id=\"compared\">Side by side</h2>\n{}{}\
          </section>\n",
         table_html(&table),
-        curve_figures(&lines.collect::<Vec<_>>(), "All runs")
+        curve_figures(&lines.collect::<Vec<_>>())
     )
 }
 
@@ -124,7 +121,7 @@ impl Section<'_> {
         };
         part("Result", self.results());
         part("Claims of the paper", self.claims());
-        part("Learning curves", curve_figures(&curves(run), "Epochs"));
+        part("Learning curves", curve_figures(&curves(run)));
         let figures = run.figures.iter().map(|(name, svg)| {
             figure(&name.replace(['-', '_'], " "), &format!("Figure of the run: {name}"), svg)
         });
@@ -166,7 +163,7 @@ impl Section<'_> {
             let paper = summary.paper.get(system).filter(|_| summary.is_the_papers());
             table.push([
                 system.to_string(),
-                summary.shown(system, 1, |row| Some(row.test_errors as f64)),
+                summary.shown_errors(system),
                 paper.map_or("–".into(), u64::to_string),
                 summary.shown(system, 4, |row| row.test_nll),
             ]);
@@ -243,10 +240,10 @@ impl Section<'_> {
         let words = manifest["command"].as_array().into_iter().flatten();
         let words: Vec<String> = words.filter_map(|w| Some(w.as_str()?.to_string())).collect();
         let mut html = format!(
-            "<pre class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Command\">{}</pre>\n",
+            "<pre class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Command\">{}</pre>\n",
             escape(&shell_line(&words))
         );
-        html += "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Manifest\">\
+        html += "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Manifest\">\
                  <table class=\"facts\"><caption>Manifest</caption>\n<tbody>\n";
         for (key, value) in manifest.as_object().into_iter().flatten() {
             if !matches!(key.as_str(), "command" | "config") && !value.is_null() {
@@ -278,7 +275,7 @@ impl Section<'_> {
             let caption = format!("{}, seed {}", row.system, row.seed);
             let _ = write!(
                 html,
-                "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Confusion: \
+                "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Confusion: \
                  {0}\"><table class=\"confusion\"><caption>{0}</caption>\n<thead><tr><th \
                  scope=\"col\">class</th>",
                 escape(&caption)
@@ -461,11 +458,11 @@ fn curves(run: &Material) -> Vec<(String, Curve)> {
     systems.iter().map(curve).collect()
 }
 
-/// Training errors and loss on shared axes, a pair of charts for each seven lines.
-fn curve_figures(lines: &[(String, Curve)], title: &str) -> String {
+/// Training errors and loss on shared axes, in as few pairs of charts as their lines have room in.
+fn curve_figures(lines: &[(String, Curve)]) -> String {
     let mut html = String::new();
     for lines in lines.chunks(LINES) {
-        let mut chart = |what: &str, of: fn(&Curve) -> &Vec<Point>| {
+        let mut chart = |what: &str, unit: &str, of: fn(&Curve) -> &Vec<Point>| {
             let series: Vec<Series> = lines
                 .iter()
                 .map(|(name, curve)| Series { name: name.clone(), points: of(curve).clone() })
@@ -477,9 +474,9 @@ fn curve_figures(lines: &[(String, Curve)], title: &str) -> String {
             let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
             let alt = format!("{what}, by epoch, of {}", names.join(", "));
             let chart = Chart {
-                title: title.to_string(),
+                title: what.to_string(),
                 x_label: "epoch".into(),
-                y_label: what.to_string(),
+                y_label: unit.to_string(),
                 log_x: false,
                 log_y: false,
                 series,
@@ -487,8 +484,8 @@ fn curve_figures(lines: &[(String, Curve)], title: &str) -> String {
             };
             html += &figure(&format!("{what}, by epoch"), &alt, chart.to_svg().as_bytes());
         };
-        chart("Training errors in %", |curve| &curve.errors);
-        chart("Loss above its minimum in nats", |curve| &curve.loss);
+        chart("Training errors", "%", |curve| &curve.errors);
+        chart("Loss above its minimum", "nats", |curve| &curve.loss);
     }
     html
 }
@@ -516,7 +513,7 @@ fn fact(value: &Value) -> String {
 fn table_html(table: &Table) -> String {
     let title = escape(&table.title);
     let mut html = format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}\">\
+        "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{title}\">\
          <table><caption>{title}</caption>\n<thead><tr>"
     );
     for column in &table.columns {
@@ -549,7 +546,7 @@ fn table_html(table: &Table) -> String {
 fn figure(caption: &str, alt: &str, svg: &[u8]) -> String {
     let (caption, alt) = (escape(caption), escape(alt));
     format!(
-        "<figure><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\
+        "<figure><div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{caption}\">\
          <img class=\"chart\" src=\"data:image/svg+xml;base64,{}\" alt=\"{alt}\"></div>\
          <figcaption>{caption}</figcaption></figure>\n",
         BASE64.encode(svg)
