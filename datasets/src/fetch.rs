@@ -13,11 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::Response;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// The most times that all mirrors are asked, as long as each time brings the file forward.
 const MAX_ROUNDS: usize = 10;
 /// The longest that one answer may take, however steadily it drips.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3600);
+
+/// More than any list of authorities.
+const LONGEST_LIST: u64 = 16 << 20;
 
 /// How downloads are made.
 pub struct Fetcher<'a> {
@@ -36,6 +40,9 @@ pub struct Settings {
     /// No connection is made: mirrors are `file://` ones, and without them a missing file is an
     /// error.
     pub offline: bool,
+    /// Certificates in PEM of the authorities that mirrors and proxies are trusted by, in place of
+    /// the public ones that the program knows.
+    pub authorities: Option<PathBuf>,
 }
 
 /// What happens meanwhile.
@@ -90,11 +97,44 @@ struct Mirror {
     wrong: bool,
 }
 
+/// The certificates in a file of PEM.
+fn authorities(path: &Path) -> Result<RootCerts, Error> {
+    const EXPECTED: &str = "certificates in PEM";
+    let mut pem = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_LIST).read_to_end(&mut pem));
+    read.map_err(|cause| Error::Io { path: path.to_path_buf(), expected: EXPECTED, cause })?;
+    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
+    let content = |found: String| Error::Content {
+        path: path.to_path_buf(),
+        offset: 0,
+        found,
+        expected: EXPECTED.into(),
+    };
+    let certificates = items.map_err(|error| content(error.to_string()))?.into_iter();
+    let certificates: Vec<_> = certificates
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() {
+        return Err(content("no certificate".into()));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
 impl<'a> Fetcher<'a> {
     /// Downloads as `settings` say, telling `observe` what happens.
-    #[must_use]
-    pub fn new(settings: Settings, observe: impl FnMut(Event<'_>) + 'a) -> Fetcher<'a> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Content`] for the file of authorities.
+    pub fn new(
+        settings: Settings,
+        observe: impl FnMut(Event<'_>) + 'a,
+    ) -> Result<Fetcher<'a>, Error> {
         let patience = Some(settings.patience);
+        let roots = settings.authorities.as_deref().map(authorities).transpose()?;
+        let tls = TlsConfig::builder().root_certs(roots.unwrap_or(RootCerts::WebPki)).build();
         let config = Agent::config_builder()
             .user_agent(concat!("limbeck/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
@@ -105,8 +145,9 @@ impl<'a> Fetcher<'a> {
             .timeout_connect(patience)
             .timeout_recv_response(patience)
             .timeout_per_read(patience)
+            .tls_config(tls)
             .build();
-        Fetcher { agent: config.new_agent(), settings, observe: Box::new(observe) }
+        Ok(Fetcher { agent: config.new_agent(), settings, observe: Box::new(observe) })
     }
 
     /// The user's mirrors or, without any, the `published` ones.

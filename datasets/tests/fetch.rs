@@ -5,10 +5,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use limbeck_datasets::fetch::{Event, Fetcher, Settings, settle};
 use limbeck_datasets::{Error, FileStatus, an4, mnist};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,6 +116,10 @@ fn content() -> Vec<u8> {
     (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
+fn settings(mirrors: Vec<String>) -> Settings {
+    Settings { mirrors, patience: PATIENCE, offline: false, authorities: None }
+}
+
 struct Place {
     dir: TempDir,
     target: PathBuf,
@@ -135,16 +144,17 @@ impl Place {
         observe: &mut dyn FnMut(Event<'_>),
     ) -> Result<String, Error> {
         let before = fs::read(&self.target).ok();
-        let settings = Settings { mirrors: Vec::new(), patience: PATIENCE, offline };
+        let settings = Settings { offline, ..settings(Vec::new()) };
         let urls = urls.iter().map(|url| url.to_string()).collect();
-        let result = Fetcher::new(settings, observe).get(&self.target, urls, MOST, &mut |part| {
-            assert!(part.starts_with(self.dir.path()));
-            if fs::read(part).unwrap() == content() {
-                return settle(part, &self.target);
-            }
-            let path = part.to_path_buf();
-            Err(Error::Hash { path, found: "other bytes".into(), expected: "these".into() })
-        });
+        let result =
+            Fetcher::new(settings, observe).unwrap().get(&self.target, urls, MOST, &mut |part| {
+                assert!(part.starts_with(self.dir.path()));
+                if fs::read(part).unwrap() == content() {
+                    return settle(part, &self.target);
+                }
+                let path = part.to_path_buf();
+                Err(Error::Hash { path, found: "other bytes".into(), expected: "these".into() })
+            });
         let after = fs::read(&self.target).ok();
         if result.is_ok() {
             assert!(after.unwrap() == content());
@@ -409,8 +419,7 @@ fn data_dir(found: fn(&Path) -> bool) -> Option<PathBuf> {
 }
 
 fn fetcher(mirror: String) -> Fetcher<'static> {
-    let mirrors = vec![mirror];
-    Fetcher::new(Settings { mirrors, patience: PATIENCE, offline: false }, |_| {})
+    Fetcher::new(settings(vec![mirror]), |_| {}).unwrap()
 }
 
 #[test]
@@ -539,5 +548,88 @@ fn an_archive_leads_nowhere_else() {
         if path.is_dir() {
             found.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
         }
+    }
+}
+
+/// openssl with these words in `folder`; whether it is there at all.
+fn openssl(folder: &Path, words: &str) -> bool {
+    let output = Command::new("openssl").args(words.split(' ')).current_dir(folder).output();
+    let Ok(output) = output else {
+        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|item| item == "openssl"), "there is no openssl");
+        eprintln!("SKIPPED: TLS: no openssl, which makes the certificates");
+        return false;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// A server of `content` over TLS with the certificate and the key in `folder`.
+fn secure_server(folder: &Path, content: Vec<u8>) -> String {
+    let chain = vec![CertificateDer::from_pem_file(folder.join("server.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/file", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let connection = ServerConnection::new(config.clone()).unwrap();
+            let mut stream = StreamOwned::new(connection, stream.unwrap());
+            // A client that does not trust this server says so instead of asking.
+            let mut request = BufReader::new(&mut stream).lines().map_while(Result::ok);
+            if request.any(|line| line.is_empty()) {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len());
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&content);
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn only_servers_of_a_known_authority_are_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path();
+    let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    if !openssl(own, &format!("req -x509 {new_key} -subj /CN=authority -keyout ca.key -out ca.pem"))
+    {
+        return;
+    }
+    openssl(own, &format!("req {new_key} -subj /CN=server -keyout server.key -out server.csr"));
+    fs::write(own.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        own,
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names \
+         -out server.pem",
+    );
+    let url = secure_server(own, content());
+
+    let place = Place::new();
+    let fetch = |authorities: Option<PathBuf>| {
+        let settings = Settings { authorities, ..settings(Vec::new()) };
+        Fetcher::new(settings, |_| {})?
+            .get(&place.target, vec![url.clone()], MOST, &mut |part| settle(part, &place.target))
+    };
+    // The public authorities do not know it.
+    let refused = fetch(None).unwrap_err().to_string();
+    assert!(refused.contains("certificate"), "{refused}");
+    assert!(!place.target.exists());
+    assert_eq!(fetch(Some(own.join("ca.pem"))).unwrap(), url);
+    assert_eq!(fs::read(&place.target).unwrap(), content());
+
+    let missing = fetch(Some(own.join("none.pem"))).unwrap_err().to_string();
+    assert!(missing.contains("none.pem") && missing.contains("certificates in PEM"), "{missing}");
+    for wrong in ["names", "server.key"] {
+        let error = fetch(Some(own.join(wrong))).unwrap_err().to_string();
+        assert!(error.contains("found no certificate"), "{error}");
     }
 }

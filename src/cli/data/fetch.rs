@@ -30,6 +30,11 @@ pub struct FetchArgs {
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+
+    /// Trust the authorities of this file of PEM certificates, a company's for example, in place of
+    /// the public ones
+    #[arg(long, env = "SSL_CERT_FILE", hide_env_values = true, value_name = "FILE")]
+    authorities: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum, Serialize)]
@@ -52,6 +57,7 @@ pub fn run(session: &Session, args: &FetchArgs) -> Result<()> {
         mirrors: args.mirrors.clone(),
         patience: Duration::from_secs(args.timeout),
         offline: args.offline,
+        authorities: args.authorities.clone(),
     };
     let quiet = session.quiet;
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -74,7 +80,7 @@ pub fn run(session: &Session, args: &FetchArgs) -> Result<()> {
         Event::Failed { url, reason } => {
             bar.suspend(|| to_stderr(&format!("warning: {}: {}", shown(url), shown(reason))));
         }
-    });
+    })?;
     let fetched = match args.dataset {
         Published::Mnist => mnist::fetch(data_dir, &mut fetcher),
         Published::An4 => an4::fetch(data_dir, &mut fetcher),
