@@ -52,6 +52,7 @@ fn limbeck(data: &Path, args: &[&str], environment: &[(&str, &str)]) -> Output {
     for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
+    command.env_remove("SSL_CERT_FILE");
     command.arg("data").args(args).arg("--data").arg(data);
     command.envs(environment.iter().copied()).output().unwrap()
 }

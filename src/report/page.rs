@@ -472,7 +472,8 @@ fn curve_figures(lines: &[(String, Curve)]) -> String {
                 return;
             }
             let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
-            let alt = format!("{what}, by epoch, of {}", names.join(", "));
+            let caption = format!("{what} in {unit}, by epoch");
+            let alt = format!("{caption}, of {}", names.join(", "));
             let chart = Chart {
                 title: what.to_string(),
                 x_label: "epoch".into(),
@@ -482,7 +483,7 @@ fn curve_figures(lines: &[(String, Curve)]) -> String {
                 series,
                 references: Vec::new(),
             };
-            html += &figure(&format!("{what}, by epoch"), &alt, chart.to_svg().as_bytes());
+            html += &figure(&caption, &alt, chart.to_svg().as_bytes());
         };
         chart("Training errors", "%", |curve| &curve.errors);
         chart("Loss above its minimum", "nats", |curve| &curve.loss);
