@@ -33,8 +33,8 @@ fuzz_all() {
 }
 
 cargo +nightly fuzz build --sanitizer none
-TIMEFORMAT=%U
-cpu_seconds=$({ time fuzz_all; } 2>&1 | tail -n 1)
+TIMEFORMAT='%U %S'
+read -r user system < <({ time fuzz_all; } 2>&1 | tail -n 1)
 
 count=0 failures=0 figures=""
 for target in $all; do
@@ -56,7 +56,7 @@ cat > "$out/fuzzing.json" << JSON
   "what": "inputs made by cargo-fuzz read, each within bounds of memory and time",
   "count": $count,
   "failures": $failures,
-  "figure": "$(awk "BEGIN { printf \"%.2f\", $cpu_seconds / 3600 }") CPU-hours in user mode: $figures",
+  "figure": "$(awk "BEGIN { printf \"%.2f\", ($user + $system) / 3600 }") CPU-hours: $figures",
   "command": "fuzz/run.sh $minutes",
   "date": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "machine": "$machine"

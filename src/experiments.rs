@@ -26,7 +26,8 @@ use limbeck_datasets::{
 use limbeck_kernels::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -402,16 +403,17 @@ pub(crate) struct SeededRecord<R> {
 /// # Errors
 /// [`Error::Io`]; [`Error::Data`] for a line that is no record.
 pub(crate) fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-    let record = |(i, line): (usize, &str)| {
-        serde_json::from_str(line).map_err(|e| Error::Data {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let record = |(i, line): (usize, io::Result<Vec<u8>>)| {
+        let line = line.map_err(Error::io("read", path))?;
+        serde_json::from_slice(&line).map_err(|e| Error::Data {
             path: path.to_path_buf(),
             what: format!("line {}", i + 1),
             found: e.to_string(),
             expected: "an epoch's record".into(),
         })
     };
-    text.lines().enumerate().map(record).collect()
+    BufReader::new(file).split(b'\n').enumerate().map(record).collect()
 }
 
 /// The epochs of a model in `metrics.jsonl`.

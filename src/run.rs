@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::input::read_json;
 
 /// Replaces `path` by a file of these `bytes`, or leaves it untouched: a temporary file in the
 /// same folder is written, synced and renamed, and the folder synced.
@@ -234,20 +235,26 @@ impl RunFolder {
         self.shared
     }
 
+    /// The manifest, whichever version of the program wrote it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] if it is no JSON object.
+    pub fn read_manifest(&self) -> Result<serde_json::Map<String, serde_json::Value>> {
+        read_json(&self.manifest(), "manifest")
+    }
+
     /// Checks that the run began with these data (and teachers), by name and SHA-256.
     ///
     /// # Errors
     /// [`Error::Data`] naming what the manifest says and what is there now.
     pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
-        let path = self.manifest();
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let (found, expected) = (manifest["data"].take(), serde_json::json!(sources));
+        let found = self.read_manifest()?.remove("data").unwrap_or_default();
+        let expected = serde_json::json!(sources);
         if found == expected {
             return Ok(());
         }
         Err(Error::Data {
-            path,
+            path: self.manifest(),
             what: "data and teachers of the run".into(),
             found: found.to_string(),
             expected: format!("{expected}, as given now"),

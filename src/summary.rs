@@ -233,10 +233,15 @@ impl Summary {
         }
     }
 
-    /// [`Summary::shown`] for test errors: a whole number where there is one model.
+    /// [`Summary::shown`] for test errors.
     pub fn shown_errors(&self, system: &str) -> String {
+        self.shown_count(system, |row| Some(row.test_errors))
+    }
+
+    /// [`Summary::shown`] for what is counted: a whole number where there is one model.
+    pub fn shown_count(&self, system: &str, count: impl Fn(&Row) -> Option<u64>) -> String {
         let decimals = usize::from(self.rows_of(system).count() > 1);
-        self.shown(system, decimals, |row| Some(row.test_errors as f64))
+        self.shown(system, decimals, |row| count(row).map(|n| n as f64))
     }
 
     /// The systems in the order of their first rows, for printed tables.

@@ -131,6 +131,9 @@ fn a_continued_experiment_ends_with_the_same_models() {
     let manifest = fs::read_to_string(part.join("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["continued"].as_array().unwrap().len(), 1);
+    // UTC in ISO 8601 sorts as it reads.
+    let [started, finished] = ["started", "finished"].map(|key| manifest[key].as_str().unwrap());
+    assert!(started < finished, "{started} to {finished}");
     // A finished one is not touched, even where its models are gone.
     fs::remove_dir_all(part.join("models")).unwrap();
     fs::create_dir(part.join("models")).unwrap();
@@ -140,6 +143,31 @@ fn a_continued_experiment_ends_with_the_same_models() {
     let other = [&["reproduce", "omitted", "--out", part.to_str().unwrap()], &SMOKE[..]].concat();
     let (code, error) = limbeck(&other).unwrap_err();
     assert!(code == Some(65) && error.contains("summary.json"), "{code:?} {error}");
+}
+
+#[test]
+fn a_damaged_record_of_an_experiment_is_refused_and_kept() {
+    let (folder, _) = &*ALL;
+    let run = folder.path().join("damaged");
+    copy(&folder.path().join("all/mnist"), &run);
+    let args = [&["reproduce", "mnist", "--out", run.to_str().unwrap()], &SMOKE[..]].concat();
+    let not_text = "[training]\nepochs = \u{e9}".chars().map(|c| c as u8).collect::<Vec<_>>();
+    for (name, damaged, code, says) in [
+        ("manifest.json", b"[]".to_vec(), 65, "expected a map"),
+        ("manifest.json", b"{\"data\":{}}".to_vec(), 65, "data and teachers of the run"),
+        ("summary.json", b"{\"experiment\":\"mnist\"".to_vec(), 65, "summary"),
+        ("config-student.toml", not_text, 2, "another run"),
+    ] {
+        let path = run.join(name);
+        let valid = fs::read(&path).unwrap();
+        fs::write(&path, &damaged).unwrap();
+        let (found, error) = limbeck(&args).unwrap_err();
+        assert_eq!(found, Some(code), "{name}: {error}");
+        assert!(error.contains(name) && error.contains(says), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), damaged, "{name}");
+        fs::write(&path, valid).unwrap();
+    }
+    limbeck(&args).unwrap();
 }
 
 #[test]

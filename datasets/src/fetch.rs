@@ -101,15 +101,18 @@ struct Mirror {
 fn authorities(path: &Path) -> Result<RootCerts, Error> {
     const EXPECTED: &str = "certificates in PEM";
     let mut pem = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST_LIST).read_to_end(&mut pem));
+    let read = File::open(path).and_then(|file| file.take(LONGEST_LIST + 1).read_to_end(&mut pem));
     read.map_err(|cause| Error::Io { path: path.to_path_buf(), expected: EXPECTED, cause })?;
-    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
     let content = |found: String| Error::Content {
         path: path.to_path_buf(),
         offset: 0,
         found,
         expected: EXPECTED.into(),
     };
+    if pem.len() as u64 > LONGEST_LIST {
+        return Err(content(format!("more than {} MiB", LONGEST_LIST >> 20)));
+    }
+    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
     let certificates = items.map_err(|error| content(error.to_string()))?.into_iter();
     let certificates: Vec<_> = certificates
         .filter_map(|item| match item {
@@ -133,7 +136,8 @@ impl<'a> Fetcher<'a> {
         observe: impl FnMut(Event<'_>) + 'a,
     ) -> Result<Fetcher<'a>, Error> {
         let patience = Some(settings.patience);
-        let roots = settings.authorities.as_deref().map(authorities).transpose()?;
+        let asked = settings.authorities.as_deref().filter(|_| !settings.offline);
+        let roots = asked.map(authorities).transpose()?;
         let tls = TlsConfig::builder().root_certs(roots.unwrap_or(RootCerts::WebPki)).build();
         let config = Agent::config_builder()
             .user_agent(concat!("limbeck/", env!("CARGO_PKG_VERSION")))

@@ -9,7 +9,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -632,4 +632,20 @@ fn only_servers_of_a_known_authority_are_trusted() {
         let error = fetch(Some(own.join(wrong))).unwrap_err().to_string();
         assert!(error.contains("found no certificate"), "{error}");
     }
+}
+
+#[test]
+fn a_list_of_authorities_is_read_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list.pem");
+    let fetcher = |offline| {
+        let authorities = Some(list.clone());
+        Fetcher::new(Settings { authorities, offline, ..settings(Vec::new()) }, |_| {}).map(drop)
+    };
+    // A byte too long, sparse: cut off, what it holds would seem complete.
+    File::create(&list).unwrap().set_len((16 << 20) + 1).unwrap();
+    let error = fetcher(false).unwrap_err().to_string();
+    assert!(error.contains("list.pem") && error.contains("more than 16 MiB"), "{error}");
+    // Who connects to nobody trusts nobody.
+    fetcher(true).unwrap();
 }

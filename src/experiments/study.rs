@@ -10,6 +10,7 @@
 use super::{Lab, file_stem, load_model, manifest, remove_checkpoints, train_model};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::input::read_json;
 use crate::mlp::Mlp;
 use crate::report::chart::Chart;
 use crate::run::{Hold, LossContract, RunFolder, atomic_write, utc};
@@ -156,8 +157,8 @@ impl<'d> Study<'d> {
         self.folder.expect_data(&self.dataset.sha256)?;
         for (name, config) in design.configs {
             let path = self.config(name);
-            let found = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-            if found != config.to_toml()? {
+            let found = fs::read(&path).map_err(Error::io("read", &path))?;
+            if found != config.to_toml()?.as_bytes() {
                 return Err(Error::Usage(format!(
                     "{}: found the configuration of another run, expected that of {experiment}, \
                      preset {preset}, on {}; choose another --out",
@@ -179,16 +180,14 @@ impl<'d> Study<'d> {
         if !path.exists() {
             return Ok(());
         }
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let damaged = |found: String| Error::Data {
-            path: path.clone(),
-            what: "summary".into(),
-            found,
-            expected: format!("the summary of {}", self.summary.experiment),
-        };
-        let found: Summary = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        let found: Summary = read_json(&path, "summary")?;
         if found.experiment != self.summary.experiment {
-            return Err(damaged(format!("that of {}", found.experiment)));
+            return Err(Error::Data {
+                path,
+                what: "summary".into(),
+                found: format!("that of {}", found.experiment),
+                expected: format!("the summary of {}", self.summary.experiment),
+            });
         }
         self.summary.set_rows(found.rows);
         Ok(())
@@ -196,26 +195,24 @@ impl<'d> Study<'d> {
 
     /// Adds to the manifest who went on with the run, on what machine.
     fn record_continuation(&self, lab: &Lab, seeds: &[u64]) -> Result<()> {
-        let path = self.folder.manifest();
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let mut kept: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|e| Error::Data {
-                path,
-                what: "manifest".into(),
-                found: e.to_string(),
-                expected: "JSON".into(),
-            })?;
+        let mut kept = self.folder.read_manifest()?;
         let now = manifest(lab, self.dataset, seeds.to_vec());
         let entry = json!({
             "started": utc(SystemTime::now()), "git_commit": now.git_commit, "cpu": now.cpu,
             "isa": now.isa, "threads": now.threads, "seeds": now.seeds, "command": now.command,
         });
-        if !kept["continued"].is_array() {
-            kept["continued"] = json!([]);
+        let continued = kept.entry("continued").or_insert_with(|| json!([]));
+        match continued.as_array_mut() {
+            Some(entries) => entries.push(entry),
+            None => *continued = json!([entry]),
         }
-        if let Some(entries) = kept["continued"].as_array_mut() {
-            entries.push(entry);
-        }
+        self.folder.write_json("manifest.json", &kept)
+    }
+
+    /// Adds to the manifest that the run is done, and when: with its start, how long it took.
+    fn record_end(&self) -> Result<()> {
+        let mut kept = self.folder.read_manifest()?;
+        kept.insert("finished".into(), json!(utc(SystemTime::now())));
         self.folder.write_json("manifest.json", &kept)
     }
 
@@ -575,9 +572,10 @@ impl<'d> Study<'d> {
             // Others may have been asked for more seeds.
             self.read_in_order()?;
         }
-        let summary = Summary { tables, claims, ..self.summary };
-        self.folder.write_json("summary.json", &summary)?;
-        Ok(summary)
+        (self.summary.tables, self.summary.claims) = (tables, claims);
+        self.folder.write_json("summary.json", &self.summary)?;
+        self.record_end()?;
+        Ok(self.summary)
     }
 }
 

@@ -216,7 +216,7 @@ impl Section<'_> {
                 summary.shown(system, 2, |row| Some(rates.get(&(system, row.seed))? / peak?)),
                 summary.shown(system, 1, |row| Some(row.seconds)),
                 summary.shown(system, 0, |row| row.epochs.map(|n| n as f64)),
-                summary.shown(system, 1, |row| row.train_errors.map(|n| n as f64)),
+                summary.shown_count(system, |row| row.train_errors),
             ]);
         }
         if table.rows.is_empty() {

@@ -1,6 +1,7 @@
 //! The page of what was tried to make the program lose work or believe a damaged file.
 
 use crate::error::{Error, Result};
+use crate::input::read_json;
 use crate::run::{atomic_write, cpu_model, entries, utc};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -70,13 +71,7 @@ pub fn page(root: &Path) -> Result<String> {
         if path.extension().is_none_or(|ending| ending != "json") {
             continue;
         }
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let finding: Finding = serde_json::from_str(&text).map_err(|e| Error::Data {
-            path,
-            what: "finding".into(),
-            found: e.to_string(),
-            expected: "what, count, failures, figure, command, date and machine".into(),
-        })?;
+        let finding: Finding = read_json(&path, "finding")?;
         let Finding { what, count, failures, figure, command, date, machine } = finding;
         let _ = writeln!(page, "| {what} | {count} | {failures} | {figure} |");
         let _ = writeln!(sources, "\n{what}: {date}, {machine}\n\n    {command}");

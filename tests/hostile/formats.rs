@@ -5,19 +5,22 @@
 use limbeck::check::Case;
 use limbeck::checkpoint::{Layer, ModelFile, TrainingState};
 use limbeck::config::Config;
-use limbeck::report::claims;
+use limbeck::report::{claims, material, page};
+use limbeck::run::RunFolder;
 use limbeck::speech::features::Features;
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::material::{Alignments, Material, Part};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Frames, an4, idx, npy, table};
+use limbeck_kernels::{Context, Isa};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
@@ -61,8 +64,9 @@ const NPZ: &str = "arrays.npz";
 const TABLE: &str = "table.csv";
 const CONFIG: &str = "config.toml";
 const WAV: &str = "an4/wav/te/cid/c1.wav";
+const RUN: &str = "run";
 
-pub const FORMATS: [Format; 18] = [
+pub const FORMATS: [Format; 21] = [
     Format {
         name: "safetensors_model",
         file: MODEL,
@@ -157,7 +161,26 @@ pub const FORMATS: [Format; 18] = [
         file: "runs/a/summary.json",
         read: |dir| claims::page(&dir.join("runs")).map(Loaded::of),
     },
+    Format { name: "summary_of_run", file: "run/summary.json", read: report },
+    Format { name: "metrics", file: "run/metrics.jsonl", read: report },
+    Format {
+        name: "manifest",
+        file: "run/manifest.json",
+        read: |dir| {
+            let data = BTreeMap::from([("images".into(), "ab".into())]);
+            RunFolder::open(&dir.join(RUN))?.expect_data(&data)?;
+            report(dir)
+        },
+    },
 ];
+
+/// The page of a run.
+fn report(dir: &Path) -> Result<Loaded> {
+    static CONTEXT: LazyLock<Context> =
+        LazyLock::new(|| Context::new(Isa::Portable, 1).expect("a context"));
+    let run = material::Material::read(&CONTEXT, &dir.join(RUN), None, None)?;
+    page::page(&[run]).map(Loaded::of)
+}
 
 fn corpus(dir: &Path) -> Result<Loaded> {
     Ok(Loaded::of(an4::read(&dir.join("an4"))?))
@@ -305,14 +328,30 @@ impl Folder {
         self.write("an4/etc/an4_test.fileids", "te/cid/c1\n");
         self.write("an4/etc/an4_test.transcription", "GO (c1)\n");
 
-        self.write(
-            "runs/a/summary.json",
-            r#"{"experiment":"mnist","dataset":"glyphs","preset":"quick","rows":[{"system":"student",
+        let summary = r#"{"experiment":"mnist","dataset":"glyphs","preset":"quick","rows":[{"system":"student",
             "seed":0,"test_errors":74,"train_errors":3,"seconds":1.5,"model":"student-0",
             "sha256":"ab","test_nll":0.25,"misclassified":[1,2,3],"agreement":1e-3}],
             "aggregate":{"student":{"n":1,"mean":74.0,"sd":null}},"paper":{"student":74},
             "tables":[{"title":"t","columns":["a","b"],"rows":[["1","2"]],"notes":["n"]}],
-            "claims":[{"paper":"146 errors","ours":"150","verdict":"reproduced"}]}"#,
+            "claims":[{"paper":"146 errors","ours":"150","verdict":"reproduced"}]}"#;
+        self.write("runs/a/summary.json", summary);
+        self.write("run/summary.json", summary);
+        self.write(
+            "run/metrics.jsonl",
+            r#"{"seed":0,"model":"student","epoch":1,"loss":2.5,"reducible_loss":0.5,"train_errors":9,
+"examples":50,"learning_rate":1e-3,"seconds":0.5,"samples_per_second":100.0,"gflops":1.5}
+{"seed":0,"model":"student","epoch":2,"loss":2.1,"reducible_loss":0.1,"train_errors":null,
+"examples":50,"learning_rate":5e-4,"seconds":1.0,"samples_per_second":100.0,"gflops":1.5}
+"#
+            .replace(",\n", ","),
+        );
+        self.write(
+            "run/manifest.json",
+            r#"{"program":"limbeck","version":"0.1.0","git_commit":null,"started":"2026-11-24T01:14:24Z",
+            "cpu":"c","cores":2,"isa":"avx2","threads":2,"peak_gflops":200.0,"seeds":[0],
+            "data":{"images":"ab"},"loss_contract":{"temperature":20.0,"t_squared":true,
+            "soft_weight":1.0,"hard_weight":0.0},"command":["limbeck","reproduce"],
+            "continued":[{"started":"2026-11-24T02:14:24Z","command":["limbeck"]}]}"#,
         );
     }
 }
