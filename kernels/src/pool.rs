@@ -284,7 +284,7 @@ impl Team {
             if state & DISMISSED != 0 {
                 return;
             }
-            let (now, then) = (Ordering::Acquire, Ordering::Relaxed);
+            let (now, then) = (Ordering::SeqCst, Ordering::Relaxed);
             if self.state.compare_exchange(state, state + HELPER, now, then).is_err() {
                 continue;
             }
@@ -296,7 +296,7 @@ impl Team {
             if let Err(panic) = done {
                 lock(&job.panic).get_or_insert(panic);
             }
-            self.state.fetch_sub(HELPER, Ordering::Release);
+            self.state.fetch_sub(HELPER, Ordering::SeqCst);
         }
     }
 
@@ -311,7 +311,8 @@ impl Team {
             std::hint::spin_loop();
         }
         // A leader that changes the state after the check below sees the sleeper: both sides
-        // write, then read, in sequentially consistent order.
+        // write, then read, in sequentially consistent order. That `state` is written in no other
+        // order anywhere costs nothing, and leaves nothing else that the check could read.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut bed = lock(&self.bed);
         let state = loop {
@@ -338,7 +339,7 @@ struct Closing<'a>(&'a Team);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state.fetch_and(!OPEN, Ordering::Acquire);
+        let mut state = self.0.state.fetch_and(!OPEN, Ordering::SeqCst);
         for looks in 0_usize.. {
             if state & HELPERS == 0 {
                 return;
