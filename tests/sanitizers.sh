@@ -22,6 +22,9 @@ run_miri() {
     # data races are seen.
     MIRIFLAGS="$flags -Zmiri-disable-stacked-borrows" LIMBECK_GUARD_THREADS=2 \
         cargo +nightly miri test -p limbeck-kernels --test guard
+    # The threads' own orders, as far as weak memory lets them go: others with every seed.
+    MIRIFLAGS="$flags -Zmiri-disable-stacked-borrows -Zmiri-many-seeds=0..4" \
+        cargo +nightly miri test -p limbeck-kernels --lib -- a_map_keeps a_panic_reaches a_pool_is
 }
 
 # sanitize NAME TEST…
