@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The kernels under Miri, AddressSanitizer and ThreadSanitizer: tests/sanitizers.sh [WHICH…]
 # WHICH is miri, address, thread; all without any. Needs a nightly compiler with the components
-# miri and rust-src, and takes an hour on two cores: not a part of .ci/run.
+# miri and rust-src, and takes hours: not a part of .ci/run.
 #
 # Miri runs the portable kernels on few sizes and sees every stray access, uninitialised value, bad
 # alias and data race. The sanitizers run the compiled kernels of every instruction set: an
@@ -22,7 +22,7 @@ run_miri() {
     # data races are seen.
     MIRIFLAGS="$flags -Zmiri-disable-stacked-borrows" LIMBECK_GUARD_THREADS=2 \
         cargo +nightly miri test -p limbeck-kernels --test guard
-    # The threads' own orders, as far as weak memory lets them go: others with every seed.
+    # The pool alone, with weak memory: each seed is another order of its threads and of what they read.
     MIRIFLAGS="$flags -Zmiri-disable-stacked-borrows -Zmiri-many-seeds=0..4" \
         cargo +nightly miri test -p limbeck-kernels --lib -- a_map_keeps a_panic_reaches a_pool_is
 }

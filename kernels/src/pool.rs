@@ -311,8 +311,8 @@ impl Team {
             std::hint::spin_loop();
         }
         // A leader that changes the state after the check below sees the sleeper: both sides
-        // write, then read, in sequentially consistent order. That `state` is written in no other
-        // order anywhere costs nothing, and leaves nothing else that the check could read.
+        // write, then read, in sequentially consistent order. `state` is written in no other
+        // order: that leaves no older value for the check to read, and costs nothing on x86.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut bed = lock(&self.bed);
         let state = loop {

@@ -209,7 +209,7 @@ impl<'d> Study<'d> {
         self.folder.write_json("manifest.json", &kept)
     }
 
-    /// Adds to the manifest that the run is done, and when: with its start, how long it took.
+    /// Adds to the manifest when the run ended: with its last start, how long that took.
     fn record_end(&self) -> Result<()> {
         let mut kept = self.folder.read_manifest()?;
         kept.insert("finished".into(), json!(utc(SystemTime::now())));
