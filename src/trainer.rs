@@ -73,6 +73,18 @@ impl<'a> Task<'a> {
         Task { objective, teacher_logits: Some(logits), ..Task::hard(name, config, split) }
     }
 
+    /// The model before its first step: the one to start from, or He's weights times `init_scale`.
+    pub fn initial_model(&self) -> Mlp {
+        let config = self.config;
+        self.initial.cloned().unwrap_or_else(|| {
+            let mut model = Mlp::new(&config.model.layers, config.seed);
+            model.input = InputScale::of(&self.split.inputs);
+            let init_scale = config.model.init_scale as f32;
+            model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
+            model
+        })
+    }
+
     /// Whether there is something to train on, and all that the loss needs.
     ///
     /// # Errors
@@ -516,13 +528,7 @@ impl<'a> Run<'a> {
     fn new(task: &'a Task, place: Option<(usize, usize)>) -> Result<Self> {
         task.check()?;
         let config = task.config;
-        let model = task.initial.cloned().unwrap_or_else(|| {
-            let mut model = Mlp::new(&config.model.layers, config.seed);
-            model.input = InputScale::of(&task.split.inputs);
-            let init_scale = config.model.init_scale as f32;
-            model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
-            model
-        });
+        let model = task.initial_model();
         let examples = task.split.len();
         let batch = config.training.batch_size.min(examples);
         let objective = format!("{:?} {}", task.objective, task.name);

@@ -88,7 +88,13 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
         systems(&summary(&folder.path().join("all/mnist")), 0),
         ["teacher", "baseline", "student", "student, jittered"]
     );
-    for figure in ["temperature/temperature.svg", "logits/limit.svg", "variance/variance.svg"] {
+    for figure in [
+        "mnist/seeds.svg",
+        "omitted/offsets.svg",
+        "temperature/temperature.svg",
+        "logits/limit.svg",
+        "variance/variance.svg",
+    ] {
         let svg = fs::read_to_string(folder.path().join("all").join(figure)).unwrap();
         assert!(svg.contains("<circle") && !svg.contains("NaN"), "{figure}");
     }
@@ -194,6 +200,11 @@ fn no_bias_correction_beats_the_one_that_saw_the_test_labels() {
         for other in ["errors_hold-out", "errors_share", "test_errors"] {
             assert!(errors("errors_test") <= errors(other), "{other}");
         }
+        assert_eq!(errors("errors_at_0"), errors("test_errors"));
+        let drawn =
+            row.as_object().unwrap().iter().filter(|(key, _)| key.starts_with("errors_at_"));
+        assert!(drawn.clone().count() > 40);
+        assert!(drawn.into_iter().all(|(_, found)| found.as_f64() >= Some(errors("errors_test"))));
     }
 }
 
@@ -286,10 +297,26 @@ fn the_claims_page_tells_what_the_summaries_hold() {
     assert!(page.contains("![temperature.svg](temperature/temperature.svg)"));
 }
 
-/// The committed page is that of the committed summaries.
+/// The committed page is that of the committed summaries, and leaves out none of their claims.
 #[test]
 fn the_committed_claims_page_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let page = limbeck(&["claims", root.to_str().unwrap()]).unwrap();
-    assert_eq!(page["text"], fs::read_to_string(root.join("README.md")).unwrap());
+    let page = page["text"].as_str().unwrap();
+    assert_eq!(page, fs::read_to_string(root.join("README.md")).unwrap());
+
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        folders.extend(entries.filter(|path| path.is_dir()));
+        let Ok(summary) = fs::read_to_string(folder.join("summary.json")) else { continue };
+        let summary: Value = serde_json::from_str(&summary).unwrap();
+        for claim in summary["claims"].as_array().into_iter().flatten() {
+            assert!(
+                page.contains(claim["ours"].as_str().unwrap()),
+                "{}: {claim}",
+                folder.display()
+            );
+        }
+    }
 }

@@ -26,6 +26,7 @@ use crate::error::Result;
 use crate::loss::Objective;
 use crate::metrics;
 use crate::mlp::Mlp;
+use crate::report::chart::{Chart, Point, Series};
 use crate::stats;
 use crate::summary::{Claim, Summary, Table, Verdict};
 use crate::trainer::Task;
@@ -234,8 +235,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
         &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
-    let members = |system: &str| system.starts_with("teacher ");
-    for system in summary.systems().into_iter().filter(|system| !members(system)) {
+    for system in shown_systems(summary) {
         // The paper's figures are for MNIST.
         let paper = summary.paper.get(system).filter(|_| on_mnist);
         table.push([
@@ -283,8 +283,34 @@ fn conclude(summary: &Summary) -> Conclusion {
     Conclusion {
         tables: vec![table, each],
         claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
-        charts: Vec::new(),
+        charts: vec![("seeds".into(), errors_by_seed(summary))],
     }
+}
+
+/// How far the seeds differ, beside the paper's single run.
+fn errors_by_seed(summary: &Summary) -> Chart {
+    let series = shown_systems(summary).map(|system| Series {
+        name: system.to_string(),
+        points: summary
+            .rows_of(system)
+            .map(|row| Point { x: row.seed as f64, y: row.test_errors as f64, spread: 0.0 })
+            .collect(),
+    });
+    let papers = PAPER.iter().filter(|_| summary.dataset == "mnist");
+    Chart {
+        title: format!("Test errors of every seed, {}", summary.dataset),
+        x_label: "seed".into(),
+        y_label: "test errors".into(),
+        log_x: false,
+        log_y: true,
+        series: series.collect(),
+        references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
+    }
+}
+
+/// The systems of the table: all but the other nine teachers.
+fn shown_systems(summary: &Summary) -> impl Iterator<Item = &str> {
+    summary.systems().into_iter().filter(|system| !system.starts_with("teacher "))
 }
 
 /// What the paper claims of these three models.

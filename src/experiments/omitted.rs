@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::loss::Objective;
 use crate::metrics;
 use crate::mlp::Mlp;
+use crate::report::chart::{Chart, Point, Series};
 use crate::stats;
 use crate::summary::{Claim, Row, Summary, Table, Verdict};
 use crate::trainer::Task;
@@ -70,6 +71,17 @@ const CASES: [Case; 2] = [
 
 /// How an offset is chosen, in the order of the table.
 const PROTOCOLS: [&str; 3] = ["test", "hold-out", "share"];
+
+/// The offsets of the figure, in steps of ½: beyond them either nothing or everything is of the
+/// shifted classes.
+fn drawn_offsets() -> impl Iterator<Item = f64> {
+    (-24..=24).map(|halves| f64::from(halves) / 2.0)
+}
+
+/// The name of the test errors at an offset.
+fn errors_at(offset: f64) -> String {
+    format!("errors_at_{offset}")
+}
 
 /// Trains teacher and students for `seeds` seeds from `first_seed` on, in the run folder `out`.
 ///
@@ -164,6 +176,12 @@ impl Students<'_> {
                 measures.insert(format!("errors_{protocol}"), errors);
                 measures.insert(format!("errors_on_{SHOWN}_{protocol}"), on_shown);
             }
+            for offset in drawn_offsets() {
+                let mut logits = test.clone();
+                with(offset as f32).apply(&mut logits, classes);
+                let errors = metrics::errors(&logits, labels, classes) as f64;
+                measures.insert(errors_at(offset), errors);
+            }
             Ok(measures)
         })
     }
@@ -243,7 +261,35 @@ fn conclude(summary: &Summary) -> Conclusion {
             .into(),
     );
     let claims = if summary.is_the_papers() { claims(summary) } else { Vec::new() };
-    Conclusion { tables: vec![table], claims, charts: Vec::new() }
+    let charts = vec![("offsets".into(), errors_by_offset(summary))];
+    Conclusion { tables: vec![table], claims, charts }
+}
+
+/// What the correction is worth at any offset.
+fn errors_by_offset(summary: &Summary) -> Chart {
+    let point = |case: &Case, x| {
+        let rows = summary.rows_of(case.system);
+        let errors: Vec<f64> =
+            rows.filter_map(|row| row.measures.get(&errors_at(x)).copied()).collect();
+        let spread = stats::sample_sd(&errors).unwrap_or(0.0);
+        (!errors.is_empty()).then(|| Point { x, y: stats::mean(&errors), spread })
+    };
+    let series = CASES.iter().map(|case| Series {
+        name: case.system.into(),
+        points: drawn_offsets().filter_map(|offset| point(case, offset)).collect(),
+    });
+    let papers = CASES.iter().filter(|_| summary.dataset == "mnist");
+    Chart {
+        title: format!("Test errors against the offset, {}", summary.dataset),
+        x_label: "offset of the logits of 3, or of 7 and 8".into(),
+        y_label: "test errors".into(),
+        log_x: false,
+        log_y: true,
+        series: series.collect(),
+        references: papers
+            .map(|case| (format!("paper, {}, corrected", case.system), case.paper[1] as f64))
+            .collect(),
+    }
 }
 
 fn claims(summary: &Summary) -> Vec<Claim> {

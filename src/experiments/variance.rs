@@ -145,7 +145,7 @@ impl Seed<'_> {
             Task::hard(name, &config, &split)
         };
         let noise = |context: &Context, model: &Mlp| {
-            let initial = Mlp::new(&config.model.layers, seed);
+            let initial = task.initial_model();
             let mut measures = BTreeMap::new();
             for (when, model) in [("initial", &initial), ("trained", model)] {
                 let cases = Cases { model, split: train, logits, cases };

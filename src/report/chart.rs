@@ -64,6 +64,8 @@ struct Axis {
     low: f64,
     high: f64,
     log: bool,
+    /// Whether there are no values between the whole numbers, such as seeds and epochs.
+    whole: bool,
     from: f64,
     to: f64,
 }
@@ -72,13 +74,15 @@ impl Axis {
     fn new(values: impl Iterator<Item = f64>, log: bool, (from, to): (f64, f64)) -> Axis {
         let scale = |v: f64| if log { v.log10() } else { v };
         let values = values.map(scale).filter(|v| v.is_finite());
-        let (mut low, mut high) =
-            values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        let (mut low, mut high, mut whole) = (f64::MAX, f64::MIN, !log);
+        for v in values {
+            (low, high, whole) = (low.min(v), high.max(v), whole && v.fract() == 0.0);
+        }
         if low > high {
             (low, high) = (0.0, 1.0);
         }
         let margin = ((high - low) * 0.06).max(if high == low { 0.5 } else { 0.0 });
-        Axis { low: low - margin, high: high + margin, log, from, to }
+        Axis { low: low - margin, high: high + margin, log, whole, from, to }
     }
 
     /// The pixel of a value.
@@ -98,7 +102,7 @@ impl Axis {
         let rough = (self.high - self.low) / 5.0;
         let power = 10f64.powf(rough.log10().floor());
         let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough);
-        let step = factor.unwrap_or(10.0) * power;
+        let step = (factor.unwrap_or(10.0) * power).max(if self.whole { 1.0 } else { 0.0 });
         let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
         (first..=last).map(|i| i as f64 * step).collect()
     }
@@ -117,8 +121,7 @@ impl Chart {
             (HEIGHT - BOTTOM, TOP),
         );
         let names = self.series.iter().map(|series| &series.name);
-        let letters = names.chain(self.references.iter().map(|(name, _)| name));
-        let letters = letters.map(|name| name.chars().count()).max().unwrap_or(0);
+        let letters = names.map(|name| name.chars().count()).max().unwrap_or(0);
         let width = PLOT + LEGEND.max(44.0 + LETTER * letters as f64).round();
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" \
@@ -156,7 +159,7 @@ impl Chart {
                 svg,
                 "<path d=\"M{LEFT} {at:.1}H{PLOT}\" stroke=\"#888\" stroke-dasharray=\"5 4\"/>"
             );
-            text(&mut svg, PLOT + 8.0, at + 4.0, "start", "", name);
+            text(&mut svg, PLOT - 4.0, at - 4.0, "end", "", name);
         }
         for (i, series) in self.series.iter().enumerate() {
             if series.points.is_empty() {
@@ -209,12 +212,16 @@ mod tests {
 
     #[test]
     fn points_lie_where_the_axes_say() {
-        let axis = Axis { low: 0.0, high: 10.0, log: false, from: 100.0, to: 200.0 };
+        let axis = Axis { low: 0.0, high: 10.0, log: false, whole: false, from: 100.0, to: 200.0 };
         assert_eq!([0.0, 5.0, 10.0, 99.0].map(|v| axis.at(v)), [100.0, 150.0, 200.0, 200.0]);
         assert_eq!(axis.ticks(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        let axis = Axis { low: 0.0, high: 2.0, log: true, from: 0.0, to: 2.0 };
+        let axis = Axis { low: 0.0, high: 2.0, log: true, whole: false, from: 0.0, to: 2.0 };
         assert_eq!(axis.at(10.0), 1.0);
         assert_eq!(axis.ticks(), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        let ticks = |values: &[f64]| Axis::new(values.iter().copied(), false, (0.0, 1.0)).ticks();
+        assert_eq!(ticks(&[0.0, 1.0, 2.0]), [0.0, 1.0, 2.0]);
+        assert_eq!(ticks(&[3.0]), [3.0]);
+        assert_eq!(ticks(&[0.0, 0.5, 1.0]), [0.0, 0.5, 1.0]);
     }
 
     #[test]

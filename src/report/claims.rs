@@ -4,18 +4,19 @@ use crate::error::Result;
 use crate::input::read_json;
 use crate::run::entries;
 use crate::summary::Summary;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-/// The Markdown page of all run folders right below `root`: each claim with our figure and what
+/// The Markdown page of all run folders below `root`: each claim with our figure and what
 /// became of it, then the tables and figures. Folders without claims are left out.
 ///
 /// # Errors
 /// [`crate::Error::Io`] if the folder cannot be read; [`crate::Error::Data`] for a summary that is
 /// damaged.
 pub fn page(root: &Path) -> Result<String> {
-    let summaries = summaries(root)?;
+    let summaries = summaries(root, root)?;
     let mut page = String::from(
         "# The paper's claims, and what we found\n\nMade by `limbeck claims` from the summaries in \
          this folder; not edited by hand.\n\n| claim of the paper | ours | verdict | from |\n\
@@ -52,20 +53,23 @@ pub fn page(root: &Path) -> Result<String> {
     Ok(page)
 }
 
-/// The summaries with claims, by folder.
-fn summaries(root: &Path) -> Result<Vec<(String, Summary)>> {
-    let mut summaries = Vec::new();
-    for folder in entries(root)? {
+/// The summaries with claims of the run folders below `folder`, at any depth: an experiment of
+/// several parts has a run folder for each. By path from `root`.
+fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
+    let mut found = Vec::new();
+    for folder in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
         let path = folder.join("summary.json");
         if !path.is_file() {
-            continue;
-        }
-        let summary: Summary = read_json(&path, "summary")?;
-        if !summary.claims.is_empty() {
-            summaries.push((name(&folder), summary));
+            found.append(&mut summaries(root, &folder)?);
+        } else if read_json::<Value>(&path, "summary")?.get("experiment").is_some() {
+            let summary: Summary = read_json(&path, "summary")?;
+            if !summary.claims.is_empty() {
+                let below = folder.strip_prefix(root).unwrap_or(&folder);
+                found.push((below.display().to_string(), summary));
+            }
         }
     }
-    Ok(summaries)
+    Ok(found)
 }
 
 fn figures(folder: &Path) -> Result<Vec<String>> {
