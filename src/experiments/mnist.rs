@@ -302,7 +302,7 @@ fn errors_by_seed(summary: &Summary) -> Chart {
         x_label: "seed".into(),
         y_label: "test errors".into(),
         log_x: false,
-        log_y: true,
+        log_y: false,
         series: series.collect(),
         references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
     }
