@@ -72,8 +72,7 @@ const CASES: [Case; 2] = [
 /// How an offset is chosen, in the order of the table.
 const PROTOCOLS: [&str; 3] = ["test", "hold-out", "share"];
 
-/// The offsets of the figure, in steps of ½: beyond them either nothing or everything is of the
-/// shifted classes.
+/// The offsets of the figure, in steps of ½.
 fn drawn_offsets() -> impl Iterator<Item = f64> {
     (-24..=24).map(|halves| f64::from(halves) / 2.0)
 }
