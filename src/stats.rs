@@ -51,6 +51,13 @@ pub struct McNemar {
     pub p_value: f64,
 }
 
+impl McNemar {
+    /// Whether the first classifier makes fewer errors, by more than chance does once in a hundred.
+    pub fn first_is_better(&self) -> bool {
+        self.only_first < self.only_second && self.p_value < 0.01
+    }
+}
+
 /// McNemar's exact test of two classifiers on the same examples, from the indices that each
 /// misclassifies, both strictly ascending.
 ///
@@ -164,6 +171,14 @@ mod tests {
         assert!((sd * sd - 32.0 / 7.0).abs() < 1e-14);
         assert_eq!(sample_sd(&[3.0]), None);
         assert_eq!(sample_sd(&[3.0, 3.0]), Some(0.0));
+    }
+
+    #[test]
+    fn the_first_is_better_only_beyond_chance() {
+        // 2/2⁷ and 2/2⁸.
+        assert!(!mcnemar(&[], &[1, 2, 3, 4, 5, 6, 7]).first_is_better());
+        assert!(mcnemar(&[], &[1, 2, 3, 4, 5, 6, 7, 8]).first_is_better());
+        assert!(!mcnemar(&[1, 2, 3, 4, 5, 6, 7, 8], &[]).first_is_better());
     }
 
     #[test]

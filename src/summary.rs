@@ -100,6 +100,17 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl Verdict {
+    /// Of a claim that holds in `shown` of `tests` tests of it, one of each seed or setting.
+    pub fn of_tests(shown: usize, tests: usize) -> Verdict {
+        match shown {
+            0 => Verdict::NotReproduced,
+            n if n == tests => Verdict::Reproduced,
+            _ => Verdict::Inconclusive,
+        }
+    }
+}
+
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.pad(match self {

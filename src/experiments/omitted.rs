@@ -166,9 +166,13 @@ impl Students<'_> {
                 format!("errors_on_{SHOWN}"),
                 errors_on_shown(&test, labels, classes),
             )]);
-            for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
+            let corrected = |correction: &Correction| {
                 let mut logits = test.clone();
                 correction.apply(&mut logits, classes);
+                logits
+            };
+            for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
+                let logits = corrected(&correction);
                 let errors = metrics::errors(&logits, labels, classes) as f64;
                 let on_shown = errors_on_shown(&logits, labels, classes);
                 measures.insert(format!("offset_{protocol}"), correction.offset.into());
@@ -176,8 +180,7 @@ impl Students<'_> {
                 measures.insert(format!("errors_on_{SHOWN}_{protocol}"), on_shown);
             }
             for offset in drawn_offsets() {
-                let mut logits = test.clone();
-                with(offset as f32).apply(&mut logits, classes);
+                let logits = corrected(&with(offset as f32));
                 let errors = metrics::errors(&logits, labels, classes) as f64;
                 measures.insert(errors_at(offset), errors);
             }
@@ -270,8 +273,7 @@ fn errors_by_offset(summary: &Summary) -> Chart {
         let rows = summary.rows_of(case.system);
         let errors: Vec<f64> =
             rows.filter_map(|row| row.measures.get(&errors_at(x)).copied()).collect();
-        let spread = stats::sample_sd(&errors).unwrap_or(0.0);
-        (!errors.is_empty()).then(|| Point { x, y: stats::mean(&errors), spread })
+        Point::of(x, &errors)
     };
     let series = CASES.iter().map(|case| Series {
         name: case.system.into(),

@@ -441,9 +441,8 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
     let tests = pairs.iter().map(|(combined, coverage)| {
         stats::mcnemar(&combined.misclassified, &coverage.generalist.misclassified)
     });
-    let fewer = tests.filter(|test| test.only_first < test.only_second);
-    let fewer: Vec<_> = fewer.collect();
-    let better = fewer.iter().filter(|test| test.p_value < 0.01).count();
+    let tests: Vec<_> = tests.collect();
+    let better = tests.iter().filter(|test| test.first_is_better()).count();
     let accuracy = |system| {
         let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
         summary.shown(system, 2, of)
@@ -458,7 +457,9 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
         ),
         verdict: match better {
             n if n == pairs.len() => Verdict::Reproduced,
-            _ if fewer.is_empty() => Verdict::NotReproduced,
+            _ if tests.iter().all(|test| test.only_first >= test.only_second) => {
+                Verdict::NotReproduced
+            }
             _ => Verdict::Inconclusive,
         },
     }]

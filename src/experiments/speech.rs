@@ -828,8 +828,7 @@ fn conclude(
         let points = plan.temperatures.iter().filter_map(|&x| {
             let system = student_at(x);
             let values: Vec<f64> = summary.rows_of(&system).filter_map(of).collect();
-            let spread = stats::sample_sd(&values).unwrap_or(0.0);
-            (!values.is_empty()).then(|| Point { x, y: stats::mean(&values), spread })
+            Point::of(x, &values)
         });
         points.collect::<Vec<_>>()
     };

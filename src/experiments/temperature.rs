@@ -103,11 +103,7 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         name: format!("{width} units a layer"),
         points: temperatures
             .iter()
-            .map(|&x| {
-                let errors = errors(summary, width, x);
-                let spread = stats::sample_sd(&errors).unwrap_or(0.0);
-                Point { x, y: stats::mean(&errors), spread }
-            })
+            .filter_map(|&x| Point::of(x, &errors(summary, width, x)))
             .collect(),
     });
     let chart = Chart {

@@ -314,8 +314,7 @@ fn claims(summary: &Summary, mean: &dyn Fn(String) -> f64) -> Vec<Claim> {
         let gains = few
             .iter()
             .map(|[hard, soft]| format!("{:.0} → {:.0}", mean_errors(hard), mean_errors(soft)));
-        let better = tests.iter().filter(|p| p.only_first < p.only_second && p.p_value < 0.01);
-        let better = better.count();
+        let better = tests.iter().filter(|test| test.first_is_better()).count();
         claims.push(Claim {
             paper: "With soft targets the small net can be trained on much less data.".into(),
             ours: format!(
@@ -324,11 +323,7 @@ fn claims(summary: &Summary, mean: &dyn Fn(String) -> f64) -> Vec<Claim> {
                 gains.collect::<Vec<_>>().join(", "),
                 tests.len()
             ),
-            verdict: match better {
-                0 => Verdict::NotReproduced,
-                n if n == tests.len() => Verdict::Reproduced,
-                _ => Verdict::Inconclusive,
-            },
+            verdict: Verdict::of_tests(better, tests.len()),
         });
     }
     // By what the errors grow at the highest rate, hard and soft, for each seed.

@@ -1,5 +1,6 @@
 //! Line charts in SVG: self-contained, legible on light and dark.
 
+use crate::stats;
 use std::fmt::Write;
 
 /// A chart of one or more lines over a common x.
@@ -39,6 +40,14 @@ pub struct Point {
     pub y: f64,
     /// Half of the error bar, 0 for none.
     pub spread: f64,
+}
+
+impl Point {
+    /// Mean ± standard deviation of what was found at `x`; nothing for no values.
+    pub fn of(x: f64, values: &[f64]) -> Option<Point> {
+        let spread = stats::sample_sd(values).unwrap_or(0.0);
+        (!values.is_empty()).then(|| Point { x, y: stats::mean(values), spread })
+    }
 }
 
 /// From the left edge to the lines' end; the legend is as wide as its longest name, but not less

@@ -5,7 +5,6 @@ use super::material::{Asked, Material, Trial};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::run::shell_line;
-use crate::stats;
 use crate::summary::Table;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -445,12 +444,8 @@ fn curves(run: &Material) -> Vec<(String, Curve)> {
         }
     }
     let points = |values: &Values| {
-        let point = |(&epoch, values): (&usize, &Vec<f64>)| Point {
-            x: epoch as f64,
-            y: stats::mean(values),
-            spread: stats::sample_sd(values).unwrap_or(0.0),
-        };
-        values.iter().map(point).filter(|p| p.y.is_finite()).collect()
+        let points = values.iter().filter_map(|(&epoch, found)| Point::of(epoch as f64, found));
+        points.filter(|p| p.y.is_finite()).collect()
     };
     let curve = |(system, loss, errors): &(&str, Values, Values)| {
         (system.to_string(), Curve { loss: points(loss), errors: points(errors) })
