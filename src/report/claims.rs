@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::input::read_json;
 use crate::run::entries;
 use crate::summary::Summary;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,13 @@ pub fn page(root: &Path) -> Result<String> {
     Ok(page)
 }
 
+/// Of what a summary is: of an experiment, or of something else such as `verify`. Nothing of it is
+/// kept in memory.
+#[derive(Deserialize)]
+struct Kind {
+    experiment: Option<IgnoredAny>,
+}
+
 /// The summaries with claims of the run folders below `folder`, at any depth: an experiment of
 /// several parts has a run folder for each. By path from `root`.
 fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
@@ -61,7 +69,7 @@ fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
         let path = folder.join("summary.json");
         if !path.is_file() {
             found.append(&mut summaries(root, &folder)?);
-        } else if read_json::<Value>(&path, "summary")?.get("experiment").is_some() {
+        } else if read_json::<Kind>(&path, "summary")?.experiment.is_some() {
             let summary: Summary = read_json(&path, "summary")?;
             if !summary.claims.is_empty() {
                 let below = folder.strip_prefix(root).unwrap_or(&folder);
