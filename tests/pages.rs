@@ -71,6 +71,7 @@ fn a_run_ends_with_its_report_and_names_the_next_command() {
         [
             "Result",
             "Learning curves",
+            "Figures",
             "What the models see in each class",
             "Misclassified images",
             "Reliability",
