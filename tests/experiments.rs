@@ -295,6 +295,11 @@ fn the_claims_page_tells_what_the_summaries_hold() {
         }
     }
     assert!(page.contains("![temperature.svg](temperature/temperature.svg)"));
+    // Without --out, --threads and what else leaves the figures as they are.
+    assert!(page.contains("`limbeck reproduce all --preset smoke"), "{page}");
+    for option in ["--out", "--threads", "--json"] {
+        assert!(!page.contains(option), "{page}");
+    }
 }
 
 /// The committed page is that of the committed summaries, and leaves out none of their claims.

@@ -6,7 +6,6 @@ use crate::run::entries;
 use crate::summary::Summary;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -33,17 +32,10 @@ pub fn page(root: &Path) -> Result<String> {
         }
     }
     for (folder, summary) in &summaries {
-        let seeds: BTreeSet<u64> = summary.rows.iter().map(|row| row.seed).collect();
-        let seeds = match summary.experiment.as_str() {
-            // Their presets say how many nets and draws there are.
-            "speech" | "regularizer" => String::new(),
-            _ => format!(" --seeds {}", seeds.len()),
-        };
-        let Summary { experiment, preset, .. } = summary;
-        let _ = writeln!(
-            page,
-            "\n## {folder}\n\n`limbeck reproduce {experiment} --preset {preset}{seeds}`"
-        );
+        let _ = writeln!(page, "\n## {folder}");
+        if let Some(command) = command(&root.join(folder))? {
+            let _ = writeln!(page, "\n`{command}`");
+        }
         for table in &summary.tables {
             let _ = write!(page, "\n{}", table.to_markdown());
         }
@@ -78,6 +70,52 @@ fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
         }
     }
     Ok(found)
+}
+
+/// What a manifest says of the commands that the run was made with, the last of them last.
+#[derive(Deserialize)]
+struct Commands {
+    command: Vec<String>,
+    #[serde(default)]
+    continued: Vec<Continuation>,
+}
+
+#[derive(Deserialize)]
+struct Continuation {
+    command: Vec<String>,
+}
+
+/// Options that leave the figures as they are, and whether a value follows.
+const INCIDENTAL: [(&str, bool); 8] = [
+    ("--data", true),
+    ("--isa", true),
+    ("--json", false),
+    ("--member", true),
+    ("--out", true),
+    ("--quiet", false),
+    ("--threads", true),
+    ("--tui", false),
+];
+
+/// The command that makes the run again: the last one of its manifest, which may ask for more seeds
+/// than the first. Nothing where there is no manifest.
+fn command(folder: &Path) -> Result<Option<String>> {
+    let path = folder.join("manifest.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let Commands { command, continued } = read_json(&path, "manifest")?;
+    let last = continued.into_iter().next_back().map_or(command, |run| run.command);
+    let (mut words, mut kept) = (last.into_iter(), Vec::new());
+    while let Some(word) = words.next() {
+        let (name, value) = word.split_once('=').map_or((&*word, None), |(n, v)| (n, Some(v)));
+        match INCIDENTAL.iter().find(|(option, _)| *option == name) {
+            Some(&(_, has_value)) if has_value && value.is_none() => drop(words.next()),
+            Some(_) => {}
+            None => kept.push(word),
+        }
+    }
+    Ok(Some(kept.join(" ")))
 }
 
 fn figures(folder: &Path) -> Result<Vec<String>> {

@@ -66,7 +66,7 @@ const CONFIG: &str = "config.toml";
 const WAV: &str = "an4/wav/te/cid/c1.wav";
 const RUN: &str = "run";
 
-pub const FORMATS: [Format; 21] = [
+pub const FORMATS: [Format; 22] = [
     Format {
         name: "safetensors_model",
         file: MODEL,
@@ -159,6 +159,11 @@ pub const FORMATS: [Format; 21] = [
     Format {
         name: "summary",
         file: "runs/a/summary.json",
+        read: |dir| claims::page(&dir.join("runs")).map(Loaded::of),
+    },
+    Format {
+        name: "manifest_of_claims",
+        file: "runs/a/manifest.json",
         read: |dir| claims::page(&dir.join("runs")).map(Loaded::of),
     },
     Format { name: "summary_of_run", file: "run/summary.json", read: report },
@@ -345,14 +350,13 @@ impl Folder {
 "#
             .replace(",\n", ","),
         );
-        self.write(
-            "run/manifest.json",
-            r#"{"program":"limbeck","version":"0.1.0","git_commit":null,"started":"2026-11-24T01:14:24Z",
+        let manifest = r#"{"program":"limbeck","version":"0.1.0","git_commit":null,"started":"2026-11-24T01:14:24Z",
             "cpu":"c","cores":2,"isa":"avx2","threads":2,"peak_gflops":200.0,"seeds":[0],
             "data":{"images":"ab"},"loss_contract":{"temperature":20.0,"t_squared":true,
             "soft_weight":1.0,"hard_weight":0.0},"command":["limbeck","reproduce"],
-            "continued":[{"started":"2026-11-24T02:14:24Z","command":["limbeck"]}]}"#,
-        );
+            "continued":[{"started":"2026-11-24T02:14:24Z","command":["limbeck"]}]}"#;
+        self.write("runs/a/manifest.json", manifest);
+        self.write("run/manifest.json", manifest);
     }
 }
 
