@@ -254,15 +254,14 @@ fn conclude(summary: &Summary) -> Conclusion {
     }
     rates.notes.push("A dash: diverged.".into());
 
-    let mean = |key: String| {
-        let rows = summary.rows_of(MEASURED);
-        stats::mean(&rows.filter_map(|row| row.measures.get(&key).copied()).collect::<Vec<_>>())
+    let values = |key: String| -> Vec<f64> {
+        summary.rows_of(MEASURED).filter_map(|row| row.measures.get(&key).copied()).collect()
     };
     let series = ["initial", "trained"].map(|when| Series {
         name: format!("soft, {when} weights"),
         points: TEMPERATURES
             .iter()
-            .map(|&x| Point { x, y: mean(format!("noise_soft_{x}_{when}")), spread: 0.0 })
+            .filter_map(|&x| Point::of(x, &values(format!("noise_soft_{x}_{when}"))))
             .collect(),
     });
     let chart = Chart {
@@ -273,7 +272,9 @@ fn conclude(summary: &Summary) -> Conclusion {
         log_y: true,
         series: series.into(),
         references: ["initial", "trained"]
-            .map(|when| (format!("hard, {when}"), mean(format!("noise_hard_{when}"))))
+            .map(|when| {
+                (format!("hard, {when}"), stats::mean(&values(format!("noise_hard_{when}"))))
+            })
             .into(),
     };
     Conclusion {
