@@ -15,7 +15,7 @@
 //! | student, no labels | the weight of the hard term, 0 |
 //! | student, with labels | the weight of the hard term, 0.05 |
 //! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
-//! | student of 10 | the teacher, the mean of ten that differ in their seed |
+//! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
 use super::Lab;
 use super::preset::{Plan, Preset};
@@ -44,10 +44,8 @@ const JITTERED: &str = "student, jittered";
 const UNLABELLED: &str = "student, no labels";
 const LABELLED: &str = "student, with labels";
 const SMOOTHED: &str = "label smoothing";
-const OF_TEN: &str = "student of 10";
-/// The other nine teachers' seeds: far from those that `--seeds` counts up to.
-const MEMBER_SEEDS: u64 = 1 << 32;
-const MEMBERS: u64 = 10;
+/// Begins the name of a student of several teachers, before their number.
+const OF_SEVERAL: &str = "student of ";
 /// Weight of the hard term in [`LABELLED`].
 const HARD_WEIGHT: f64 = 0.05;
 /// Share of a smoothed label that is spread over all classes.
@@ -84,12 +82,54 @@ pub fn reproduce(
     };
     let mut study = Study::open(lab, dataset, &design, &all, out)?;
     let train = plan.train_set(dataset);
+    let run = |seed| Seed { plan: &plan, dataset, train: &train, seed };
     study.run(lab, |lab, study| {
-        let run = |seed| Seed { plan: &plan, dataset, train: &train, seed };
         let seeds = study.order(all.iter().copied());
-        seeds.into_iter().try_for_each(|seed| run(seed).run(lab, study, extended))
+        seeds.into_iter().try_for_each(|seed| run(seed).run(lab, study, extended))?;
+        // The teacher of one seed alone is not an ensemble.
+        if extended && all.len() > 1 { ensemble(lab, study, &all, &run) } else { Ok(()) }
     })?;
     study.finish(conclude)
+}
+
+/// A student of every seed that is taught by the teachers of all of them.
+fn ensemble<'a>(
+    lab: &mut Lab,
+    study: &mut Study,
+    seeds: &[u64],
+    run: &impl Fn(u64) -> Seed<'a>,
+) -> Result<()> {
+    let name = student_of(seeds.len());
+    for &seed in seeds {
+        if study.leaves("teacher", seed)? {
+            return Ok(());
+        }
+    }
+    let mut taught = None;
+    for seed in study.order(seeds.iter().copied()) {
+        let Seed { plan, dataset, train, .. } = run(seed);
+        if !study.wants(lab, &name, seed)? {
+            continue;
+        }
+        let student = Config { seed, ..plan.student.clone() };
+        let soft = Objective::soft(&student);
+        let (targets, test) = match &taught {
+            Some(taught) => taught,
+            None => {
+                let mut teachers = Vec::new();
+                for &seed in seeds {
+                    teachers.push(run(seed).teacher(lab, study)?);
+                }
+                let of = |split, t| distill::teacher_logits(lab.context, &teachers, split, t, None);
+                taught.insert((of(train, soft.temperature), of(&dataset.test, 1.0)))
+            }
+        };
+        let task = Task::soft(&name, &student, train, soft, targets);
+        study.ensure(lab, &task, seed, |context, model| {
+            with_teacher(context, model, test, dataset)
+        })?;
+    }
+    Ok(())
 }
 
 /// The models of one seed.
@@ -104,42 +144,28 @@ impl Seed<'_> {
     fn run(&self, lab: &mut Lab, study: &mut Study, extended: bool) -> Result<()> {
         let Seed { plan, dataset, train, seed } = *self;
         let config = |of: &Config| Config { seed, ..of.clone() };
-        let (teacher, baseline, student) =
-            (config(&plan.teacher), config(&plan.baseline), config(&plan.student));
+        let (baseline, student) = (config(&plan.baseline), config(&plan.student));
         let soft = Objective::soft(&student);
         let variant = variant_of(soft);
-        let others: Vec<u64> = (1..MEMBERS).collect();
-        let mut systems = ["teacher", "baseline", "student", JITTERED].map(String::from).to_vec();
+        let mut systems = vec!["teacher", "baseline", "student", JITTERED];
         if extended {
-            systems.extend([variant.0, SMOOTHED].map(String::from));
-            systems.extend(others.iter().map(|&member| nth_teacher(member)));
-            systems.push(OF_TEN.into());
+            systems.extend([variant.0, SMOOTHED]);
         }
-        if study.has(&systems, seed)? {
-            return Ok(());
-        }
-        let another = |lab: &mut Lab, study: &mut Study, member: u64| {
-            let config = Config { seed: seed + member * MEMBER_SEEDS, ..teacher.clone() };
-            let name = nth_teacher(member);
-            study.model(lab, &Task::hard(&name, &config, train), seed, |_, _| BTreeMap::new())
-        };
-        if extended {
-            study.share_out(lab, &others, |&member| (nth_teacher(member), seed), another)?;
-        }
-        if study.leaves("teacher", seed)? {
+        if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
             return Ok(());
         }
 
-        let model = study.teacher(lab, &Task::hard("teacher", &teacher, train), seed)?;
+        let model = self.teacher(lab, study)?;
         let test = model.logits(lab.context, &dataset.test);
         let compare = |context: &Context, model: &Mlp| with_teacher(context, model, &test, dataset);
         let hard = Task::hard("baseline", &baseline, train);
         study.ensure(lab, &hard, seed, compare)?;
 
-        let logits = |lab: &Lab, teachers: &[Mlp], jitter| {
+        let logits = |lab: &Lab, jitter| {
+            let teachers = std::slice::from_ref(&model);
             distill::teacher_logits(lab.context, teachers, train, soft.temperature, jitter)
         };
-        let targets = logits(lab, std::slice::from_ref(&model), None);
+        let targets = logits(lab, None);
         study.ensure(
             lab,
             &Task::soft("student", &student, train, soft, &targets),
@@ -148,10 +174,10 @@ impl Seed<'_> {
         )?;
 
         let mut jittered = student.clone();
-        jittered.data.jitter = teacher.data.jitter;
+        jittered.data.jitter = plan.teacher.data.jitter;
         if study.wants(lab, JITTERED, seed)? {
             let jitter = jittered.data.jitter.map(|pixels| pixels as u8);
-            let targets = logits(lab, std::slice::from_ref(&model), jitter);
+            let targets = logits(lab, jitter);
             study.ensure(
                 lab,
                 &Task::soft(JITTERED, &jittered, train, soft, &targets),
@@ -172,27 +198,18 @@ impl Seed<'_> {
         )?;
         let smooth = smoothed_labels(train, dataset.classes);
         let at_one = Objective { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
-        study.ensure(
-            lab,
-            &Task::soft(SMOOTHED, &baseline, train, at_one, &smooth),
-            seed,
-            compare,
-        )?;
-        if !study.wants(lab, OF_TEN, seed)? {
-            return Ok(());
-        }
-        let mut teachers = vec![model];
-        for member in others {
-            teachers.push(another(lab, study, member)?);
-        }
-        let targets = logits(lab, &teachers, None);
-        study.ensure(lab, &Task::soft(OF_TEN, &student, train, soft, &targets), seed, compare)
+        study.ensure(lab, &Task::soft(SMOOTHED, &baseline, train, at_one, &smooth), seed, compare)
+    }
+
+    fn teacher(&self, lab: &mut Lab, study: &mut Study) -> Result<Mlp> {
+        let config = Config { seed: self.seed, ..self.plan.teacher.clone() };
+        study.teacher(lab, &Task::hard("teacher", &config, self.train), self.seed)
     }
 }
 
-/// The name of the teacher that differs in its seed; `member` counts from 0.
-fn nth_teacher(member: u64) -> String {
-    format!("teacher {}", member + 1)
+/// The name of the student of so many teachers.
+fn student_of(teachers: usize) -> String {
+    format!("{OF_SEVERAL}{teachers}")
 }
 
 /// The student with labels where the student has none, and the other way round.
@@ -235,7 +252,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
         &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
-    for system in shown_systems(summary) {
+    for system in summary.systems() {
         // The paper's figures are for MNIST.
         let paper = summary.paper.get(system).filter(|_| on_mnist);
         table.push([
@@ -257,8 +274,12 @@ fn conclude(summary: &Summary) -> Conclusion {
             .notes
             .push(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
-    if summary.systems().contains(&OF_TEN) {
-        table.notes.push(format!("'{OF_TEN}': ten teachers that differ in their seed."));
+    let of_several = |system: &&str| system.starts_with(OF_SEVERAL);
+    if let Some(system) = summary.systems().into_iter().find(of_several) {
+        table.notes.push(format!(
+            "'{system}': of the mean of all these seeds' teachers, the same for every seed, with \
+             which it is compared."
+        ));
     }
     let pairs = [("teacher", "student"), ("student", "baseline")];
     let mut each = Table::new(
@@ -289,7 +310,7 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// How far the seeds differ, beside the paper's single run.
 fn errors_by_seed(summary: &Summary) -> Chart {
-    let series = shown_systems(summary).map(|system| Series {
+    let series = summary.systems().into_iter().map(|system| Series {
         name: system.to_string(),
         points: summary
             .rows_of(system)
@@ -306,11 +327,6 @@ fn errors_by_seed(summary: &Summary) -> Chart {
         series: series.collect(),
         references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
     }
-}
-
-/// The systems of the table: all but the other nine teachers.
-fn shown_systems(summary: &Summary) -> impl Iterator<Item = &str> {
-    summary.systems().into_iter().filter(|system| !system.starts_with("teacher "))
 }
 
 /// What the paper claims of these three models.
