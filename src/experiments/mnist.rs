@@ -99,7 +99,7 @@ fn ensemble<'a>(
     seeds: &[u64],
     run: &impl Fn(u64) -> Seed<'a>,
 ) -> Result<()> {
-    let name = student_of(seeds.len());
+    let name = format!("{OF_SEVERAL}{}", seeds.len());
     for &seed in seeds {
         if study.leaves("teacher", seed)? {
             return Ok(());
@@ -205,11 +205,6 @@ impl Seed<'_> {
         let config = Config { seed: self.seed, ..self.plan.teacher.clone() };
         study.teacher(lab, &Task::hard("teacher", &config, self.train), self.seed)
     }
-}
-
-/// The name of the student of so many teachers.
-fn student_of(teachers: usize) -> String {
-    format!("{OF_SEVERAL}{teachers}")
 }
 
 /// The student with labels where the student has none, and the other way round.

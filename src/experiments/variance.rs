@@ -22,7 +22,7 @@ use crate::loss::{self, Objective};
 use crate::mlp::{Mlp, Workspace};
 use crate::report::chart::{Chart, Point, Series};
 use crate::stats;
-use crate::summary::{Claim, Summary, Table, Verdict};
+use crate::summary::{Claim, Row, Summary, Table, Verdict};
 use crate::trainer::Task;
 use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
@@ -43,8 +43,11 @@ fn part(targets: &str, percent: usize) -> String {
     format!("{targets}, {percent} % of the data")
 }
 
-fn faster(targets: &str, factor: f64) -> String {
-    format!("{targets}, learning rate × {factor}")
+fn at_rate(targets: &str, factor: f64) -> String {
+    match factor {
+        1.0 => part(targets, 100),
+        _ => format!("{targets}, learning rate × {factor}"),
+    }
 }
 
 /// Epochs on the whole set, and cases of which gradients are taken one by one.
@@ -106,7 +109,8 @@ struct Net {
 fn nets() -> Vec<Net> {
     let of = |targets: &'static str| {
         let parts = PERCENT.map(|percent| (part(targets, percent), percent, 1.0));
-        let faster = FACTORS[1..].iter().map(move |&factor| (faster(targets, factor), 100, factor));
+        let faster =
+            FACTORS[1..].iter().map(move |&factor| (at_rate(targets, factor), 100, factor));
         let all = parts.into_iter().chain(faster);
         all.map(move |(name, percent, factor)| Net { name, targets, percent, factor })
     };
@@ -246,10 +250,7 @@ fn conclude(summary: &Summary) -> Conclusion {
     parts.notes.push("Equally many steps for every part.".into());
     let mut rates = Table::new("Test errors by learning rate", &["learning rate", "hard", "soft"]);
     for factor in FACTORS {
-        let [hard, soft] = pair(&|targets| match factor {
-            1.0 => part(targets, 100),
-            _ => faster(targets, factor),
-        });
+        let [hard, soft] = pair(&|targets| at_rate(targets, factor));
         rates.push([format!("× {factor}"), hard, soft]);
     }
     rates.notes.push("A dash: diverged.".into());
@@ -287,11 +288,11 @@ fn conclude(summary: &Summary) -> Conclusion {
 fn claims(summary: &Summary) -> Vec<Claim> {
     let mut claims = Vec::new();
     // With labels and with soft targets at T = 20, the initial weights, for each seed.
-    let noise = |key: &'static str| {
-        summary.rows_of(MEASURED).filter_map(move |row| row.measures.get(key).copied())
+    let noise = |row: &Row| {
+        let of = |key| row.measures.get(key).copied();
+        Some((of("noise_hard_initial")?, of("noise_soft_20_initial")?))
     };
-    let noises: Vec<(f64, f64)> =
-        noise("noise_hard_initial").zip(noise("noise_soft_20_initial")).collect();
+    let noises: Vec<(f64, f64)> = summary.rows_of(MEASURED).filter_map(noise).collect();
     if !noises.is_empty() {
         let mean =
             |of: fn(&(f64, f64)) -> f64| stats::mean(&noises.iter().map(of).collect::<Vec<_>>());
@@ -348,9 +349,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
     if !borne.is_empty() {
         let higher = borne.iter().filter(|[hard, soft]| soft > hard).count();
         let [hard, soft] = TARGETS.map(|targets| {
-            let rest = FACTORS[1..].iter().map(|&factor| faster(targets, factor));
-            let rates = std::iter::once(part(targets, 100)).chain(rest);
-            rates.map(|system| summary.shown_errors(&system)).collect::<Vec<_>>().join(" → ")
+            FACTORS.map(|factor| summary.shown_errors(&at_rate(targets, factor))).join(" → ")
         });
         claims.push(Claim {
             paper: "With soft targets the learning rate can be much higher.".into(),
@@ -367,13 +366,13 @@ fn claims(summary: &Summary) -> Vec<Claim> {
 
 /// The highest of [`FACTORS`], by index, at which the errors are no more than at × 1 but by chance.
 fn borne(summary: &Summary, targets: &str, seed: u64) -> Option<usize> {
-    let usual = summary.row(&part(targets, 100), seed)?;
-    let bears = |&index: &usize| {
-        summary.row(&faster(targets, FACTORS[index]), seed).is_some_and(|row| {
+    let at = |factor| summary.row(&at_rate(targets, factor), seed);
+    let usual = at(1.0)?;
+    FACTORS.iter().rposition(|&factor| {
+        at(factor).is_some_and(|row| {
             !stats::mcnemar(&usual.misclassified, &row.misclassified).first_is_better()
         })
-    };
-    Some((1..FACTORS.len()).rev().find(bears).unwrap_or(0))
+    })
 }
 
 /// Of the rates that hard and soft targets bear, for each seed. A seed in which hard ones bear the
@@ -392,7 +391,6 @@ fn of_borne(borne: &[[usize; 2]]) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::summary::Row;
     use limbeck_kernels::Isa;
 
     #[test]
@@ -407,10 +405,10 @@ mod tests {
         // Twelve more errors and none fewer: p = 2⁻¹¹; three: a quarter.
         let rows = vec![
             row(part("hard", 100), 0..10),
-            row(faster("hard", 3.0), 0..13),
-            row(faster("hard", 10.0), 0..22),
+            row(at_rate("hard", 3.0), 0..13),
+            row(at_rate("hard", 10.0), 0..22),
             row(part("soft", 100), 0..10),
-            row(faster("soft", 10.0), 0..9),
+            row(at_rate("soft", 10.0), 0..9),
         ];
         let summary = Summary::new("variance", "mnist", "quick", rows, &[]);
         assert_eq!(borne(&summary, "hard", 0), Some(1));

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::input::read_json;
-use crate::run::entries;
+use crate::run::{entries, shell_line};
 use crate::summary::Summary;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -115,7 +115,7 @@ fn command(folder: &Path) -> Result<Option<String>> {
             None => kept.push(word),
         }
     }
-    Ok(Some(kept.join(" ")))
+    Ok(Some(shell_line(&kept)))
 }
 
 fn figures(folder: &Path) -> Result<Vec<String>> {
