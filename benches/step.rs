@@ -5,7 +5,7 @@
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use limbeck::bench::{StepBench, StepTask};
+use limbeck::tools::bench::{StepBench, StepTask};
 use limbeck_kernels::{Context, Isa};
 use std::time::Duration;
 

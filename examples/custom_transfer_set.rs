@@ -3,13 +3,14 @@
 //!
 //! `cargo run --release --example custom_transfer_set`
 
-use limbeck::bias::Correction;
-use limbeck::config::{Config, OptimizerKind};
 use limbeck::datasets::{Split, glyphs};
+use limbeck::engine::bias::Correction;
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::distill;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::metrics;
+use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
-use limbeck::loss::Objective;
-use limbeck::trainer::{self, Task};
-use limbeck::{distill, metrics};
 
 const CLASSES: usize = 10;
 

@@ -3,12 +3,12 @@
 //!
 //! `cargo run --release --example distil_your_own_classifier`
 
-use limbeck::config::{Config, OptimizerKind};
 use limbeck::datasets::{Split, glyphs};
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::loss::Objective;
+use limbeck::engine::metrics;
+use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
-use limbeck::loss::Objective;
-use limbeck::metrics;
-use limbeck::trainer::{self, Task};
 
 const CLASSES: usize = 10;
 

@@ -2,12 +2,13 @@
 //!
 //! `cargo run --release --example ensemble_teacher`
 
-use limbeck::config::{Config, OptimizerKind};
 use limbeck::datasets::glyphs;
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::distill;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::metrics;
+use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
-use limbeck::loss::Objective;
-use limbeck::trainer::{self, Task};
-use limbeck::{distill, metrics};
 
 const CLASSES: usize = 10;
 

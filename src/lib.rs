@@ -21,47 +21,25 @@
 //! |---|---|
 //! | `cli` (default) | the program, its command line; brings `paper` |
 //! | `fetch` (default) | `datasets::fetch`: downloads of MNIST and AN4 |
-//! | `mpi` | `team::mpi`: training over the ranks of an MPI job; needs an MPI library and libclang |
-//! | `paper` | `experiments`, `speech`, `report` and `export` |
+//! | `mpi` | `engine::communicator::mpi`: training over the ranks of an MPI job; needs an MPI library and libclang |
+//! | `paper` | `paper`, `speech`, `pages`, ONNX and TensorBoard files |
 //!
-//! Start with [`config::Config`], [`trainer::train`] and [`metrics::evaluate`]; the examples
+//! Start with [`engine::config::Config`], [`engine::trainer::train`] and [`engine::metrics::evaluate`]; the examples
 //! `distil_your_own_classifier`, `softmax_at_t`, `custom_transfer_set` and `ensemble_teacher` run in
 //! seconds on the embedded digits.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod bench;
-pub mod bias;
-pub mod check;
-pub mod checkpoint;
-pub mod config;
-pub mod derivations;
-pub mod distill;
-pub mod error;
+pub mod engine;
+pub mod files;
 #[cfg(feature = "paper")]
-pub mod experiments;
+pub mod pages;
 #[cfg(feature = "paper")]
-pub mod export;
-pub mod init;
-pub mod input;
-pub mod loss;
-pub mod metrics;
-pub mod mlp;
-pub mod optimizer;
-pub mod params;
-pub mod reference;
-#[cfg(feature = "paper")]
-pub mod report;
+pub mod paper;
 pub mod run;
-pub mod shards;
-pub mod specialists;
 #[cfg(feature = "paper")]
 pub mod speech;
-pub mod stats;
-pub mod summary;
-pub mod team;
-pub mod trainer;
-pub mod verify;
+pub mod tools;
 
-pub use error::{Error, Result};
+pub use files::error::{Error, Result};
 pub use limbeck_datasets as datasets;
 pub use limbeck_kernels as kernels;

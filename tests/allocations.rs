@@ -5,9 +5,9 @@
 mod common;
 
 use limbeck::Result;
-use limbeck::config::Config;
-use limbeck::loss::Objective;
-use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::engine::config::Config;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_kernels::{Context, Isa, Pool};
 
 #[global_allocator]

@@ -2,8 +2,8 @@
 
 mod common;
 
-use limbeck::bias::Correction;
-use limbeck::metrics::{errors, predict};
+use limbeck::engine::bias::Correction;
+use limbeck::engine::metrics::{errors, predict};
 
 /// Logits of a classifier that finds the label about as often as not and hardly ever says 3.
 fn problem(seed: u64, n: usize, classes: usize) -> (Vec<f32>, Vec<u16>) {

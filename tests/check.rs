@@ -2,7 +2,7 @@
 //! it: plain code in f32 and in f64, with derivatives by dual numbers where a framework would
 //! differentiate and by formula where people do.
 
-use limbeck::check::{Case, Report, Verdict, check};
+use limbeck::tools::check::{Case, Report, Verdict, check};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};

@@ -1,9 +1,9 @@
 //! The program as its users meet it: arguments in; output, files and exit code out.
 #![cfg(feature = "cli")]
 
-use limbeck::checkpoint::{Layer, ModelFile};
-use limbeck::config::Config;
-use limbeck::experiments::preset::{Plan, Preset};
+use limbeck::engine::config::Config;
+use limbeck::files::checkpoint::{Layer, ModelFile};
+use limbeck::paper::preset::{Plan, Preset};
 use limbeck_datasets::{Dataset, glyphs, idx};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;

@@ -7,12 +7,13 @@ mod common;
 use common::{Minibatch, Silent, UNIT, best, engine_logits, engine_step};
 use common::{noise, small_net, uniform, whole, widen};
 use limbeck::Result;
-use limbeck::config::{Config, OptimizerKind};
-use limbeck::loss::Objective;
-use limbeck::mlp::Mlp;
-use limbeck::reference::{Batch, Loss, Net};
-use limbeck::trainer::{self, Task, Trained};
-use limbeck::{distill, experiments};
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::data;
+use limbeck::engine::distill;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::mlp::Mlp;
+use limbeck::engine::reference::{Batch, Loss, Net};
+use limbeck::engine::trainer::{self, Task, Trained};
 use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::softmax;
@@ -283,7 +284,7 @@ fn a_distilled_student_beats_its_equal_budget_baseline() {
         let split = &dataset.train;
         let task = Task { objective, teacher_logits, ..Task::hard("net", config, split) };
         let model = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
-        let errors = experiments::evaluate(&context, &model, &dataset.test).unwrap().errors;
+        let errors = data::evaluate(&context, &model, &dataset.test).unwrap().errors;
         (model, errors)
     };
     let mut with_dropout = config(400, 40);

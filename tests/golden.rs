@@ -13,13 +13,13 @@
 mod common;
 
 use common::{Minibatch, UNIT, best, engine_logits, engine_step, load, matrix, tolerance};
-use limbeck::check::{Case, Precision, Reduction, Verdict, check};
-use limbeck::checkpoint::{Layer, ModelFile};
-use limbeck::config::{OptimizerKind, ScheduleKind, TrainingConfig};
-use limbeck::loss::{self, Objective};
-use limbeck::mlp::{Mlp, Workspace};
-use limbeck::optimizer::Optimizer;
-use limbeck::reference::{Batch, Net};
+use limbeck::engine::config::{OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::mlp::{Mlp, Workspace};
+use limbeck::engine::optimizer::Optimizer;
+use limbeck::engine::reference::{Batch, Net};
+use limbeck::files::checkpoint::{Layer, ModelFile};
+use limbeck::tools::check::{Case, Precision, Reduction, Verdict, check};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::update::Rule;

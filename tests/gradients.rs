@@ -6,8 +6,8 @@ mod common;
 use common::{
     Minibatch, best, distance_to_kink, engine_step, small_net, tolerance, uniform, widen,
 };
-use limbeck::loss::Objective;
-use limbeck::reference::{Batch, Net};
+use limbeck::engine::loss::Objective;
+use limbeck::engine::reference::{Batch, Net};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::softmax;
@@ -21,7 +21,7 @@ const DISTANCE: f64 = 0.01;
 
 /// A net and a minibatch for it, with dropout on the input and each hidden layer.
 struct Case {
-    model: limbeck::mlp::Mlp,
+    model: limbeck::engine::mlp::Mlp,
     batch: Minibatch,
 }
 

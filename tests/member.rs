@@ -6,10 +6,10 @@ mod common;
 
 use common::program::{program, signal, stderr, wait_for};
 use common::{best, noise};
-use limbeck::config::Config;
-use limbeck::experiments::Lab;
-use limbeck::experiments::study::{Design, Study};
-use limbeck::trainer::{EpochRecord, Observer, Progress, Task};
+use limbeck::engine::config::Config;
+use limbeck::engine::trainer::{EpochRecord, Observer, Progress, Task};
+use limbeck::paper::study::{Design, Study};
+use limbeck::run::context::RunContext;
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
 use serde_json::Value;
@@ -239,10 +239,11 @@ fn what_diverged_for_one_is_not_tried_by_another() {
     let (context, mut begun) = (best(1), Begun(0));
     let stop = AtomicBool::new(false);
     let messages = [0, 1].map(|member| {
-        let mut lab = Lab { member: Some(member), ..Lab::new(&context, &mut begun, &stop) };
-        let mut study = Study::open(&lab, &dataset, &design, &[0], folder.path()).unwrap();
+        let mut run =
+            RunContext { member: Some(member), ..RunContext::new(&context, &mut begun, &stop) };
+        let mut study = Study::open(&run, &dataset, &design, &[0], folder.path()).unwrap();
         let task = Task::hard("net", &config, &dataset.train);
-        let error = study.ensure(&mut lab, &task, 0, |_, _| BTreeMap::new()).unwrap_err();
+        let error = study.ensure(&mut run, &task, 0, |_, _| BTreeMap::new()).unwrap_err();
         assert!(matches!(error, Error::Diverged { .. }), "{error}");
         error.to_string()
     });

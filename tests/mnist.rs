@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Silent, best};
-use limbeck::config::{Config, OptimizerKind};
-use limbeck::experiments;
-use limbeck::loss::Objective;
-use limbeck::trainer::{self, Task};
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::data;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::trainer::{self, Task};
 use limbeck_datasets::{Dataset, Split, mnist};
 use serde_json::Value;
 use std::fs;
@@ -99,7 +99,7 @@ fn a_short_training_stays_under_250_errors_and_any_reader_counts_them() {
         watch: &[],
     };
     let model = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
-    let evaluation = experiments::evaluate(&context, &model, &dataset.test).unwrap();
+    let evaluation = data::evaluate(&context, &model, &dataset.test).unwrap();
     assert!(evaluation.errors < 250, "{} errors", evaluation.errors);
 
     let folder = tempfile::tempdir().unwrap();
@@ -107,15 +107,15 @@ fn a_short_training_stays_under_250_errors_and_any_reader_counts_them() {
     model.to_file().save(&path).unwrap();
     assert_eq!(misclassified(&path, &dataset.test), evaluation.misclassified);
 
-    let loaded = experiments::load_model(&path, model.inputs(), model.classes()).unwrap();
-    assert_eq!(experiments::evaluate(&context, &loaded, &dataset.test).unwrap(), evaluation);
+    let loaded = data::load_model(&path, model.inputs(), model.classes()).unwrap();
+    assert_eq!(data::evaluate(&context, &loaded, &dataset.test).unwrap(), evaluation);
 
     // Another scale of the inputs, which is stored with the model.
     let some = dataset.test.truncated(2000);
     let mut shifted = model.clone();
     (shifted.input.scale, shifted.input.shift) = (1.0 / 127.5, -0.5);
     shifted.to_file().save(&path).unwrap();
-    let wrong = experiments::evaluate(&context, &shifted, &some).unwrap().misclassified;
+    let wrong = data::evaluate(&context, &shifted, &some).unwrap().misclassified;
     assert_eq!(misclassified(&path, &some), wrong);
     let unshifted = evaluation.misclassified.iter().filter(|&&i| i < some.len());
     assert!(!wrong.iter().eq(unshifted), "the scale changes nothing");

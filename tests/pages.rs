@@ -1,8 +1,8 @@
 //! The pages made from run folders: what is on them, what is left out, and what names cannot do.
 #![cfg(feature = "cli")]
 
-use limbeck::report::material::Material;
-use limbeck::report::{demo, page};
+use limbeck::pages::material::Material;
+use limbeck::pages::{demo, report as page};
 use limbeck_kernels::{Context, Isa};
 use serde_json::{Value, json};
 use std::fs;

@@ -4,12 +4,13 @@
 mod common;
 
 use common::{Silent, best, small_net, uniform, whole};
-use limbeck::config::{Config, OptimizerKind};
-use limbeck::experiments::preset::Preset;
-use limbeck::experiments::{Lab, specialists as experiment};
-use limbeck::loss::Objective;
-use limbeck::specialists::{self, Answers, Opinion};
-use limbeck::trainer::{self, Task};
+use limbeck::engine::config::{Config, OptimizerKind};
+use limbeck::engine::loss::Objective;
+use limbeck::engine::trainer::{self, Task};
+use limbeck::paper::preset::Preset;
+use limbeck::paper::specialists::{self, Answers, Opinion};
+use limbeck::paper::tables::specialists as experiment;
+use limbeck::run::context::RunContext;
 use limbeck_datasets::Split;
 use limbeck_datasets::glyphs::writers;
 use std::collections::BTreeMap;
@@ -413,8 +414,8 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
     let run = |out: &Path| {
         let mut observer = Silent;
         let stop = AtomicBool::new(false);
-        let mut lab = Lab::new(&context, &mut observer, &stop);
-        experiment::reproduce(&mut lab, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
+        let mut run = RunContext::new(&context, &mut observer, &stop);
+        experiment::reproduce(&mut run, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
     };
     let summary = run(folder.path());
     let row = |system: &str| summary.row(system, 0).unwrap();
@@ -441,7 +442,7 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
     begun.rows.retain(|row| !lost.contains(&row.system.as_str()));
     std::fs::write(&path, serde_json::to_vec(&begun).unwrap()).unwrap();
     let again = run(folder.path());
-    let hashes = |summary: &limbeck::summary::Summary| -> BTreeMap<String, String> {
+    let hashes = |summary: &limbeck::run::summary::Summary| -> BTreeMap<String, String> {
         summary.rows.iter().map(|row| (row.system.clone(), row.sha256.clone())).collect()
     };
     assert_eq!(hashes(&again), hashes(&summary));

@@ -4,12 +4,13 @@
 mod common;
 
 use common::{Silent, best, uniform};
-use limbeck::config::{Config, OptimizerKind, TrainingConfig};
-use limbeck::loss::Objective;
-use limbeck::mlp::Mlp;
-use limbeck::team::Team;
-use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::{Error, Result, distill};
+use limbeck::engine::communicator::Team;
+use limbeck::engine::config::{Config, OptimizerKind, TrainingConfig};
+use limbeck::engine::distill;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::mlp::Mlp;
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::{Error, Result};
 use limbeck_datasets::Split;
 use limbeck_kernels::Context;
 use std::path::Path;

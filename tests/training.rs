@@ -6,14 +6,15 @@ mod common;
 use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
-use limbeck::checkpoint::{self, TrainingState};
-use limbeck::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
-use limbeck::loss::{self, Objective};
-use limbeck::mlp::{InputScale, Mlp, Workspace};
-use limbeck::optimizer::{Optimizer, learning_rate, momentum};
-use limbeck::reference::Net;
-use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::{Error, Result, metrics};
+use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::metrics;
+use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
+use limbeck::engine::optimizer::{Optimizer, learning_rate, momentum};
+use limbeck::engine::reference::Net;
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::files::checkpoint::{self, TrainingState};
+use limbeck::{Error, Result};
 use limbeck_datasets::{Batches, Frames, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};

@@ -11,10 +11,10 @@ mod common;
 
 use common::best;
 use common::program::{PROGRAM, program, sha256, signal, stderr, wait_for};
-use limbeck::checkpoint;
-use limbeck::config::{Config, TrainingConfig};
-use limbeck::report::trust::Finding;
-use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::engine::config::{Config, TrainingConfig};
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::files::checkpoint;
+use limbeck::pages::trust::Finding;
 use limbeck_datasets::glyphs;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};

@@ -1,7 +1,7 @@
 //! The check that names mistakes.
 
 use crate::arrays;
-use limbeck::check::{self as checker, Case, Precision, Reduction, Verdict};
+use limbeck::tools::check::{self as checker, Case, Precision, Reduction, Verdict};
 use numpy::ndarray::Array2;
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};

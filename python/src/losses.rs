@@ -3,7 +3,7 @@
 use crate::arrays::{self, Logits};
 use crate::exception;
 use limbeck::Error;
-use limbeck::loss::{Objective, add};
+use limbeck::engine::loss::{Objective, add};
 use limbeck_kernels::softmax::{self as kernels, Distillation, Loss};
 use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len};
 use numpy::PyArray2;

@@ -2,12 +2,14 @@
 
 use crate::arrays::{self, Logits};
 use crate::exception;
-use limbeck::checkpoint::ModelFile;
-use limbeck::config::Config;
-use limbeck::loss::Objective;
-use limbeck::mlp::Mlp;
-use limbeck::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::{Error, distill as teachers, metrics};
+use limbeck::files::checkpoint::ModelFile;
+use limbeck::engine::config::Config;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::mlp::Mlp;
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
+use limbeck::engine::distill as teachers;
+use limbeck::engine::metrics;
+use limbeck::Error;
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, Isa};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};

@@ -3,11 +3,11 @@
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
-use limbeck::bench::scaling::{self, Here, How, Prediction, Scaling};
-use limbeck::bench::{
+use limbeck::engine::communicator::Team;
+use limbeck::tools::bench::scaling::{self, Here, How, Prediction, Scaling};
+use limbeck::tools::bench::{
     self, Dropout, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask,
 };
-use limbeck::team::Team;
 use limbeck_kernels::gemm::Layout;
 use serde::Serialize;
 use std::collections::BTreeSet;

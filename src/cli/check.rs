@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use clap::Args;
-use limbeck::check::{self, Case, Report, Verdict};
+use limbeck::tools::check::{self, Case, Report, Verdict};
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};

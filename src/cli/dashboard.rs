@@ -6,8 +6,9 @@
 
 use super::progress::{clock, share_of_peak};
 use super::session::to_stderr;
-use limbeck::trainer::{EpochRecord, Observer, Progress};
-use limbeck::{Error, Result, metrics};
+use limbeck::engine::metrics;
+use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
+use limbeck::{Error, Result};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};

@@ -2,12 +2,14 @@
 
 use super::session::{DatasetName, Session};
 use clap::Args;
-use limbeck::checkpoint::ModelFile;
-use limbeck::config::Config;
-use limbeck::metrics::{self, Evaluation};
-use limbeck::run::atomic_write;
-use limbeck::stats::{self, McNemar};
-use limbeck::{Result, distill, experiments};
+use limbeck::Result;
+use limbeck::engine::config::Config;
+use limbeck::engine::data;
+use limbeck::engine::distill;
+use limbeck::engine::metrics::{self, Evaluation};
+use limbeck::files::checkpoint::ModelFile;
+use limbeck::files::write::atomic_write;
+use limbeck::run::statistics::{self, McNemar};
 use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -41,14 +43,14 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let dataset = match &args.config {
         Some(path) => {
             let config = Config::load(path)?;
-            experiments::load_data(&config, path, session.data.as_deref())?
+            data::load_data(&config, path, session.data.as_deref())?
         }
         None => session.dataset(args.dataset)?,
     };
     let mut logits = Vec::new();
     let mut models = Vec::new();
     for (path, sha256) in args.models.iter().zip(hashes) {
-        let model = experiments::load_model(path, dataset.test.input_size(), dataset.classes)?;
+        let model = data::load_model(path, dataset.test.input_size(), dataset.classes)?;
         logits.push(model.logits(&session.context, &dataset.test));
         models.push(ModelReport {
             model: path.clone(),
@@ -91,7 +93,7 @@ fn score(dataset: &Dataset, logits: &[f32]) -> Score {
     let labels = dataset.test.labels.as_deref().unwrap_or_default();
     let evaluation = metrics::evaluate(logits, labels, dataset.classes);
     let counts = (evaluation.errors as u64, evaluation.examples as u64);
-    Score { evaluation, interval95: stats::wilson_interval(counts.0, counts.1) }
+    Score { evaluation, interval95: statistics::wilson_interval(counts.0, counts.1) }
 }
 
 #[derive(Serialize)]
@@ -136,7 +138,7 @@ fn pairs(models: &[ModelReport]) -> Vec<Pair> {
             pairs.push(Pair {
                 first: first.model.clone(),
                 second: second.model.clone(),
-                test: stats::mcnemar(&wrong(first), &wrong(second)),
+                test: statistics::mcnemar(&wrong(first), &wrong(second)),
             });
         }
     }

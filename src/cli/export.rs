@@ -2,8 +2,9 @@
 
 use super::session::Session;
 use clap::Args;
-use limbeck::checkpoint::ModelFile;
-use limbeck::export::{onnx, tensorboard};
+use limbeck::files::checkpoint::ModelFile;
+use limbeck::files::onnx;
+use limbeck::run::tensorboard;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};

@@ -1,7 +1,7 @@
 //! `limbeck info`: this program and this machine.
 
 use super::session::{COMMIT, Session};
-use limbeck::{Result, run};
+use limbeck::Result;
 use limbeck_datasets::mnist;
 use limbeck_kernels::{Isa, peak};
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub fn run(session: &Session) -> Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         git_commit: COMMIT,
         target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
-        cpu: run::cpu_model(),
+        cpu: limbeck::run::manifest::cpu_model(),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
         caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
         isa: session.context.isa.to_string(),

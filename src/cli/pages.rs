@@ -3,9 +3,10 @@
 use super::session::Session;
 use clap::Args;
 use limbeck::Result;
-use limbeck::report::material::Material;
-use limbeck::report::{demo, page};
-use limbeck::run::{atomic_write, shell_line};
+use limbeck::files::write::atomic_write;
+use limbeck::pages::material::Material;
+use limbeck::pages::{demo, report as page};
+use limbeck::run::manifest::shell_line;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use super::dashboard::Dashboard;
 use super::session::{Session, to_stderr};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
-use limbeck::trainer::{EpochRecord, Observer, Progress};
+use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,8 @@ impl Drop for ProgressLine {
 
 /// The most wanted first: a narrow terminal cuts the end off.
 fn figures(progress: &Progress, peak: f64) -> String {
-    let rate = limbeck::metrics::error_rate(progress.errors as usize, progress.examples as usize);
+    let rate =
+        limbeck::engine::metrics::error_rate(progress.errors as usize, progress.examples as usize);
     format!(
         "{} left  loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s, {}",
         clock(progress.remaining),

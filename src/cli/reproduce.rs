@@ -5,13 +5,13 @@ use super::progress;
 use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use limbeck::experiments::preset::{Plan, Preset};
-use limbeck::experiments::{
-    Lab, logits, mnist, omitted, regularizer, specialists, speech, temperature, variance,
+use limbeck::engine::communicator::Team;
+use limbeck::paper::preset::{Plan, Preset};
+use limbeck::paper::tables::{
+    logits, mnist, omitted, regularizer, specialists, speech, temperature, variance,
 };
-use limbeck::run;
-use limbeck::summary::Summary;
-use limbeck::team::Team;
+use limbeck::run::context::RunContext;
+use limbeck::run::summary::Summary;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -132,15 +132,17 @@ pub fn run(session: &Session, args: &ReproduceArgs, team: Option<&mut Team>) -> 
                 "--out: found none, expected the folder that the processes share".into(),
             ));
         }
-        None => run::default_out(&format!("reproduce {}", args.experiment.name()))?,
+        None => {
+            limbeck::run::folder::default_out(&format!("reproduce {}", args.experiment.name()))?
+        }
     };
     session.note(&format!("writing to {}", out.display()));
     let mut progress = progress::observer(session);
     let first = session.seed.unwrap_or(0);
-    let mut lab = session.lab(&mut *progress)?;
-    lab.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    lab.member = member;
-    let runs = experiment(session, args, &mut lab, &out);
+    let mut run = session.run_context(&mut *progress)?;
+    run.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
+    run.member = member;
+    let runs = experiment(session, args, &mut run, &out);
     drop(progress);
     let runs = runs.map_err(|error| {
         // The same again, in the same folder.
@@ -166,7 +168,7 @@ pub fn run(session: &Session, args: &ReproduceArgs, team: Option<&mut Team>) -> 
 fn experiment(
     session: &Session,
     args: &ReproduceArgs,
-    lab: &mut Lab,
+    run: &mut RunContext,
     out: &Path,
 ) -> Result<Vec<Outcome>> {
     match args.experiment {
@@ -175,24 +177,24 @@ fn experiment(
             for experiment in Experiment::EACH {
                 if experiment == Experiment::Specialists {
                     // Their data and their generalists are their own.
-                    lab.teachers.clear();
+                    run.teachers.clear();
                 }
                 if experiment == Experiment::Speech && !session.has_speech() {
                     session.note("no AN4 corpus: without the speech table");
                     continue;
                 }
-                let done = tables(session, experiment, args, lab, &out.join(experiment.name()))?;
+                let done = tables(session, experiment, args, run, &out.join(experiment.name()))?;
                 for outcome in done.iter().filter(|o| o.summary.experiment == "mnist") {
                     for row in outcome.summary.rows_of("teacher") {
                         let model = outcome.run.join(&row.model);
-                        lab.teachers.entry(row.seed).or_insert(model);
+                        run.teachers.entry(row.seed).or_insert(model);
                     }
                 }
                 runs.extend(done);
             }
             Ok(runs)
         }
-        experiment => tables(session, experiment, args, lab, out),
+        experiment => tables(session, experiment, args, run, out),
     }
 }
 
@@ -201,7 +203,7 @@ fn tables(
     session: &Session,
     experiment: Experiment,
     args: &ReproduceArgs,
-    lab: &mut Lab,
+    run: &mut RunContext,
     out: &Path,
 ) -> Result<Vec<Outcome>> {
     let ReproduceArgs { preset, extended, .. } = *args;
@@ -209,28 +211,28 @@ fn tables(
     let outcome =
         |run: &Path, train_limit, summary| Outcome { run: run.to_path_buf(), train_limit, summary };
     if experiment == Experiment::Speech {
-        let summary = speech::reproduce(lab, preset, seeds.0, out)?;
+        let summary = speech::reproduce(run, preset, seeds.0, out)?;
         return Ok(vec![outcome(out, None, summary)]);
     }
     let mut done = Vec::new();
     let mut out = out.to_path_buf();
     if experiment == Experiment::Regularizer && session.has_speech() {
-        let run = out.join("speech");
-        let summary = regularizer::on_speech(lab, preset, seeds, &run)?;
-        done.push(outcome(&run, None, summary));
+        let folder = out.join("speech");
+        let summary = regularizer::on_speech(run, preset, seeds, &folder)?;
+        done.push(outcome(&folder, None, summary));
         out = out.join("images");
     }
     // Specialists need more classes to confuse than ten.
     let own = experiment == Experiment::Specialists;
     let data = &session.dataset(own.then_some(DatasetName::Writers))?;
     let summary = match experiment {
-        Experiment::Mnist => mnist::reproduce(lab, data, preset, seeds, extended, &out),
-        Experiment::Omitted => omitted::reproduce(lab, data, preset, seeds, &out),
-        Experiment::Temperature => temperature::reproduce(lab, data, preset, seeds, &out),
-        Experiment::Logits => logits::reproduce(lab, data, preset, seeds, &out),
-        Experiment::Variance => variance::reproduce(lab, data, preset, seeds, &out),
-        Experiment::Regularizer => regularizer::on_images(lab, data, preset, seeds, &out),
-        Experiment::Specialists => specialists::reproduce(lab, data, preset, seeds, extended, &out),
+        Experiment::Mnist => mnist::reproduce(run, data, preset, seeds, extended, &out),
+        Experiment::Omitted => omitted::reproduce(run, data, preset, seeds, &out),
+        Experiment::Temperature => temperature::reproduce(run, data, preset, seeds, &out),
+        Experiment::Logits => logits::reproduce(run, data, preset, seeds, &out),
+        Experiment::Variance => variance::reproduce(run, data, preset, seeds, &out),
+        Experiment::Regularizer => regularizer::on_images(run, data, preset, seeds, &out),
+        Experiment::Specialists => specialists::reproduce(run, data, preset, seeds, extended, &out),
         Experiment::Speech | Experiment::All => {
             Err(Error::Internal(format!("'{}' is no table of images", experiment.name())))
         }

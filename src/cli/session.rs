@@ -1,9 +1,9 @@
 //! What the global flags decide, once for the whole run.
 
 use super::Global;
-use limbeck::experiments::Lab;
-use limbeck::run::shell_line;
-use limbeck::trainer::Observer;
+use limbeck::engine::trainer::Observer;
+use limbeck::run::context::RunContext;
+use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
 use limbeck_datasets::glyphs::{self, writers};
 use limbeck_datasets::{Dataset, an4, mnist};
@@ -111,7 +111,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Internal`] where signals cannot be handled.
-    pub fn lab<'a>(&'a self, observer: &'a mut dyn Observer) -> Result<Lab<'a>> {
+    pub fn run_context<'a>(&'a self, observer: &'a mut dyn Observer) -> Result<RunContext<'a>> {
         let listen = || {
             // The order matters: the first SIGINT must find the flag not yet set.
             flag::register_conditional_shutdown(SIGINT, INTERRUPTED, self.stop.clone())?;
@@ -120,12 +120,12 @@ impl Session {
                 .try_for_each(|&signal| flag::register(signal, self.stop.clone()).map(drop))
         };
         listen().map_err(|e: std::io::Error| Error::Internal(format!("signal handlers: {e}")))?;
-        Ok(Lab {
+        Ok(RunContext {
             data: self.data.as_deref(),
             command: self.command(),
             git_commit: COMMIT.map(str::to_string),
             peak_gflops: Some(self.peak() / 1e9),
-            ..Lab::new(&self.context, observer, &self.stop)
+            ..RunContext::new(&self.context, observer, &self.stop)
         })
     }
 

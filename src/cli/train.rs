@@ -4,14 +4,16 @@ use super::pages;
 use super::progress;
 use super::session::Session;
 use clap::Args;
-use limbeck::config::Config;
-use limbeck::experiments::{self, Lab};
-use limbeck::loss::Objective;
-use limbeck::run::{self, RunFolder};
-use limbeck::summary::{Row, Summary};
-use limbeck::team::Team;
-use limbeck::trainer::Task;
-use limbeck::{Error, Result, distill};
+use limbeck::engine::communicator::Team;
+use limbeck::engine::config::Config;
+use limbeck::engine::data;
+use limbeck::engine::distill;
+use limbeck::engine::loss::Objective;
+use limbeck::engine::trainer::Task;
+use limbeck::run::context::RunContext;
+use limbeck::run::folder::RunFolder;
+use limbeck::run::summary::{Row, Summary};
+use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -71,13 +73,14 @@ pub fn distill(session: &Session, args: &DistillArgs, mut team: Option<&mut Team
             }
             let logits = npy::read_logits(path, dataset.train.len(), classes)?;
             let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
-            teacher_hashes.insert("teacher logits".to_string(), run::sha256_hex(&bytes));
+            teacher_hashes
+                .insert("teacher logits".to_string(), limbeck::files::digest::sha256_hex(&bytes));
             logits
         }
         (None, paths @ [_, ..]) => {
             let mut teachers = Vec::new();
             for (i, path) in paths.iter().enumerate() {
-                let teacher = experiments::load_model(path, inputs, classes)?;
+                let teacher = data::load_model(path, inputs, classes)?;
                 teacher_hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
                 teachers.push(teacher);
             }
@@ -144,7 +147,7 @@ fn begin(session: &Session, args: &TrainArgs) -> Result<(Config, Option<RunFolde
 fn data(session: &Session, args: &TrainArgs, config: &Config) -> Result<Dataset> {
     let kept = args.resume.as_ref().map(|folder| folder.join("config.toml"));
     let origin = kept.or_else(|| args.config.clone()).unwrap_or_default();
-    experiments::load_data(config, &origin, session.data.as_deref())
+    data::load_data(config, &origin, session.data.as_deref())
 }
 
 /// The model to train.
@@ -184,28 +187,31 @@ impl Model<'_> {
             team.agree("the data", &format!("{:?}", self.sources(dataset)))?;
         }
         let mut progress = progress::observer(session);
-        let mut lab = session.lab(&mut *progress)?;
+        let mut run = session.run_context(&mut *progress)?;
         if let Some(team) = team.as_deref_mut().filter(|team| team.rank() > 0) {
             // Rank 0 keeps the run folder, and says what there is to say.
-            return experiments::follow(&lab, &task, team);
+            return limbeck::run::training::follow(&run, &task, team);
         }
-        lab.team = team;
+        run.team = team;
         let folder = match begun {
             Some(folder) => self.resume(dataset, folder)?,
             None => {
-                let out = session.out.clone().map_or_else(|| run::default_out(command), Ok)?;
-                self.begin(&lab, dataset, RunFolder::create(&out)?)?
+                let out = session
+                    .out
+                    .clone()
+                    .map_or_else(|| limbeck::run::folder::default_out(command), Ok)?;
+                self.begin(&run, dataset, RunFolder::create(&out)?)?
             }
         };
         session.note(&format!("writing to {}", folder.root.display()));
         let seed = self.config.seed;
-        let trained = experiments::train_model(&mut lab, &folder, dataset, &task, seed);
+        let trained = limbeck::run::training::train_model(&mut run, &folder, dataset, &task, seed);
         drop(progress);
         let resume = || self.resume_command(command, &folder);
         let (_, row) = trained.map_err(|error| session.resumable(error, resume()))?;
         let summary = Summary::new(command, &dataset.name, "config", vec![row.clone()], &[]);
         folder.write_json("summary.json", &summary)?;
-        experiments::remove_checkpoints(&folder, self.name, seed)?;
+        limbeck::run::training::remove_checkpoints(&folder, self.name, seed)?;
         session.result(&Report {
             dataset: dataset.name.clone(),
             test_examples: dataset.test.len(),
@@ -223,10 +229,10 @@ impl Model<'_> {
     }
 
     /// Writes down what is going to be trained.
-    fn begin(&self, lab: &Lab, dataset: &Dataset, folder: RunFolder) -> Result<RunFolder> {
+    fn begin(&self, run: &RunContext, dataset: &Dataset, folder: RunFolder) -> Result<RunFolder> {
         let resolved = self.config.to_toml()?;
-        run::atomic_write(&folder.config(), resolved.as_bytes())?;
-        let mut manifest = experiments::manifest(lab, dataset, vec![self.config.seed]);
+        limbeck::files::write::atomic_write(&folder.config(), resolved.as_bytes())?;
+        let mut manifest = limbeck::run::context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
         manifest.loss_contract = self.teacher_logits.map(|_| self.objective.contract());
         manifest.config = Some(resolved);

@@ -2,12 +2,13 @@
 
 use super::session::{COMMIT, Session};
 use clap::{Args, Subcommand};
-use limbeck::run::{Manifest, RunFolder};
-use limbeck::verify::determinism::{self, Cell, Matrix};
-use limbeck::verify::exp::{self, Exp};
-use limbeck::verify::gemm::{self, Gemm, Worst};
-use limbeck::verify::softmax::{self, Softmax};
-use limbeck::verify::{Faults, Place, THREADS};
+use limbeck::run::folder::RunFolder;
+use limbeck::run::manifest::Manifest;
+use limbeck::tools::verify::determinism::{self, Cell, Matrix};
+use limbeck::tools::verify::exp::{self, Exp};
+use limbeck::tools::verify::gemm::{self, Gemm, Worst};
+use limbeck::tools::verify::softmax::{self, Softmax};
+use limbeck::tools::verify::{Faults, Place, THREADS};
 use limbeck::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};

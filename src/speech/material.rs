@@ -4,9 +4,10 @@
 use super::features::{self, Fbank, Features, Normalisation};
 use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
-use crate::error::{Error, Result};
-use crate::input::TensorFile;
-use crate::run::{atomic_write, sha256_of};
+use crate::files::digest::sha256_of;
+use crate::files::error::{Error, Result};
+use crate::files::read::TensorFile;
+use crate::files::write::atomic_write;
 use limbeck_datasets::an4::{self, Corpus, SILENCE};
 use limbeck_datasets::{Frames, Inputs, Split, permute};
 use limbeck_kernels::Pool;

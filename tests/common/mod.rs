@@ -7,10 +7,10 @@
 pub mod program;
 
 use limbeck::Result;
-use limbeck::loss::{self, Objective};
-use limbeck::mlp::{Mlp, Workspace};
-use limbeck::reference::{Batch, Loss, Net};
-use limbeck::trainer::{EpochRecord, Observer, Progress};
+use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::mlp::{Mlp, Workspace};
+use limbeck::engine::reference::{Batch, Loss, Net};
+use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
 use limbeck_datasets::Split;
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::reference::{self, softmax};

@@ -2,15 +2,15 @@
 //!
 //! Shared with fuzz/.
 
-use limbeck::check::Case;
-use limbeck::checkpoint::{Layer, ModelFile, TrainingState};
-use limbeck::config::Config;
-use limbeck::report::{claims, material, page};
-use limbeck::run::RunFolder;
+use limbeck::engine::config::Config;
+use limbeck::files::checkpoint::{Layer, ModelFile, TrainingState};
+use limbeck::pages::{claims, material, report as page};
+use limbeck::run::folder::RunFolder;
 use limbeck::speech::features::Features;
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::material::{Alignments, Material, Part};
+use limbeck::tools::check::Case;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Frames, an4, idx, npy, table};
 use limbeck_kernels::{Context, Isa};

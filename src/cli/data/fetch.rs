@@ -1,10 +1,10 @@
 //! `limbeck data fetch`: a data set from its mirrors.
 
-use crate::cli::session::{Session, to_stderr};
+use crate::session::{Session, to_stderr};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
-use limbeck::run::shell_line;
+use limbeck::run::manifest::shell_line;
 use limbeck_datasets::fetch::{Event, Fetched, Fetcher, Settings};
 use limbeck_datasets::{an4, mnist, shown};
 use serde::Serialize;

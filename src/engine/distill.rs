@@ -1,0 +1,142 @@
+//! Soft targets: what teachers say about a transfer set, computed once and cached.
+
+use crate::engine::communicator::Team;
+use crate::engine::mlp::Mlp;
+use crate::files::error::Result;
+use limbeck_datasets::{Split, shifts};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
+
+/// Examples of which an ensemble is asked at once, few enough that its answers stay in the cache.
+const PART: usize = 512;
+/// Parts that the threads share out.
+const AT_ONCE: usize = 32;
+
+/// The logits [shifts, n, classes] from which the soft targets of `split` are made at temperature
+/// T. Without `jitter` there is one shift, none at all; with j pixels of it all (2j + 1)²
+/// translations in the order of [`limbeck_datasets::shifts`].
+///
+/// The teachers are in evaluation mode: no dropout. The paper's transfer set is untranslated. One
+/// teacher: its logits, good for any T. Several: logits whose softmax at T is the arithmetic
+/// mean of the teachers' distributions at T, v = T · ln((1/M) Σ softmax(v_m/T)) (paper,
+/// section 2); for T = ∞ the mean of their logits, to which that tends.
+///
+/// # Panics
+/// If there is no teacher, or they differ in inputs or classes from `split` or each other.
+pub fn teacher_logits(
+    context: &Context,
+    teachers: &[Mlp],
+    split: &Split,
+    temperature: f32,
+    jitter: Option<u8>,
+) -> Vec<f32> {
+    let (first, others) = teachers.split_first().expect("at least one teacher");
+    let of = |split: &Split| {
+        if others.is_empty() {
+            return first.logits(context, split);
+        }
+        // A part at a time: what the members say of it is wanted only until it is averaged. Each
+        // thread does whole parts.
+        let all: Vec<u32> = (0..split.len() as u32).collect();
+        let parts: Vec<&[u32]> = all.chunks(PART).collect();
+        let mut logits = Vec::with_capacity(split.len() * first.classes());
+        for parts in parts.chunks(AT_ONCE) {
+            let mean = |i: usize| {
+                let part = split.subset(parts[i]);
+                let members = teachers.iter().map(|teacher| teacher.logits(context, &part));
+                ensemble_logits(context, members, first.classes(), temperature)
+            };
+            context.pool.map(parts.len(), mean).iter().for_each(|mean| logits.extend(mean));
+        }
+        logits
+    };
+    match jitter {
+        None => of(split),
+        Some(pixels) => shifts(pixels).flat_map(|(dx, dy)| of(&split.shifted(dx, dy))).collect(),
+    }
+}
+
+/// [`teacher_logits`] of which each rank of `team` works out its part of the examples; all get all,
+/// with the bits that one process gets.
+///
+/// # Errors
+/// [`crate::Error::Lost`].
+///
+/// # Panics
+/// As [`teacher_logits`].
+pub fn teacher_logits_together(
+    context: &Context,
+    team: &mut Team,
+    teachers: &[Mlp],
+    split: &Split,
+    temperature: f32,
+    jitter: Option<u8>,
+) -> Result<Vec<f32>> {
+    let (rank, size) = (team.rank(), team.size());
+    let part = |rank: usize| rank * split.len() / size..(rank + 1) * split.len() / size;
+    let mine: Vec<u32> = part(rank).map(|i| i as u32).collect();
+    let own = teacher_logits(context, teachers, &split.subset(&mine), temperature, jitter);
+    let shifts = jitter.map_or(1, |pixels| shifts(pixels).count());
+    // Of one example under one shift.
+    let row = size_of::<f32>() * teachers.first().map_or(0, Mlp::classes);
+    let lengths: Vec<usize> = (0..size).map(|rank| shifts * part(rank).len() * row).collect();
+    let gathered = team.gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone())?;
+    // From [rank, shifts, examples of the rank, classes] to [shifts, examples, classes].
+    let mut all = Vec::with_capacity(gathered.len() / size_of::<f32>());
+    for shift in 0..shifts {
+        let mut start = 0;
+        for (rank, length) in lengths.iter().enumerate() {
+            let bytes = &gathered[start..][shift * part(rank).len() * row..];
+            let values = bytes[..part(rank).len() * row].as_chunks().0;
+            all.extend(values.iter().map(|bytes| f32::from_ne_bytes(*bytes)));
+            start += length;
+        }
+    }
+    Ok(all)
+}
+
+/// T · ln of the mean of the members' softmax at T, or the mean of their logits for T = ∞; each
+/// member's logits are [n, classes].
+///
+/// # Panics
+/// If the members' lengths differ.
+pub fn ensemble_logits(
+    context: &Context,
+    members: impl IntoIterator<Item = Vec<f32>>,
+    classes: usize,
+    temperature: f32,
+) -> Vec<f32> {
+    let mut sum: Vec<f64> = Vec::new();
+    let mut count = 0.0;
+    for mut member in members {
+        if temperature.is_finite() {
+            let n = member.len() / classes;
+            let mut logits = Buffer::zeroed(panel_len(classes, n));
+            let mut probs = logits.clone();
+            PanelsMut::new(&mut logits, classes, n).copy_from_lane_major(&member);
+            let (logits, mut probs) =
+                (Panels::new(&logits, classes, n), PanelsMut::new(&mut probs, classes, n));
+            let out = PanelsMut::new(probs.data(), classes, n);
+            softmax::softmax(context, logits, temperature, out);
+            probs.as_ref().to_lane_major(&mut member);
+        }
+        sum.resize(member.len(), 0.0);
+        assert_eq!(sum.len(), member.len(), "values of each member's logits");
+        for (sum, p) in sum.iter_mut().zip(&member) {
+            *sum += f64::from(*p);
+        }
+        count += 1.0;
+    }
+    // A probability that underflowed in every member stays finite: the smallest f32.
+    let floor = f64::from(f32::from_bits(1));
+    let to_logit = |mean: f64| {
+        if temperature.is_infinite() {
+            return mean;
+        }
+        f64::from(temperature) * libm::log(mean.max(floor))
+    };
+    let parts: Vec<&[f64]> = sum.chunks(1 << 14).collect();
+    let part = |i: usize| -> Vec<f32> {
+        parts[i].iter().map(|sum| to_logit(sum / count) as f32).collect()
+    };
+    context.pool.map(parts.len(), part).concat()
+}

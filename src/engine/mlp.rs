@@ -1,0 +1,390 @@
+//! The net: dense layers with ReLU, forwards and backwards.
+//!
+//! B batch, layer i from Dᵢ inputs to Hᵢ units; all matrices are panels with the examples as
+//! lanes, so what is written [B, D] in the paper's terms is [D rows, B lanes] here.
+
+use crate::engine::init;
+use crate::engine::params::{self, LayerParams};
+use crate::files::checkpoint::{Layer, ModelFile};
+use limbeck_datasets::{Batch, Inputs, Split};
+use limbeck_kernels::random::Dropout;
+use limbeck_kernels::softmax::Loss;
+use limbeck_kernels::{
+    Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce,
+};
+use std::ops::Range;
+
+/// How a stored value becomes an input: x = value · scale + shift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InputScale {
+    /// Factor.
+    pub scale: f32,
+    /// Summand.
+    pub shift: f32,
+}
+
+impl InputScale {
+    /// 0 … 255 to 0 … 1.
+    pub const UNIT: InputScale = InputScale { scale: 1.0 / 255.0, shift: 0.0 };
+    /// As they are.
+    pub const IDENTITY: InputScale = InputScale { scale: 1.0, shift: 0.0 };
+
+    /// What nets that are trained on such inputs start with: pixels are scaled, features are
+    /// normalised by whoever made them.
+    pub fn of(inputs: &Inputs) -> InputScale {
+        match inputs {
+            Inputs::Images(_) => InputScale::UNIT,
+            Inputs::Frames(_) => InputScale::IDENTITY,
+        }
+    }
+}
+
+/// A multilayer perceptron: Yᵢ = relu(Wᵢᵀ·Yᵢ₋₁ + bᵢ), the last layer without ReLU.
+#[derive(Clone)]
+pub struct Mlp {
+    layers: Vec<LayerParams>,
+    params: Buffer,
+    /// How its inputs are scaled.
+    pub input: InputScale,
+}
+
+impl Mlp {
+    /// A net of these widths, initialised by [`init::he_uniform`].
+    pub fn new(widths: &[usize], seed: u64) -> Self {
+        let layers = params::layers(widths);
+        let mut params = Buffer::zeroed(params::len(&layers));
+        init::he_uniform(seed, &layers, &mut params);
+        Self { layers, params, input: InputScale::UNIT }
+    }
+
+    /// The net in a model file.
+    pub fn from_file(file: &ModelFile) -> Self {
+        let mut widths: Vec<usize> = file.layers.iter().map(|layer| layer.inputs).collect();
+        widths.extend(file.layers.last().map(|layer| layer.outputs));
+        let layers = params::layers(&widths);
+        let mut params = Buffer::zeroed(params::len(&layers));
+        for (layer, from) in layers.iter().zip(&file.layers) {
+            PanelsMut::new(&mut params[layer.weight.clone()], layer.inputs, layer.outputs)
+                .copy_from_lane_major(&from.weight);
+            params[layer.bias.clone()][..layer.outputs].copy_from_slice(&from.bias);
+        }
+        let input = InputScale { scale: file.input_scale, shift: file.input_shift };
+        Self { layers, params, input }
+    }
+
+    /// The net as a model file: weights [outputs, inputs].
+    pub fn to_file(&self) -> ModelFile {
+        let layers = self.layers.iter().enumerate().map(|(i, layer)| {
+            let mut weight = vec![0.0; layer.inputs * layer.outputs];
+            self.weight(i).to_lane_major(&mut weight);
+            let bias = self.bias(i).to_vec();
+            Layer { inputs: layer.inputs, outputs: layer.outputs, weight, bias }
+        });
+        ModelFile {
+            layers: layers.collect(),
+            input_scale: self.input.scale,
+            input_shift: self.input.shift,
+        }
+    }
+
+    /// The layers' sizes and places in [`Mlp::params`].
+    pub fn layers(&self) -> &[LayerParams] {
+        &self.layers
+    }
+
+    /// Inputs, width of each hidden layer, classes.
+    pub fn widths(&self) -> Vec<usize> {
+        let outputs = self.layers.iter().map(|layer| layer.outputs);
+        std::iter::once(self.inputs()).chain(outputs).collect()
+    }
+
+    /// Values of an example.
+    pub fn inputs(&self) -> usize {
+        self.layers[0].inputs
+    }
+
+    /// Classes.
+    pub fn classes(&self) -> usize {
+        self.layers[self.layers.len() - 1].outputs
+    }
+
+    /// All parameters, padding included.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// All parameters, padding included.
+    pub fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params
+    }
+
+    /// Wᵢ [inputs, outputs].
+    pub fn weight(&self, i: usize) -> Panels<'_> {
+        let layer = &self.layers[i];
+        Panels::new(&self.params[layer.weight.clone()], layer.inputs, layer.outputs)
+    }
+
+    /// bᵢ, one value per output.
+    pub fn bias(&self, i: usize) -> &[f32] {
+        let layer = &self.layers[i];
+        &self.params[layer.bias.clone()][..layer.outputs]
+    }
+
+    /// Floating-point operations of a training step: 2·B·Dᵢ·Hᵢ for each of the forward product,
+    /// the weight gradient and, but for the first layer, the input gradient.
+    pub fn flop_per_step(&self, batch: usize) -> f64 {
+        let products = |i| if i == 0 { 2.0 } else { 3.0 };
+        let layers = self.layers.iter().enumerate();
+        layers.map(|(i, l)| 2.0 * products(i) * (batch * l.inputs * l.outputs) as f64).sum()
+    }
+
+    /// The logits of the batch in `work.inputs`, left in `work`; `dropout` has an entry for the
+    /// input and one for each hidden layer, or is empty (evaluation). The input's dropout is
+    /// applied by [`Workspace::load`].
+    pub fn forward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {
+        let last = self.layers.len() - 1;
+        for i in 0..=last {
+            let (below, y) = work.arena.split_at_mut(work.activations[i + 1].start);
+            let x =
+                Panels::new(&below[work.activations[i].clone()], self.layers[i].inputs, work.batch);
+            let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
+            let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
+            gemm::forward(context, self.weight(i), x, self.bias(i), i < last, dropout, y);
+        }
+    }
+
+    /// The gradients of all parameters, in the order of [`Mlp::params`], to `grads`, from d_logits
+    /// in `work`; [`Mlp::forward`] must have run with the same `dropout`. Last layer first:
+    /// dW = X·dZᵀ, db = Σ dZ, dZ_below = (W·dZ) ⊙ relu′ ⊙ mask. The input gets no gradient.
+    pub fn backward(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        grads: &mut [f32],
+    ) {
+        for i in (0..self.layers.len()).rev() {
+            self.layer_gradient(context, work, dropout, i, &mut grads[self.layers[i].all()]);
+        }
+    }
+
+    /// What [`Mlp::backward`] does for layer `i`: its gradients to `grads`, and dZ of the layer
+    /// below.
+    pub(crate) fn layer_gradient(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        i: usize,
+        grads: &mut [f32],
+    ) {
+        self.backward_layer(context, work, dropout, i);
+        let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
+        let (x, dz_transposed, db) = work.layer_gradient(self, i);
+        let (dw, to) = grads.split_at_mut(weight.len());
+        gemm::weight_gradient(context, x, dz_transposed, PanelsMut::new(dw, *inputs, *outputs));
+        to.copy_from_slice(db);
+    }
+
+    /// What [`Mlp::backward`] does for layer `i` but for dW: dZ of the layer below, dZᵀ, and db.
+    pub(crate) fn backward_layer(
+        &self,
+        context: &Context,
+        work: &mut Workspace,
+        dropout: &[Option<Dropout>],
+        i: usize,
+    ) {
+        let batch = work.batch;
+        let LayerParams { inputs, outputs, bias, .. } = &self.layers[i];
+        if i > 0 {
+            let (known, dx) = work.arena.split_at_mut(work.gradients[i - 1].start);
+            let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
+            let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
+            let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
+            let dx = PanelsMut::new(dx, *inputs, batch);
+            gemm::input_gradient(context, self.weight(i), dz, y, scale, dx);
+        }
+        let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
+        let (transposed, db) = scratch.split_at_mut(work.transposed.len());
+        let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
+        gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs));
+        let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
+        reduce::row_sums(context, dz, db);
+        padding.fill(0.0);
+    }
+
+    /// The logits [n, classes], row-major, of all examples of `split`, in evaluation mode: no
+    /// dropout, no jitter.
+    ///
+    /// # Panics
+    /// If the examples do not have [`Mlp::inputs`] values.
+    pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
+        let mut all = vec![0.0; split.len() * self.classes()];
+        self.for_each_part(context, split, |part, logits| {
+            let (start, end) = (part.start * self.classes(), part.end * self.classes());
+            logits.to_lane_major(&mut all[start..end]);
+        });
+        all
+    }
+
+    /// How many of the labelled examples of `split` the model gets wrong; see
+    /// [`crate::engine::metrics::errors`]. The logits of all need not fit in memory.
+    ///
+    /// # Panics
+    /// As [`Mlp::logits`], or if there are no labels.
+    pub fn errors(&self, context: &Context, split: &Split) -> usize {
+        let labels = split.labels.as_deref().expect("labels");
+        let mut errors = 0;
+        self.for_each_part(context, split, |part, logits| {
+            errors += reduce::errors(context, logits, &labels[part]);
+        });
+        errors
+    }
+
+    /// Calls `work` with the examples and the logits [C, part] of each part of `split`.
+    fn for_each_part(
+        &self,
+        context: &Context,
+        split: &Split,
+        mut work: impl FnMut(Range<usize>, Panels) + Send,
+    ) {
+        const PART: usize = 512;
+        context.pool.install(|| {
+            let mut space = Workspace::for_evaluation(self, PART);
+            let indices: Vec<u32> = (0..split.len() as u32).collect();
+            for (i, indices) in indices.chunks(PART).enumerate() {
+                space.load(context, self, &split.batch(indices), None);
+                self.forward(context, &mut space, &[]);
+                work(i * PART..i * PART + indices.len(), space.logits(self));
+            }
+        });
+    }
+}
+
+/// Everything a step writes: one arena, allocated once. Each array lies behind those that it is
+/// computed from, so that the arena, split at its start, is what is read and what is written.
+pub struct Workspace {
+    batch: usize,
+    capacity: usize,
+    /// [capacity, D], once they are needed: images that are shifted, and windows of frames that
+    /// reach over an edge, before they become inputs.
+    pixels: Vec<u8>,
+    values: Vec<f32>,
+    arena: Buffer,
+    /// X [D, B] and each layer's Y [H, B]: layer i makes the one at i + 1 from that at i. The last is
+    /// the logits.
+    activations: Vec<Range<usize>>,
+    /// dZᵢ [Hᵢ, B], the last layer's first in the arena.
+    gradients: Vec<Range<usize>>,
+    /// dZᵢᵀ [B, Hᵢ] of the layer at hand.
+    transposed: Range<usize>,
+    /// db of the layer at hand.
+    db: Range<usize>,
+    losses: Vec<Loss>,
+}
+
+impl Workspace {
+    /// Memory for training with batches of at most `capacity` examples.
+    pub fn for_training(model: &Mlp, capacity: usize) -> Self {
+        Self::new(model, capacity, true)
+    }
+
+    /// Memory for [`Mlp::forward`] alone.
+    pub fn for_evaluation(model: &Mlp, capacity: usize) -> Self {
+        Self::new(model, capacity, false)
+    }
+
+    fn new(model: &Mlp, capacity: usize, training: bool) -> Self {
+        let mut end = 0;
+        let mut place = |len: usize| {
+            let start = end;
+            end += len;
+            start..end
+        };
+        let layers = &model.layers;
+        let widths = std::iter::once(model.inputs()).chain(layers.iter().map(|l| l.outputs));
+        let activations = widths.map(|width| place(panel_len(width, capacity))).collect();
+        let trained = if training { &layers[..] } else { &[] };
+        let mut gradients: Vec<_> =
+            trained.iter().rev().map(|l| place(panel_len(l.outputs, capacity))).collect();
+        gradients.reverse();
+        let widest = trained.iter().map(|l| l.bias.len()).max().unwrap_or(0);
+        let transposed = place(panel_len(capacity, widest));
+        let db = place(widest);
+        Self {
+            batch: 0,
+            capacity,
+            pixels: Vec::new(),
+            values: Vec::new(),
+            arena: Buffer::zeroed(end),
+            activations,
+            gradients,
+            transposed,
+            db,
+            losses: vec![Loss::default(); capacity.div_ceil(LANES)],
+        }
+    }
+
+    /// Takes a batch as input, with the input's dropout; see [`activation::load`].
+    ///
+    /// # Panics
+    /// If the batch exceeds the capacity or an example does not have D values.
+    pub fn load(
+        &mut self,
+        context: &Context,
+        model: &Mlp,
+        batch: &Batch,
+        dropout: Option<Dropout>,
+    ) {
+        let InputScale { scale, shift } = model.input;
+        let (inputs, len) = (model.inputs(), self.capacity * model.inputs());
+        self.batch = batch.len();
+        assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
+        let x = PanelsMut::new(&mut self.arena[self.activations[0].clone()], inputs, self.batch);
+        match batch.inputs {
+            Inputs::Images(_) => {
+                self.pixels.resize(len, 0);
+                let image = |i: usize, space| batch.image(i, space);
+                activation::load(context, image, &mut self.pixels, scale, shift, dropout, x);
+            }
+            Inputs::Frames(frames) => {
+                self.values.resize(len, 0.0);
+                let input = |i: usize, space| frames.input(batch.indices[i] as usize, space);
+                activation::load(context, input, &mut self.values, scale, shift, dropout, x);
+            }
+        }
+    }
+
+    /// The logits [C, B] of the last [`Mlp::forward`].
+    pub fn logits(&self, model: &Mlp) -> Panels<'_> {
+        let logits = &self.arena[self.activations[model.layers.len()].clone()];
+        Panels::new(logits, model.classes(), self.batch)
+    }
+
+    /// The first layer whose output in the last [`Mlp::forward`] is not finite.
+    pub(crate) fn not_finite(&self, model: &Mlp) -> Option<usize> {
+        let finite = |(i, layer): (usize, &LayerParams)| {
+            let y = &self.arena[self.activations[i + 1].clone()];
+            y[..panel_len(layer.outputs, self.batch)].iter().all(|y| y.is_finite())
+        };
+        model.layers.iter().enumerate().position(|layer| !finite(layer))
+    }
+
+    /// The logits, the losses of each panel, and d_logits to be written.
+    pub fn loss_parts(&mut self, model: &Mlp) -> (Panels<'_>, &mut [Loss], PanelsMut<'_>) {
+        let last = model.layers.len() - 1;
+        let (known, d_logits) = self.arena.split_at_mut(self.gradients[last].start);
+        let logits =
+            Panels::new(&known[self.activations[last + 1].clone()], model.classes(), self.batch);
+        let d_logits = PanelsMut::new(d_logits, model.classes(), self.batch);
+        (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
+    }
+
+    /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
+    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Panels<'_>, Panels<'_>, &[f32]) {
+        let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
+        let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
+        let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
+        (x, dz_transposed, &self.arena[self.db.clone()][..bias.len()])
+    }
+}

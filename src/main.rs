@@ -1,7 +1,0 @@
-//! The program `limbeck`: see `limbeck help`.
-
-mod cli;
-
-fn main() -> std::process::ExitCode {
-    cli::main()
-}

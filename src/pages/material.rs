@@ -1,0 +1,199 @@
+//! What a run folder holds, read to be shown: its records, and its models asked about the test set.
+
+use crate::engine::config::Config;
+use crate::engine::data::load_data;
+use crate::engine::mlp::Mlp;
+use crate::engine::trainer::EpochRecord;
+use crate::files::checkpoint::ModelFile;
+use crate::files::error::{Error, Result};
+use crate::files::read::read_json;
+use crate::run::folder::entries;
+use crate::run::records::{SeededRecord, all_records};
+use crate::run::summary::{Row, Summary};
+use limbeck_datasets::{Dataset, Inputs, glyphs, mnist};
+use limbeck_kernels::Context;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Models that are asked about single images, in the order in which they are shown.
+const ASKED: [&str; 4] = ["teacher", "baseline", "student", "model"];
+
+/// The records of a run. Nothing is locked or written: the folder may be a committed one.
+pub struct Material {
+    /// The run folder.
+    pub root: PathBuf,
+    /// `summary.json`.
+    pub summary: Summary,
+    /// `manifest.json`, `null` where there is none.
+    pub manifest: serde_json::Value,
+    /// `metrics.jsonl`, empty where there is none.
+    pub(crate) epochs: Vec<SeededRecord<EpochRecord>>,
+    /// The figures: names without `.svg`, and the documents.
+    pub figures: Vec<(String, Vec<u8>)>,
+    /// Its models asked about the test set; or, in words, why nobody can be asked.
+    pub trial: std::result::Result<Trial, String>,
+}
+
+/// Models of a run and what they say of its test set.
+pub struct Trial {
+    /// Labelled images.
+    pub dataset: Dataset,
+    /// At least one.
+    pub models: Vec<Asked>,
+}
+
+/// A model and its answers.
+pub struct Asked {
+    /// Its row of the summary.
+    pub row: Row,
+    /// Its parameters as they are stored.
+    pub file: ModelFile,
+    /// The net.
+    pub model: Mlp,
+    /// [n, classes] of the test set, row-major.
+    pub logits: Vec<f32>,
+}
+
+impl Trial {
+    /// Labels of the test set, `[n]`.
+    pub fn labels(&self) -> &[u16] {
+        self.dataset.test.labels.as_deref().unwrap_or_default()
+    }
+}
+
+impl Material {
+    /// Reads the records of the run in `root` and asks teacher, baseline and student, or the one
+    /// model there is, of `seed` (the run's first if absent) about the images of the test set;
+    /// `data` is the folder of the data sets.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if there is no summary or a file is damaged; [`Error::Io`].
+    pub fn read(
+        context: &Context,
+        root: &Path,
+        data: Option<&Path>,
+        seed: Option<u64>,
+    ) -> Result<Material> {
+        let [summary, manifest, metrics] =
+            ["summary.json", "manifest.json", "metrics.jsonl"].map(|name| root.join(name));
+        if !summary.is_file() {
+            return Err(Error::Data {
+                path: root.to_path_buf(),
+                what: "run folder".into(),
+                found: "no summary.json".into(),
+                expected: "the output folder of a finished run".into(),
+            });
+        }
+        let mut figures = Vec::new();
+        for path in entries(root)? {
+            if path.extension().is_some_and(|ending| ending == "svg") {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                figures.push((name, fs::read(&path).map_err(Error::io("read", &path))?));
+            }
+        }
+        let mut run = Material {
+            root: root.to_path_buf(),
+            summary: read_json(&summary, "summary")?,
+            manifest: match manifest.is_file() {
+                true => read_json(&manifest, "manifest")?,
+                false => serde_json::Value::Null,
+            },
+            epochs: if metrics.is_file() { all_records(&metrics)? } else { Vec::new() },
+            figures,
+            trial: Err(String::new()),
+        };
+        run.trial = run.ask(context, data, seed)?;
+        Ok(run)
+    }
+
+    /// What the run is called: the last part of its folder's path.
+    pub fn name(&self) -> String {
+        let resolved = self.root.canonicalize();
+        let path = resolved.as_deref().unwrap_or(&self.root);
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The temperature of the run's soft targets; 1 where it has none, or matched logits.
+    pub fn temperature(&self) -> f64 {
+        let found = self.manifest["loss_contract"]["temperature"].as_f64();
+        found.filter(|t| t.is_finite() && *t > 0.0).unwrap_or(1.0)
+    }
+
+    /// What [`Material::trial`] is to be. A model that is there and damaged is an error.
+    fn ask(
+        &self,
+        context: &Context,
+        data: Option<&Path>,
+        seed: Option<u64>,
+    ) -> Result<std::result::Result<Trial, String>> {
+        let rows = &self.summary.rows;
+        let Some(seed) = seed.or(rows.first().map(|row| row.seed)) else {
+            return Ok(Err("the summary names no model".into()));
+        };
+        let asked = ASKED.iter().filter_map(|system| self.summary.row(system, seed));
+        let there = asked.filter(|row| !row.model.is_empty());
+        let there: Vec<&Row> = there.filter(|row| self.root.join(&row.model).is_file()).collect();
+        if there.is_empty() {
+            return Ok(Err(format!(
+                "no teacher, baseline, student or single model of seed {seed} in the run folder"
+            )));
+        }
+        let dataset = match self.dataset(data) {
+            Ok(dataset) => dataset,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut models = Vec::new();
+        for row in there {
+            let path = self.root.join(&row.model);
+            let (file, sha256) = ModelFile::load(&path)?;
+            if sha256 != row.sha256 {
+                return Err(Error::Data {
+                    path,
+                    what: "sha256 of the parameters".into(),
+                    found: sha256,
+                    expected: format!("{}, as the summary says", row.sha256),
+                });
+            }
+            let model = Mlp::from_file(&file);
+            if (model.inputs(), model.classes()) != (dataset.test.input_size(), dataset.classes) {
+                return Ok(Err(format!(
+                    "the {} takes {} values in {} classes, the test set has {} in {}",
+                    row.system,
+                    model.inputs(),
+                    model.classes(),
+                    dataset.test.input_size(),
+                    dataset.classes
+                )));
+            }
+            let logits = model.logits(context, &dataset.test);
+            models.push(Asked { row: row.clone(), file, model, logits });
+        }
+        Ok(Ok(Trial { dataset, models }))
+    }
+
+    /// The data of the run, the same as it was trained on; or why not.
+    fn dataset(&self, data: Option<&Path>) -> std::result::Result<Dataset, String> {
+        let config = self.root.join("config.toml");
+        let name = self.summary.dataset.as_str();
+        let loaded = if config.is_file() {
+            Config::load(&config).and_then(|keys| load_data(&keys, &config, data))
+        } else {
+            match (name, data) {
+                ("mnist", Some(folder)) => mnist::load(folder).map_err(Error::from),
+                ("mnist", None) => return Err("no data folder with MNIST was given".into()),
+                ("glyphs", _) => Ok(glyphs::default()),
+                ("writers", _) => Ok(glyphs::writers::default()),
+                _ => return Err(format!("the test set of {name} cannot be loaded by its name")),
+            }
+        };
+        let dataset = loaded.map_err(|error| error.to_string())?;
+        let known = |(file, sha256): (&String, &String)| self.manifest["data"][file] == **sha256;
+        if !dataset.sha256.iter().all(known) {
+            return Err(format!("the data of {name} are others than the run's manifest names"));
+        }
+        match (&dataset.test.inputs, &dataset.test.labels) {
+            (Inputs::Images(_), Some(labels)) if !labels.is_empty() => Ok(dataset),
+            _ => Err(format!("the test set of {name} is not one of labelled images")),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The paper's section 3: the best temperature against the size of the student.
+//!
+//! Students of one teacher, 784-H-H-10 with H from 30 to 800, at temperatures from 1 to 40. The
+//! T²-weighted loss keeps the gradient's size about the same at every T, so that one learning
+//! rate serves all.
+
+use crate::engine::config::Config;
+use crate::engine::distill;
+use crate::engine::loss::Objective;
+use crate::engine::trainer::Task;
+use crate::files::error::Result;
+use crate::paper::preset::{Plan, Preset};
+use crate::paper::study::{Conclusion, Design, Study};
+use crate::run::chart::{Chart, Point, Series};
+use crate::run::context::RunContext;
+use crate::run::statistics;
+use crate::run::summary::{Claim, Summary, Table, Verdict};
+use limbeck_datasets::Dataset;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The grid: temperatures, widths, and epochs of each student.
+fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
+    const ALL: [f64; 10] = [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 20.0, 40.0];
+    match preset {
+        Preset::Smoke => (&[1.0, 3.0, 10.0, 20.0], &[30, 300], 2),
+        Preset::Quick => (&[1.0, 3.0, 20.0], &[30, 300], 15),
+        Preset::Standard => (&ALL, &[30, 100, 300, 800], 20),
+        Preset::Paper => (&ALL, &[30, 100, 300, 800], 60),
+    }
+}
+
+fn system(width: usize, temperature: f64) -> String {
+    format!("{width} units, T = {temperature}")
+}
+
+/// Trains a teacher and its students for `seeds` seeds from `first_seed` on, in the run folder
+/// `out`.
+///
+/// # Errors
+/// Those of [`super::mnist::reproduce`].
+pub fn reproduce(
+    run: &mut RunContext,
+    dataset: &Dataset,
+    preset: Preset,
+    (first_seed, seeds): (u64, u64),
+    out: &Path,
+) -> Result<Summary> {
+    let plan = Plan::new(preset, dataset);
+    let (temperatures, widths, epochs) = grid(preset);
+    let mut student = plan.student.clone();
+    student.training.epochs = epochs;
+    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
+    let design = Design {
+        experiment: "temperature",
+        preset: preset.name(),
+        configs: &[("teacher", &plan.teacher), ("student", &student)],
+        loss_contract: Some(Objective::soft(&student).contract()),
+        paper: &[],
+    };
+    let mut study = Study::open(run, dataset, &design, &all, out)?;
+    let train = plan.train_set(dataset);
+    let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
+    let systems: Vec<String> = cells().map(|(width, t)| system(width, t)).collect();
+    let teachers = (&plan.teacher, &train);
+    study.for_each_teacher(run, &all, &systems, teachers, |run, study, seed, teacher| {
+        let logits = distill::teacher_logits(run.context, &[teacher], &train, 1.0, None);
+        for (width, temperature) in study.order(cells()) {
+            let mut config = Config { seed, ..student.clone() };
+            let hidden = config.model.layers.len() - 1;
+            config.model.layers[1..hidden].fill(width);
+            let objective =
+                Objective { temperature: temperature as f32, ..Objective::soft(&student) };
+            let name = system(width, temperature);
+            let task = Task::soft(&name, &config, &train, objective, &logits);
+            study.ensure(run, &task, seed, |_, _| BTreeMap::new())?;
+        }
+        Ok(())
+    })?;
+    study.finish(|summary| conclude(summary, temperatures, widths))
+}
+
+/// Test errors of one cell over the seeds.
+fn errors(summary: &Summary, width: usize, temperature: f64) -> Vec<f64> {
+    summary.rows_of(&system(width, temperature)).map(|row| row.test_errors as f64).collect()
+}
+
+fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclusion {
+    let heads: Vec<String> = widths.iter().map(|width| format!("{width} units")).collect();
+    let mut columns = vec!["T"];
+    columns.extend(heads.iter().map(String::as_str));
+    let mut table = Table::new(
+        format!("Test errors on {} by temperature and width, {}", summary.dataset, summary.preset),
+        &columns,
+    );
+    for &t in temperatures {
+        let cells = widths.iter().map(|&width| summary.shown_errors(&system(width, t)));
+        table.push(std::iter::once(t.to_string()).chain(cells));
+    }
+    let seeds = errors(summary, widths[0], temperatures[0]).len();
+    table.notes.push(format!("Mean ± standard deviation of {seeds} seeds."));
+    let series = widths.iter().map(|&width| Series {
+        name: format!("{width} units a layer"),
+        points: temperatures
+            .iter()
+            .filter_map(|&x| Point::of(x, &errors(summary, width, x)))
+            .collect(),
+    });
+    let chart = Chart {
+        title: format!("Test errors against temperature, {}", summary.dataset),
+        x_label: "temperature T".into(),
+        y_label: "test errors".into(),
+        log_x: true,
+        log_y: true,
+        series: series.collect(),
+        references: Vec::new(),
+    };
+    let mean = |width, t| statistics::mean(&errors(summary, width, t));
+    // Standard deviation of an error count between seeds, pooled over the temperatures.
+    let pooled = |width| {
+        let variances = temperatures
+            .iter()
+            .filter_map(|&t| statistics::sample_sd(&errors(summary, width, t)).map(|sd| sd * sd));
+        let variances: Vec<f64> = variances.collect();
+        (!variances.is_empty()).then(|| statistics::mean(&variances).sqrt())
+    };
+    // Two means differ by chance by up to about this much.
+    let noise = |width| pooled(width).map(|sd| 2.0 * sd * (2.0 / seeds as f64).sqrt());
+    let mut claims = Vec::new();
+    let high: Vec<f64> = temperatures.iter().copied().filter(|&t| t > 8.0).collect();
+    for &width in widths.iter().filter(|&&width| width >= 300 && high.len() > 1) {
+        let means: Vec<f64> = high.iter().map(|&t| mean(width, t)).collect();
+        let (low, top) =
+            means.iter().fold((f64::MAX, f64::MIN), |(low, top), &m| (low.min(m), top.max(m)));
+        let noise = noise(width);
+        claims.push(Claim {
+            paper: format!(
+                "With {width} units a layer all temperatures above 8 give about the same."
+            ),
+            ours: format!(
+                "{low:.1} to {top:.1} errors, noise of a difference {}",
+                noise.map_or("unknown (one seed)".into(), |noise| format!("{noise:.1}"))
+            ),
+            verdict: match noise {
+                None => Verdict::Inconclusive,
+                // Alike: as chance has it, or within a tenth.
+                Some(noise) if top - low <= noise.max(0.1 * low) => Verdict::Reproduced,
+                Some(_) => Verdict::NotReproduced,
+            },
+        });
+    }
+    let inside = |t: f64| (2.5..=4.0).contains(&t);
+    let best = |of: &dyn Fn(f64) -> bool| {
+        let means = temperatures.iter().filter(|&&t| of(t)).map(|&t| mean(30, t));
+        means.reduce(f64::min)
+    };
+    let parts = [best(&inside), best(&|t| t < 2.5), best(&|t| t > 4.0)];
+    if let (true, [Some(best), Some(below), Some(above)]) = (widths.contains(&30), parts) {
+        let gain = below.min(above) - best;
+        let noise = noise(30);
+        claims.push(Claim {
+            paper:
+                "With 30 units a layer temperatures from 2.5 to 4 are clearly better than higher \
+                    or lower ones."
+                    .into(),
+            ours: format!("best mean there {best:.1}, below {below:.1}, above {above:.1} errors"),
+            verdict: match noise {
+                None => Verdict::Inconclusive,
+                Some(noise) if gain > noise => Verdict::Reproduced,
+                Some(noise) if gain < -noise => Verdict::NotReproduced,
+                Some(_) => Verdict::Inconclusive,
+            },
+        });
+    }
+    Conclusion { tables: vec![table], claims, charts: vec![("temperature".into(), chart)] }
+}

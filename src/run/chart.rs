@@ -1,0 +1,290 @@
+//! Line charts in SVG: self-contained, legible on light and dark.
+
+use crate::run::statistics;
+use std::fmt::Write;
+
+/// A chart of one or more lines over a common x.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chart {
+    /// What it shows.
+    pub title: String,
+    /// What x is, with its unit.
+    pub x_label: String,
+    /// What y is, with its unit.
+    pub y_label: String,
+    /// Whether x is spaced by its logarithm; all x must be positive then.
+    pub log_x: bool,
+    /// Whether y is.
+    pub log_y: bool,
+    /// The lines.
+    pub series: Vec<Series>,
+    /// Horizontal lines with their names: the paper's figures.
+    pub references: Vec<(String, f64)>,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Its points.
+    pub points: Vec<Point>,
+}
+
+/// A point with its spread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// Where.
+    pub x: f64,
+    /// How much.
+    pub y: f64,
+    /// Half of the error bar, 0 for none.
+    pub spread: f64,
+}
+
+impl Point {
+    /// Mean ± standard deviation of what was found at `x`; nothing for no values.
+    pub fn of(x: f64, values: &[f64]) -> Option<Point> {
+        let spread = statistics::sample_sd(values).unwrap_or(0.0);
+        (!values.is_empty()).then(|| Point { x, y: statistics::mean(values), spread })
+    }
+}
+
+/// From the left edge to the lines' end; the legend is as wide as its longest name, but not less
+/// than [`LEGEND`].
+const PLOT: f64 = 530.0;
+const LEGEND: f64 = 190.0;
+/// Of a letter, on average.
+const LETTER: f64 = 6.8;
+const HEIGHT: f64 = 440.0;
+const LEFT: f64 = 64.0;
+const TOP: f64 = 40.0;
+const BOTTOM: f64 = 52.0;
+/// Okabe and Ito's colours, told apart by the colour-blind, on white as on black.
+const COLOURS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31"];
+/// What tells lines of one colour apart.
+const DASHES: [&str; 3] = ["none", "7 4", "2 3"];
+/// Lines that a chart tells apart, and that its legend has room for.
+pub const LINES: usize = 18;
+
+/// A range of values, laid along pixels.
+struct Axis {
+    low: f64,
+    high: f64,
+    log: bool,
+    /// Whether there are no values between the whole numbers, such as seeds and epochs.
+    whole: bool,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn new(values: impl Iterator<Item = f64>, log: bool, (from, to): (f64, f64)) -> Axis {
+        let scale = |v: f64| if log { v.log10() } else { v };
+        let values = values.map(scale).filter(|v| v.is_finite());
+        let (mut low, mut high, mut whole) = (f64::MAX, f64::MIN, !log);
+        for v in values {
+            (low, high, whole) = (low.min(v), high.max(v), whole && v.fract() == 0.0);
+        }
+        if low > high {
+            (low, high) = (0.0, 1.0);
+        }
+        let margin = ((high - low) * 0.06).max(if high == low { 0.5 } else { 0.0 });
+        Axis { low: low - margin, high: high + margin, log, whole, from, to }
+    }
+
+    /// The pixel of a value.
+    fn at(&self, value: f64) -> f64 {
+        let value = if self.log { value.log10() } else { value };
+        let share = (value - self.low) / (self.high - self.low);
+        self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
+    }
+
+    /// Round values inside the range.
+    fn ticks(&self) -> Vec<f64> {
+        if self.log {
+            let decades = self.low.floor() as i32..=self.high.ceil() as i32;
+            let values = decades.flat_map(|d| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(d)));
+            return values.filter(|v| (self.low..=self.high).contains(&v.log10())).collect();
+        }
+        let rough = (self.high - self.low) / 5.0;
+        let power = 10f64.powf(rough.log10().floor());
+        let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= rough);
+        let step = (factor.unwrap_or(10.0) * power).max(if self.whole { 1.0 } else { 0.0 });
+        let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
+        (first..=last).map(|i| i as f64 * step).collect()
+    }
+}
+
+impl Chart {
+    /// The chart as an SVG document.
+    pub fn to_svg(&self) -> String {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let ends = |p: &Point| [p.y - p.spread, p.y + p.spread];
+        let references = self.references.iter().map(|&(_, y)| y);
+        let x = Axis::new(points().map(|p| p.x), self.log_x, (LEFT, PLOT));
+        let y = Axis::new(
+            points().flat_map(ends).chain(references),
+            self.log_y,
+            (HEIGHT - BOTTOM, TOP),
+        );
+        let names = self.series.iter().map(|series| &series.name);
+        let letters = names.map(|name| name.chars().count()).max().unwrap_or(0);
+        let width = PLOT + LEGEND.max(44.0 + LETTER * letters as f64).round();
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" \
+             font-family=\"system-ui, sans-serif\" font-size=\"12\">\n\
+             <style>text{{fill:#222}}.grid{{stroke:#8884}}.page{{fill:#fff}}\
+             @media(prefers-color-scheme:dark){{text{{fill:#ddd}}.page{{fill:#16181d}}}}</style>\n\
+             <rect class=\"page\" width=\"100%\" height=\"100%\"/>\n"
+        );
+        let text = |svg: &mut String, x: f64, y: f64, anchor: &str, more: &str, t: &str| {
+            let _ = writeln!(
+                svg,
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\"{more}>{}</text>",
+                escape(t)
+            );
+        };
+        text(&mut svg, LEFT, 24.0, "start", " font-size=\"15\" font-weight=\"600\"", &self.title);
+        for tick in x.ticks() {
+            let at = x.at(tick);
+            let (top, bottom) = (TOP, HEIGHT - BOTTOM);
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {top}V{bottom}\"/>");
+            text(&mut svg, at, HEIGHT - BOTTOM + 16.0, "middle", "", &shown(tick));
+        }
+        for tick in y.ticks() {
+            let at = y.at(tick);
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{PLOT}\"/>");
+            text(&mut svg, LEFT - 8.0, at + 4.0, "end", "", &shown(tick));
+        }
+        text(&mut svg, (LEFT + PLOT) / 2.0, HEIGHT - 12.0, "middle", "", &self.x_label);
+        let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
+        let turned = format!(" transform=\"rotate(-90 16 {middle})\"");
+        text(&mut svg, 16.0, middle, "middle", &turned, &self.y_label);
+        for (name, value) in &self.references {
+            let at = y.at(*value);
+            let _ = writeln!(
+                svg,
+                "<path d=\"M{LEFT} {at:.1}H{PLOT}\" stroke=\"#888\" stroke-dasharray=\"5 4\"/>"
+            );
+            text(&mut svg, PLOT - 4.0, at - 4.0, "end", "", name);
+        }
+        for (i, series) in self.series.iter().enumerate() {
+            if series.points.is_empty() {
+                continue;
+            }
+            let colour = COLOURS[i % COLOURS.len()];
+            let dash = DASHES[i / COLOURS.len() % DASHES.len()];
+            let stroke =
+                format!("stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"");
+            let line: Vec<String> = series
+                .points
+                .iter()
+                .map(|p| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y)))
+                .collect();
+            let _ = writeln!(svg, "<path d=\"M{}\" fill=\"none\" {stroke}/>", line.join("L"));
+            for p in &series.points {
+                let (at, middle) = (x.at(p.x), y.at(p.y));
+                let [low, high] = ends(p).map(|end| y.at(end));
+                let _ = writeln!(
+                    svg,
+                    "<path d=\"M{at:.1} {low:.1}V{high:.1}\" stroke=\"{colour}\"/>\
+                     <circle cx=\"{at:.1}\" cy=\"{middle:.1}\" r=\"3\" fill=\"{colour}\"/>"
+                );
+            }
+            let row = TOP + 8.0 + 18.0 * i as f64;
+            let at = PLOT + 16.0;
+            let end = at + 18.0;
+            let _ = writeln!(svg, "<path d=\"M{at} {row}H{end}\" {stroke}/>");
+            text(&mut svg, end + 6.0, row + 4.0, "start", "", &series.name);
+        }
+        svg + "</svg>\n"
+    }
+}
+
+/// As few digits as tell a tick from its neighbours.
+fn shown(value: f64) -> String {
+    let rounded = (value * 1e6).round() / 1e6;
+    if rounded != 0.0 && rounded.abs() < 1e-3 { format!("{value:e}") } else { rounded.to_string() }
+}
+
+/// Text for SVG and HTML.
+pub fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_lie_where_the_axes_say() {
+        let axis = Axis { low: 0.0, high: 10.0, log: false, whole: false, from: 100.0, to: 200.0 };
+        assert_eq!([0.0, 5.0, 10.0, 99.0].map(|v| axis.at(v)), [100.0, 150.0, 200.0, 200.0]);
+        assert_eq!(axis.ticks(), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        let axis = Axis { low: 0.0, high: 2.0, log: true, whole: false, from: 0.0, to: 2.0 };
+        assert_eq!(axis.at(10.0), 1.0);
+        assert_eq!(axis.ticks(), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        let ticks = |values: &[f64]| Axis::new(values.iter().copied(), false, (0.0, 1.0)).ticks();
+        assert_eq!(ticks(&[0.0, 1.0, 2.0]), [0.0, 1.0, 2.0]);
+        assert_eq!(ticks(&[3.0]), [3.0]);
+        assert_eq!(ticks(&[0.0, 0.5, 1.0]), [0.0, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn a_chart_is_well_formed_and_shows_every_point() {
+        let point = |x, y| Point { x, y, spread: 1.0 };
+        let chart = Chart {
+            title: "a < b & c".into(),
+            x_label: "T".into(),
+            y_label: "errors".into(),
+            log_x: true,
+            log_y: false,
+            series: vec![
+                Series { name: "one".into(), points: vec![point(1.0, 5.0), point(20.0, 7.0)] },
+                Series { name: "none".into(), points: Vec::new() },
+            ],
+            references: vec![("paper".into(), 6.0)],
+        };
+        let svg = chart.to_svg();
+        assert_eq!(svg.matches("<circle").count(), 2);
+        assert!(svg.contains("a &lt; b &amp; c") && svg.contains("paper") && !svg.contains("NaN"));
+        let opened = svg.matches('<').count() - svg.matches("</").count();
+        assert_eq!(opened, svg.matches("/>").count() + svg.matches("</").count());
+    }
+
+    #[test]
+    fn as_many_lines_as_it_may_have_are_told_apart_and_named_within_the_picture() {
+        let name = |i: usize| format!("a run with a long name: student {i}");
+        let point = Point { x: 1.0, y: 2.0, spread: 0.0 };
+        let series = (0..LINES).map(|i| Series { name: name(i), points: vec![point, point] });
+        let chart = Chart {
+            title: String::new(),
+            x_label: String::new(),
+            y_label: String::new(),
+            log_x: false,
+            log_y: false,
+            series: series.collect(),
+            references: Vec::new(),
+        };
+        let svg = chart.to_svg();
+        let strokes: std::collections::BTreeSet<&str> = svg
+            .lines()
+            .filter(|line| line.contains("fill=\"none\""))
+            .map(|line| line.split_once("stroke=").unwrap().1)
+            .collect();
+        assert_eq!(strokes.len(), LINES);
+        let number = |after: &str, of: &str| -> f64 {
+            let rest = of.split_once(after).unwrap().1;
+            rest[..rest.find(['"', ' ']).unwrap()].parse().unwrap()
+        };
+        let width = number("viewBox=\"0 0 ", &svg);
+        let last = svg.lines().find(|line| line.contains(&name(LINES - 1))).unwrap();
+        // No letter of these is wider than half of the size of the type, 12, and a bit.
+        let letters = name(LINES - 1).len() as f64;
+        assert!(number("x=\"", last) + 6.2 * letters <= width);
+        assert!(number("y=\"", last) <= HEIGHT - BOTTOM);
+    }
+}

@@ -1,0 +1,462 @@
+//! The folder of a run, and who may write in it.
+
+use crate::files::error::{Error, Result};
+use crate::files::read::read_json;
+use crate::files::write::{atomic_write, is_temporary};
+use crate::run::manifest::utc;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
+/// `report.html`, `models/` and `checkpoints/`.
+///
+/// One process writes in it, or several that share it: who has it locks `.lock`, alone or with the
+/// others, until the last clone of this value is dropped or the process ends, however it ends. Of
+/// those that share, one at a time has its [`turn`](RunFolder::turn) to write what all of them
+/// write, and each [`claim`](RunFolder::claim)s the model that it trains.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    /// The folder itself.
+    pub root: PathBuf,
+    shared: bool,
+    _lock: Arc<File>,
+}
+
+/// Keeps other processes out until it is dropped or the process ends, however it ends. Holds nothing
+/// where the folder is the process's own.
+#[derive(Debug)]
+#[must_use = "nothing is held once this is dropped"]
+pub struct Hold {
+    _lock: Option<File>,
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run, and makes sure that it can be written to before hours of
+    /// training depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the folder already holds a run, or another process has it;
+    /// [`Error::Io`] naming the folder that cannot be made or written.
+    pub fn create(out: &Path) -> Result<RunFolder> {
+        if out.join(MANIFEST).exists() {
+            return Err(Error::Usage(format!(
+                "{} already holds a run; choose another output folder or resume it",
+                out.display()
+            )));
+        }
+        RunFolder::take(out, false)
+    }
+
+    /// The folder of a run to go on with. What a killed process left half written is removed.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when `root` holds no manifest; [`Error::Usage`] when another process has it;
+    /// [`Error::Io`].
+    pub fn open(root: &Path) -> Result<RunFolder> {
+        if root.join(MANIFEST).is_file() {
+            return RunFolder::take(root, false);
+        }
+        Err(Error::Data {
+            path: root.to_path_buf(),
+            what: "run folder".into(),
+            found: "no manifest.json".into(),
+            expected: "the output folder of an earlier run".into(),
+        })
+    }
+
+    /// The folder of a new run or of one to go on with, which other processes share. What a killed
+    /// process left half written is removed by one that finds itself alone.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a process has the folder that does not share it; [`Error::Io`].
+    pub fn share(root: &Path) -> Result<RunFolder> {
+        RunFolder::take(root, true)
+    }
+
+    /// Makes what is missing, locks the folder, and removes the temporary files of dead processes:
+    /// behind a lock that nobody shares there are no others.
+    fn take(root: &Path, shared: bool) -> Result<RunFolder> {
+        let parts = ["", "models", "checkpoints"].map(|part| root.join(part));
+        for folder in &parts {
+            fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        }
+        // One who looks whether it is alone must not keep out others who would share.
+        let turn = shared.then(|| turn(root)).transpose()?;
+        let path = root.join(".lock");
+        let mut file = lock_file(&path)?;
+        let alone = locked(file.try_lock(), &path)?;
+        if alone {
+            for folder in &parts {
+                sweep(folder)?;
+            }
+            for model in entries(&parts[2])?.iter().filter(|path| path.is_dir()) {
+                sweep(model)?;
+            }
+        }
+        if shared && alone {
+            file.unlock().map_err(Error::io("unlock", &path))?;
+        }
+        let taken = if shared { locked(file.try_lock_shared(), &path)? } else { alone };
+        if !taken {
+            let mut holder = String::new();
+            // Where a locked file cannot be read, its holder stays unknown.
+            let _ = file.read_to_string(&mut holder);
+            return Err(Error::Usage(format!(
+                "{}: found another process at work (id {}), expected {}; wait for it, or choose \
+                 another output folder",
+                root.display(),
+                holder.trim(),
+                if shared { "only such as share the run" } else { "none" }
+            )));
+        }
+        let id = std::process::id();
+        let others = if shared { " or another that shares the run" } else { "" };
+        // This also shows that the folder can be written before hours of training depend on it.
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{id}{others}"))
+            .map_err(Error::io("write", &path))?;
+        drop(turn);
+        Ok(RunFolder { root: root.to_path_buf(), shared, _lock: Arc::new(file) })
+    }
+
+    /// Waits for this process's turn to read and write what all that share the folder write:
+    /// `manifest.json`, `summary.json`, `metrics.jsonl`. Hold it shortly, and never twice.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where files cannot be locked.
+    pub fn turn(&self) -> Result<Hold> {
+        let lock = self.shared.then(|| turn(&self.root)).transpose()?;
+        Ok(Hold { _lock: lock })
+    }
+
+    /// Claims what is called `name`, a model with its checkpoints, or nothing where another process
+    /// has it. The files of claims stay, as `.lock` does.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where files cannot be locked.
+    pub fn claim(&self, name: &str) -> Result<Option<Hold>> {
+        if !self.shared {
+            return Ok(Some(Hold { _lock: None }));
+        }
+        let path = self.checkpoints().join(format!(".{name}.lock"));
+        let file = lock_file(&path)?;
+        Ok(locked(file.try_lock(), &path)?.then_some(Hold { _lock: Some(file) }))
+    }
+
+    /// Whether other processes may share the folder.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// The manifest, whichever version of the program wrote it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] if it is no JSON object.
+    pub fn read_manifest(&self) -> Result<serde_json::Map<String, serde_json::Value>> {
+        read_json(&self.manifest(), "manifest")
+    }
+
+    /// Checks that the run began with these data (and teachers), by name and SHA-256.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming what the manifest says and what is there now.
+    pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
+        let found = self.read_manifest()?.remove("data").unwrap_or_default();
+        let expected = serde_json::json!(sources);
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Data {
+            path: self.manifest(),
+            what: "data and teachers of the run".into(),
+            found: found.to_string(),
+            expected: format!("{expected}, as given now"),
+        })
+    }
+
+    /// The resolved configuration.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// The record of what ran where.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join(MANIFEST)
+    }
+
+    /// One JSON object per line, in the order of training.
+    pub fn metrics(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// The results.
+    pub fn summary(&self) -> PathBuf {
+        self.root.join("summary.json")
+    }
+
+    /// The folder of the models.
+    pub fn models(&self) -> PathBuf {
+        self.root.join("models")
+    }
+
+    /// The file of the model called `name`.
+    pub fn model(&self, name: &str) -> PathBuf {
+        self.models().join(format!("{name}.safetensors"))
+    }
+
+    /// The folder of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// Writes `value` as indented JSON to the file `name` in the folder, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Internal`] for a value that has no JSON form.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(value)
+            .map_err(|e| Error::Internal(format!("{name} to JSON: {e}")))?;
+        json.push(b'\n');
+        atomic_write(&self.root.join(name), &json)
+    }
+
+    /// Appends `record` as one line of JSON to `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Internal`] for a record that has no JSON form.
+    pub fn append_metrics(&self, record: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(record)
+            .map_err(|e| Error::Internal(format!("metrics to JSON: {e}")))?;
+        line.push(b'\n');
+        let path = self.metrics();
+        let _turn = self.turn()?;
+        // One unbuffered write of the whole line: a kill between two calls leaves whole lines.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&line))
+            .map_err(Error::io("append to", &path))
+    }
+
+    /// Makes the lines of [`RunFolder::append_metrics`] last as long as what is written after: a
+    /// checkpoint must not survive a power cut that takes the epochs before it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync_metrics(&self) -> Result<()> {
+        let path = self.metrics();
+        match File::open(&path).and_then(|file| file.sync_all()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("sync", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+const MANIFEST: &str = "manifest.json";
+
+/// Opens a file to lock. It stays: to remove it would take it from under a process that has just
+/// opened it.
+fn lock_file(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).map_err(Error::io("write", path))
+}
+
+/// Whether an attempt to lock the file at `path` succeeded.
+fn locked(attempt: std::result::Result<(), TryLockError>, path: &Path) -> Result<bool> {
+    match attempt {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(Error::io("lock", path)(e)),
+    }
+}
+
+/// Waits for the lock that those who share the folder take in turn.
+fn turn(root: &Path) -> Result<File> {
+    let path = root.join(".turn");
+    let file = lock_file(&path)?;
+    file.lock().map_err(Error::io("lock", &path))?;
+    Ok(file)
+}
+
+/// Removes the temporary files that lie in `folder`.
+fn sweep(folder: &Path) -> Result<()> {
+    let orphan =
+        |path: &&PathBuf| path.file_name().is_some_and(|n| is_temporary(&n.to_string_lossy()));
+    for path in entries(folder)?.iter().filter(orphan) {
+        fs::remove_file(path).map_err(Error::io("remove", path))?;
+    }
+    Ok(())
+}
+
+/// What a folder holds, in the order of the names.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    let mut paths = list().map_err(Error::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, with a number behind
+/// it where two runs start within a second.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be made.
+pub fn default_out(command: &str) -> Result<PathBuf> {
+    new_folder(Path::new("runs"), command, SystemTime::now())
+}
+
+fn new_folder(parent: &Path, command: &str, now: SystemTime) -> Result<PathBuf> {
+    fs::create_dir_all(parent).map_err(Error::io("create the folder", parent))?;
+    let stamp = utc(now).replace(['-', ':'], "");
+    let base = format!("{}-{stamp}", command.replace([' ', '/', '\\'], "-"));
+    let mut attempt = 1u64;
+    loop {
+        let name = match attempt {
+            1 => base.clone(),
+            n => format!("{base}-{n}"),
+        };
+        let folder = parent.join(name);
+        // Making the folder claims its name, also against another process.
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+            Err(e) => return Err(Error::io("create the folder", &folder)(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn run_folders_are_made_once_and_reopened() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("deep/run");
+        assert_eq!(RunFolder::open(&out).unwrap_err().exit_code(), 65);
+        let run = RunFolder::create(&out).unwrap();
+        assert_eq!(names(&out), [".lock", "checkpoints", "models"]);
+        drop(run);
+        let run = RunFolder::create(&out).unwrap();
+        run.write_json("manifest.json", &1).unwrap();
+        assert_eq!(RunFolder::create(&out).unwrap_err().exit_code(), 2);
+        drop(run);
+        let run = RunFolder::open(&out).unwrap();
+
+        run.append_metrics(&BTreeMap::from([("epoch", 1)])).unwrap();
+        run.append_metrics(&BTreeMap::from([("epoch", 2)])).unwrap();
+        assert_eq!(fs::read_to_string(run.metrics()).unwrap(), "{\"epoch\":1}\n{\"epoch\":2}\n");
+    }
+
+    #[test]
+    fn a_run_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path()).unwrap();
+        run.write_json("manifest.json", &1).unwrap();
+        let clone = run.clone();
+        drop(run);
+        let error = RunFolder::open(folder.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for part in [&*folder.path().to_string_lossy(), &std::process::id().to_string()] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        drop(clone);
+        RunFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn only_the_temporary_files_of_dead_processes_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let run = RunFolder::create(root).unwrap();
+        run.write_json("manifest.json", &1).unwrap();
+        let model = run.checkpoints().join("net-0");
+        fs::create_dir(&model).unwrap();
+        let orphans = [&root.to_path_buf(), &run.models(), &run.checkpoints(), &model]
+            .map(|at| at.join(".a.b.tar.4711.tmp"));
+        let others = [".tmp", ".a.tmp", "a.1.tmp", ".a.x1.tmp", ".a.1.tmp2"];
+        let others = others.map(|name| model.join(name));
+        for path in orphans.iter().chain(&others) {
+            fs::write(path, "half").unwrap();
+        }
+        drop(run);
+        RunFolder::open(root).unwrap();
+        assert!(!orphans.iter().any(|path| path.exists()));
+        assert!(others.iter().all(|path| path.exists()));
+    }
+
+    #[test]
+    fn those_that_share_a_run_claim_its_parts_and_keep_others_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let orphan = folder.path().join(".summary.json.4711.tmp");
+        fs::write(&orphan, "half").unwrap();
+        let one = RunFolder::share(folder.path()).unwrap();
+        assert!(!orphan.exists());
+        fs::write(&orphan, "being written").unwrap();
+        let two = RunFolder::share(folder.path()).unwrap();
+        assert!(orphan.exists());
+
+        let claim = one.claim("net-0").unwrap().expect("free");
+        assert!(two.claim("net-0").unwrap().is_none());
+        let other = two.claim("net-1").unwrap().expect("free");
+        drop(claim);
+        drop(two.claim("net-0").unwrap().expect("free again"));
+        drop(other);
+
+        let error = RunFolder::create(folder.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        drop((one, two));
+        let own = RunFolder::create(folder.path()).unwrap();
+        assert_eq!(RunFolder::share(folder.path()).unwrap_err().exit_code(), 2);
+        // Nobody to share with: everything is free, and nothing is written.
+        let claims = [own.claim("net-2").unwrap(), own.claim("net-2").unwrap()];
+        assert!(claims.iter().all(Option::is_some));
+        assert!(!own.checkpoints().join(".net-2.lock").exists());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = RunFolder::create(&file.join("run")).unwrap_err();
+        assert_eq!(error.exit_code(), 74);
+        assert!(error.to_string().contains("file/run"), "{error}");
+    }
+
+    #[test]
+    fn default_folders_never_collide() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_425_945_599);
+        let made: Vec<PathBuf> =
+            (0..3).map(|_| new_folder(folder.path(), "reproduce mnist", now).unwrap()).collect();
+        let expected = [
+            "reproduce-mnist-20150309T235959Z",
+            "reproduce-mnist-20150309T235959Z-2",
+            "reproduce-mnist-20150309T235959Z-3",
+        ];
+        for (made, expected) in made.iter().zip(expected) {
+            assert_eq!(made.file_name().unwrap(), expected);
+        }
+        assert_eq!(names(folder.path()), expected);
+    }
+}

@@ -1,0 +1,162 @@
+//! The manifest of a run: what is needed to run the same thing again and to judge its figures.
+
+use crate::engine::loss::LossContract;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `manifest.json`: everything needed to run the same thing again and to judge its figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Manifest {
+    /// `limbeck`.
+    pub program: &'static str,
+    /// Version of this crate.
+    pub version: &'static str,
+    /// Commit of the source, where known.
+    pub git_commit: Option<String>,
+    /// Start of the run, UTC, ISO 8601.
+    pub started: String,
+    /// Model name of the processor, or its architecture where the system does not tell.
+    pub cpu: String,
+    /// Hardware threads available to the process.
+    pub cores: usize,
+    /// Instruction set that the kernels use.
+    pub isa: String,
+    /// Threads that the kernels use.
+    pub threads: usize,
+    /// Peak of their fused multiply-adds when the run began, 10⁹ operations per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_gflops: Option<f64>,
+    /// Seed of each model trained.
+    pub seeds: Vec<u64>,
+    /// SHA-256 of each data file by name.
+    pub data: BTreeMap<String, String>,
+    /// The distillation loss, where one was minimised.
+    pub loss_contract: Option<LossContract>,
+    /// The command line to replay.
+    pub command: Vec<String>,
+    /// The resolved configuration as TOML, for runs of one configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+impl Manifest {
+    /// A manifest of this program, machine and moment; the caller adds seeds, data, loss contract
+    /// and configuration.
+    pub fn new(
+        command: Vec<String>,
+        git_commit: Option<String>,
+        isa: &str,
+        threads: usize,
+    ) -> Manifest {
+        Manifest {
+            program: "limbeck",
+            version: env!("CARGO_PKG_VERSION"),
+            git_commit,
+            started: utc(SystemTime::now()),
+            cpu: cpu_model(),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            isa: isa.to_string(),
+            threads,
+            peak_gflops: None,
+            seeds: Vec::new(),
+            data: BTreeMap::new(),
+            loss_contract: None,
+            command,
+            config: None,
+        }
+    }
+}
+
+/// Model name of the processor: from `/proc/cpuinfo` where that exists and tells, else the
+/// architecture.
+pub fn cpu_model() -> String {
+    fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_string())
+        })
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}
+
+/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. Times before 1970 show as 1970.
+pub fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // Days are counted from 1 March of year 0, so that a leap day ends its year; 400 years are
+    // 146,097 days, and (153·m + 2)/5 is the number of days before month m of March, April, …
+    let days = seconds / 86_400 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let second = seconds % 86_400;
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// The words of a command as a line for a shell, quoted where it would split or change them.
+pub fn shell_line(words: &[String]) -> String {
+    let quoted = |word: &String| {
+        let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            return word.to_string();
+        }
+        format!("'{}'", word.replace('\'', "'\\''"))
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_split_them() {
+        let words = ["runs/a-1.2", "", "my runs", "it's", "$HOME"].map(str::to_string);
+        assert_eq!(shell_line(&words), r"runs/a-1.2 '' 'my runs' 'it'\''s' '$HOME'");
+    }
+
+    #[test]
+    fn dates_agree_with_the_calendar() {
+        // Seconds and dates from `date -u -d @SECONDS`.
+        let known = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_425_945_599, "2015-03-09T23:59:59Z"),
+            (1_704_067_199, "2023-12-31T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, date) in known {
+            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), date);
+        }
+    }
+
+    #[test]
+    fn manifests_hold_the_loss_contract() {
+        let mut manifest = Manifest::new(vec!["limbeck".into()], None, "avx2", 2);
+        manifest.loss_contract = Some(LossContract::new(20.0, 1.0, 0.05));
+        let json = serde_json::to_value(&manifest).unwrap();
+        assert_eq!(json["program"], "limbeck");
+        assert_eq!(json["loss_contract"]["t_squared"], true);
+        assert_eq!(json["loss_contract"]["temperature"], 20.0);
+        let limit = serde_json::to_value(LossContract::new(f64::INFINITY, 1.0, 0.0)).unwrap();
+        assert_eq!(limit["temperature"], "inf");
+        assert!(json["cores"].as_u64().unwrap() >= 1);
+        assert!(!json["cpu"].as_str().unwrap().is_empty());
+        assert!(json.get("config").is_none());
+    }
+}

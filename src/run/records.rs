@@ -1,0 +1,104 @@
+//! `metrics.jsonl`: a line for each epoch of each model.
+
+use crate::engine::trainer::{EpochRecord, Observer, Progress};
+use crate::files::error::{Error, Result};
+use crate::files::write::atomic_write;
+use crate::run::folder::RunFolder;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Writes each epoch to `metrics.jsonl` before passing it on.
+pub(crate) struct Recorder<'a> {
+    pub folder: &'a RunFolder,
+    pub seed: u64,
+    pub inner: &'a mut dyn Observer,
+    pub stop: &'a AtomicBool,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Serialize, Deserialize)]
+pub struct SeededRecord<R> {
+    /// Seed of the model.
+    pub seed: u64,
+    /// Its epoch.
+    #[serde(flatten)]
+    pub record: R,
+}
+
+/// The epochs of all models in a `metrics.jsonl`.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Data`] for a line that is no record.
+pub fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let record = |(i, line): (usize, io::Result<Vec<u8>>)| {
+        let line = line.map_err(Error::io("read", path))?;
+        serde_json::from_slice(&line).map_err(|e| Error::Data {
+            path: path.to_path_buf(),
+            what: format!("line {}", i + 1),
+            found: e.to_string(),
+            expected: "an epoch's record".into(),
+        })
+    };
+    BufReader::new(file).split(b'\n').enumerate().map(record).collect()
+}
+
+/// The epochs of a model in `metrics.jsonl`.
+///
+/// # Errors
+/// Those of [`all_records`].
+pub fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
+    let _turn = folder.turn()?;
+    let all = all_records(&folder.metrics())?.into_iter();
+    let of_model = all.filter(|line| line.record.model == system && line.seed == seed);
+    Ok(of_model.map(|line| line.record).collect())
+}
+
+impl Observer for Recorder<'_> {
+    /// Drops the lines of epochs that are about to be trained again, and what is left of a line on
+    /// a disk that was full.
+    fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
+        let turn = self.folder.turn()?;
+        let path = self.folder.metrics();
+        let bytes = match std::fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(Error::io("read", &path))?,
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let keep = |line: &&str| {
+            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { return false };
+            let epoch = record["epoch"].as_u64().unwrap_or(0) as usize;
+            record["model"] != model || record["seed"] != self.seed || epoch <= epochs_done
+        };
+        let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
+        if kept.as_bytes() != bytes {
+            atomic_write(&path, kept.as_bytes())?;
+        }
+        drop(turn);
+        self.inner.on_start(model, epochs_done)
+    }
+
+    fn on_step(&mut self, progress: &Progress) {
+        self.inner.on_step(progress);
+    }
+
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        self.folder.append_metrics(&SeededRecord { seed: self.seed, record })?;
+        self.inner.on_epoch(record)
+    }
+
+    fn on_checkpoint(&mut self) -> Result<()> {
+        self.folder.sync_metrics()
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn warn(&mut self, message: &str) {
+        self.inner.warn(message);
+    }
+}

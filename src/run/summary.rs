@@ -1,0 +1,342 @@
+//! `summary.json`: what an experiment found, for programs and for people.
+
+use crate::run::statistics;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+/// `summary.json`: the results of an experiment, a row for each model trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the experiment, `mnist`.
+    pub experiment: String,
+    /// Name of the data set.
+    pub dataset: String,
+    /// Name of the preset.
+    pub preset: String,
+    /// One entry for each model, in the order of training.
+    pub rows: Vec<Row>,
+    /// Test errors of each system over its seeds.
+    pub aggregate: BTreeMap<String, Aggregate>,
+    /// The paper's test errors of each system.
+    pub paper: BTreeMap<String, u64>,
+    /// Ours beside the paper's, as printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Table>,
+    /// What became of the paper's claims.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<Claim>,
+}
+
+/// One trained model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `teacher`, `baseline`, `student`, …
+    pub system: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Misclassified test examples.
+    pub test_errors: u64,
+    /// Misclassified training examples, untranslated; absent for an unlabelled transfer set.
+    pub train_errors: Option<u64>,
+    /// Wall-clock time of the training; 0 for a model that was given.
+    pub seconds: f64,
+    /// Path of the model, relative to the run folder; empty where several models answer together.
+    pub model: String,
+    /// SHA-256 of its parameters, see [`crate::files::checkpoint::ModelFile::sha256`]; of several models
+    /// that answer together, that of their test logits.
+    pub sha256: String,
+    /// Mean negative log-likelihood of the test labels, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_nll: Option<f64>,
+    /// Epochs trained; absent for a model that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Training throughput.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples_per_second: Option<f64>,
+    /// Indices of the misclassified test examples, ascending, for paired tests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub misclassified: Vec<usize>,
+    /// What else was measured of this model: `agreement_with_teacher`, `errors_on_3`, …
+    #[serde(flatten)]
+    pub measures: BTreeMap<String, f64>,
+}
+
+/// A table for people: `rows` are as long as `columns`, the first cell names the row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// What it shows.
+    pub title: String,
+    /// Heads of the columns.
+    pub columns: Vec<String>,
+    /// Cells.
+    pub rows: Vec<Vec<String>>,
+    /// What a reader must know to read it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A claim of the paper, and what we found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// What the paper says.
+    pub paper: String,
+    /// What we measured.
+    pub ours: String,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Our figures show it too.
+    Reproduced,
+    /// Our figures contradict it.
+    NotReproduced,
+    /// Our figures cannot tell: too few seeds, or too small a difference.
+    Inconclusive,
+}
+
+impl Verdict {
+    /// Of a claim that holds in `shown` of `tests` tests of it, one of each seed or setting.
+    pub fn of_tests(shown: usize, tests: usize) -> Verdict {
+        match shown {
+            0 => Verdict::NotReproduced,
+            n if n == tests => Verdict::Reproduced,
+            _ => Verdict::Inconclusive,
+        }
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Reproduced => "reproduced",
+            Verdict::NotReproduced => "not reproduced",
+            Verdict::Inconclusive => "inconclusive",
+        })
+    }
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(title: impl Into<String>, columns: &[&str]) -> Table {
+        let columns = columns.iter().map(|column| column.to_string()).collect();
+        Table { title: title.into(), columns, rows: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Adds a row.
+    ///
+    /// # Panics
+    /// Unless it has a cell for each column.
+    pub fn push(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells: Vec<String> = cells.into_iter().collect();
+        assert_eq!(cells.len(), self.columns.len(), "cells of a row of {:?}", self.title);
+        self.rows.push(cells);
+    }
+
+    /// The table in Markdown, its title above it.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let mut text = format!("{}\n\n{}", self.title, line(&self.columns));
+        text += &format!("|{}\n", "---|".repeat(self.columns.len()));
+        text.extend(self.rows.iter().map(|cells| line(cells)));
+        for note in &self.notes {
+            text += &format!("\n{note}\n");
+        }
+        text
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let all = || std::iter::once(&self.columns).chain(&self.rows);
+        let width = |column: usize| {
+            all().filter_map(|cells| Some(cells.get(column)?.chars().count())).max()
+        };
+        let widths: Vec<usize> = (0..self.columns.len()).filter_map(width).collect();
+        writeln!(f, "{}", self.title)?;
+        for cells in all() {
+            let mut line = String::new();
+            for (i, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
+                // The first column names the rows; the others are figures.
+                match i {
+                    0 => line += &format!("{cell:<width$}"),
+                    _ => line += &format!("  {cell:>width$}"),
+                }
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
+    }
+}
+
+/// Test errors of one system over its seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// Number of models.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their sample standard deviation; absent for a single model.
+    pub sd: Option<f64>,
+}
+
+impl Summary {
+    /// A summary of these rows, with the aggregate worked out.
+    pub fn new(
+        experiment: &str,
+        dataset: &str,
+        preset: &str,
+        rows: Vec<Row>,
+        paper: &[(&str, u64)],
+    ) -> Summary {
+        Summary {
+            experiment: experiment.to_string(),
+            dataset: dataset.to_string(),
+            preset: preset.to_string(),
+            aggregate: aggregate(&rows),
+            rows,
+            paper: paper.iter().map(|&(s, n)| (s.to_string(), n)).collect(),
+            tables: Vec::new(),
+            claims: Vec::new(),
+        }
+    }
+
+    /// Replaces the rows and works out the aggregate.
+    pub fn set_rows(&mut self, rows: Vec<Row>) {
+        self.aggregate = aggregate(&rows);
+        self.rows = rows;
+    }
+
+    /// Whether data and preset are those of the paper's experiment, so that its figures can be
+    /// held against ours: all of MNIST and the paper's nets.
+    pub fn is_the_papers(&self) -> bool {
+        self.dataset == "mnist" && ["standard", "paper"].contains(&self.preset.as_str())
+    }
+
+    /// The row of a model, if it is there.
+    pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
+        self.rows.iter().find(|row| row.system == system && row.seed == seed)
+    }
+
+    /// The rows of a system, in the order of training.
+    pub fn rows_of<'s>(&'s self, system: &'s str) -> impl Iterator<Item = &'s Row> {
+        self.rows.iter().filter(move |row| row.system == system)
+    }
+
+    /// Some measure of a system's rows as mean ± standard deviation, in so many decimals; a dash
+    /// where no row has it.
+    pub fn shown(
+        &self,
+        system: &str,
+        decimals: usize,
+        measure: impl Fn(&Row) -> Option<f64>,
+    ) -> String {
+        let values: Vec<f64> = self.rows_of(system).filter_map(measure).collect();
+        match (values.len(), statistics::sample_sd(&values)) {
+            (0, _) => "–".into(),
+            (_, None) => format!("{:.decimals$}", values[0]),
+            (_, Some(sd)) => format!("{:.decimals$} ± {sd:.decimals$}", statistics::mean(&values)),
+        }
+    }
+
+    /// [`Summary::shown`] for test errors.
+    pub fn shown_errors(&self, system: &str) -> String {
+        self.shown_count(system, |row| Some(row.test_errors))
+    }
+
+    /// [`Summary::shown`] for what is counted: a whole number where there is one model.
+    pub fn shown_count(&self, system: &str, count: impl Fn(&Row) -> Option<u64>) -> String {
+        let decimals = usize::from(self.rows_of(system).count() > 1);
+        self.shown(system, decimals, |row| count(row).map(|n| n as f64))
+    }
+
+    /// The systems in the order of their first rows, for printed tables.
+    pub fn systems(&self) -> Vec<&str> {
+        let mut systems: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !systems.contains(&row.system.as_str()) {
+                systems.push(&row.system);
+            }
+        }
+        systems
+    }
+}
+
+fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
+    let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for row in rows {
+        let errors = errors.entry(row.system.clone()).or_default();
+        errors.push(row.test_errors as f64);
+    }
+    let summarise = |errors: Vec<f64>| Aggregate {
+        n: errors.len(),
+        mean: statistics::mean(&errors),
+        sd: statistics::sample_sd(&errors),
+    };
+    errors.into_iter().map(|(system, errors)| (system, summarise(errors))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_aggregate_by_system_and_keep_their_order() {
+        let row = |system: &str, seed, test_errors| Row {
+            system: system.into(),
+            seed,
+            test_errors,
+            train_errors: None,
+            seconds: 1.5,
+            model: format!("models/{system}-{seed}.safetensors"),
+            sha256: "00".into(),
+            test_nll: None,
+            epochs: Some(3),
+            samples_per_second: None,
+            misclassified: Vec::new(),
+            measures: BTreeMap::new(),
+        };
+        let rows = vec![
+            row("teacher", 0, 67),
+            row("baseline", 0, 140),
+            row("baseline", 1, 150),
+            row("baseline", 2, 160),
+        ];
+        let summary = Summary::new("mnist", "mnist", "quick", rows, &[("teacher", 67)]);
+        assert_eq!(summary.systems(), ["teacher", "baseline"]);
+        let teacher = summary.aggregate["teacher"];
+        assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
+        let baseline = summary.aggregate["baseline"];
+        assert_eq!((baseline.n, baseline.mean, baseline.sd), (3, 150.0, Some(10.0)));
+
+        let json = serde_json::to_string(&summary).unwrap();
+        assert!(json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#), "{json}");
+        assert!(json.contains(r#""paper":{"teacher":67}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+    }
+
+    /// A rate of the speech table, whose last digit an inexact reader of decimals changes.
+    #[test]
+    fn figures_survive_being_read_and_written() {
+        let rate = 16.0 / 43.0;
+        let json = serde_json::to_string(&rate).unwrap();
+        assert_eq!(serde_json::from_str::<f64>(&json).unwrap().to_bits(), f64::to_bits(rate));
+    }
+
+    #[test]
+    fn tables_align_for_people_and_become_markdown() {
+        let mut table = Table::new("Errors", &["", "ours", "paper"]);
+        table.push(["teacher".into(), "7".into(), "67".into()]);
+        table.push(["net".into(), "146 ± 2".into(), "–".into()]);
+        table.notes.push("A note.".into());
+        let text = "Errors\n            ours  paper\nteacher        7     67\n\
+                    net      146 ± 2      –\nA note.\n";
+        assert_eq!(table.to_string(), text);
+        assert!(table.to_markdown().contains("|---|---|---|\n| teacher | 7 | 67 |\n"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The epochs of a run as TensorBoard's event files.
+//!
+//! Each model is a run of its own, a folder `MODEL-SEED` with one file, and all have the same tags,
+//! so that TensorBoard draws their curves into the same charts: `train/loss`,
+//! `train/reducible_loss`, `train/error_rate`, `learning_rate`, `samples_per_second`, and
+//! `SPLIT/error_rate` and `SPLIT/nll` for what was evaluated after every epoch. The step is the
+//! epoch.
+//!
+//! File: TFRecords, each the length (u64), its checksum, an Event message, its checksum; a checksum
+//! is CRC-32C, rotated and masked. Field numbers are those of event.proto and summary.proto.
+
+use crate::engine::trainer::EpochRecord;
+use crate::files::error::{Error, Result};
+use crate::files::protobuf::Message;
+use crate::files::write::atomic_write;
+use crate::run::records::{SeededRecord, all_records};
+use crate::run::training::file_stem;
+use crc::{CRC_32_ISCSI, Crc};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// The same for every export: the next one takes its place.
+const FILE: &str = "events.out.tfevents.0.limbeck";
+
+/// Writes the epochs in the `metrics` of a run, a `metrics.jsonl`, to folders below `out`; gives the
+/// files. An epoch's wall time is counted back from the last change of `metrics`, by its model's
+/// training time.
+///
+/// # Errors
+/// [`Error::Data`] for no or damaged metrics; [`Error::Io`].
+pub fn write(metrics: &Path, out: &Path) -> Result<Vec<PathBuf>> {
+    let changed = fs::metadata(metrics).and_then(|file| file.modified());
+    let changed = changed.map_err(Error::io("read", metrics))?;
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let mut models: BTreeMap<String, Vec<EpochRecord>> = BTreeMap::new();
+    for SeededRecord { seed, record } in all_records(metrics)? {
+        models.entry(file_stem(&record.model, seed)).or_default().push(record);
+    }
+    if models.is_empty() {
+        return Err(Error::Data {
+            path: metrics.to_path_buf(),
+            what: "epochs".into(),
+            found: "none".into(),
+            expected: "at least one".into(),
+        });
+    }
+    let mut files = Vec::new();
+    for (name, epochs) in models {
+        let folder = out.join(name);
+        fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
+        files.push(folder.join(FILE));
+        let end = epochs.last().map_or(0.0, |epoch| epoch.seconds);
+        let time = |epoch: &EpochRecord| changed - (end - epoch.seconds);
+        let begun = epochs.first().map_or(changed, &time);
+        let version = Message::default().double(1, begun).part(3, "brain.Event:2"); // file_version
+        let events = epochs.iter().map(|epoch| event(time(epoch), epoch));
+        let bytes: Vec<u8> = std::iter::once(version).chain(events).flat_map(record).collect();
+        atomic_write(&folder.join(FILE), &bytes)?;
+    }
+    Ok(files)
+}
+
+/// Event: wall_time, step, summary.
+fn event(time: f64, epoch: &EpochRecord) -> Message {
+    let rate = |errors: u64, examples: u64| errors as f64 / examples as f64;
+    let mut values = vec![
+        ("train/loss".to_string(), epoch.loss),
+        ("train/reducible_loss".to_string(), epoch.reducible_loss),
+        ("learning_rate".to_string(), epoch.learning_rate),
+        ("samples_per_second".to_string(), epoch.samples_per_second),
+    ];
+    if let Some(errors) = epoch.train_errors {
+        values.push(("train/error_rate".to_string(), rate(errors, epoch.examples)));
+    }
+    for (split, watched) in &epoch.watched {
+        let errors = rate(watched.errors as u64, watched.examples as u64);
+        values.push((format!("{split}/error_rate"), errors));
+        values.push((format!("{split}/nll"), watched.nll));
+    }
+    let summary = values.into_iter().fold(Message::default(), |summary, (tag, value)| {
+        // value: tag, simple_value
+        summary.part(1, Message::default().part(1, tag).float(2, value as f32))
+    });
+    Message::default().double(1, time).int(2, epoch.epoch as u64).part(5, summary)
+}
+
+/// A TFRecord.
+fn record(event: Message) -> Vec<u8> {
+    let data = event.as_ref();
+    let length = (data.len() as u64).to_le_bytes();
+    [&length[..], &masked_crc(&length), data, &masked_crc(data)].concat()
+}
+
+/// The CRC-32C rotated by 15 bits to the right, plus a constant: so that the checksum of data that
+/// hold checksums tells something.
+fn masked_crc(data: &[u8]) -> [u8; 4] {
+    const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
+    CRC.checksum(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
