@@ -7,7 +7,7 @@ use limbeck::datasets::{Split, glyphs};
 use limbeck::engine::bias::Correction;
 use limbeck::engine::config::{Config, OptimizerKind};
 use limbeck::engine::distill;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics;
 use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
@@ -36,7 +36,7 @@ fn main() -> limbeck::Result<()> {
     let teacher = [trainer::train(&context, &task, None, &mut ())?.model];
 
     let transfer = digits.train.of_classes(|class| class != 3).without_labels();
-    let objective = Objective { temperature: 8.0, soft_weight: 1.0, hard_weight: 0.0 };
+    let objective = LossSpec { temperature: 8.0, soft_weight: 1.0, hard_weight: 0.0 };
     let logits =
         distill::teacher_logits(&context, &teacher, &transfer, objective.temperature, None);
     let student_config = config(100, None);

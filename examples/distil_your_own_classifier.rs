@@ -5,7 +5,7 @@
 
 use limbeck::datasets::{Split, glyphs};
 use limbeck::engine::config::{Config, OptimizerKind};
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics;
 use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
@@ -30,7 +30,7 @@ fn your_classifier(known: &Split, split: &Split) -> Vec<f32> {
 
 fn main() -> limbeck::Result<()> {
     let digits = glyphs::load(0, 6_000, 1_000);
-    // Your own images come in by Split::of_images, features by Frames.
+    // Your own images come in by Split::of_images, tables and features of your own by Features.
     let (known, transfer) = {
         let (rest, known) = digits.train.holdout(1_000);
         (known, rest.without_labels())
@@ -45,7 +45,7 @@ fn main() -> limbeck::Result<()> {
     config.validate_in_memory(transfer.input_size())?;
 
     let context = Context::new(Isa::best(), 1).map_err(limbeck::Error::Usage)?;
-    let objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.0 };
+    let objective = LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.0 };
     let task = Task::soft("student", &config, &transfer, objective, &teacher_logits);
     let student = trainer::train(&context, &task, None, &mut ())?.model;
 

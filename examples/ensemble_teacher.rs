@@ -5,7 +5,7 @@
 use limbeck::datasets::glyphs;
 use limbeck::engine::config::{Config, OptimizerKind};
 use limbeck::engine::distill;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics;
 use limbeck::engine::trainer::{self, Task};
 use limbeck::kernels::{Context, Isa};
@@ -33,7 +33,7 @@ fn main() -> limbeck::Result<()> {
     }
 
     // The arithmetic mean of the members' softened predictions (the paper's section 2).
-    let objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 };
+    let objective = LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 };
     let soft =
         distill::teacher_logits(&context, &members, &digits.train, objective.temperature, None);
     config.model.layers = vec![784, 100, CLASSES];

@@ -6,7 +6,7 @@ mod common;
 
 use limbeck::Result;
 use limbeck::engine::config::Config;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck_kernels::{Context, Isa, Pool};
 
@@ -55,7 +55,7 @@ fn main() {
                 name: "student",
                 config: &config,
                 split: &split,
-                objective: Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 },
+                objective: LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 },
                 teacher_logits: Some(&teacher),
                 initial: None,
                 watch: &[],

@@ -529,7 +529,7 @@ fn train_then_distill_then_eval() {
     let student =
         limbeck(&["distill", &config, "--teacher", teacher, "--json", "--out", &out("student")]);
     assert!(student.stderr.contains("student epoch 2/2"), "{}", student.stderr);
-    assert_eq!(student.json()["system"], "student");
+    assert_eq!(student.json()["variant"], "student");
     let manifest = fs::read_to_string(dir.path().join("student/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["loss_contract"]["temperature"], 20.0);

@@ -10,7 +10,7 @@ use limbeck::Result;
 use limbeck::engine::config::{Config, OptimizerKind};
 use limbeck::engine::data;
 use limbeck::engine::distill;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::reference::{Batch, Loss, Net};
 use limbeck::engine::trainer::{self, Task, Trained};
@@ -21,7 +21,7 @@ use limbeck_kernels::reference::softmax;
 const CLASSES: usize = 10;
 
 /// 19 examples, teacher and labels for a small net whose logits are some units apart.
-fn small_case(objective: Objective) -> (Mlp, Minibatch) {
+fn small_case(objective: LossSpec) -> (Mlp, Minibatch) {
     let mut model = small_net(&[12, 9, CLASSES], 1);
     model.params_mut().iter_mut().for_each(|w| *w *= 2.0);
     let split = noise(2, 19, 3, CLASSES as u8);
@@ -29,15 +29,15 @@ fn small_case(objective: Objective) -> (Mlp, Minibatch) {
     (model, Minibatch { objective, teacher: Some(teacher), ..whole(&split) })
 }
 
-const fn objective(temperature: f32, soft_weight: f32, hard_weight: f32) -> Objective {
-    Objective { temperature, soft_weight, hard_weight }
+const fn objective(temperature: f32, soft_weight: f32, hard_weight: f32) -> LossSpec {
+    LossSpec { temperature, soft_weight, hard_weight }
 }
 
 #[test]
 fn d_logits_of_each_example_sum_to_zero() {
-    for objective in [Objective::HARD, objective(20.0, 1.0, 0.0), objective(3.0, 0.6, 0.4)] {
+    for objective in [LossSpec::HARD, objective(20.0, 1.0, 0.0), objective(3.0, 0.6, 0.4)] {
         let (model, batch) = small_case(objective);
-        let Objective { temperature, soft_weight, hard_weight } = objective;
+        let LossSpec { temperature, soft_weight, hard_weight } = objective;
         // q and p sum to 1 within (C + 1)·2⁻²⁴ each (see `softmax`), so do their multiples, and
         // as much again for the rounding of each difference.
         let weight = f64::from(2.0 * soft_weight * temperature + hard_weight) / 19.0;
@@ -132,7 +132,7 @@ fn small_config() -> Config {
 fn train(
     config: &Config,
     split: &Split,
-    objective: Objective,
+    objective: LossSpec,
     teacher_logits: Option<&[f32]>,
 ) -> Result<Trained> {
     let task = Task { objective, teacher_logits, ..Task::hard("student", config, split) };
@@ -147,7 +147,7 @@ fn sha256(trained: Result<Trained>) -> String {
 fn a_term_of_weight_zero_is_not_there() {
     let (config, split) = (small_config(), noise(1, 50, 3, CLASSES as u8));
     let logits: Vec<f32> = uniform(2, 50 * CLASSES).iter().map(|v| 4.0 * *v as f32).collect();
-    let hard = sha256(train(&config, &split, Objective::HARD, None));
+    let hard = sha256(train(&config, &split, LossSpec::HARD, None));
     assert_eq!(sha256(train(&config, &split, objective(20.0, 0.0, 1.0), Some(&logits))), hard);
     assert_ne!(sha256(train(&config, &split, objective(20.0, 0.1, 1.0), Some(&logits))), hard);
 
@@ -172,12 +172,12 @@ fn what_the_loss_needs_and_does_not_have_is_refused() {
     let unlabelled = split.clone().without_labels();
     let message = refusal(&unlabelled, objective(20.0, 1.0, 0.25), Some(&logits));
     assert!(message.contains("no labels") && message.contains("hard_weight is 0.25"), "{message}");
-    assert!(refusal(&unlabelled, Objective::HARD, None).contains("no labels"));
+    assert!(refusal(&unlabelled, LossSpec::HARD, None).contains("no labels"));
     let message = refusal(&split, objective(20.0, 1.0, 0.0), None);
     assert!(message.contains("found 0 values, expected 50 examples × 10"), "{message}");
     let message = refusal(&split, objective(20.0, 1.0, 0.0), Some(&logits[..490]));
     assert!(message.contains("found 490"), "{message}");
-    assert!(refusal(&split.truncated(0), Objective::HARD, None).contains("empty"));
+    assert!(refusal(&split.truncated(0), LossSpec::HARD, None).contains("empty"));
 }
 
 /// |error| of a logit: each of its at most `chain` operations rounds a sum of absolute terms,
@@ -192,7 +192,7 @@ fn teachers_answer_in_evaluation_mode() {
     let mut config = small_config();
     config.model.dropout = Some(vec![0.2, 0.5]);
     config.data.jitter = Some(2);
-    let teacher = train(&config, &split, Objective::HARD, None).unwrap().model;
+    let teacher = train(&config, &split, LossSpec::HARD, None).unwrap().model;
     let context = best(1);
     let ask = |context| {
         distill::teacher_logits(context, std::slice::from_ref(&teacher), &split, 20.0, None)
@@ -291,8 +291,8 @@ fn a_distilled_student_beats_its_equal_budget_baseline() {
     with_dropout.model.dropout = Some(vec![0.2, 0.5, 0.5]);
     with_dropout.data.jitter = Some(2);
     let plain = config(200, 40);
-    let (teacher, teacher_errors) = errors(&with_dropout, Objective::HARD, None);
-    let (_, baseline_errors) = errors(&plain, Objective::HARD, None);
+    let (teacher, teacher_errors) = errors(&with_dropout, LossSpec::HARD, None);
+    let (_, baseline_errors) = errors(&plain, LossSpec::HARD, None);
     let logits = distill::teacher_logits(&context, &[teacher], &dataset.train, 20.0, None);
     let (_, student_errors) = errors(&plain, objective(20.0, 1.0, 0.0), Some(&logits));
     // Of 3000, on every machine: teacher 247, baseline 481, student 393. Of the gap between

@@ -46,7 +46,7 @@ fn rows(summary: &Value) -> &Vec<Value> {
 
 fn systems(summary: &Value, seed: u64) -> Vec<&str> {
     let of_seed = rows(summary).iter().filter(|row| row["seed"] == seed);
-    of_seed.map(|row| row["system"].as_str().unwrap()).collect()
+    of_seed.map(|row| row["variant"].as_str().unwrap()).collect()
 }
 
 /// Copies a run folder.
@@ -111,7 +111,7 @@ fn teachers_are_trained_once() {
     assert!(trained["epochs"].is_u64());
     for name in ["omitted", "temperature", "logits", "variance"] {
         let given = teacher(name);
-        assert_eq!((&given["system"], &given["seed"]), (&trained["system"], &trained["seed"]));
+        assert_eq!((&given["variant"], &given["seed"]), (&trained["variant"], &trained["seed"]));
         assert_eq!(given["sha256"], trained["sha256"]);
         assert!(given["epochs"].is_null());
     }
@@ -131,7 +131,7 @@ fn a_continued_experiment_ends_with_the_same_models() {
     limbeck(&args).unwrap();
     let (before, after) = (summary(&whole), summary(&part));
     let hashes = |summary: &Value| -> Vec<_> {
-        rows(summary).iter().map(|row| (row["system"].clone(), row["sha256"].clone())).collect()
+        rows(summary).iter().map(|row| (row["variant"].clone(), row["sha256"].clone())).collect()
     };
     assert_eq!(hashes(&before), hashes(&after));
     let manifest = fs::read_to_string(part.join("manifest.json")).unwrap();
@@ -242,13 +242,13 @@ fn speech_is_aligned_distilled_and_recognised() {
     let args = [&args[..], &[out.to_str().unwrap()]].concat();
     let printed = limbeck(&args).unwrap();
     let kept = summary(&out);
-    let names: Vec<&str> = rows(&kept).iter().map(|row| row["system"].as_str().unwrap()).collect();
+    let names: Vec<&str> = rows(&kept).iter().map(|row| row["variant"].as_str().unwrap()).collect();
     assert_eq!(names, ["mixtures", "aligner", "member", "member", "ensemble", "student, T = 2"]);
     // Two test speakers, of some thousand frames and dozens of words.
-    for row in rows(&kept).iter().filter(|row| row["system"] != "aligner") {
+    for row in rows(&kept).iter().filter(|row| row["variant"] != "aligner") {
         for model in ["unigram", "bigram"] {
             let wer = row[format!("{model}_wer")].as_f64().unwrap();
-            assert!((0.0..0.8).contains(&wer), "{}: {wer}", row["system"]);
+            assert!((0.0..0.8).contains(&wer), "{}: {wer}", row["variant"]);
         }
     }
     assert_eq!(printed["tables"].as_array().unwrap().len(), 5);

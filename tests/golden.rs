@@ -14,7 +14,7 @@ mod common;
 
 use common::{Minibatch, UNIT, best, engine_logits, engine_step, load, matrix, tolerance};
 use limbeck::engine::config::{OptimizerKind, ScheduleKind, TrainingConfig};
-use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
@@ -38,7 +38,7 @@ const MANY: usize = 14_000;
 /// A row of the table in tests/golden/task.py.
 struct Task {
     name: &'static str,
-    objective: Objective,
+    objective: LossSpec,
     learning_rate: f32,
     momentum: f32,
     nesterov: bool,
@@ -46,13 +46,13 @@ struct Task {
     dropout: bool,
 }
 
-const fn objective(temperature: f32, soft_weight: f32, hard_weight: f32) -> Objective {
-    Objective { temperature, soft_weight, hard_weight }
+const fn objective(temperature: f32, soft_weight: f32, hard_weight: f32) -> LossSpec {
+    LossSpec { temperature, soft_weight, hard_weight }
 }
 
 const SGD: Task = Task {
     name: "hard",
-    objective: Objective::HARD,
+    objective: LossSpec::HARD,
     learning_rate: 1.0 / 16.0,
     momentum: 0.875,
     nesterov: false,
@@ -371,7 +371,7 @@ fn the_cross_entropy_of_14000_classes_agrees() {
         masks: Vec::new(),
         teacher: None,
         labels: Some(labels.clone()),
-        loss: Objective::HARD.into(),
+        loss: LossSpec::HARD.into(),
     };
     let (loss, (d_logits, d_label)) =
         (batch.loss(&logits), sample(&batch.d_logits(&logits), &labels));

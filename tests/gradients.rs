@@ -6,7 +6,7 @@ mod common;
 use common::{
     Minibatch, best, distance_to_kink, engine_step, small_net, tolerance, uniform, widen,
 };
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::reference::{Batch, Net};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
@@ -26,7 +26,7 @@ struct Case {
 }
 
 /// The first of the seeds that keeps all hidden units this far away from their kinks.
-fn case(distance: f64, widths: &[usize], size: usize, dropout: bool, objective: Objective) -> Case {
+fn case(distance: f64, widths: &[usize], size: usize, dropout: bool, objective: LossSpec) -> Case {
     let (inputs, classes) = (widths[0], widths[widths.len() - 1]);
     let cases = (0..10_000).map(|seed| {
         let model = small_net(widths, seed);
@@ -63,7 +63,7 @@ fn cases() -> impl Iterator<Item = Case> {
         let objectives = objectives.clone();
         [false, true].into_iter().flat_map(move |dropout| {
             let of = move |(temperature, soft_weight, hard_weight)| {
-                let objective = Objective { temperature, soft_weight, hard_weight };
+                let objective = LossSpec { temperature, soft_weight, hard_weight };
                 case(DISTANCE, widths, size, dropout, objective)
             };
             objectives.clone().into_iter().map(of)
@@ -149,7 +149,7 @@ fn the_engines_gradients_and_loss_are_those_in_f64() {
 /// The mistakes in circulation, each as the gradient it would give.
 #[test]
 fn wrong_gradients_are_told_from_right_ones() {
-    let objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.5 };
+    let objective = LossSpec { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.5 };
     let Case { model, batch } = case(DISTANCE, &[7, 5, 4, 3], 19, true, objective);
     let engine = Net::flatten(&model, &engine_step(&best(1), &model, &batch).grads);
     let (net, t, batch) = (Net::new(&model), 20.0, batch.exact(&model));
@@ -275,7 +275,7 @@ fn limit_norms(net: &Net, params: &mut [f64], limit: f64, layers: usize, rows: b
 
 #[test]
 fn steps_of_sgd_are_those_of_finite_differences() {
-    let objective = Objective { temperature: 5.0, soft_weight: 1.0, hard_weight: 0.5 };
+    let objective = LossSpec { temperature: 5.0, soft_weight: 1.0, hard_weight: 0.5 };
     let Case { model, batch } = case(10.0 * DISTANCE, &[7, 5, 4, 3], 6, true, objective);
     let (net, batch) = (Net::new(&model), batch.exact(&model));
     let (rate, m, decay) = (2f64.powi(-11), 0.75f64, 0.125);

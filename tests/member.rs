@@ -95,7 +95,7 @@ fn teacher_done(out: &Path, seed: u64) -> bool {
             .as_array()
             .unwrap()
             .iter()
-            .any(|row| row["system"] == "teacher" && row["seed"] == seed)
+            .any(|row| row["variant"] == "teacher" && row["seed"] == seed)
 }
 
 /// The portable instruction set gives the same bits, and takes its time.

@@ -7,7 +7,7 @@ mod common;
 use common::{Silent, best};
 use limbeck::engine::config::{Config, OptimizerKind};
 use limbeck::engine::data;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::{self, Task};
 use limbeck_datasets::{Dataset, Split, mnist};
 use serde_json::Value;
@@ -93,7 +93,7 @@ fn a_short_training_stays_under_250_errors_and_any_reader_counts_them() {
         name: "net",
         config: &config,
         split,
-        objective: Objective::HARD,
+        objective: LossSpec::HARD,
         teacher_logits: None,
         initial: None,
         watch: &[],

@@ -191,7 +191,7 @@ fn ranks_share_an_experiment() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
         let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let rows = report["rows"].as_array_mut().unwrap().iter_mut();
-        rows.map(|row| (row["system"].take(), row["seed"].take(), row["sha256"].take())).collect()
+        rows.map(|row| (row["variant"].take(), row["seed"].take(), row["sha256"].take())).collect()
     };
     let expected = rows(&alone(&[&args[..], &[&out("one")]].concat()).output().unwrap());
     let shared = mpirun(4, &[&args[..], &[&out("shared")]].concat()).output().unwrap();

@@ -118,7 +118,7 @@ fn hostile_names_stay_text() {
     let evil = "</script><script>alert(1)</script><img src=x onerror='a'>\"&";
     let mut summary = summary_of_run();
     for row in summary["rows"].as_array_mut().unwrap() {
-        row["system"] = json!(evil);
+        row["variant"] = json!(evil);
     }
     for key in ["experiment", "dataset", "preset"] {
         summary[key] = json!(evil);
@@ -181,7 +181,7 @@ fn the_demo_holds_the_parameters_and_the_engines_logits() {
     assert_eq!(data["models"].as_array().unwrap().len(), 3);
     for (m, asked) in trial.models.iter().enumerate() {
         let model = &data["models"][m];
-        assert_eq!(model["system"], asked.row.system);
+        assert_eq!(model["variant"], asked.row.variant);
         assert!(model["microseconds"].as_f64().unwrap() > 0.0);
         // Four bytes a value, in base64.
         let weight = model["layers"][0]["weight"].as_str().unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Silent, best, small_net, uniform, whole};
 use limbeck::engine::config::{Config, OptimizerKind};
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::{self, Task};
 use limbeck::paper::preset::Preset;
 use limbeck::paper::specialists::{self, Answers, Opinion};
@@ -295,7 +295,7 @@ fn linear_config(inputs: usize, classes: usize, epochs: usize) -> Config {
 }
 
 fn hard<'a>(config: &'a Config, split: &'a Split) -> Task<'a> {
-    let objective = Objective::HARD;
+    let objective = LossSpec::HARD;
     Task { objective, ..Task::hard("net", config, split) }
 }
 
@@ -439,11 +439,11 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
     let path = folder.path().join("summary.json");
     let mut begun = summary.clone();
     let lost = ["generalist + specialists", "distilled", "specialist 11", "specialist 12"];
-    begun.rows.retain(|row| !lost.contains(&row.system.as_str()));
+    begun.rows.retain(|row| !lost.contains(&row.variant.as_str()));
     std::fs::write(&path, serde_json::to_vec(&begun).unwrap()).unwrap();
     let again = run(folder.path());
     let hashes = |summary: &limbeck::run::summary::Summary| -> BTreeMap<String, String> {
-        summary.rows.iter().map(|row| (row.system.clone(), row.sha256.clone())).collect()
+        summary.rows.iter().map(|row| (row.variant.clone(), row.sha256.clone())).collect()
     };
     assert_eq!(hashes(&again), hashes(&summary));
     assert_eq!(again.tables, summary.tables);

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Silent, best, uniform};
-use limbeck::engine::communicator::Team;
+use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::{Config, OptimizerKind, TrainingConfig};
 use limbeck::engine::distill;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::{Error, Result};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 const EXAMPLES: usize = 53;
 const CLASSES: usize = 3;
-const MIXED: Objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
+const MIXED: LossSpec = LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
 
 fn images() -> Split {
     let pixels = uniform(1, EXAMPLES * 8).iter().map(|x| (127.0 * (x + 1.0)) as u8).collect();
@@ -48,12 +48,15 @@ fn config(optimizer: OptimizerKind, shards: usize) -> Config {
 }
 
 /// What `work` returns on each of `ranks` ranks.
-fn on_each<R: Send>(ranks: usize, work: impl Fn(&Context, &mut Team) -> R + Sync) -> Vec<R> {
-    let mut teams = Team::in_process(ranks, Duration::from_secs(60));
+fn on_each<R: Send>(
+    ranks: usize,
+    work: impl Fn(&Context, &mut Communicator) -> R + Sync,
+) -> Vec<R> {
+    let mut communicators = Communicator::in_process(ranks, Duration::from_secs(60));
     thread::scope(|scope| {
         let work = &work;
-        let spawn = |team| scope.spawn(move || work(&best(1), team));
-        let ranks: Vec<_> = teams.iter_mut().map(spawn).collect();
+        let spawn = |communicator| scope.spawn(move || work(&best(1), communicator));
+        let ranks: Vec<_> = communicators.iter_mut().map(spawn).collect();
         ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
 }
@@ -76,17 +79,18 @@ fn any_number_of_ranks_gives_the_bits_of_one_process() {
             let alone = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
             let alone = hash(alone);
             for ranks in [1, 2, 4, 8].into_iter().filter(|ranks| *ranks <= shards) {
-                let together = on_each(ranks, |context, team| {
+                let together = on_each(ranks, |context, communicator| {
                     let shared = distill::teacher_logits_together(
                         context,
-                        team,
+                        communicator,
                         &teachers,
                         &split,
                         4.0,
                         Some(1),
                     );
                     assert!(shared.unwrap() == logits, "logits of {ranks} ranks");
-                    let trained = trainer::train_together(context, &task, team, None, &mut Silent);
+                    let trained =
+                        trainer::train_together(context, &task, communicator, None, &mut Silent);
                     hash(trained.unwrap().model)
                 });
                 assert_eq!(together, vec![alone.clone(); ranks], "{optimizer:?}, {shards} shards");
@@ -150,13 +154,14 @@ fn one_rank_stops_all_and_any_number_of_ranks_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = folder.path().join("net");
     let go_on = |ranks, stops: Option<usize>| {
-        on_each(ranks, |context, team| {
+        on_each(ranks, |context, communicator| {
             // Only the last rank is asked.
-            let asked = stops.filter(|_| team.rank() + 1 == team.size());
+            let asked = stops.filter(|_| communicator.rank() + 1 == communicator.size());
             let mut observer = StopsAt { at: asked.unwrap_or(usize::MAX), steps: 0 };
             // The others have no such folder.
-            let folder = if team.rank() == 0 { &checkpoints } else { Path::new("/nowhere") };
-            trainer::train_together(context, &task, team, Some(folder), &mut observer)
+            let folder =
+                if communicator.rank() == 0 { &checkpoints } else { Path::new("/nowhere") };
+            trainer::train_together(context, &task, communicator, Some(folder), &mut observer)
                 .map(|trained| hash(trained.model))
         })
     };
@@ -173,10 +178,10 @@ fn one_rank_stops_all_and_any_number_of_ranks_goes_on() {
 fn what_cannot_be_shared_is_refused_on_all_ranks() {
     let split = images();
     let refusals = |ranks, config: &(dyn Fn(usize) -> Config + Sync)| -> Vec<String> {
-        on_each(ranks, |context, team| {
-            let config = config(team.rank());
+        on_each(ranks, |context, communicator| {
+            let config = config(communicator.rank());
             let task = Task::hard("net", &config, &split);
-            let outcome = trainer::train_together(context, &task, team, None, &mut Silent);
+            let outcome = trainer::train_together(context, &task, communicator, None, &mut Silent);
             outcome.err().expect("it was trained").to_string()
         })
     };

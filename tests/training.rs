@@ -7,7 +7,7 @@ use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
 use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
-use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
 use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
 use limbeck::engine::optimizer::{Optimizer, learning_rate, momentum};
@@ -15,7 +15,7 @@ use limbeck::engine::reference::Net;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint::{self, TrainingState};
 use limbeck::{Error, Result};
-use limbeck_datasets::{Batches, Frames, Inputs, Split, glyphs};
+use limbeck_datasets::{Batches, Features, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::update::Rule;
@@ -24,7 +24,7 @@ use std::fs;
 use std::path::Path;
 
 const CLASSES: u8 = 3;
-const MIXED: Objective = Objective { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
+const MIXED: LossSpec = LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.3 };
 
 /// 20 images of 2×4 pixels make steps of 8, 8 and 4 examples, with everything switched on.
 fn config(optimizer: OptimizerKind) -> Config {
@@ -184,7 +184,7 @@ fn the_fused_step_has_the_bits_of_the_plain_one() {
                     let dropout = [0, 1, 2].map(drop);
                     load(&context, &model, &mut work, &split.images().pixels, dropout[0]);
                     model.forward(&context, &mut work, &dropout);
-                    let hard = Objective::HARD;
+                    let hard = LossSpec::HARD;
                     loss::distillation(&context, &hard, &model, None, labels, &mut work);
                     let (epochs, model) = (step as f64 / 3.0, &mut model);
                     if fused {
@@ -379,9 +379,9 @@ fn a_run_stopped_after_every_step_goes_on_anywhere_with_the_same_bits() {
 }
 
 /// 20 frames of 2 values in utterances of 12 and 8, each with 2 neighbours before and 1 behind it.
-fn frames(context: (usize, usize)) -> Frames {
+fn frames(context: (usize, usize)) -> Features {
     let features: Vec<f32> = uniform(8, 40).into_iter().map(|x| x as f32).collect();
-    Frames::new(features, 2, &[12, 8], context)
+    Features::new(features, 2, &[12, 8], context)
 }
 
 #[test]
@@ -392,15 +392,15 @@ fn frames_with_neighbours_are_trained_on_as_if_the_windows_were_written_out() {
     config.training.epochs = 3;
     let teacher = teacher(20, CLASSES);
     let labels: Vec<u16> = (0..20).map(|i| i % u16::from(CLASSES)).collect();
-    let trained = |frames: Frames| {
-        let split = Split { inputs: Inputs::Frames(frames), labels: Some(labels.clone()) };
+    let trained = |frames: Features| {
+        let split = Split { inputs: Inputs::Features(frames), labels: Some(labels.clone()) };
         let model = run(&context, &config, &split, &teacher);
         (model.to_file().sha256(), model.logits(&context, &split), model.input)
     };
     let seen = frames((2, 1));
     let mut space = vec![0.0; 8];
     let written: Vec<f32> = (0..20).flat_map(|i| seen.input(i, &mut space).to_vec()).collect();
-    let table = Frames::new(written, 8, &[20], (0, 0));
+    let table = Features::new(written, 8, &[20], (0, 0));
     let (of_windows, of_table) = (trained(seen), trained(table));
     assert_eq!(of_windows, of_table);
     assert_eq!(of_windows.2, InputScale::IDENTITY);
@@ -460,7 +460,7 @@ fn watched_splits_are_judged_by_the_model_of_each_epoch() {
 #[test]
 fn jitter_of_frames_is_refused() {
     let config = config(OptimizerKind::Adam);
-    let split = Split { inputs: Inputs::Frames(frames((2, 1))), labels: Some(vec![0; 20]) };
+    let split = Split { inputs: Inputs::Features(frames((2, 1))), labels: Some(vec![0; 20]) };
     let error = Task::hard("net", &config, &split).check().unwrap_err();
     assert!(error.to_string().contains("these are frames"), "{error}");
     assert_eq!(error.exit_code(), 2);
@@ -506,7 +506,7 @@ fn divergence_names_epoch_and_step() {
             name: "net",
             config: &config,
             split: &split,
-            objective: Objective::HARD,
+            objective: LossSpec::HARD,
             teacher_logits: None,
             initial: None,
             watch: &[],
@@ -550,7 +550,7 @@ fn what_is_not_finite_from_the_start_is_named() {
         let mut features = features.clone();
         features[17] = bad;
         let frames = Split {
-            inputs: Inputs::Frames(Frames::new(features, 8, &[20], (0, 0))),
+            inputs: Inputs::Features(Features::new(features, 8, &[20], (0, 0))),
             labels: Some(vec![0; 20]),
         };
         let of_features = Task::hard("net", &config, &frames);
@@ -625,7 +625,7 @@ fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
         model.params_mut()[at] = value;
         model
     };
-    let loud = Objective { hard_weight: 1e25, ..Objective::HARD };
+    let loud = LossSpec { hard_weight: 1e25, ..LossSpec::HARD };
     // From the first hidden unit to the next layer's: 10²⁰·10²⁰.
     let mut overflowing = start(model.layers()[0].bias.start, 1e20);
     overflowing.params_mut()[model.layers()[1].weight.start] = 1e20;
@@ -649,7 +649,7 @@ fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
                 (c.training.learning_rate, c.training.weight_decay) = (300.0, 0.01);
                 c.training.checkpoint_minutes = 5.0;
             }),
-            Objective::HARD,
+            LossSpec::HARD,
             start(0, -3.3e38),
             "weight of layer 0",
             (1, 1),
@@ -657,7 +657,7 @@ fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
         // The square of a weight that no example feels, in the norm that is limited.
         (
             changed(&|c| c.training.max_norm = Some(1.0)),
-            Objective::HARD,
+            LossSpec::HARD,
             start(0, 1e20),
             "weight update of layer 0",
             (1, 1),
@@ -670,7 +670,7 @@ fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
             "moment.1 of the weight of layer",
             (1, 1),
         ),
-        (config.clone(), Objective::HARD, overflowing, "output of layer 1", (1, 1)),
+        (config.clone(), LossSpec::HARD, overflowing, "output of layer 1", (1, 1)),
     ];
     for (i, (config, objective, initial, what, at)) in cases.iter().enumerate() {
         let folder = tempfile::tempdir().unwrap();

@@ -176,7 +176,7 @@ fn rows(run: &Path) -> Vec<(String, String)> {
     let summary: Value = serde_json::from_str(&text).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_string();
     let rows = summary["rows"].as_array().unwrap().iter();
-    rows.map(|row| (text(&row["system"]), text(&row["sha256"]))).collect()
+    rows.map(|row| (text(&row["variant"]), text(&row["sha256"]))).collect()
 }
 
 fn reproduce(out: &Path) -> Command {

@@ -6,7 +6,7 @@
 //! Another, [`an4`], is speech: recordings and their transcripts, which become examples once
 //! something has turned them into frames and labels.
 //! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`], which holds
-//! images or the [`Frames`] of features that speech and tables are made of.
+//! images or the [`Features`] that speech and tables are made of.
 //!
 //! Pixels stay resident as the `u8` they were published in; turning them into `f32` belongs to
 //! whoever knows a model's input scale. Nothing here knows of models or kernels.
@@ -22,9 +22,9 @@ pub mod augment;
 mod batches;
 mod digest;
 mod error;
+mod features;
 #[cfg(feature = "fetch")]
 pub mod fetch;
-mod frames;
 pub mod glyphs;
 pub mod idx;
 pub mod mnist;
@@ -37,5 +37,5 @@ pub mod table;
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
 pub use error::{Error, shown};
-pub use frames::Frames;
+pub use features::Features;
 pub use split::{Dataset, Images, Inputs, Split};

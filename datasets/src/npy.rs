@@ -182,7 +182,7 @@ impl Example {
     fn of(split: &Split) -> Example {
         match &split.inputs {
             Inputs::Images(images) => Example::Image { height: images.height, width: images.width },
-            Inputs::Frames(frames) => Example::Features(frames.input_size()),
+            Inputs::Features(frames) => Example::Features(frames.input_size()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The arrays that everything else works on.
 
 use crate::augment::shift_into;
-use crate::{Batch, Frames};
+use crate::{Batch, Features};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ pub enum Inputs {
     /// Pixels.
     Images(Images),
     /// Real values.
-    Frames(Frames),
+    Features(Features),
 }
 
 /// Images of equal size, resident as the `u8` they were published in.
@@ -78,11 +78,11 @@ impl Split {
     /// Rows of `values` features `[count, values]`, each an example by itself.
     ///
     /// # Panics
-    /// As [`Frames::new`].
+    /// As [`Features::new`].
     #[must_use]
     pub fn of_features(features: Vec<f32>, values: usize, labels: Option<Vec<u16>>) -> Self {
         let count = features.len() / values;
-        Self { inputs: Inputs::Frames(Frames::new(features, values, &[count], (0, 0))), labels }
+        Self { inputs: Inputs::Features(Features::new(features, values, &[count], (0, 0))), labels }
     }
 
     /// The images of a split that has images.
@@ -93,7 +93,7 @@ impl Split {
     pub fn images(&self) -> &Images {
         match &self.inputs {
             Inputs::Images(images) => images,
-            Inputs::Frames(_) => panic!("images asked of a split of frames"),
+            Inputs::Features(_) => panic!("images asked of a split of frames"),
         }
     }
 
@@ -102,7 +102,7 @@ impl Split {
     pub fn len(&self) -> usize {
         match &self.inputs {
             Inputs::Images(images) => images.len(),
-            Inputs::Frames(frames) => frames.len(),
+            Inputs::Features(frames) => frames.len(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Split {
     pub fn input_size(&self) -> usize {
         match &self.inputs {
             Inputs::Images(images) => images.size(),
-            Inputs::Frames(frames) => frames.input_size(),
+            Inputs::Features(frames) => frames.input_size(),
         }
     }
 
@@ -150,7 +150,7 @@ impl Split {
                 }
                 Inputs::Images(Images { pixels, ..*images })
             }
-            Inputs::Frames(frames) => Inputs::Frames(frames.subset(indices)),
+            Inputs::Features(frames) => Inputs::Features(frames.subset(indices)),
         };
         let labels = self
             .labels

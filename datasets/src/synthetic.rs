@@ -2,7 +2,7 @@
 //! there is no corpus large enough for them.
 
 use crate::random::{Purpose, below, keystream, unit};
-use crate::{Dataset, Frames, Inputs, Split, digest};
+use crate::{Dataset, Features, Inputs, Split, digest};
 use rand::Rng;
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ fn split(states: usize, purpose: Purpose, count: usize) -> (Split, String) {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let states: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
     let digest = digest::sha256_hex(&[&bytes, &states]);
-    let frames = Frames::new(values, BINS, &vec![UTTERANCE; count / UTTERANCE], CONTEXT);
-    (Split { inputs: Inputs::Frames(frames), labels: Some(labels) }, digest)
+    let frames = Features::new(values, BINS, &vec![UTTERANCE; count / UTTERANCE], CONTEXT);
+    (Split { inputs: Inputs::Features(frames), labels: Some(labels) }, digest)
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
         assert!(labels.iter().all(|&label| label < 500));
         // The frame asked about is the 21st: nearer to the centre of its state than to others.
         let mut space = vec![0.0; 1040];
-        let Inputs::Frames(test) = &data.test.inputs else { panic!("frames") };
+        let Inputs::Features(test) = &data.test.inputs else { panic!("frames") };
         let centre = |state: u16| -> Vec<f32> {
             let mut own = keystream(0, Purpose::FramesState, state.into());
             (0..BINS).map(|_| standard(&mut own)).collect()

@@ -3,7 +3,7 @@
 use crate::arrays::{self, Logits};
 use crate::exception;
 use limbeck::Error;
-use limbeck::engine::loss::{Objective, add};
+use limbeck::engine::loss::{LossSpec, add};
 use limbeck_kernels::softmax::{self as kernels, Distillation, Loss};
 use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len};
 use numpy::PyArray2;
@@ -98,7 +98,7 @@ pub fn distillation<'py>(
     soft_weight: f64,
     hard_weight: f64,
 ) -> PyResult<(f64, Array<'py>)> {
-    let objective = Objective {
+    let objective = LossSpec {
         temperature: number("temperature", temperature, |t| t > 0.0, "a number above 0")?,
         soft_weight: weight("soft_weight", soft_weight)?,
         hard_weight: weight("hard_weight", hard_weight)?,
@@ -130,13 +130,13 @@ fn gradient(
     logits: Logits,
     teacher: Option<&Logits>,
     labels: Option<&[u16]>,
-    objective: Objective,
+    objective: LossSpec,
 ) -> (f64, Logits) {
     let Logits { examples, classes, .. } = logits;
     let z = logits.panels();
     let z = Panels::new(&z, classes, examples);
     let v = teacher.map(Logits::panels);
-    let Objective { temperature, soft_weight, hard_weight } = objective;
+    let LossSpec { temperature, soft_weight, hard_weight } = objective;
     let task = Distillation {
         teacher: v.as_ref().map(|v| Panels::new(v, classes, examples)),
         labels,

@@ -4,7 +4,7 @@ use crate::arrays::{self, Logits};
 use crate::exception;
 use limbeck::files::checkpoint::ModelFile;
 use limbeck::engine::config::Config;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::engine::distill as teachers;
@@ -216,7 +216,7 @@ pub fn train(
         return Err(PyTypeError::new_err(message));
     }
     let (split, context) = (self::split(&config, images, Some(labels))?, context(threads)?);
-    run(py, &context, "model", &config, &split, Objective::HARD, None, on_epoch)
+    run(py, &context, "model", &config, &split, LossSpec::HARD, None, on_epoch)
 }
 
 /// Trains a net on the soft targets of a teacher and, where there are labels, on these.
@@ -238,7 +238,7 @@ pub fn distill(
 ) -> PyResult<Model> {
     let mut config = self::config(config)?;
     config.distillation.get_or_insert_default();
-    let objective = Objective::soft(&config);
+    let objective = LossSpec::soft(&config);
     let (split, context) = (self::split(&config, images, labels)?, context(threads)?);
     let logits = soft_targets(py, &context, teacher, &config, &split)?;
     run(py, &context, "student", &config, &split, objective, Some(&logits), on_epoch)
@@ -286,7 +286,7 @@ fn soft_targets(
         }
     }
     let models: Vec<Mlp> = models.iter().map(|model| model.get().0.clone()).collect();
-    let temperature = Objective::soft(config).temperature;
+    let temperature = LossSpec::soft(config).temperature;
     let jitter = config.data.jitter.map(|pixels| pixels as u8);
     Ok(py.detach(|| teachers::teacher_logits(context, &models, split, temperature, jitter)))
 }
@@ -316,7 +316,7 @@ fn run(
     name: &str,
     config: &Config,
     split: &Split,
-    objective: Objective,
+    objective: LossSpec,
     teacher_logits: Option<&[f32]>,
     on_epoch: Option<Py<PyAny>>,
 ) -> PyResult<Model> {

@@ -3,7 +3,7 @@
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
-use limbeck::engine::communicator::Team;
+use limbeck::engine::communicator::Communicator;
 use limbeck::tools::bench::scaling::{self, Here, How, Prediction, Scaling};
 use limbeck::tools::bench::{
     self, Dropout, Gemm, Inference, Machine, Peak, Softmax, Step, StepBench, StepTask,
@@ -159,7 +159,11 @@ fn probability(text: &str) -> std::result::Result<f64, String> {
     text.parse().ok().filter(inside).ok_or_else(|| "expected a number between 0 and 1".into())
 }
 
-pub fn run(session: &Session, command: &BenchCommand, team: Option<&mut Team>) -> Result<()> {
+pub fn run(
+    session: &Session,
+    command: &BenchCommand,
+    communicator: Option<&mut Communicator>,
+) -> Result<()> {
     let context = &session.context;
     match command {
         BenchCommand::Peak => session.result(&Report(bench::peak(context)?)),
@@ -185,7 +189,8 @@ pub fn run(session: &Session, command: &BenchCommand, team: Option<&mut Team>) -
         }
         BenchCommand::Scaling(args) => {
             let (net, batch) = (&args.net.0, args.batch as usize);
-            let found = scaling::measure(context, team, net, batch, &args.gbit, args.latency)?;
+            let found =
+                scaling::measure(context, communicator, net, batch, &args.gbit, args.latency)?;
             session.result(&Report(found))
         }
         BenchCommand::Inference(args) => {

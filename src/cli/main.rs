@@ -20,7 +20,7 @@ mod verify;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
-use limbeck::engine::communicator::Team;
+use limbeck::engine::communicator::Communicator;
 use limbeck::{Error, Result};
 use limbeck_kernels::Isa;
 use serde::Serialize;
@@ -193,15 +193,15 @@ fn parse_and_run() -> ExitCode {
             return ExitCode::from(usage.exit_code() as u8);
         }
     };
-    let mut team = match join(&cli.global) {
-        Ok(team) => team,
+    let mut communicator = match join(&cli.global) {
+        Ok(communicator) => communicator,
         Err(error) => return failed(&error),
     };
     let stop = Arc::new(AtomicBool::new(false));
-    match (run(cli, team.as_mut(), &stop), team) {
+    match (run(cli, communicator.as_mut(), &stop), communicator) {
         (Ok(()), _) => ExitCode::SUCCESS,
         (Err(error), None) => failed(&error),
-        (Err(error), Some(team)) => failed_in_a_job(&error, &team, &stop),
+        (Err(error), Some(communicator)) => failed_in_a_job(&error, &communicator, &stop),
     }
 }
 
@@ -212,9 +212,9 @@ fn failed(error: &Error) -> ExitCode {
 
 /// As [`failed`] for a rank of several: what all of them know is told by rank 0, and what only this
 /// one knows ends them all.
-fn failed_in_a_job(error: &Error, team: &Team, stop: &AtomicBool) -> ExitCode {
+fn failed_in_a_job(error: &Error, communicator: &Communicator, stop: &AtomicBool) -> ExitCode {
     let together = matches!(error, Error::Interrupted { .. } | Error::Diverged { .. });
-    match (team.rank(), together) {
+    match (communicator.rank(), together) {
         (0, true) => return failed(error),
         (_, true) => return ExitCode::SUCCESS,
         (0, false) => drop(failed(error)),
@@ -235,7 +235,7 @@ fn failed_in_a_job(error: &Error, team: &Team, stop: &AtomicBool) -> ExitCode {
 
 /// The other ranks of the job that this process was started in, if any.
 #[cfg(feature = "mpi")]
-fn join(global: &Global) -> Result<Option<Team>> {
+fn join(global: &Global) -> Result<Option<Communicator>> {
     let patience = Duration::from_secs(global.peer_timeout);
     limbeck::engine::communicator::mpi::join(patience, global.fast_allreduce)
 }
@@ -243,7 +243,7 @@ fn join(global: &Global) -> Result<Option<Team>> {
 /// # Errors
 /// [`Error::Usage`] when there are others: each would do the whole work, in the same folder.
 #[cfg(not(feature = "mpi"))]
-fn join(_: &Global) -> Result<Option<Team>> {
+fn join(_: &Global) -> Result<Option<Communicator>> {
     match limbeck::engine::communicator::place_in_the_job() {
         Some((_, ranks @ 2..)) => Err(Error::Usage(format!(
             "one of {ranks} ranks of an MPI job, but this program was built without MPI: build it \
@@ -253,16 +253,16 @@ fn join(_: &Global) -> Result<Option<Team>> {
     }
 }
 
-fn run(cli: Cli, team: Option<&mut Team>, stop: &Arc<AtomicBool>) -> Result<()> {
-    let leads = team.as_ref().is_none_or(|team| team.rank() == 0);
+fn run(cli: Cli, communicator: Option<&mut Communicator>, stop: &Arc<AtomicBool>) -> Result<()> {
+    let leads = communicator.as_ref().is_none_or(|communicator| communicator.rank() == 0);
     let session = Session::new(cli.global, leads, stop.clone())?;
     match cli.command {
-        Command::Reproduce(args) => reproduce::run(&session, &args, team),
-        Command::Train(args) => train::train(&session, &args, team),
-        Command::Distill(args) => train::distill(&session, &args, team),
+        Command::Reproduce(args) => reproduce::run(&session, &args, communicator),
+        Command::Train(args) => train::train(&session, &args, communicator),
+        Command::Distill(args) => train::distill(&session, &args, communicator),
         Command::Eval(args) => eval::run(&session, &args),
         Command::Check(args) => check::run(&session, &args),
-        Command::Bench(command) => bench::run(&session, &command, team),
+        Command::Bench(command) => bench::run(&session, &command, communicator),
         Command::Report(args) => pages::report(&session, &args),
         Command::Demo(args) => pages::demo(&session, &args),
         Command::Export(args) => export::run(&session, &args),

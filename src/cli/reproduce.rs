@@ -5,7 +5,7 @@ use super::progress;
 use super::session::{DatasetName, Session};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
-use limbeck::engine::communicator::Team;
+use limbeck::engine::communicator::Communicator;
 use limbeck::paper::preset::{Plan, Preset};
 use limbeck::paper::tables::{
     logits, mnist, omitted, regularizer, specialists, speech, temperature, variance,
@@ -107,9 +107,15 @@ fn preset_parser() -> impl TypedValueParser<Value = Preset> {
     })
 }
 
-pub fn run(session: &Session, args: &ReproduceArgs, team: Option<&mut Team>) -> Result<()> {
+pub fn run(
+    session: &Session,
+    args: &ReproduceArgs,
+    communicator: Option<&mut Communicator>,
+) -> Result<()> {
     // Ranks share a run as other processes do: they need not talk.
-    let member = args.member.or(team.filter(|team| team.size() > 1).map(|team| team.rank() as u32));
+    let member = args.member.or(communicator
+        .filter(|communicator| communicator.size() > 1)
+        .map(|communicator| communicator.rank() as u32));
     if !args.teachers.is_empty() && args.teachers.len() as u64 != args.seeds {
         return Err(Error::Usage(format!(
             "--teacher: found {} models, expected {}, one for each seed",

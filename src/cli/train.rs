@@ -4,11 +4,11 @@ use super::pages;
 use super::progress;
 use super::session::Session;
 use clap::Args;
-use limbeck::engine::communicator::Team;
+use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
-use limbeck::engine::loss::Objective;
+use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::Task;
 use limbeck::run::context::RunContext;
 use limbeck::run::folder::RunFolder;
@@ -41,23 +41,31 @@ pub struct DistillArgs {
     teachers: Vec<PathBuf>,
 }
 
-pub fn train(session: &Session, args: &TrainArgs, team: Option<&mut Team>) -> Result<()> {
+pub fn train(
+    session: &Session,
+    args: &TrainArgs,
+    communicator: Option<&mut Communicator>,
+) -> Result<()> {
     let (config, begun) = begin(session, args)?;
     let dataset = data(session, args, &config)?;
     let model = Model {
         name: "model",
         config: &config,
-        objective: Objective::HARD,
+        objective: LossSpec::HARD,
         teacher_logits: None,
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
     };
-    model.run(session, begun, "train", &dataset, team)
+    model.run(session, begun, "train", &dataset, communicator)
 }
 
-pub fn distill(session: &Session, args: &DistillArgs, mut team: Option<&mut Team>) -> Result<()> {
+pub fn distill(
+    session: &Session,
+    args: &DistillArgs,
+    mut communicator: Option<&mut Communicator>,
+) -> Result<()> {
     let (config, begun) = begin(session, &args.train)?;
-    let objective = Objective::soft(&config);
+    let objective = LossSpec::soft(&config);
     let logits_file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let dataset = data(session, &args.train, &config)?;
     let (inputs, classes) = (dataset.train.input_size(), dataset.classes);
@@ -86,11 +94,18 @@ pub fn distill(session: &Session, args: &DistillArgs, mut team: Option<&mut Team
             }
             let (context, split, t) = (&session.context, &dataset.train, objective.temperature);
             let jitter = config.data.jitter.map(|pixels| pixels as u8);
-            match &mut team {
+            match &mut communicator {
                 None => distill::teacher_logits(context, &teachers, split, t, jitter),
-                Some(team) => {
-                    team.agree("the teachers", &format!("{teacher_hashes:?}"))?;
-                    distill::teacher_logits_together(context, team, &teachers, split, t, jitter)?
+                Some(communicator) => {
+                    communicator.agree("the teachers", &format!("{teacher_hashes:?}"))?;
+                    distill::teacher_logits_together(
+                        context,
+                        communicator,
+                        &teachers,
+                        split,
+                        t,
+                        jitter,
+                    )?
                 }
             }
         }
@@ -116,7 +131,7 @@ pub fn distill(session: &Session, args: &DistillArgs, mut team: Option<&mut Team
         teacher_hashes,
         teachers: &args.teachers,
     };
-    model.run(session, begun, "distill", &dataset, team)
+    model.run(session, begun, "distill", &dataset, communicator)
 }
 
 /// The configuration of a new run, or that of an interrupted one with its folder.
@@ -154,7 +169,7 @@ fn data(session: &Session, args: &TrainArgs, config: &Config) -> Result<Dataset>
 struct Model<'a> {
     name: &'a str,
     config: &'a Config,
-    objective: Objective,
+    objective: LossSpec,
     /// [n, classes] of the training split.
     teacher_logits: Option<&'a [f32]>,
     /// SHA-256 of what the teacher's logits come from.
@@ -170,7 +185,7 @@ impl Model<'_> {
         begun: Option<RunFolder>,
         command: &str,
         dataset: &Dataset,
-        mut team: Option<&mut Team>,
+        mut communicator: Option<&mut Communicator>,
     ) -> Result<()> {
         let task = Task {
             name: self.name,
@@ -183,16 +198,18 @@ impl Model<'_> {
         };
         // Before a folder is made for what cannot begin.
         task.check()?;
-        if let Some(team) = &mut team {
-            team.agree("the data", &format!("{:?}", self.sources(dataset)))?;
+        if let Some(communicator) = &mut communicator {
+            communicator.agree("the data", &format!("{:?}", self.sources(dataset)))?;
         }
         let mut progress = progress::observer(session);
         let mut run = session.run_context(&mut *progress)?;
-        if let Some(team) = team.as_deref_mut().filter(|team| team.rank() > 0) {
+        if let Some(communicator) =
+            communicator.as_deref_mut().filter(|communicator| communicator.rank() > 0)
+        {
             // Rank 0 keeps the run folder, and says what there is to say.
-            return limbeck::run::training::follow(&run, &task, team);
+            return limbeck::run::training::follow(&run, &task, communicator);
         }
-        run.team = team;
+        run.communicator = communicator;
         let folder = match begun {
             Some(folder) => self.resume(dataset, folder)?,
             None => {

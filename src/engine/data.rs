@@ -79,7 +79,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
         }
     };
-    if let (Inputs::Frames(_), Some(jitter)) = (&dataset.train.inputs, keys.jitter) {
+    if let (Inputs::Features(_), Some(jitter)) = (&dataset.train.inputs, keys.jitter) {
         return Err(fault(format!(
             "data.jitter: found {jitter}, expected none: it moves images, and the examples of {} \
              are features",

@@ -1,6 +1,6 @@
 //! Soft targets: what teachers say about a transfer set, computed once and cached.
 
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::mlp::Mlp;
 use crate::files::error::Result;
 use limbeck_datasets::{Split, shifts};
@@ -55,7 +55,7 @@ pub fn teacher_logits(
     }
 }
 
-/// [`teacher_logits`] of which each rank of `team` works out its part of the examples; all get all,
+/// [`teacher_logits`] of which each rank of `communicator` works out its part of the examples; all get all,
 /// with the bits that one process gets.
 ///
 /// # Errors
@@ -65,13 +65,13 @@ pub fn teacher_logits(
 /// As [`teacher_logits`].
 pub fn teacher_logits_together(
     context: &Context,
-    team: &mut Team,
+    communicator: &mut Communicator,
     teachers: &[Mlp],
     split: &Split,
     temperature: f32,
     jitter: Option<u8>,
 ) -> Result<Vec<f32>> {
-    let (rank, size) = (team.rank(), team.size());
+    let (rank, size) = (communicator.rank(), communicator.size());
     let part = |rank: usize| rank * split.len() / size..(rank + 1) * split.len() / size;
     let mine: Vec<u32> = part(rank).map(|i| i as u32).collect();
     let own = teacher_logits(context, teachers, &split.subset(&mine), temperature, jitter);
@@ -79,7 +79,7 @@ pub fn teacher_logits_together(
     // Of one example under one shift.
     let row = size_of::<f32>() * teachers.first().map_or(0, Mlp::classes);
     let lengths: Vec<usize> = (0..size).map(|rank| shifts * part(rank).len() * row).collect();
-    let gathered = team.gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone())?;
+    let gathered = communicator.gather(bytemuck::cast_slice(&own).to_vec(), lengths.clone())?;
     // From [rank, shifts, examples of the rank, classes] to [shifts, examples, classes].
     let mut all = Vec::with_capacity(gathered.len() / size_of::<f32>());
     for shift in 0..shifts {

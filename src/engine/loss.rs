@@ -23,7 +23,7 @@ use serde::{Serialize, Serializer};
 
 /// The weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
+pub struct LossSpec {
     /// T > 0 of student and teacher in the soft term; infinity for the matching of logits.
     pub temperature: f32,
     /// Weight of the soft term; 0 for training on labels alone.
@@ -32,14 +32,14 @@ pub struct Objective {
     pub hard_weight: f32,
 }
 
-impl Objective {
+impl LossSpec {
     /// Cross-entropy with the labels.
-    pub const HARD: Objective = Objective { temperature: 1.0, soft_weight: 0.0, hard_weight: 1.0 };
+    pub const HARD: LossSpec = LossSpec { temperature: 1.0, soft_weight: 0.0, hard_weight: 1.0 };
 
     /// The loss of the `[distillation]` table, or of its defaults.
-    pub fn soft(config: &Config) -> Objective {
+    pub fn soft(config: &Config) -> LossSpec {
         let table = config.distillation.clone().unwrap_or_default();
-        Objective {
+        LossSpec {
             temperature: table.temperature as f32,
             soft_weight: table.soft_weight as f32,
             hard_weight: table.hard_weight as f32,
@@ -78,13 +78,13 @@ impl Objective {
 /// \[C, B\], `labels` the class of each example.
 pub fn distillation(
     context: &Context,
-    objective: &Objective,
+    objective: &LossSpec,
     model: &Mlp,
     teacher: Option<Panels>,
     labels: Option<&[u16]>,
     work: &mut Workspace,
 ) -> Loss {
-    let Objective { temperature, soft_weight, hard_weight } = *objective;
+    let LossSpec { temperature, soft_weight, hard_weight } = *objective;
     let task = Distillation {
         teacher: teacher.filter(|_| soft_weight > 0.0),
         labels: labels.filter(|_| hard_weight > 0.0),

@@ -34,7 +34,7 @@ impl InputScale {
     pub fn of(inputs: &Inputs) -> InputScale {
         match inputs {
             Inputs::Images(_) => InputScale::UNIT,
-            Inputs::Frames(_) => InputScale::IDENTITY,
+            Inputs::Features(_) => InputScale::IDENTITY,
         }
     }
 }
@@ -347,7 +347,7 @@ impl Workspace {
                 let image = |i: usize, space| batch.image(i, space);
                 activation::load(context, image, &mut self.pixels, scale, shift, dropout, x);
             }
-            Inputs::Frames(frames) => {
+            Inputs::Features(frames) => {
                 self.values.resize(len, 0.0);
                 let input = |i: usize, space| frames.input(batch.indices[i] as usize, space);
                 activation::load(context, input, &mut self.values, scale, shift, dropout, x);

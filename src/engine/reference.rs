@@ -9,7 +9,7 @@
 //! engine's may be. It is the oracle of the tests, and agrees with PyTorch and JAX in f64
 //! (`tests/golden.rs`).
 
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::{Panels, reference};
@@ -26,8 +26,8 @@ pub struct Loss {
     pub hard_weight: f64,
 }
 
-impl From<Objective> for Loss {
-    fn from(objective: Objective) -> Loss {
+impl From<LossSpec> for Loss {
+    fn from(objective: LossSpec) -> Loss {
         Loss {
             temperature: objective.temperature.into(),
             soft_weight: objective.soft_weight.into(),

@@ -6,9 +6,9 @@
 //! (seed, epoch), jitter and dropout of (seed, epoch, step), so that the position of every random
 //! stream follows from it; and no sum depends on threads or ISA.
 
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
-use crate::engine::loss::{self, Objective};
+use crate::engine::loss::{self, LossSpec};
 use crate::engine::metrics;
 use crate::engine::microbatches::Shards;
 use crate::engine::mlp::{InputScale, Mlp, Workspace};
@@ -37,7 +37,7 @@ pub struct Task<'a> {
     /// The training or transfer set.
     pub split: &'a Split,
     /// The loss.
-    pub objective: Objective,
+    pub objective: LossSpec,
     /// The teacher's logits [shifts, n, classes] for the examples of `split`, row-major, as
     /// [`crate::engine::distill::teacher_logits`] gives them; needed for a soft term.
     pub teacher_logits: Option<&'a [f32]>,
@@ -55,7 +55,7 @@ impl<'a> Task<'a> {
             name,
             config,
             split,
-            objective: Objective::HARD,
+            objective: LossSpec::HARD,
             teacher_logits: None,
             initial: None,
             watch: &[],
@@ -67,7 +67,7 @@ impl<'a> Task<'a> {
         name: &'a str,
         config: &'a Config,
         split: &'a Split,
-        objective: Objective,
+        objective: LossSpec,
         logits: &'a [f32],
     ) -> Task<'a> {
         Task { objective, teacher_logits: Some(logits), ..Task::hard(name, config, split) }
@@ -96,7 +96,7 @@ impl<'a> Task<'a> {
         if examples == 0 {
             return Err(Error::Usage("the training set is empty".into()));
         }
-        if let (Inputs::Frames(_), Some(jitter)) = (&self.split.inputs, self.config.data.jitter) {
+        if let (Inputs::Features(_), Some(jitter)) = (&self.split.inputs, self.config.data.jitter) {
             return Err(Error::Usage(format!(
                 "jitter: found {jitter}, expected none: it moves images, and these are frames"
             )));
@@ -104,7 +104,7 @@ impl<'a> Task<'a> {
         let classes = self.config.model.layers.last().copied().unwrap_or(0);
         let teacher = self.teacher_logits.unwrap_or(&[]);
         let shifts = self.config.data.jitter.map_or(1, |j| (2 * j + 1) * (2 * j + 1));
-        if let Inputs::Frames(frames) = &self.split.inputs {
+        if let Inputs::Features(frames) = &self.split.inputs {
             let mut space = vec![0.0; frames.input_size()];
             for i in 0..examples {
                 let what = || format!("example {i} of the training set");
@@ -309,7 +309,7 @@ pub fn train(
     context.pool.install(|| Run::new(task, None)?.train(context, None, checkpoints, observer))
 }
 
-/// [`train`] by all ranks of `team` together, each with the same task: each takes its part of every
+/// [`train`] by all ranks of `communicator` together, each with the same task: each takes its part of every
 /// batch ([`crate::engine::microbatches`]). All get the model that one process gets with as many
 /// [`shards`](crate::engine::config::TrainingConfig::shards), bit for bit.
 ///
@@ -322,14 +322,14 @@ pub fn train(
 pub fn train_together(
     context: &Context,
     task: &Task,
-    team: &mut Team,
+    communicator: &mut Communicator,
     checkpoints: Option<&Path>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     context.pool.install(|| {
-        let place = (team.rank(), team.size());
-        let checkpoints = checkpoints.filter(|_| team.rank() == 0);
-        Run::new(task, Some(place))?.train(context, Some(team), checkpoints, observer)
+        let place = (communicator.rank(), communicator.size());
+        let checkpoints = checkpoints.filter(|_| communicator.rank() == 0);
+        Run::new(task, Some(place))?.train(context, Some(communicator), checkpoints, observer)
     })
 }
 
@@ -423,7 +423,7 @@ impl Pass {
         });
         // The gradient is that of the mean over the whole batch.
         let share = size as f32 / whole as f32;
-        let objective = Objective {
+        let objective = LossSpec {
             soft_weight: task.objective.soft_weight * share,
             hard_weight: task.objective.hard_weight * share,
             ..task.objective
@@ -446,7 +446,7 @@ impl Pass {
         batch: &Batch,
         number: u64,
         shards: &mut Shards,
-        mut talk: Option<(&mut Team, bool)>,
+        mut talk: Option<(&mut Communicator, bool)>,
     ) -> Result<Found> {
         let mut each = Vec::with_capacity(shards.mine.len());
         for shard in shards.mine.clone() {
@@ -459,8 +459,8 @@ impl Pass {
             });
             let is_last = shard + 1 == shards.mine.end;
             let mut talk = talk.as_mut().filter(|_| is_last);
-            if let Some((team, stop)) = &mut talk {
-                Found::start(team, &each, *stop);
+            if let Some((communicator, stop)) = &mut talk {
+                Found::start(communicator, &each, *stop);
             }
             let Pass { model, work, dropout, .. } = &mut *self;
             for i in (0..model.layers().len()).rev() {
@@ -470,13 +470,13 @@ impl Pass {
                     model.layer_gradient(context, work, dropout, i, shards.gradient(i));
                 }
                 shards.add(context, shard, i);
-                if let Some((team, _)) = &mut talk {
-                    team.start_sum(shards.take(i));
+                if let Some((communicator, _)) = &mut talk {
+                    communicator.start_sum(shards.take(i));
                 }
             }
         }
         match talk {
-            Some((team, _)) => Found::finish(team),
+            Some((communicator, _)) => Found::finish(communicator),
             None => Ok(Found::of(&each)),
         }
     }
@@ -498,18 +498,18 @@ impl Found {
     }
 
     /// Begins to tell all ranks about the shards of this one.
-    fn start(team: &mut Team, shards: &[Sums], stop: bool) {
+    fn start(communicator: &mut Communicator, shards: &[Sums], stop: bool) {
         let numbers = |Sums { loss, errors }: &Sums| {
             [loss.soft, loss.entropy, loss.hard, *errors as f64, f64::from(stop)]
         };
         let bytes: Vec<u8> = shards.iter().flat_map(numbers).flat_map(f64::to_le_bytes).collect();
-        let lengths = vec![bytes.len(); team.size()];
-        team.start_gather(bytes, lengths);
+        let lengths = vec![bytes.len(); communicator.size()];
+        communicator.start_gather(bytes, lengths);
     }
 
     /// What all ranks told.
-    fn finish(team: &mut Team) -> Result<Found> {
-        let bytes = team.finish_gather()?;
+    fn finish(communicator: &mut Communicator) -> Result<Found> {
+        let bytes = communicator.finish_gather()?;
         let numbers: Vec<f64> =
             bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
         let shards = numbers.as_chunks().0.iter();
@@ -531,7 +531,13 @@ impl<'a> Run<'a> {
         let model = task.initial_model();
         let examples = task.split.len();
         let batch = config.training.batch_size.min(examples);
-        let objective = format!("{:?} {}", task.objective, task.name);
+        // The words of earlier versions, so that runs begun with them go on.
+        let LossSpec { temperature, soft_weight, hard_weight } = task.objective;
+        let objective = format!(
+            "Objective {{ temperature: {temperature:?}, soft_weight: {soft_weight:?}, hard_weight: \
+             {hard_weight:?} }} {}",
+            task.name
+        );
         let initial = task.initial.map_or(String::new(), |model| model.to_file().sha256());
         let config_sha256 = sha256_of([&config.to_toml()?, &objective, &initial]);
         let jitter = config.data.jitter.map(|j| j as u8);
@@ -564,7 +570,7 @@ impl<'a> Run<'a> {
     fn train(
         mut self,
         context: &Context,
-        mut team: Option<&mut Team>,
+        mut communicator: Option<&mut Communicator>,
         checkpoints: Option<&Path>,
         observer: &mut dyn Observer,
     ) -> Result<Trained> {
@@ -581,8 +587,8 @@ impl<'a> Run<'a> {
                 self.restore(&latest.path, &latest.state)?;
             }
         }
-        if let Some(team) = &mut team {
-            self.start_alike(team)?;
+        if let Some(communicator) = &mut communicator {
+            self.start_alike(communicator)?;
         }
         observer.on_start(self.task.name, self.epoch)?;
         let training = &self.task.config.training;
@@ -597,7 +603,8 @@ impl<'a> Run<'a> {
         while self.epoch < epochs {
             self.batches.start_epoch(self.epoch as u64, self.step);
             while self.step < steps {
-                let (batch, stop) = self.step(context, steps, team.as_deref_mut(), observer)?;
+                let (batch, stop) =
+                    self.step(context, steps, communicator.as_deref_mut(), observer)?;
                 examples_here += batch as u64;
                 flop_here += self.pass.model.flop_per_step(batch);
                 let seconds = start.elapsed().as_secs_f64();
@@ -683,7 +690,7 @@ impl<'a> Run<'a> {
         &mut self,
         context: &Context,
         steps: usize,
-        mut team: Option<&mut Team>,
+        mut communicator: Option<&mut Communicator>,
         observer: &dyn Observer,
     ) -> Result<(usize, bool)> {
         let epochs_done = self.epochs_done(self.step, steps);
@@ -697,7 +704,8 @@ impl<'a> Run<'a> {
                 Found { sums: pass.forward(context, task, &batch, (number, 0), size), stop: false }
             }
             Some(shards) => {
-                let talk = team.as_deref_mut().map(|team| (team, observer.stop()));
+                let talk =
+                    communicator.as_deref_mut().map(|communicator| (communicator, observer.stop()));
                 pass.parted(context, task, &batch, number, shards, talk)?
             }
         };
@@ -719,8 +727,8 @@ impl<'a> Run<'a> {
                 let rule = optimizer.rule(epochs_done);
                 let mut outcome = Ok(());
                 for i in (0..model.layers().len()).rev() {
-                    if let Some(team) = &mut team {
-                        *shards.gradient(i) = team.finish_sum()?;
+                    if let Some(communicator) = &mut communicator {
+                        *shards.gradient(i) = communicator.finish_sum()?;
                     }
                     let grads = shards.gradient(i);
                     outcome =
@@ -737,20 +745,20 @@ impl<'a> Run<'a> {
         self.sums.add(found.sums);
         self.examples += size as u64;
         self.step += 1;
-        let stop = if team.is_some() { found.stop } else { observer.stop() };
+        let stop = if communicator.is_some() { found.stop } else { observer.stop() };
         Ok((size, stop))
     }
 
     /// Gives all ranks the state of rank 0, which has read it from a checkpoint or begins.
-    fn start_alike(&mut self, team: &mut Team) -> Result<()> {
+    fn start_alike(&mut self, communicator: &mut Communicator) -> Result<()> {
         let run = format!("{} on {} examples", self.config_sha256, self.task.split.len());
-        team.agree("configuration and number of training examples", &run)?;
+        communicator.agree("configuration and number of training examples", &run)?;
         let mut state = self.numbers(self.earlier.as_secs_f64());
         let places = [state.epoch, state.step];
         let scalars = state.scalars.values().map(|scalar| scalar.to_bits());
         let words = places.into_iter().chain(state.counters.values().copied()).chain(scalars);
         let mut words: Vec<u64> = words.collect();
-        team.broadcast(bytemuck::cast_slice_mut(&mut words))?;
+        communicator.broadcast(bytemuck::cast_slice_mut(&mut words))?;
         let mut words = words.into_iter();
         let counters = state.counters.values_mut();
         let places = [&mut state.epoch, &mut state.step].into_iter().chain(counters);
@@ -758,9 +766,9 @@ impl<'a> Run<'a> {
         let scalars = state.scalars.values_mut().zip(words);
         scalars.for_each(|(scalar, word)| *scalar = f64::from_bits(word));
         self.take_numbers(&state)?;
-        team.broadcast(bytemuck::cast_slice_mut(self.pass.model.params_mut()))?;
+        communicator.broadcast(bytemuck::cast_slice_mut(self.pass.model.params_mut()))?;
         let mut arrays = self.optimizer.arrays_mut();
-        arrays.try_for_each(|array| team.broadcast(bytemuck::cast_slice_mut(array)))
+        arrays.try_for_each(|array| communicator.broadcast(bytemuck::cast_slice_mut(array)))
     }
 
     /// In `step` of this epoch, from 1.

@@ -121,7 +121,7 @@ fn model(context: &Context, asked: &Asked, trial: &Trial) -> serde_json::Value {
     });
     let sizes = asked.file.layers.iter().map(|layer| layer.weight.len() + layer.bias.len());
     json!({
-        "system": asked.row.system,
+        "system": asked.row.variant,
         "seed": asked.row.seed,
         "widths": asked.model.widths(),
         "parameters": sizes.sum::<usize>(),

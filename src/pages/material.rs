@@ -158,7 +158,7 @@ impl Material {
             if (model.inputs(), model.classes()) != (dataset.test.input_size(), dataset.classes) {
                 return Ok(Err(format!(
                     "the {} takes {} values in {} classes, the test set has {} in {}",
-                    row.system,
+                    row.variant,
                     model.inputs(),
                     model.classes(),
                     dataset.test.input_size(),

@@ -64,7 +64,7 @@ fn comparison(runs: &[Material]) -> String {
     columns.extend(names.iter().map(String::as_str));
     let mut table = Table::new("Test errors", &columns);
     let mut systems: Vec<&str> = Vec::new();
-    for system in runs.iter().flat_map(|run| run.summary.systems()) {
+    for system in runs.iter().flat_map(|run| run.summary.variants()) {
         if !systems.contains(&system) {
             systems.push(system);
         }
@@ -158,7 +158,7 @@ impl Section<'_> {
             format!("Test errors on {}", summary.dataset),
             &["system", "ours", "paper", "negative log-likelihood"],
         );
-        for system in summary.systems() {
+        for system in summary.variants() {
             let paper = summary.paper.get(system).filter(|_| summary.is_the_papers());
             table.push([
                 system.to_string(),
@@ -204,7 +204,7 @@ impl Section<'_> {
             .iter()
             .map(|line| ((line.record.model.as_str(), line.seed), line.record.gflops))
             .collect();
-        for system in summary.systems() {
+        for system in summary.variants() {
             if !summary.rows_of(system).any(|row| row.samples_per_second.is_some()) {
                 continue;
             }
@@ -271,7 +271,7 @@ impl Section<'_> {
             let (least, most) = wrong
                 .fold((1.0, 0.0), |(least, most): (f64, f64), (_, &p)| (least.min(p), most.max(p)));
             let span = (most - least).max(f64::MIN_POSITIVE);
-            let caption = format!("{}, seed {}", row.system, row.seed);
+            let caption = format!("{}, seed {}", row.variant, row.seed);
             let _ = write!(
                 html,
                 "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Confusion: \
@@ -310,7 +310,7 @@ impl Section<'_> {
         let (classes, labels) = (trial.dataset.classes, trial.labels());
         let shown: Vec<&Asked> = {
             let pair: Vec<&Asked> =
-                trial.models.iter().filter(|m| m.row.system != "baseline").collect();
+                trial.models.iter().filter(|m| m.row.variant != "baseline").collect();
             if pair.is_empty() { trial.models.iter().collect() } else { pair }
         };
         let mut wrong: Vec<usize> = Vec::new();
@@ -324,7 +324,7 @@ impl Section<'_> {
         if wrong.is_empty() {
             return Ok("<p>None of the test images.</p>\n".into());
         }
-        let names: Vec<&str> = shown.iter().map(|asked| asked.row.system.as_str()).collect();
+        let names: Vec<&str> = shown.iter().map(|asked| asked.row.variant.as_str()).collect();
         let mut html = format!(
             "<p>{} of the {} test images that {} gets wrong, with the soft predictions at T = \
              {t}.</p>\n<ul class=\"images\">\n",
@@ -345,7 +345,7 @@ impl Section<'_> {
             );
             for asked in &shown {
                 let row = &asked.logits[i * classes..][..classes];
-                html += &bars(&asked.row.system, row, t);
+                html += &bars(&asked.row.variant, row, t);
             }
             html += "</div></li>\n";
         }
@@ -397,9 +397,9 @@ fn reliability(trial: &Trial) -> String {
             let n = bin.examples as f64;
             point(bin.confidence / n, bin.correct as f64 / n)
         });
-        series.push(Series { name: row.system.clone(), points: points.collect() });
+        series.push(Series { name: row.variant.clone(), points: points.collect() });
         let error = metrics::calibration_error(logits, labels, classes);
-        table.push([row.system.clone(), format!("{error:.4}")]);
+        table.push([row.variant.clone(), format!("{error:.4}")]);
     }
     table.notes.push("At T = 1, in 15 bins of equal width.".into());
     series.push(Series { name: "ideal".into(), points: vec![point(0.0, 0.0), point(1.0, 1.0)] });

@@ -134,7 +134,7 @@ impl<'d> Study<'d> {
         }
         drop(turn);
         // Of models whose rows were kept just before the end.
-        for Row { system, seed, .. } in &study.summary.rows {
+        for Row { variant: system, seed, .. } in &study.summary.rows {
             if let Some(_claim) = study.folder.claim(&file_stem(system, *seed))? {
                 remove_checkpoints(&study.folder, system, *seed)?;
             }
@@ -563,7 +563,7 @@ impl<'d> Study<'d> {
         self.read_summary()?;
         let mut rows = std::mem::take(&mut self.summary.rows);
         rows.sort_by_key(|row| {
-            let place = self.asked.iter().position(|(s, n)| *s == row.system && *n == row.seed);
+            let place = self.asked.iter().position(|(s, n)| *s == row.variant && *n == row.seed);
             place.unwrap_or(usize::MAX)
         });
         self.summary.set_rows(rows);

@@ -1,6 +1,6 @@
 //! What a run works with: the machine, the data folder, who watches and who may stop it.
 
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::trainer::Observer;
 use crate::files::error::{Error, Result};
 use crate::run::manifest::Manifest;
@@ -27,7 +27,7 @@ pub struct RunContext<'a> {
     /// Set from outside to end the run after the step at hand.
     pub stop: &'a AtomicBool,
     /// The other ranks, where this is rank 0 of several that train its models together.
-    pub team: Option<&'a mut Team>,
+    pub communicator: Option<&'a mut Communicator>,
     /// Where this process begins, of several that share the run folder: at its `member`-th model,
     /// from 0. Any numbers do; different ones get in each other's way least. `None` where the folder
     /// is this process's own.
@@ -51,7 +51,7 @@ impl<'a> RunContext<'a> {
             git_commit: None,
             observer,
             stop,
-            team: None,
+            communicator: None,
             member: None,
             peak_gflops: None,
         }

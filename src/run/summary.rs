@@ -16,9 +16,9 @@ pub struct Summary {
     pub preset: String,
     /// One entry for each model, in the order of training.
     pub rows: Vec<Row>,
-    /// Test errors of each system over its seeds.
+    /// Test errors of each variant over its seeds.
     pub aggregate: BTreeMap<String, Aggregate>,
-    /// The paper's test errors of each system.
+    /// The paper's test errors of each variant.
     pub paper: BTreeMap<String, u64>,
     /// Ours beside the paper's, as printed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -32,7 +32,8 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `teacher`, `baseline`, `student`, …
-    pub system: String,
+    #[serde(alias = "system")]
+    pub variant: String,
     /// Its seed.
     pub seed: u64,
     /// Misclassified test examples.
@@ -174,7 +175,7 @@ impl Display for Table {
     }
 }
 
-/// Test errors of one system over its seeds.
+/// Test errors of one variant over its seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Aggregate {
     /// Number of models.
@@ -219,24 +220,24 @@ impl Summary {
     }
 
     /// The row of a model, if it is there.
-    pub fn row(&self, system: &str, seed: u64) -> Option<&Row> {
-        self.rows.iter().find(|row| row.system == system && row.seed == seed)
+    pub fn row(&self, variant: &str, seed: u64) -> Option<&Row> {
+        self.rows.iter().find(|row| row.variant == variant && row.seed == seed)
     }
 
-    /// The rows of a system, in the order of training.
-    pub fn rows_of<'s>(&'s self, system: &'s str) -> impl Iterator<Item = &'s Row> {
-        self.rows.iter().filter(move |row| row.system == system)
+    /// The rows of a variant, in the order of training.
+    pub fn rows_of<'s>(&'s self, variant: &'s str) -> impl Iterator<Item = &'s Row> {
+        self.rows.iter().filter(move |row| row.variant == variant)
     }
 
-    /// Some measure of a system's rows as mean ± standard deviation, in so many decimals; a dash
+    /// Some measure of a variant's rows as mean ± standard deviation, in so many decimals; a dash
     /// where no row has it.
     pub fn shown(
         &self,
-        system: &str,
+        variant: &str,
         decimals: usize,
         measure: impl Fn(&Row) -> Option<f64>,
     ) -> String {
-        let values: Vec<f64> = self.rows_of(system).filter_map(measure).collect();
+        let values: Vec<f64> = self.rows_of(variant).filter_map(measure).collect();
         match (values.len(), statistics::sample_sd(&values)) {
             (0, _) => "–".into(),
             (_, None) => format!("{:.decimals$}", values[0]),
@@ -245,32 +246,32 @@ impl Summary {
     }
 
     /// [`Summary::shown`] for test errors.
-    pub fn shown_errors(&self, system: &str) -> String {
-        self.shown_count(system, |row| Some(row.test_errors))
+    pub fn shown_errors(&self, variant: &str) -> String {
+        self.shown_count(variant, |row| Some(row.test_errors))
     }
 
     /// [`Summary::shown`] for what is counted: a whole number where there is one model.
-    pub fn shown_count(&self, system: &str, count: impl Fn(&Row) -> Option<u64>) -> String {
-        let decimals = usize::from(self.rows_of(system).count() > 1);
-        self.shown(system, decimals, |row| count(row).map(|n| n as f64))
+    pub fn shown_count(&self, variant: &str, count: impl Fn(&Row) -> Option<u64>) -> String {
+        let decimals = usize::from(self.rows_of(variant).count() > 1);
+        self.shown(variant, decimals, |row| count(row).map(|n| n as f64))
     }
 
     /// The systems in the order of their first rows, for printed tables.
-    pub fn systems(&self) -> Vec<&str> {
-        let mut systems: Vec<&str> = Vec::new();
+    pub fn variants(&self) -> Vec<&str> {
+        let mut variants: Vec<&str> = Vec::new();
         for row in &self.rows {
-            if !systems.contains(&row.system.as_str()) {
-                systems.push(&row.system);
+            if !variants.contains(&row.variant.as_str()) {
+                variants.push(&row.variant);
             }
         }
-        systems
+        variants
     }
 }
 
 fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
     let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for row in rows {
-        let errors = errors.entry(row.system.clone()).or_default();
+        let errors = errors.entry(row.variant.clone()).or_default();
         errors.push(row.test_errors as f64);
     }
     let summarise = |errors: Vec<f64>| Aggregate {
@@ -278,7 +279,7 @@ fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
         mean: statistics::mean(&errors),
         sd: statistics::sample_sd(&errors),
     };
-    errors.into_iter().map(|(system, errors)| (system, summarise(errors))).collect()
+    errors.into_iter().map(|(variant, errors)| (variant, summarise(errors))).collect()
 }
 
 #[cfg(test)]
@@ -287,13 +288,13 @@ mod tests {
 
     #[test]
     fn summaries_aggregate_by_system_and_keep_their_order() {
-        let row = |system: &str, seed, test_errors| Row {
-            system: system.into(),
+        let row = |variant: &str, seed, test_errors| Row {
+            variant: variant.into(),
             seed,
             test_errors,
             train_errors: None,
             seconds: 1.5,
-            model: format!("models/{system}-{seed}.safetensors"),
+            model: format!("models/{variant}-{seed}.safetensors"),
             sha256: "00".into(),
             test_nll: None,
             epochs: Some(3),
@@ -308,7 +309,7 @@ mod tests {
             row("baseline", 2, 160),
         ];
         let summary = Summary::new("mnist", "mnist", "quick", rows, &[("teacher", 67)]);
-        assert_eq!(summary.systems(), ["teacher", "baseline"]);
+        assert_eq!(summary.variants(), ["teacher", "baseline"]);
         let teacher = summary.aggregate["teacher"];
         assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
         let baseline = summary.aggregate["baseline"];

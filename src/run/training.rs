@@ -1,6 +1,6 @@
 //! A model trained in a run folder, and its row of the summary.
 
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::data::evaluate;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
@@ -33,9 +33,11 @@ pub fn train_model(
     let checkpoints = folder.checkpoints().join(file_stem(task.name, seed));
     let mut recorder = Recorder { folder, seed, inner: &mut *run.observer, stop: run.stop };
     let (context, checkpoints) = (run.context, Some(checkpoints.as_path()));
-    let trained = match &mut run.team {
+    let trained = match &mut run.communicator {
         None => trainer::train(context, task, checkpoints, &mut recorder),
-        Some(team) => trainer::train_together(context, task, team, checkpoints, &mut recorder),
+        Some(communicator) => {
+            trainer::train_together(context, task, communicator, checkpoints, &mut recorder)
+        }
     }?;
     let row = evaluated_row(run, folder, dataset, task, seed, &trained.model)?;
     let epochs = task.config.training.epochs as u64;
@@ -52,7 +54,7 @@ pub fn train_model(
 ///
 /// # Errors
 /// Those of [`trainer::train_together`].
-pub fn follow(run: &RunContext, task: &Task, team: &mut Team) -> Result<()> {
+pub fn follow(run: &RunContext, task: &Task, communicator: &mut Communicator) -> Result<()> {
     struct Follower<'a>(&'a AtomicBool);
     impl Observer for Follower<'_> {
         fn on_step(&mut self, _: &Progress) {}
@@ -65,7 +67,7 @@ pub fn follow(run: &RunContext, task: &Task, team: &mut Team) -> Result<()> {
         fn warn(&mut self, _: &str) {}
     }
     let observer = &mut Follower(run.stop);
-    trainer::train_together(run.context, task, team, None, observer).map(drop)
+    trainer::train_together(run.context, task, communicator, None, observer).map(drop)
 }
 
 /// Removes the checkpoints of a finished model, if there are any.
@@ -97,7 +99,7 @@ pub(crate) fn evaluated_row(
     let split = if enlarged { &dataset.train } else { task.split };
     let train_errors = split.labels.as_ref().map(|_| model.errors(run.context, split) as u64);
     Ok(Row {
-        system: task.name.to_string(),
+        variant: task.name.to_string(),
         seed,
         test_errors: test.errors as u64,
         train_errors,
@@ -124,7 +126,7 @@ pub fn combined_row(
     let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
     let test = metrics::evaluate(logits, labels, dataset.classes);
     Ok(Row {
-        system: system.into(),
+        variant: system.into(),
         seed,
         test_errors: test.errors as u64,
         train_errors: None,
@@ -142,7 +144,7 @@ pub fn combined_row(
 /// Frames of an utterance are not independent: no test is made of single ones.
 fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
     match &dataset.test.inputs {
-        Inputs::Frames(frames) if !frames.are_rows() => Vec::new(),
+        Inputs::Features(frames) if !frames.are_rows() => Vec::new(),
         _ => test.misclassified,
     }
 }

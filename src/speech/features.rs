@@ -36,14 +36,14 @@ const DELTA_WINDOW: usize = 2;
 
 /// The frames of an utterance.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Features {
+pub struct Frames {
     /// Values of a frame.
     pub dim: usize,
     /// `[frames, dim]`, row-major.
     pub values: Vec<f32>,
 }
 
-impl Features {
+impl Frames {
     /// The number of frames.
     pub fn frames(&self) -> usize {
         self.values.len() / self.dim
@@ -111,7 +111,7 @@ impl Fbank {
     /// 6. ε = 2⁻²³.
     ///
     /// Source: Kaldi's `feature-window.cc`, `mel-computations.cc`, `feature-fbank.cc`.
-    pub fn features(&self, samples: &[i16]) -> Features {
+    pub fn features(&self, samples: &[i16]) -> Frames {
         let mut padded = self.fft.make_input_vec();
         let mut spectrum = self.fft.make_output_vec();
         let mut scratch = self.fft.make_scratch_vec();
@@ -136,7 +136,7 @@ impl Fbank {
                 libm::log(energy.max(FLOOR)) as f32
             }));
         }
-        Features { dim: BINS, values }
+        Frames { dim: BINS, values }
     }
 }
 
@@ -183,7 +183,7 @@ fn filters(factor: f64) -> Vec<Filter> {
 /// frames; before the first and behind the last frame these repeat. The deltas' deltas are δ of δ.
 ///
 /// Source: Kaldi's `feature-mfcc.cc` (with `--use-energy=false`); the HTK book's delta.
-pub fn mfcc(log_mels: &Features) -> Features {
+pub fn mfcc(log_mels: &Frames) -> Frames {
     let bins = log_mels.dim;
     let row = |q: usize| {
         let lifter = 1.0 + 0.5 * LIFTER * libm::sin(PI * q as f64 / LIFTER);
@@ -208,7 +208,7 @@ pub fn mfcc(log_mels: &Features) -> Features {
         let range = t * CEPSTRA..(t + 1) * CEPSTRA;
         parts.iter().flat_map(move |part| part[range.clone()].iter().map(|&value| value as f32))
     });
-    Features { dim: 3 * CEPSTRA, values: values.collect() }
+    Frames { dim: 3 * CEPSTRA, values: values.collect() }
 }
 
 /// δ of each column of `[frames, dim]`.
@@ -229,7 +229,7 @@ fn deltas(values: &[f64], dim: usize) -> Vec<f64> {
 ///
 /// # Panics
 /// If there is not one speaker for each utterance, or utterances differ in `dim`.
-pub fn subtract_speaker_means(utterances: &mut [Features], speakers: &[&str]) {
+pub fn subtract_speaker_means(utterances: &mut [Frames], speakers: &[&str]) {
     assert_eq!(utterances.len(), speakers.len(), "utterances and speakers");
     let mut of_speaker: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (i, speaker) in speakers.iter().enumerate() {
@@ -264,7 +264,7 @@ impl Normalisation {
     ///
     /// # Panics
     /// If utterances differ in `dim`.
-    pub fn of(train: &[Features]) -> Option<Normalisation> {
+    pub fn of(train: &[Frames]) -> Option<Normalisation> {
         let Moments { mean, variance } = Moments::of(train.iter())?;
         let sd = variance.iter().map(|&v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
         Some(Normalisation { mean, sd })
@@ -274,8 +274,8 @@ impl Normalisation {
     ///
     /// # Panics
     /// If their `dim` is not that of the training frames.
-    pub fn apply(&self, utterances: &mut [Features]) {
-        for Features { dim, values } in utterances {
+    pub fn apply(&self, utterances: &mut [Frames]) {
+        for Frames { dim, values } in utterances {
             assert_eq!(*dim, self.mean.len(), "dimensions of a frame");
             for frame in values.chunks_exact_mut(*dim) {
                 for ((x, mean), sd) in frame.iter_mut().zip(&self.mean).zip(&self.sd) {
@@ -293,7 +293,7 @@ struct Moments {
 
 impl Moments {
     /// Of all frames, each dimension for itself: first the mean, then the mean square around it.
-    fn of<'f>(utterances: impl Iterator<Item = &'f Features> + Clone) -> Option<Moments> {
+    fn of<'f>(utterances: impl Iterator<Item = &'f Frames> + Clone) -> Option<Moments> {
         let dim = utterances.clone().next()?.dim;
         let mean_of = |term: &dyn Fn(usize, f64) -> f64| -> Option<Vec<f64>> {
             let (mut sums, mut count) = (vec![0.0; dim], 0);
@@ -318,8 +318,8 @@ impl Moments {
 mod tests {
     use super::*;
 
-    fn of(dim: usize, values: &[f32]) -> Features {
-        Features { dim, values: values.to_vec() }
+    fn of(dim: usize, values: &[f32]) -> Frames {
+        Frames { dim, values: values.to_vec() }
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         (0..FRAME).map(|i| sample(i).round() as i16).collect()
     }
 
-    fn loudest(frame: &Features) -> usize {
+    fn loudest(frame: &Frames) -> usize {
         (0..BINS).max_by(|&a, &b| frame.values[a].total_cmp(&frame.values[b])).unwrap()
     }
 

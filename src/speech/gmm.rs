@@ -198,7 +198,7 @@ impl Mixture {
 /// a sum of 1 or more by less than half a rounding.
 const NEGLIGIBLE: f32 = -17.5;
 
-/// Frames that a component needs.
+/// Features that a component needs.
 const MIN_COUNT: f64 = 10.0;
 
 /// How far a split moves the means, in standard deviations.

@@ -1,7 +1,7 @@
 //! The corpus as the experiments use it: three parts of disjoint speakers, as features and word
 //! ids, and the frozen states of their frames.
 
-use super::features::{self, Fbank, Features, Normalisation};
+use super::features::{self, Fbank, Frames, Normalisation};
 use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
 use crate::files::digest::sha256_of;
@@ -9,7 +9,7 @@ use crate::files::error::{Error, Result};
 use crate::files::read::TensorFile;
 use crate::files::write::atomic_write;
 use limbeck_datasets::an4::{self, Corpus, SILENCE};
-use limbeck_datasets::{Frames, Inputs, Split, permute};
+use limbeck_datasets::{Features, Inputs, Split, permute};
 use limbeck_kernels::Pool;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -39,7 +39,7 @@ pub struct Material {
     /// The training speakers but for those held out.
     pub train: Part,
     /// The frames of the training part as each of [`WARPS`] lets them sound, warp after warp.
-    pub perturbed: Frames,
+    pub perturbed: Features,
     /// Eight training speakers, by which everything is chosen.
     pub holdout: Part,
     /// The test speakers.
@@ -61,23 +61,23 @@ pub struct Part {
     /// Each utterance's frames.
     pub lengths: Vec<usize>,
     /// Cepstra with slopes [T, 39] of each utterance, for the mixtures; the speaker's mean is 0.
-    pub mfcc: Vec<Features>,
+    pub mfcc: Vec<Frames>,
     /// Log-mels, normalised, with their context, for the nets.
-    pub frames: Frames,
+    pub frames: Features,
 }
 
 impl Part {
     /// The frames as examples, with the states of `alignment` as labels.
     pub fn split(&self, alignment: Option<&[Vec<u16>]>) -> Split {
         let labels = alignment.map(|alignment| alignment.concat());
-        Split { inputs: Inputs::Frames(self.frames.clone()), labels }
+        Split { inputs: Inputs::Features(self.frames.clone()), labels }
     }
 
     /// The frames of one utterance.
     pub fn utterance(&self, i: usize) -> Split {
         let first: usize = self.lengths[..i].iter().sum();
         let indices: Vec<u32> = (first..first + self.lengths[i]).map(|t| t as u32).collect();
-        Split { inputs: Inputs::Frames(self.frames.subset(&indices)), labels: None }
+        Split { inputs: Inputs::Features(self.frames.subset(&indices)), labels: None }
     }
 
     /// The frames of each utterance in an array [T, width] of all.
@@ -211,8 +211,8 @@ fn own_phones(
 struct Sounds {
     speakers: Vec<String>,
     words: Vec<Vec<usize>>,
-    mfcc: Vec<Features>,
-    log_mels: Vec<Features>,
+    mfcc: Vec<Frames>,
+    log_mels: Vec<Frames>,
 }
 
 impl Sounds {
@@ -230,7 +230,7 @@ impl Sounds {
             let log_mels = fbank.features(&chosen[i].samples()?);
             Ok((features::mfcc(&log_mels), log_mels))
         });
-        let heard: Result<Vec<(Features, Features)>> = heard.into_iter().collect();
+        let heard: Result<Vec<(Frames, Frames)>> = heard.into_iter().collect();
         let (mut mfcc, mut log_mels): (Vec<_>, Vec<_>) = heard?.into_iter().unzip();
         let speakers: Vec<&str> = chosen.iter().map(|u| u.speaker.as_str()).collect();
         for features in [&mut mfcc, &mut log_mels] {
@@ -246,15 +246,15 @@ impl Sounds {
 
     fn part(self) -> Part {
         let Sounds { speakers, words, mfcc, log_mels } = self;
-        let lengths = log_mels.iter().map(Features::frames).collect();
+        let lengths = log_mels.iter().map(Frames::frames).collect();
         Part { speakers, words, lengths, mfcc, frames: with_context(log_mels) }
     }
 }
 
-fn with_context(log_mels: Vec<Features>) -> Frames {
-    let lengths: Vec<usize> = log_mels.iter().map(Features::frames).collect();
+fn with_context(log_mels: Vec<Frames>) -> Features {
+    let lengths: Vec<usize> = log_mels.iter().map(Frames::frames).collect();
     let values: Vec<f32> = log_mels.into_iter().flat_map(|f| f.values).collect();
-    Frames::new(values, features::BINS, &lengths, CONTEXT)
+    Features::new(values, features::BINS, &lengths, CONTEXT)
 }
 
 /// The frozen states of all frames: for each of training, held-out and test part its utterances'.

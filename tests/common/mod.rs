@@ -7,7 +7,7 @@
 pub mod program;
 
 use limbeck::Result;
-use limbeck::engine::loss::{self, Objective};
+use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::reference::{Batch, Loss, Net};
 use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
@@ -59,7 +59,7 @@ pub struct Minibatch {
     /// [B, C], row-major.
     pub teacher: Option<Vec<f32>>,
     pub labels: Option<Vec<u16>>,
-    pub objective: Objective,
+    pub objective: LossSpec,
 }
 
 impl Minibatch {
@@ -207,7 +207,7 @@ pub fn whole(split: &Split) -> Minibatch {
         dropout: Vec::new(),
         teacher: None,
         labels: split.labels.clone(),
-        objective: Objective::HARD,
+        objective: LossSpec::HARD,
     }
 }
 

@@ -6,13 +6,13 @@ use limbeck::engine::config::Config;
 use limbeck::files::checkpoint::{Layer, ModelFile, TrainingState};
 use limbeck::pages::{claims, material, report as page};
 use limbeck::run::folder::RunFolder;
-use limbeck::speech::features::Features;
+use limbeck::speech::features::Frames;
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::material::{Alignments, Material, Part};
 use limbeck::tools::check::Case;
 use limbeck::{Error, Result};
-use limbeck_datasets::{Frames, an4, idx, npy, table};
+use limbeck_datasets::{Features, an4, idx, npy, table};
 use limbeck_kernels::{Context, Isa};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
@@ -368,8 +368,8 @@ fn material() -> Material {
             speakers: vec!["ann".into(); lengths.len()],
             words: vec![vec![0]; lengths.len()],
             lengths: lengths.to_vec(),
-            mfcc: lengths.iter().map(|&n| Features { dim: 1, values: vec![0.0; n] }).collect(),
-            frames: Frames::new(vec![0.0; frames], 1, lengths, (0, 0)),
+            mfcc: lengths.iter().map(|&n| Frames { dim: 1, values: vec![0.0; n] }).collect(),
+            frames: Features::new(vec![0.0; frames], 1, lengths, (0, 0)),
         }
     };
     let words: [&[Vec<usize>]; 1] = [&[vec![1]]];

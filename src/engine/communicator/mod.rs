@@ -125,7 +125,7 @@ enum Job {
 }
 
 /// The ranks of a run, as one of them sees them.
-pub struct Team {
+pub struct Communicator {
     rank: usize,
     size: usize,
     /// How long an answer may take.
@@ -135,15 +135,15 @@ pub struct Team {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Team {
+impl Communicator {
     /// The threads of one process as ranks, each to be used by a thread of its own: for tests, and
     /// to try out.
     ///
     /// # Panics
     /// If `size` is 0.
     #[must_use]
-    pub fn in_process(size: usize, patience: Duration) -> Vec<Team> {
-        assert!(size > 0, "a team has at least one rank");
+    pub fn in_process(size: usize, patience: Duration) -> Vec<Communicator> {
+        assert!(size > 0, "a communicator has at least one rank");
         let mut links: Vec<Channels> =
             (0..size).map(|rank| Channels { rank, to: Vec::new(), from: Vec::new() }).collect();
         for from in 0..size {
@@ -153,7 +153,8 @@ impl Team {
                 links[to].from.push(receiver);
             }
         }
-        let start = |link: Channels| Team::start(patience, (link.rank, size), move || Ok(link));
+        let start =
+            |link: Channels| Communicator::start(patience, (link.rank, size), move || Ok(link));
         // A thread whose link is at hand does not fail to start.
         links.into_iter().filter_map(|link| start(link).ok()).collect()
     }
@@ -164,7 +165,7 @@ impl Team {
         patience: Duration,
         (rank, size): (usize, usize),
         connect: impl FnOnce() -> Told<L> + Send + 'static,
-    ) -> Result<Team> {
+    ) -> Result<Communicator> {
         let (jobs, to_do) = mpsc::channel();
         let (answer, done) = mpsc::channel();
         let (introduce, introduced) = mpsc::channel();
@@ -176,7 +177,7 @@ impl Team {
                     return;
                 }
             };
-            // Nobody is left to tell when the team has been dropped meanwhile.
+            // Nobody is left to tell when the communicator has been dropped meanwhile.
             let _ = introduce.send(Ok(link.place()));
             let mut scratch = Vec::new();
             for job in to_do {
@@ -200,7 +201,7 @@ impl Team {
         };
         let (rank, size) =
             introduced.recv_timeout(patience).map_err(lost)?.map_err(Error::Usage)?;
-        Ok(Team { rank, size, patience, jobs: Some(jobs), done, thread: Some(thread) })
+        Ok(Communicator { rank, size, patience, jobs: Some(jobs), done, thread: Some(thread) })
     }
 
     /// This rank, from 0. Rank 0 reads and writes the run folder.
@@ -301,7 +302,7 @@ impl Team {
 }
 
 /// Waits for what was begun: a rank that left earlier would leave the others waiting.
-impl Drop for Team {
+impl Drop for Communicator {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
@@ -336,10 +337,13 @@ mod tests {
     use super::*;
 
     /// What `work` returns on each rank, in their order.
-    fn on_each<R: Send>(size: usize, work: impl Fn(&mut Team) -> R + Sync) -> Vec<R> {
-        let mut teams = Team::in_process(size, Duration::from_secs(20));
+    fn on_each<R: Send>(size: usize, work: impl Fn(&mut Communicator) -> R + Sync) -> Vec<R> {
+        let mut communicators = Communicator::in_process(size, Duration::from_secs(20));
         thread::scope(|scope| {
-            let ranks: Vec<_> = teams.iter_mut().map(|team| scope.spawn(|| work(team))).collect();
+            let ranks: Vec<_> = communicators
+                .iter_mut()
+                .map(|communicator| scope.spawn(|| work(communicator)))
+                .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
     }
@@ -365,12 +369,12 @@ mod tests {
         let mut order_matters = false;
         for size in [1, 2, 4, 8] {
             for len in [0, 1, 3, 16, 1000] {
-                let sums = on_each(size, |team| {
+                let sums = on_each(size, |communicator| {
                     let mut values = Buffer::zeroed(len);
-                    let rank = team.rank();
+                    let rank = communicator.rank();
                     values.iter_mut().enumerate().for_each(|(i, v)| *v = value(rank, i));
-                    team.start_sum(values);
-                    team.finish_sum().unwrap().to_vec()
+                    communicator.start_sum(values);
+                    communicator.finish_sum().unwrap().to_vec()
                 });
                 for i in 0..len {
                     let values: Vec<f32> = (0..size).map(|rank| value(rank, i)).collect();
@@ -391,14 +395,14 @@ mod tests {
             let lengths: Vec<usize> = (0..size).map(|rank| 3 * rank % 5).collect();
             let expected: Vec<u8> =
                 (0..size).flat_map(|rank| vec![rank as u8; lengths[rank]]).collect();
-            let found = on_each(size, |team| {
-                let rank = team.rank();
-                team.gather(vec![rank as u8; lengths[rank]], lengths.clone()).unwrap()
+            let found = on_each(size, |communicator| {
+                let rank = communicator.rank();
+                communicator.gather(vec![rank as u8; lengths[rank]], lengths.clone()).unwrap()
             });
             assert_eq!(found, vec![expected; size]);
-            let found = on_each(size, |team| {
-                let mut values = [team.rank() as f32 + 0.5; 3];
-                team.broadcast(bytemuck::cast_slice_mut(&mut values)).unwrap();
+            let found = on_each(size, |communicator| {
+                let mut values = [communicator.rank() as f32 + 0.5; 3];
+                communicator.broadcast(bytemuck::cast_slice_mut(&mut values)).unwrap();
                 values
             });
             assert_eq!(found, vec![[0.5; 3]; size]);
@@ -407,30 +411,30 @@ mod tests {
 
     #[test]
     fn a_stranger_is_named() {
-        let found = on_each(4, |team| {
-            let text = if team.rank() == 2 { "b" } else { "a" };
-            team.agree("the data", text).unwrap_err().to_string()
+        let found = on_each(4, |communicator| {
+            let text = if communicator.rank() == 2 { "b" } else { "a" };
+            communicator.agree("the data", text).unwrap_err().to_string()
         });
         for message in found {
             assert!(message.starts_with("the data: found another on rank 2 than"), "{message}");
         }
-        on_each(2, |team| team.agree("the data", "a").unwrap());
-        let error = on_each(3, |team| team.agree("the data", "a").unwrap_err());
+        on_each(2, |communicator| communicator.agree("the data", "a").unwrap());
+        let error = on_each(3, |communicator| communicator.agree("the data", "a").unwrap_err());
         assert!(error[1].to_string().contains("found 3, expected a power of two"));
     }
 
     #[test]
     fn a_rank_that_is_gone_or_silent_is_noticed() {
-        let mut teams = Team::in_process(2, Duration::from_millis(100));
-        let silent = teams.pop();
-        let mut team = teams.remove(0);
-        team.start_gather(vec![1], vec![1, 1]);
-        let error = team.finish_gather().unwrap_err();
+        let mut communicators = Communicator::in_process(2, Duration::from_millis(100));
+        let silent = communicators.pop();
+        let mut communicator = communicators.remove(0);
+        communicator.start_gather(vec![1], vec![1, 1]);
+        let error = communicator.finish_gather().unwrap_err();
         assert_eq!(error.exit_code(), 74);
         assert!(error.to_string().contains("rank 0 of 2: no answer"), "{error}");
         drop(silent);
         // The exchange that hung now fails, as every later one.
-        let error = team.finish_gather().unwrap_err();
+        let error = communicator.finish_gather().unwrap_err();
         assert!(error.to_string().contains("rank 1 has ended"), "{error}");
     }
 }

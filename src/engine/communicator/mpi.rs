@@ -1,6 +1,6 @@
-//! The ranks of an MPI job (MPI 3.1, sections 3 and 5) as a [`Team`].
+//! The ranks of an MPI job (MPI 3.1, sections 3 and 5) as a [`Communicator`].
 
-use super::{Link, Team, Told};
+use super::{Communicator, Link, Told};
 use crate::files::error::Result;
 use ::mpi::Threading;
 use ::mpi::collective::SystemOperation;
@@ -18,9 +18,9 @@ use std::time::Duration;
 /// # Errors
 /// [`crate::Error::Usage`] where MPI cannot be used from a thread; [`crate::Error::Lost`] where the
 /// other ranks do not come.
-pub fn join(patience: Duration, any_order: bool) -> Result<Option<Team>> {
+pub fn join(patience: Duration, any_order: bool) -> Result<Option<Communicator>> {
     let Some(place) = super::place_in_the_job() else { return Ok(None) };
-    Team::start(patience, place, move || {
+    Communicator::start(patience, place, move || {
         // Funneled: the thread that initialises MPI is the only one to call it.
         let found = ::mpi::initialize_with_threading(Threading::Funneled);
         let (universe, threading) = found.ok_or("MPI is initialised already")?;

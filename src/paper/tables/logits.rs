@@ -14,7 +14,7 @@
 
 use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::paper::preset::{Plan, Preset};
@@ -55,7 +55,7 @@ pub fn reproduce(
             ("baseline", &plan.baseline),
             ("student", &plan.student),
         ],
-        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
         paper: &[],
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -71,7 +71,7 @@ pub fn reproduce(
             limit_errors(&model.logits(context, &train), &logits, dataset.classes)
         })?;
         for (name, temperature) in study.order(STUDENTS) {
-            let objective = Objective { temperature, ..Objective::soft(&student) };
+            let objective = LossSpec { temperature, ..LossSpec::soft(&student) };
             let task = Task::soft(name, &student, &train, objective, &logits);
             study.ensure(run, &task, seed, |_, _| BTreeMap::new())?;
         }

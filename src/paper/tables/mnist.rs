@@ -19,7 +19,7 @@
 
 use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
@@ -77,7 +77,7 @@ pub fn reproduce(
             ("baseline", &plan.baseline),
             ("student", &plan.student),
         ],
-        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
         paper: &PAPER,
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -112,7 +112,7 @@ fn ensemble<'a>(
             continue;
         }
         let student = Config { seed, ..plan.student.clone() };
-        let soft = Objective::soft(&student);
+        let soft = LossSpec::soft(&student);
         let (targets, test) = match &taught {
             Some(taught) => taught,
             None => {
@@ -145,7 +145,7 @@ impl Seed<'_> {
         let Seed { plan, dataset, train, seed } = *self;
         let config = |of: &Config| Config { seed, ..of.clone() };
         let (baseline, student) = (config(&plan.baseline), config(&plan.student));
-        let soft = Objective::soft(&student);
+        let soft = LossSpec::soft(&student);
         let variant = variant_of(soft);
         let mut systems = vec!["teacher", "baseline", "student", JITTERED];
         if extended {
@@ -197,7 +197,7 @@ impl Seed<'_> {
             compare,
         )?;
         let smooth = smoothed_labels(train, dataset.classes);
-        let at_one = Objective { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
+        let at_one = LossSpec { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
         study.ensure(run, &Task::soft(SMOOTHED, &baseline, train, at_one, &smooth), seed, compare)
     }
 
@@ -208,11 +208,11 @@ impl Seed<'_> {
 }
 
 /// The student with labels where the student has none, and the other way round.
-fn variant_of(soft: Objective) -> (&'static str, Objective) {
+fn variant_of(soft: LossSpec) -> (&'static str, LossSpec) {
     if soft.hard_weight > 0.0 {
-        (UNLABELLED, Objective { hard_weight: 0.0, ..soft })
+        (UNLABELLED, LossSpec { hard_weight: 0.0, ..soft })
     } else {
-        (LABELLED, Objective { hard_weight: HARD_WEIGHT as f32, ..soft })
+        (LABELLED, LossSpec { hard_weight: HARD_WEIGHT as f32, ..soft })
     }
 }
 
@@ -247,7 +247,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
         &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
-    for system in summary.systems() {
+    for system in summary.variants() {
         // The paper's figures are for MNIST.
         let paper = summary.paper.get(system).filter(|_| on_mnist);
         table.push([
@@ -270,7 +270,7 @@ fn conclude(summary: &Summary) -> Conclusion {
             .push(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
     let of_several = |system: &&str| system.starts_with(OF_SEVERAL);
-    if let Some(system) = summary.systems().into_iter().find(of_several) {
+    if let Some(system) = summary.variants().into_iter().find(of_several) {
         table.notes.push(format!(
             "'{system}': of the mean of all these seeds' teachers, the same for every seed, with \
              which it is compared."
@@ -305,7 +305,7 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// How far the seeds differ, beside the paper's single run.
 fn errors_by_seed(summary: &Summary) -> Chart {
-    let series = summary.systems().into_iter().map(|system| Series {
+    let series = summary.variants().into_iter().map(|system| Series {
         name: system.to_string(),
         points: summary
             .rows_of(system)

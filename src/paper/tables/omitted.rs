@@ -16,7 +16,7 @@
 use crate::engine::bias::Correction;
 use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
@@ -100,7 +100,7 @@ pub fn reproduce(
         experiment: "omitted",
         preset: preset.name(),
         configs: &[("teacher", &plan.teacher), ("student", &plan.student)],
-        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
         paper: &paper,
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -206,7 +206,7 @@ impl Students<'_> {
         let mut config = config.clone();
         let epochs = config.training.epochs * images.len();
         config.training.epochs = epochs.div_ceil(transfer.len().max(1));
-        let objective = Objective::soft(&config);
+        let objective = LossSpec::soft(&config);
         let teachers = std::slice::from_ref(teacher);
         let logits =
             distill::teacher_logits(run.context, teachers, &transfer, objective.temperature, None);

@@ -15,7 +15,7 @@
 use super::speech;
 use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{EpochRecord, Task, Watched};
 use crate::files::error::Result;
 use crate::paper::preset::{Plan, Preset};
@@ -52,7 +52,7 @@ pub struct Material<'a> {
     /// Net and training of the whole set, the seed aside.
     pub config: Config,
     /// The loss of the soft arm.
-    pub soft: Objective,
+    pub soft: LossSpec,
     /// The examples of draw `seed` of `percent` % of the training set.
     pub draw: &'a dyn Fn(u64, usize) -> Vec<u32>,
     /// Draws of the 3 %, and of each larger part.
@@ -88,7 +88,7 @@ pub fn on_images(
         dataset: &dataset,
         holdout: &holdout,
         config,
-        soft: Objective { hard_weight: 0.0, ..Objective::soft(&plan.student) },
+        soft: LossSpec { hard_weight: 0.0, ..LossSpec::soft(&plan.student) },
         draw: &|seed, percent| draw(dataset.train.len(), seed, percent),
         draws: (draws.0.max(seeds), draws.1),
         examples: "images",
@@ -142,7 +142,7 @@ pub fn on_speech(
         dataset: &labelled.dataset,
         holdout: &labelled.holdout,
         config,
-        soft: Objective { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
+        soft: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
         draw: &|seed, percent| part.draw(seed, percent).into_iter().flat_map(frames_of).collect(),
         draws: (draws.0.max(seeds), draws.1),
         examples: "frames",

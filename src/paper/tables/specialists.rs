@@ -13,7 +13,7 @@
 //! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
 
 use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::{Error, Result};
@@ -123,7 +123,7 @@ pub fn reproduce(
             ("specialist", &plan.specialist),
             ("distilled", &plan.distilled),
         ],
-        loss_contract: extended.then(|| Objective::soft(&plan.distilled).contract()),
+        loss_contract: extended.then(|| LossSpec::soft(&plan.distilled).contract()),
         paper: &[],
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -210,7 +210,7 @@ impl Seed<'_> {
             let distilled = config(&plan.distilled);
             let targets = combine(run, train, &on_train);
             let task = Task {
-                objective: Objective::soft(&distilled),
+                objective: LossSpec::soft(&distilled),
                 teacher_logits: Some(&targets),
                 ..self.task(DISTILLED, &distilled)
             };
@@ -244,7 +244,7 @@ impl Seed<'_> {
     }
 
     fn task<'t>(&'t self, name: &'t str, config: &'t Config) -> Task<'t> {
-        let objective = Objective::HARD;
+        let objective = LossSpec::HARD;
         Task { objective, ..Task::hard(name, config, self.train) }
     }
 }

@@ -19,7 +19,7 @@
 
 use crate::engine::config::{Config, DatasetKind, OptimizerKind};
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
@@ -193,7 +193,7 @@ fn labelled(material: Material, lexicon: Lexicon, alignments: &Alignments) -> La
     let states_of_all = train.concat().repeat(WARPS.len());
     Labelled {
         perturbed: Split {
-            inputs: Inputs::Frames(material.perturbed.clone()),
+            inputs: Inputs::Features(material.perturbed.clone()),
             labels: Some(states_of_all),
         },
         holdout: material.holdout.split(Some(holdout)),
@@ -504,7 +504,7 @@ pub fn reproduce(
     let (material, plan) = prepare(run, preset)?;
     let bare = unlabelled(&material);
     let seeds: Vec<u64> = (first_seed..first_seed + plan.members + plan.students).collect();
-    let objective = |temperature: f64| Objective {
+    let objective = |temperature: f64| LossSpec {
         temperature: temperature as f32,
         soft_weight: 1.0,
         hard_weight: HARD_WEIGHT as f32,
@@ -602,7 +602,7 @@ fn distilled(
     labelled: &Labelled,
     (members, searches): (&[Mlp], Option<[Search; 2]>),
     seeds: &[u64],
-    objective: impl Fn(f64) -> Objective,
+    objective: impl Fn(f64) -> LossSpec,
 ) -> Result<Students> {
     let set = &labelled.perturbed;
     let context = run.context;

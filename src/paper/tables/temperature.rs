@@ -6,7 +6,7 @@
 
 use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::paper::preset::{Plan, Preset};
@@ -55,7 +55,7 @@ pub fn reproduce(
         experiment: "temperature",
         preset: preset.name(),
         configs: &[("teacher", &plan.teacher), ("student", &student)],
-        loss_contract: Some(Objective::soft(&student).contract()),
+        loss_contract: Some(LossSpec::soft(&student).contract()),
         paper: &[],
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -70,7 +70,7 @@ pub fn reproduce(
             let hidden = config.model.layers.len() - 1;
             config.model.layers[1..hidden].fill(width);
             let objective =
-                Objective { temperature: temperature as f32, ..Objective::soft(&student) };
+                LossSpec { temperature: temperature as f32, ..LossSpec::soft(&student) };
             let name = system(width, temperature);
             let task = Task::soft(&name, &config, &train, objective, &logits);
             study.ensure(run, &task, seed, |_, _| BTreeMap::new())?;

@@ -14,7 +14,7 @@
 //! targets with a part of the data, and with higher learning rates, for equally many steps.
 
 use crate::engine::distill;
-use crate::engine::loss::{self, Objective};
+use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
 use crate::files::error::{Error, Result};
@@ -80,7 +80,7 @@ pub fn reproduce(
         experiment: "variance",
         preset: preset.name(),
         configs: &[("teacher", &plan.teacher), ("hard", &plan.baseline), ("soft", &plan.student)],
-        loss_contract: Some(Objective::soft(&plan.student).contract()),
+        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
         paper: &[],
     };
     let mut study = Study::open(run, dataset, &design, &all, out)?;
@@ -144,7 +144,7 @@ impl Seed<'_> {
         let chosen_logits = crate::paper::rows(logits, classes, &chosen);
         let split = train.subset(&chosen);
         let task = if soft {
-            Task::soft(name, &config, &split, Objective::soft(&config), &chosen_logits)
+            Task::soft(name, &config, &split, LossSpec::soft(&config), &chosen_logits)
         } else {
             Task::hard(name, &config, &split)
         };
@@ -190,8 +190,8 @@ impl Cases<'_> {
         let Cases { model, split, logits, cases } = *self;
         let (classes, n) = (model.classes(), cases.min(split.len()));
         let objective = match temperature {
-            Some(temperature) => Objective { temperature, soft_weight: 1.0, hard_weight: 0.0 },
-            None => Objective::HARD,
+            Some(temperature) => LossSpec { temperature, soft_weight: 1.0, hard_weight: 0.0 },
+            None => LossSpec::HARD,
         };
         let labels = split.labels.as_deref().unwrap_or_default();
         let mut work = Workspace::for_training(model, 1);

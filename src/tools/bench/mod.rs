@@ -7,9 +7,9 @@
 
 pub mod scaling;
 
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
-use crate::engine::loss::{self, Objective};
+use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::optimizer::Optimizer;
 use crate::engine::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
@@ -415,7 +415,7 @@ pub struct StepBench {
     task: StepTask,
     config: Config,
     split: Split,
-    objective: Objective,
+    objective: LossSpec,
     teacher_logits: Option<Vec<f32>>,
 }
 
@@ -504,7 +504,7 @@ impl StepBench {
         config.training.momentum = 0.9;
         // Random labels cannot be learnt; this keeps the weights where they are.
         config.training.learning_rate = 1e-3;
-        let (mut objective, mut teacher_logits) = (Objective::HARD, None);
+        let (mut objective, mut teacher_logits) = (LossSpec::HARD, None);
         match task {
             StepTask::Teacher => {
                 let hidden = widths.len() - 2;
@@ -514,7 +514,7 @@ impl StepBench {
             StepTask::Student => {
                 let mut logit = || rng.next_u32() as i32 as f32 / (1 << 28) as f32;
                 teacher_logits = Some((0..EXAMPLES * classes).map(|_| logit()).collect());
-                objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
+                objective = LossSpec { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
             }
         }
         let split = Split::of_images(pixels, (1, inputs), Some(labels));
@@ -593,10 +593,15 @@ impl StepBench {
     }
 
     /// Seconds of each of `steps` steps by all ranks together, a shard each.
-    fn together(mut self, context: &Context, team: &mut Team, steps: usize) -> Result<Vec<f64>> {
-        self.config.training.shards = team.size();
+    fn together(
+        mut self,
+        context: &Context,
+        communicator: &mut Communicator,
+        steps: usize,
+    ) -> Result<Vec<f64>> {
+        self.config.training.shards = communicator.size();
         let run = |task: &Task, watch: &mut Stopwatch| {
-            trainer::train_together(context, task, team, None, watch)
+            trainer::train_together(context, task, communicator, None, watch)
         };
         Ok(self.train_by(context, steps, run)?.0.seconds)
     }

@@ -17,7 +17,7 @@
 //! the other cores that a message may use, and the wait for the loss (one more small message).
 
 use super::{Machine, Spread, StepBench, StepTask};
-use crate::engine::communicator::Team;
+use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
 use crate::engine::mlp::Mlp;
 use crate::engine::optimizer::Optimizer;
@@ -173,10 +173,10 @@ const MOST: usize = 256;
 /// ranks also measures one of theirs.
 ///
 /// # Errors
-/// As [`StepBench::run`]; those of the team.
+/// As [`StepBench::run`]; those of the communicator.
 pub fn measure(
     context: &Context,
-    mut team: Option<&mut Team>,
+    mut communicator: Option<&mut Communicator>,
     widths: &[usize],
     batch: usize,
     gbit_per_s: &[f64],
@@ -193,8 +193,10 @@ pub fn measure(
         (0..=MOST.ilog2()).map(|halves| batch >> halves).take_while(|&b| b > 0).collect();
     let steps: Vec<NodeStep> = batches.iter().map(|&b| node(b)).collect::<Result<_>>()?;
     let addition = addition();
-    let here = match &mut team {
-        Some(team) if team.size() > 1 => Some(here(context, team, widths, &steps[0], addition)?),
+    let here = match &mut communicator {
+        Some(communicator) if communicator.size() > 1 => {
+            Some(here(context, communicator, widths, &steps[0], addition)?)
+        }
         _ => None,
     };
     let ways = [(true, 4.0), (false, 4.0), (true, 2.0)]
@@ -280,20 +282,20 @@ fn addition() -> f64 {
 /// The ranks of this job, and a step of theirs.
 fn here(
     context: &Context,
-    team: &mut Team,
+    communicator: &mut Communicator,
     widths: &[usize],
     step: &NodeStep,
     addition: f64,
 ) -> Result<Here> {
     const LARGE: usize = 1 << 20;
-    let ranks = team.size();
+    let ranks = communicator.size();
     let mut sum = |len: usize| -> Result<f64> {
         let mut seconds = Vec::new();
         for _ in 0..21 {
-            team.gather(vec![0], vec![1; ranks])?;
+            communicator.gather(vec![0], vec![1; ranks])?;
             let start = Instant::now();
-            team.start_sum(Buffer::zeroed(len));
-            team.finish_sum()?;
+            communicator.start_sum(Buffer::zeroed(len));
+            communicator.finish_sum()?;
             seconds.push(start.elapsed().as_secs_f64());
         }
         Ok(Spread::of(seconds).median)
@@ -305,7 +307,7 @@ fn here(
     let bandwidth = 2.0 / ((large - small) / bytes - 1.0 / addition).max(1e-13);
     let network = Network { latency, bandwidth, addition };
     let rounds = rounds(&Mlp::new(widths, 0), step.batch);
-    let seconds = bench(widths, step.batch * ranks)?.together(context, team, rounds)?;
+    let seconds = bench(widths, step.batch * ranks)?.together(context, communicator, rounds)?;
     let how = How { overlap: true, bytes_per_value: 4.0 };
     Ok(Here {
         ranks,

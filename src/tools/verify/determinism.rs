@@ -10,7 +10,7 @@
 use super::{Faults, Place, THREADS};
 use crate::engine::config::{Config, OptimizerKind};
 use crate::engine::distill;
-use crate::engine::loss::Objective;
+use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{self, Task, Trained};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
@@ -138,7 +138,7 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     };
     let teacher = run(&Task::hard("teacher", &config, split))?.model;
     let teachers = [teacher];
-    let objective = Objective { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
+    let objective = LossSpec { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
     let t = objective.temperature;
     let logits = distill::teacher_logits(context, &teachers, split, t, Some(2));
     let mut config = config.clone();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-/// Frames of features in utterances, each an example together with its neighbours.
+/// Rows of features: those of a table, or the frames of utterances, each an example together with its
+/// neighbours.
 ///
 /// Input of the example at frame t: the frames t − left … t + right of its utterance one after
 /// another, `[(left + 1 + right)·dim]`; what lies before the first or behind the last frame is that
@@ -12,7 +13,7 @@ use std::sync::Arc;
 /// Features are stored once, however many frames see them, and shared by all subsets. Tables of
 /// features are frames without neighbours: left = right = 0.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frames {
+pub struct Features {
     /// `[total, dim]`, row-major.
     features: Arc<[f32]>,
     dim: usize,
@@ -29,7 +30,7 @@ struct Window {
     end: u32,
 }
 
-impl Frames {
+impl Features {
     /// Every frame of `features` `[total, dim]`, row-major, as an example; the utterances follow
     /// one another and have `lengths` frames.
     ///
@@ -118,13 +119,13 @@ mod tests {
     use super::*;
 
     /// Two utterances of 3 and 2 frames (t, −t).
-    fn frames(context: (usize, usize)) -> Frames {
+    fn frames(context: (usize, usize)) -> Features {
         let features: Vec<f32> = (0..5u8).flat_map(|t| [f32::from(t), -f32::from(t)]).collect();
-        Frames::new(features, 2, &[3, 2], context)
+        Features::new(features, 2, &[3, 2], context)
     }
 
     /// The first value of each frame that example `i` sees.
-    fn seen(frames: &Frames, i: usize) -> Vec<f32> {
+    fn seen(frames: &Features, i: usize) -> Vec<f32> {
         let mut space = vec![9.0; frames.input_size()];
         let input = frames.input(i, &mut space);
         assert!(input.chunks(2).all(|frame| frame[1] == -frame[0]));
