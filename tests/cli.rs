@@ -3,7 +3,7 @@
 
 use limbeck::engine::config::Config;
 use limbeck::files::checkpoint::{Layer, ModelFile};
-use limbeck::paper::preset::{Plan, Preset};
+use limbeck::paper::preset::{Preset, PresetConfigs};
 use limbeck_datasets::{Dataset, glyphs, idx};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -716,7 +716,7 @@ fn models_and_runs_are_exported_and_what_is_neither_is_refused() {
 fn the_configurations_of_mnist_are_those_that_are_reproduced() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let dataset = Dataset { name: "mnist".into(), ..GLYPHS.clone() };
-    let plan = Plan::new(Preset::Paper, &dataset);
+    let plan = PresetConfigs::new(Preset::Paper, &dataset);
     for (name, expected) in
         [("teacher", plan.teacher), ("baseline", plan.baseline), ("student", plan.student)]
     {

@@ -9,12 +9,14 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::{self, Task};
 use limbeck::paper::preset::Preset;
 use limbeck::paper::specialists::{self, Answers, Opinion};
-use limbeck::paper::tables::specialists as experiment;
+use limbeck::paper::tables::specialists::Specialists;
+use limbeck::paper::{self, Input, Request};
 use limbeck::run::context::RunContext;
 use limbeck_datasets::Split;
 use limbeck_datasets::glyphs::writers;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 /// A distribution without zeros, of `n` outcomes.
@@ -415,7 +417,9 @@ fn the_experiment_runs_small_and_goes_on_where_it_was() {
         let mut observer = Silent;
         let stop = AtomicBool::new(false);
         let mut run = RunContext::new(&context, &mut observer, &stop);
-        experiment::reproduce(&mut run, &dataset, Preset::Quick, (0, 1), true, out).unwrap()
+        let request = Request { extended: true, ..Request::new(Preset::Quick, 0..1) };
+        let input = Input::Images(Rc::new(dataset.clone()));
+        paper::reproduce(&mut run, &Specialists, &request, &input, out).unwrap().summary
     };
     let summary = run(folder.path());
     let row = |system: &str| summary.row(system, 0).unwrap();

@@ -3,25 +3,24 @@
 use super::pages;
 use super::progress;
 use super::session::{DatasetName, Session};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum, value_parser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, value_parser};
 use limbeck::engine::communicator::Communicator;
-use limbeck::paper::preset::{Plan, Preset};
-use limbeck::paper::tables::{
-    logits, mnist, omitted, regularizer, specialists, speech, temperature, variance,
-};
+use limbeck::paper::preset::Preset;
+use limbeck::paper::{self, About, Data, EXPERIMENTS, Experiment, Input, Outcome, Request};
 use limbeck::run::context::RunContext;
 use limbeck::run::summary::Summary;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 #[derive(Args)]
 pub struct ReproduceArgs {
     /// Which table
-    #[arg(default_value = "mnist")]
-    experiment: Experiment,
+    #[arg(default_value = "mnist", value_parser = experiment_parser())]
+    experiment: Choice,
 
     /// How much to spend on each table: a trial of seconds, minutes, half an hour, or hours
     #[arg(long, default_value = "standard", value_parser = preset_parser())]
@@ -46,58 +45,37 @@ pub struct ReproduceArgs {
     /// The folder must lie on a file system that all of them see and on which file locks work. The
     /// number only decides where a process begins; others may join and leave at any time. What one
     /// of them was at when it died another takes over from the last checkpoint.
-    #[arg(long, value_name = "I")]
-    member: Option<u32>,
+    #[arg(long, value_name = "I", alias = "member")]
+    worker: Option<u32>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Experiment {
-    /// Section 3: teacher, plain net, and the same net distilled
-    Mnist,
-    /// Section 3: a transfer set without 3s, or of 7s and 8s alone, and the bias correction
-    Omitted,
-    /// Section 3: the best temperature against the size of the student
-    Temperature,
-    /// Section 2.1: the limit of high temperature, and students that match logits
-    Logits,
-    /// Section 1: variance of the gradient, less data, higher learning rates
-    Variance,
-    /// Section 4: ten acoustic models of AN4, their ensemble, and one distilled from it
-    Speech,
-    /// Section 6: 3 % of the data with hard and with soft targets
-    Regularizer,
-    /// Section 5: a generalist, and specialists for the classes that it confuses
-    Specialists,
-    /// Every one of them in turn, with the first one's teachers
+/// A table of the paper, or all of them.
+#[derive(Clone, Copy)]
+enum Choice {
+    One(&'static dyn Experiment),
     All,
 }
 
-impl Experiment {
-    /// All but [`Experiment::All`]; the first trains the teachers of the others.
-    const EACH: [Experiment; 8] = [
-        Experiment::Mnist,
-        Experiment::Omitted,
-        Experiment::Temperature,
-        Experiment::Logits,
-        Experiment::Variance,
-        Experiment::Speech,
-        Experiment::Regularizer,
-        Experiment::Specialists,
-    ];
-
+impl Choice {
     fn name(self) -> &'static str {
         match self {
-            Experiment::Mnist => "mnist",
-            Experiment::Omitted => "omitted",
-            Experiment::Temperature => "temperature",
-            Experiment::Logits => "logits",
-            Experiment::Variance => "variance",
-            Experiment::Speech => "speech",
-            Experiment::Regularizer => "regularizer",
-            Experiment::Specialists => "specialists",
-            Experiment::All => "all",
+            Choice::One(experiment) => experiment.about().name,
+            Choice::All => "all",
         }
     }
+}
+
+fn experiment_parser() -> impl TypedValueParser<Value = Choice> {
+    let each = EXPERIMENTS.map(|experiment| {
+        let About { name, section, shows, .. } = experiment.about();
+        PossibleValue::new(name).help(format!("Section {section}: {shows}"))
+    });
+    let all =
+        PossibleValue::new("all").help("Every one of them in turn, with the first one's teachers");
+    PossibleValuesParser::new(each.into_iter().chain([all])).map(|name| {
+        let experiment = EXPERIMENTS.into_iter().find(|e| e.about().name == name);
+        experiment.map_or(Choice::All, Choice::One)
+    })
 }
 
 fn preset_parser() -> impl TypedValueParser<Value = Preset> {
@@ -113,7 +91,7 @@ pub fn run(
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
     // Ranks share a run as other processes do: they need not talk.
-    let member = args.member.or(communicator
+    let worker = args.worker.or(communicator
         .filter(|communicator| communicator.size() > 1)
         .map(|communicator| communicator.rank() as u32));
     if !args.teachers.is_empty() && args.teachers.len() as u64 != args.seeds {
@@ -123,8 +101,8 @@ pub fn run(
             args.seeds
         )));
     }
-    if let (false, Experiment::Speech | Experiment::Regularizer) =
-        (args.teachers.is_empty(), args.experiment)
+    if let Choice::One(experiment) = args.experiment
+        && !(args.teachers.is_empty() || experiment.about().takes_teachers)
     {
         return Err(Error::Usage(format!(
             "--teacher: found a model, expected none: '{}' trains its own",
@@ -133,7 +111,7 @@ pub fn run(
     }
     let out = match &session.out {
         Some(out) => out.clone(),
-        None if member.is_some() => {
+        None if worker.is_some() => {
             return Err(Error::Usage(
                 "--out: found none, expected the folder that the processes share".into(),
             ));
@@ -146,9 +124,17 @@ pub fn run(
     let mut progress = progress::observer(session);
     let first = session.seed.unwrap_or(0);
     let mut run = session.run_context(&mut *progress)?;
-    run.teachers = (first..).zip(args.teachers.iter().cloned()).collect();
-    run.member = member;
-    let runs = experiment(session, args, &mut run, &out);
+    let mut request = Request {
+        preset: args.preset,
+        seeds: first..first + args.seeds,
+        extended: args.extended,
+        teachers: (first..).zip(args.teachers.iter().cloned()).collect(),
+        worker,
+    };
+    let runs = match args.experiment {
+        Choice::One(experiment) => tables(session, experiment, &request, &mut run, &out),
+        Choice::All => all(session, &mut request, &mut run, &out),
+    };
     drop(progress);
     let runs = runs.map_err(|error| {
         // The same again, in the same folder.
@@ -158,101 +144,81 @@ pub fn run(
         }
         session.resumable(error, arguments)
     })?;
+    let runs: Vec<Printed> = runs.into_iter().map(Printed::from).collect();
     let folders: Vec<PathBuf> = runs.iter().map(|outcome| outcome.run.clone()).collect();
-    match <[Outcome; 1]>::try_from(runs) {
+    match <[Printed; 1]>::try_from(runs) {
         Ok([outcome]) => session.result(&outcome),
         Err(runs) => session.result(&Outcomes { runs }),
     }?;
     // One page for all.
-    match member {
+    match worker {
         None | Some(0) => pages::finish(session, &folders),
         Some(_) => Ok(()),
     }
 }
 
-/// The tables that were asked for.
-fn experiment(
+/// Every experiment in its own folder; the first one's teachers serve the others.
+fn all(
     session: &Session,
-    args: &ReproduceArgs,
+    request: &mut Request,
     run: &mut RunContext,
     out: &Path,
 ) -> Result<Vec<Outcome>> {
-    match args.experiment {
-        Experiment::All => {
-            let mut runs = Vec::new();
-            for experiment in Experiment::EACH {
-                if experiment == Experiment::Specialists {
-                    // Their data and their generalists are their own.
-                    run.teachers.clear();
-                }
-                if experiment == Experiment::Speech && !session.has_speech() {
-                    session.note("no AN4 corpus: without the speech table");
-                    continue;
-                }
-                let done = tables(session, experiment, args, run, &out.join(experiment.name()))?;
-                for outcome in done.iter().filter(|o| o.summary.experiment == "mnist") {
-                    for row in outcome.summary.rows_of("teacher") {
-                        let model = outcome.run.join(&row.model);
-                        run.teachers.entry(row.seed).or_insert(model);
-                    }
-                }
-                runs.extend(done);
-            }
-            Ok(runs)
+    let mut runs: Vec<Outcome> = Vec::new();
+    for experiment in EXPERIMENTS {
+        let About { name, data, .. } = experiment.about();
+        if data == [Data::Speech] && !session.has_speech() {
+            session.note("no AN4 corpus: without the speech table");
+            continue;
         }
-        experiment => tables(session, experiment, args, run, out),
+        // Writers have generalists of their own.
+        let mut own = request.clone();
+        if !data.contains(&Data::Images) {
+            own.teachers.clear();
+        }
+        runs.extend(tables(session, experiment, &own, run, &out.join(name))?);
+        if let [first] = &runs[..] {
+            for row in first.summary.rows_of("teacher") {
+                let model = first.run.join(&row.model);
+                request.teachers.entry(row.seed).or_insert(model);
+            }
+        }
     }
+    Ok(runs)
 }
 
-/// The tables of an experiment: one, but for the regulariser with speech and images.
+/// The tables of an experiment: one for each kind of data that is there.
 fn tables(
     session: &Session,
-    experiment: Experiment,
-    args: &ReproduceArgs,
+    experiment: &dyn Experiment,
+    request: &Request,
     run: &mut RunContext,
     out: &Path,
 ) -> Result<Vec<Outcome>> {
-    let ReproduceArgs { preset, extended, .. } = *args;
-    let seeds = (session.seed.unwrap_or(0), args.seeds);
-    let outcome =
-        |run: &Path, train_limit, summary| Outcome { run: run.to_path_buf(), train_limit, summary };
-    if experiment == Experiment::Speech {
-        let summary = speech::reproduce(run, preset, seeds.0, out)?;
-        return Ok(vec![outcome(out, None, summary)]);
-    }
+    let kinds = experiment.about().data;
+    let is_there =
+        |data: &&Data| kinds.len() == 1 || **data != Data::Speech || session.has_speech();
+    let there: Vec<Data> = kinds.iter().filter(is_there).copied().collect();
     let mut done = Vec::new();
-    let mut out = out.to_path_buf();
-    if experiment == Experiment::Regularizer && session.has_speech() {
-        let folder = out.join("speech");
-        let summary = regularizer::on_speech(run, preset, seeds, &folder)?;
-        done.push(outcome(&folder, None, summary));
-        out = out.join("images");
+    for &data in &there {
+        let (input, folder) = match data {
+            Data::Images => (Input::Images(Rc::new(session.dataset(None)?)), "images"),
+            Data::Writers => {
+                let writers = session.dataset(Some(DatasetName::Writers))?;
+                (Input::Images(Rc::new(writers)), "writers")
+            }
+            Data::Speech => (Input::Speech, "speech"),
+        };
+        let out = if there.len() > 1 { out.join(folder) } else { out.to_path_buf() };
+        done.push(paper::reproduce(run, experiment, request, &input, &out)?);
     }
-    // Specialists need more classes to confuse than ten.
-    let own = experiment == Experiment::Specialists;
-    let data = &session.dataset(own.then_some(DatasetName::Writers))?;
-    let summary = match experiment {
-        Experiment::Mnist => mnist::reproduce(run, data, preset, seeds, extended, &out),
-        Experiment::Omitted => omitted::reproduce(run, data, preset, seeds, &out),
-        Experiment::Temperature => temperature::reproduce(run, data, preset, seeds, &out),
-        Experiment::Logits => logits::reproduce(run, data, preset, seeds, &out),
-        Experiment::Variance => variance::reproduce(run, data, preset, seeds, &out),
-        Experiment::Regularizer => regularizer::on_images(run, data, preset, seeds, &out),
-        Experiment::Specialists => specialists::reproduce(run, data, preset, seeds, extended, &out),
-        Experiment::Speech | Experiment::All => {
-            Err(Error::Internal(format!("'{}' is no table of images", experiment.name())))
-        }
-    }?;
-    // The specialists' summary says itself how much it trained on.
-    let limit = Plan::new(preset, data).teacher.data.train_limit.filter(|_| !own);
-    done.push(outcome(&out, limit.filter(|&limit| limit < data.train.len()), summary));
     Ok(done)
 }
 
 /// Those of several experiments.
 #[derive(Serialize)]
 struct Outcomes {
-    runs: Vec<Outcome>,
+    runs: Vec<Printed>,
 }
 
 impl Display for Outcomes {
@@ -263,7 +229,7 @@ impl Display for Outcomes {
 
 /// Our figures beside the paper's.
 #[derive(Serialize)]
-struct Outcome {
+struct Printed {
     run: PathBuf,
     /// Training examples used, where the preset takes fewer than there are.
     train_limit: Option<usize>,
@@ -271,7 +237,13 @@ struct Outcome {
     summary: Summary,
 }
 
-impl Display for Outcome {
+impl From<Outcome> for Printed {
+    fn from(Outcome { run, train_limit, summary }: Outcome) -> Printed {
+        Printed { run, train_limit, summary }
+    }
+}
+
+impl Display for Printed {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for table in &self.summary.tables {
             writeln!(f, "{table}")?;

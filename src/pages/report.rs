@@ -5,7 +5,7 @@ use crate::engine::metrics;
 use crate::files::error::{Error, Result};
 use crate::run::chart::{Chart, LINES, Point, Series, escape};
 use crate::run::manifest::shell_line;
-use crate::run::summary::Table;
+use crate::run::summary::{Measure, Table};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
@@ -70,7 +70,7 @@ fn comparison(runs: &[Material]) -> String {
         }
     }
     for system in systems {
-        let errors = |run: &Material| run.summary.shown_errors(system);
+        let errors = |run: &Material| run.summary.errors_cell(system);
         table.push(std::iter::once(system.to_string()).chain(runs.iter().map(errors)));
     }
     table.notes.push("Mean ± standard deviation over the seeds of each run.".into());
@@ -162,9 +162,9 @@ impl Section<'_> {
             let paper = summary.paper.get(system).filter(|_| summary.is_the_papers());
             table.push([
                 system.to_string(),
-                summary.shown_errors(system),
+                summary.errors_cell(system),
                 paper.map_or("–".into(), u64::to_string),
-                summary.shown(system, 4, |row| row.test_nll),
+                summary.cell(system, 4, &Measure::TestNll),
             ]);
         }
         table_html(&table)
@@ -210,12 +210,12 @@ impl Section<'_> {
             }
             table.push([
                 system.to_string(),
-                summary.shown(system, 0, |row| row.samples_per_second),
-                summary.shown(system, 1, |row| rates.get(&(system, row.seed)).copied()),
-                summary.shown(system, 2, |row| Some(rates.get(&(system, row.seed))? / peak?)),
-                summary.shown(system, 1, |row| Some(row.seconds)),
-                summary.shown(system, 0, |row| row.epochs.map(|n| n as f64)),
-                summary.shown_count(system, |row| row.train_errors),
+                summary.cell_of(system, 0, |row| row.samples_per_second),
+                summary.cell_of(system, 1, |row| rates.get(&(system, row.seed)).copied()),
+                summary.cell_of(system, 2, |row| Some(rates.get(&(system, row.seed))? / peak?)),
+                summary.cell_of(system, 1, |row| Some(row.seconds)),
+                summary.cell_of(system, 0, |row| row.epochs.map(|n| n as f64)),
+                summary.count_cell(system, &Measure::TrainErrors),
             ]);
         }
         if table.rows.is_empty() {

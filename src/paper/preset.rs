@@ -33,7 +33,7 @@ impl Preset {
 
 /// Teacher, plain net and student.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct PresetConfigs {
     /// With dropout and jitter.
     pub teacher: Config,
     /// The small net on labels.
@@ -42,7 +42,7 @@ pub struct Plan {
     pub student: Config,
 }
 
-impl Plan {
+impl PresetConfigs {
     /// Widths, epochs and, for `quick`, how many of the training examples.
     ///
     /// A teacher that is trained for a minute on all of MNIST is worse than the plain net and has
@@ -50,7 +50,7 @@ impl Plan {
     /// glyphs have few examples anyway: their epochs are short, and there are more of them. The
     /// teacher gets more epochs than the student, because dropout and jitter make it learn slowly
     /// and it is the student's ceiling.
-    pub fn new(preset: Preset, dataset: &Dataset) -> Plan {
+    pub fn new(preset: Preset, dataset: &Dataset) -> PresetConfigs {
         let full = dataset.name == "mnist";
         let (widths, epochs, train_limit) = match preset {
             Preset::Smoke => ((48, 32), (4, 3), Some(1_200)),
@@ -84,10 +84,10 @@ impl Plan {
         let mut student = baseline.clone();
         student.distillation =
             Some(DistillationConfig { hard_weight: 0.0, ..DistillationConfig::default() });
-        Plan { teacher, baseline, student }
+        PresetConfigs { teacher, baseline, student }
     }
 
-    /// The training set of the plan: all of it, or its first `train_limit` examples.
+    /// What is trained on: all of the training set, or its first `train_limit` examples.
     pub fn train_set(&self, dataset: &Dataset) -> limbeck_datasets::Split {
         let limit = self.teacher.data.train_limit.unwrap_or(dataset.train.len());
         dataset.train.clone().truncated(limit)
@@ -111,9 +111,12 @@ mod tests {
             classes: 10,
             sha256: BTreeMap::new(),
         };
-        let plan = Plan::new(Preset::Paper, &dataset);
-        let planned =
-            [("teacher", plan.teacher), ("baseline", plan.baseline), ("student", plan.student)];
+        let configs = PresetConfigs::new(Preset::Paper, &dataset);
+        let planned = [
+            ("teacher", configs.teacher),
+            ("baseline", configs.baseline),
+            ("student", configs.student),
+        ];
         for (name, planned) in planned {
             let file = format!("configs/mnist-{name}.toml");
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

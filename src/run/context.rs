@@ -6,8 +6,7 @@ use crate::files::error::{Error, Result};
 use crate::run::manifest::Manifest;
 use limbeck_datasets::Dataset;
 use limbeck_kernels::Context;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a run works with.
@@ -16,8 +15,6 @@ pub struct RunContext<'a> {
     pub context: &'a Context,
     /// The folder that holds `mnist/`.
     pub data: Option<&'a Path>,
-    /// Teachers that are given, by seed; others are trained.
-    pub teachers: BTreeMap<u64, PathBuf>,
     /// The command line, for the manifest.
     pub command: Vec<String>,
     /// Commit of the source, where known, for the manifest.
@@ -28,16 +25,12 @@ pub struct RunContext<'a> {
     pub stop: &'a AtomicBool,
     /// The other ranks, where this is rank 0 of several that train its models together.
     pub communicator: Option<&'a mut Communicator>,
-    /// Where this process begins, of several that share the run folder: at its `member`-th model,
-    /// from 0. Any numbers do; different ones get in each other's way least. `None` where the folder
-    /// is this process's own.
-    pub member: Option<u32>,
     /// What the machine can do, 10⁹ operations per second, where it was measured; for the manifest.
     pub peak_gflops: Option<f64>,
 }
 
 impl<'a> RunContext<'a> {
-    /// A run of this process alone, without data or teachers.
+    /// A run of this process alone, without data.
     pub fn new(
         context: &'a Context,
         observer: &'a mut dyn Observer,
@@ -46,13 +39,11 @@ impl<'a> RunContext<'a> {
         RunContext {
             context,
             data: None,
-            teachers: BTreeMap::new(),
             command: Vec::new(),
             git_commit: None,
             observer,
             stop,
             communicator: None,
-            member: None,
             peak_gflops: None,
         }
     }

@@ -3,7 +3,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Arithmetic mean; NaN for no values.
 pub fn mean(values: &[f64]) -> f64 {
@@ -18,6 +18,34 @@ pub fn sample_sd(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
     Some((squares / (values.len() - 1) as f64).sqrt())
+}
+
+/// Mean and sample standard deviation of some values, over seeds most often.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MeanSd {
+    /// How many there are.
+    pub n: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their sample standard deviation; absent for a single value.
+    pub sd: Option<f64>,
+}
+
+impl MeanSd {
+    /// That of `values`; nothing for none.
+    pub fn of(values: &[f64]) -> Option<MeanSd> {
+        let (n, sd) = (values.len(), sample_sd(values));
+        (n > 0).then(|| MeanSd { n, mean: mean(values), sd })
+    }
+
+    /// Mean ± standard deviation in so many decimals.
+    pub fn text(&self, decimals: usize) -> String {
+        let MeanSd { mean, sd, .. } = self;
+        match sd {
+            None => format!("{mean:.decimals$}"),
+            Some(sd) => format!("{mean:.decimals$} ± {sd:.decimals$}"),
+        }
+    }
 }
 
 /// Wilson's 95 % score interval of an error rate: the rates p with |p̂ − p| ≤ z·√(p(1 − p)/n),

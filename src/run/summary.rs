@@ -1,7 +1,8 @@
 //! `summary.json`: what an experiment found, for programs and for people.
 
-use crate::run::statistics;
+use crate::run::statistics::MeanSd;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
@@ -17,7 +18,7 @@ pub struct Summary {
     /// One entry for each model, in the order of training.
     pub rows: Vec<Row>,
     /// Test errors of each variant over its seeds.
-    pub aggregate: BTreeMap<String, Aggregate>,
+    pub aggregate: BTreeMap<String, MeanSd>,
     /// The paper's test errors of each variant.
     pub paper: BTreeMap<String, u64>,
     /// Ours beside the paper's, as printed.
@@ -61,7 +62,54 @@ pub struct Row {
     pub misclassified: Vec<usize>,
     /// What else was measured of this model: `agreement_with_teacher`, `errors_on_3`, …
     #[serde(flatten)]
-    pub measures: BTreeMap<String, f64>,
+    pub measures: Measures,
+}
+
+/// What was measured of a model beside its errors, by the names of [`Measure`].
+pub type Measures = BTreeMap<String, f64>;
+
+/// A figure that rows have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measure {
+    /// [`Row::test_errors`].
+    TestErrors,
+    /// [`Row::train_errors`].
+    TrainErrors,
+    /// [`Row::test_nll`].
+    TestNll,
+    /// One of [`Row::measures`], a field of that name in `summary.json`.
+    Named(Cow<'static, str>),
+}
+
+impl Measure {
+    /// A figure of an experiment's own.
+    pub const fn named(name: &'static str) -> Measure {
+        Measure::Named(Cow::Borrowed(name))
+    }
+
+    /// One whose name is put together: `errors_at_-3.5`.
+    pub fn numbered(name: String) -> Measure {
+        Measure::Named(Cow::Owned(name))
+    }
+
+    /// Writes down `value` under the name of this measure, which must have one.
+    pub fn set(self, measures: &mut Measures, value: f64) {
+        if let Measure::Named(name) = self {
+            measures.insert(name.into_owned(), value);
+        }
+    }
+}
+
+impl Row {
+    /// The figure, where the row has it.
+    pub fn value(&self, measure: &Measure) -> Option<f64> {
+        match measure {
+            Measure::TestErrors => Some(self.test_errors as f64),
+            Measure::TrainErrors => self.train_errors.map(|errors| errors as f64),
+            Measure::TestNll => self.test_nll,
+            Measure::Named(name) => self.measures.get(name.as_ref()).copied(),
+        }
+    }
 }
 
 /// A table for people: `rows` are as long as `columns`, the first cell names the row.
@@ -175,17 +223,6 @@ impl Display for Table {
     }
 }
 
-/// Test errors of one variant over its seeds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Aggregate {
-    /// Number of models.
-    pub n: usize,
-    /// Their mean.
-    pub mean: f64,
-    /// Their sample standard deviation; absent for a single model.
-    pub sd: Option<f64>,
-}
-
 impl Summary {
     /// A summary of these rows, with the aggregate worked out.
     pub fn new(
@@ -229,34 +266,40 @@ impl Summary {
         self.rows.iter().filter(move |row| row.variant == variant)
     }
 
-    /// Some measure of a variant's rows as mean ± standard deviation, in so many decimals; a dash
-    /// where no row has it.
-    pub fn shown(
+    /// A figure of a variant's rows, in the order of training.
+    pub fn values(&self, variant: &str, measure: &Measure) -> Vec<f64> {
+        self.rows_of(variant).filter_map(|row| row.value(measure)).collect()
+    }
+
+    /// A figure of a variant as the cell of a table: mean ± standard deviation in so many decimals;
+    /// a dash where no row has it.
+    pub fn cell(&self, variant: &str, decimals: usize, measure: &Measure) -> String {
+        self.cell_of(variant, decimals, |row| row.value(measure))
+    }
+
+    /// [`Summary::cell`] of what `figure` works out from a row.
+    pub fn cell_of(
         &self,
         variant: &str,
         decimals: usize,
-        measure: impl Fn(&Row) -> Option<f64>,
+        figure: impl Fn(&Row) -> Option<f64>,
     ) -> String {
-        let values: Vec<f64> = self.rows_of(variant).filter_map(measure).collect();
-        match (values.len(), statistics::sample_sd(&values)) {
-            (0, _) => "–".into(),
-            (_, None) => format!("{:.decimals$}", values[0]),
-            (_, Some(sd)) => format!("{:.decimals$} ± {sd:.decimals$}", statistics::mean(&values)),
-        }
+        let values: Vec<f64> = self.rows_of(variant).filter_map(figure).collect();
+        MeanSd::of(&values).map_or("–".into(), |figure| figure.text(decimals))
     }
 
-    /// [`Summary::shown`] for test errors.
-    pub fn shown_errors(&self, variant: &str) -> String {
-        self.shown_count(variant, |row| Some(row.test_errors))
-    }
-
-    /// [`Summary::shown`] for what is counted: a whole number where there is one model.
-    pub fn shown_count(&self, variant: &str, count: impl Fn(&Row) -> Option<u64>) -> String {
+    /// [`Summary::cell`] of what is counted: a whole number where there is one model.
+    pub fn count_cell(&self, variant: &str, measure: &Measure) -> String {
         let decimals = usize::from(self.rows_of(variant).count() > 1);
-        self.shown(variant, decimals, |row| count(row).map(|n| n as f64))
+        self.cell(variant, decimals, measure)
     }
 
-    /// The systems in the order of their first rows, for printed tables.
+    /// [`Summary::cell`] of the test errors.
+    pub fn errors_cell(&self, variant: &str) -> String {
+        self.count_cell(variant, &Measure::TestErrors)
+    }
+
+    /// The variants in the order of their first rows, for printed tables.
     pub fn variants(&self) -> Vec<&str> {
         let mut variants: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -268,18 +311,15 @@ impl Summary {
     }
 }
 
-fn aggregate(rows: &[Row]) -> BTreeMap<String, Aggregate> {
-    let mut errors: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+/// Test errors of each variant over its seeds.
+fn aggregate(rows: &[Row]) -> BTreeMap<String, MeanSd> {
+    let mut errors: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for row in rows {
-        let errors = errors.entry(row.variant.clone()).or_default();
-        errors.push(row.test_errors as f64);
+        errors.entry(&row.variant).or_default().push(row.test_errors as f64);
     }
-    let summarise = |errors: Vec<f64>| Aggregate {
-        n: errors.len(),
-        mean: statistics::mean(&errors),
-        sd: statistics::sample_sd(&errors),
-    };
-    errors.into_iter().map(|(variant, errors)| (variant, summarise(errors))).collect()
+    let of =
+        |(variant, errors): (&str, Vec<f64>)| Some((variant.to_string(), MeanSd::of(&errors)?));
+    errors.into_iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -287,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn summaries_aggregate_by_system_and_keep_their_order() {
+    fn summaries_aggregate_by_variant_and_keep_their_order() {
         let row = |variant: &str, seed, test_errors| Row {
             variant: variant.into(),
             seed,

@@ -11,7 +11,7 @@ use crate::run::context::RunContext;
 use crate::run::folder::RunFolder;
 use crate::run::records::Recorder;
 use crate::run::summary::Row;
-use limbeck_datasets::{Dataset, Inputs};
+use limbeck_datasets::{Dataset, Inputs, Split};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +39,7 @@ pub fn train_model(
             trainer::train_together(context, task, communicator, checkpoints, &mut recorder)
         }
     }?;
-    let row = evaluated_row(run, folder, dataset, task, seed, &trained.model)?;
+    let row = evaluated_row(run, folder, dataset, task.split, (task.name, seed), &trained.model)?;
     let epochs = task.config.training.epochs as u64;
     let row = Row {
         seconds: trained.seconds,
@@ -74,32 +74,33 @@ pub fn follow(run: &RunContext, task: &Task, communicator: &mut Communicator) ->
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn remove_checkpoints(folder: &RunFolder, system: &str, seed: u64) -> Result<()> {
-    let checkpoints = folder.checkpoints().join(file_stem(system, seed));
+pub fn remove_checkpoints(folder: &RunFolder, variant: &str, seed: u64) -> Result<()> {
+    let checkpoints = folder.checkpoints().join(file_stem(variant, seed));
     match std::fs::remove_dir_all(&checkpoints) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &checkpoints)(e)),
         _ => Ok(()),
     }
 }
 
-/// Writes `model` as the result of `task` and evaluates it on the test set and on the task's own.
+/// Writes `model` to the run folder and evaluates it on the test set and on `split`, which it was
+/// trained on.
 pub(crate) fn evaluated_row(
     run: &RunContext,
     folder: &RunFolder,
     dataset: &Dataset,
-    task: &Task,
-    seed: u64,
+    split: &Split,
+    (variant, seed): (&str, u64),
     model: &Mlp,
 ) -> Result<Row> {
-    let name = file_stem(task.name, seed);
+    let name = file_stem(variant, seed);
     let sha256 = model.to_file().save(&folder.model(&name))?;
     let test = evaluate(run.context, model, &dataset.test)?;
     // Of a training set that was enlarged by variants of its examples, the examples.
-    let enlarged = task.split.len() > dataset.train.len();
-    let split = if enlarged { &dataset.train } else { task.split };
+    let enlarged = split.len() > dataset.train.len();
+    let split = if enlarged { &dataset.train } else { split };
     let train_errors = split.labels.as_ref().map(|_| model.errors(run.context, split) as u64);
     Ok(Row {
-        variant: task.name.to_string(),
+        variant: variant.to_string(),
         seed,
         test_errors: test.errors as u64,
         train_errors,
@@ -114,10 +115,10 @@ pub(crate) fn evaluated_row(
     })
 }
 
-/// The row of a system that is no single model, from its test logits.
+/// The row of a variant that is no single model, from its test logits.
 pub fn combined_row(
     dataset: &Dataset,
-    system: &str,
+    variant: &str,
     seed: u64,
     logits: &[f32],
     time: Duration,
@@ -126,7 +127,7 @@ pub fn combined_row(
     let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
     let test = metrics::evaluate(logits, labels, dataset.classes);
     Ok(Row {
-        variant: system.into(),
+        variant: variant.into(),
         seed,
         test_errors: test.errors as u64,
         train_errors: None,
@@ -150,6 +151,6 @@ fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
 }
 
 /// The file name of a model, without its ending: `student-T=20-0`.
-pub(crate) fn file_stem(system: &str, seed: u64) -> String {
-    format!("{}-{seed}", system.replace([' ', ',', '/'], "-"))
+pub(crate) fn file_stem(variant: &str, seed: u64) -> String {
+    format!("{}-{seed}", variant.replace([' ', ',', '/'], "-"))
 }

@@ -12,79 +12,128 @@
 //! which nothing converges. Then students are trained at T = 20, at a T so high that only rounding
 //! is left of the difference, and by matching logits, T = ∞.
 
+use super::Transfer;
 use crate::engine::config::Config;
-use crate::engine::distill;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Study};
+use crate::paper::graph::{Graph, Node};
+use crate::paper::preset::PresetConfigs;
+use crate::paper::{
+    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
+};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::statistics;
-use crate::run::summary::{Claim, Summary, Table, Verdict};
-use limbeck_datasets::Dataset;
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_kernels::reference::softmax;
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Where the limit is measured.
 const LIMIT: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1e3, 1e4, 1e5];
+const BASELINE: &str = "baseline";
 /// The students.
 const STUDENTS: [(&str, f32); 3] =
     [("T = 20", 20.0), ("T = 1000", 1e3), ("logit matching", f32::INFINITY)];
 
-/// Measures, and trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`.
-///
-/// # Errors
-/// Those of [`super::mnist::reproduce`].
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let design = Design {
-        experiment: "logits",
-        preset: preset.name(),
-        configs: &[
-            ("teacher", &plan.teacher),
-            ("baseline", &plan.baseline),
-            ("student", &plan.student),
-        ],
-        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
-        paper: &[],
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let train = plan.train_set(dataset);
-    let systems: Vec<_> = std::iter::once("baseline").chain(STUDENTS.map(|s| s.0)).collect();
-    let teachers = (&plan.teacher, &train);
-    study.for_each_teacher(run, &all, &systems, teachers, |run, study, seed, teacher| {
-        let [baseline, student] =
-            [&plan.baseline, &plan.student].map(|config| Config { seed, ..config.clone() });
-        let logits = distill::teacher_logits(run.context, &[teacher], &train, 1.0, None);
-        let task = Task::hard("baseline", &baseline, &train);
-        study.ensure(run, &task, seed, |context, model| {
-            limit_errors(&model.logits(context, &train), &logits, dataset.classes)
-        })?;
-        for (name, temperature) in study.order(STUDENTS) {
-            let objective = LossSpec { temperature, ..LossSpec::soft(&student) };
-            let task = Task::soft(name, &student, &train, objective, &logits);
-            study.ensure(run, &task, seed, |_, _| BTreeMap::new())?;
+/// A limit of the soft gradient.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// (d − d̄)/N.
+    Centred,
+    /// d/N.
+    Raw,
+}
+
+impl Limit {
+    const BOTH: [Limit; 2] = [Limit::Centred, Limit::Raw];
+
+    fn name(self) -> &'static str {
+        match self {
+            Limit::Centred => "centred",
+            Limit::Raw => "raw",
         }
-        Ok(())
-    })?;
-    study.finish(conclude)
+    }
+
+    /// The gradient's relative distance from this limit at T.
+    fn error(self, temperature: f64) -> Measure {
+        Measure::numbered(format!("{}_error_{temperature}", self.name()))
+    }
+}
+
+/// The experiment.
+pub struct Logits;
+
+impl Experiment for Logits {
+    fn about(&self) -> About {
+        About {
+            name: "logits",
+            section: "2.1",
+            shows: "the limit of high temperature, and students that match logits",
+            data: &[Data::Images],
+            takes_teachers: true,
+        }
+    }
+
+    fn declare(
+        &self,
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?;
+        let configs = PresetConfigs::new(request.preset, dataset);
+        let PresetConfigs { teacher, baseline, student } = configs.clone();
+        let transfer = Rc::new(Transfer::new(configs, dataset));
+        let mut nodes = Vec::new();
+        for seed in request.seeds.clone() {
+            nodes.extend([transfer.teacher_node(seed), plain(&transfer, seed)]);
+            nodes.extend(STUDENTS.map(|(name, t)| distilled(&transfer, name, t, seed)));
+        }
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: dataset.clone(),
+            train_limit: transfer.train_limit(),
+            seeds: request.seeds.clone().collect(),
+            loss: Some(LossSpec::soft(&student)),
+            configs: vec![("teacher", teacher), ("baseline", baseline), ("student", student)],
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes),
+            conclude: from_summary(conclude),
+        })
+    }
+}
+
+/// The net on labels, with which the limit is measured.
+fn plain(transfer: &Rc<Transfer>, seed: u64) -> Node {
+    let transfer = transfer.clone();
+    Node::row(BASELINE, seed, vec![Transfer::teacher(seed)], move |run| {
+        let Transfer { configs, dataset, train, .. } = &*transfer;
+        let config = Config { seed, ..configs.baseline.clone() };
+        let (model, row) = run.train(dataset, &Task::hard(BASELINE, &config, train), seed)?;
+        let (z, v) = (model.logits(run.kernels(), train), transfer.logits(run, seed)?);
+        Ok(Row { measures: limit_errors(&z, &v, dataset.classes), ..row })
+    })
+}
+
+fn distilled(transfer: &Rc<Transfer>, name: &'static str, temperature: f32, seed: u64) -> Node {
+    let transfer = transfer.clone();
+    Node::row(name, seed, vec![Transfer::teacher(seed)], move |run| {
+        let config = Config { seed, ..transfer.configs.student.clone() };
+        let loss = LossSpec { temperature, ..LossSpec::soft(&config) };
+        let logits = transfer.logits(run, seed)?;
+        let task = Task::soft(name, &config, &transfer.train, loss, &logits);
+        Ok(run.train(&transfer.dataset, &task, seed)?.1)
+    })
 }
 
 /// ‖g − (d − d̄)/N‖/‖(d − d̄)/N‖ and ‖g − d/N‖/‖d/N‖ over all examples, g = T·(softmax(z/T) −
 /// softmax(v/T)), for each T of [`LIMIT`], in f64.
-fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> BTreeMap<String, f64> {
+fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
     let widen = |row: &[f32]| -> Vec<f64> { row.iter().map(|&x| x.into()).collect() };
-    let mut measures = BTreeMap::new();
+    let mut measures = Measures::new();
     for t in LIMIT {
         // Squared distance to each limit, and the limit's own square.
         let mut sums = [[0.0; 2]; 2];
@@ -102,26 +151,21 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> BTreeMap<String, f64> {
                 }
             }
         }
-        for (name, [distance, size]) in ["centred", "raw"].iter().zip(sums) {
-            measures.insert(format!("{name}_error_{t}"), (distance / size).sqrt());
+        for (limit, [distance, size]) in Limit::BOTH.iter().zip(sums) {
+            limit.error(t).set(&mut measures, (distance / size).sqrt());
         }
     }
     measures
 }
 
 fn conclude(summary: &Summary) -> Conclusion {
-    let errors = |name: &str, t: f64| -> Vec<f64> {
-        let key = format!("{name}_error_{t}");
-        let rows = summary.rows_of("baseline");
-        rows.filter_map(|row| row.measures.get(&key).copied()).collect()
-    };
-    let mean = |name: &str, t: f64| statistics::mean(&errors(name, t));
+    let mean = |limit: Limit, t: f64| statistics::mean(&summary.values(BASELINE, &limit.error(t)));
     let mut limit = Table::new(
         format!("The gradient at T against its limits, relative error, {}", summary.dataset),
         &["T", "centred difference", "raw difference", "centred error × T"],
     );
     for t in LIMIT {
-        let [centred, raw] = ["centred", "raw"].map(|name| mean(name, t));
+        let [centred, raw] = Limit::BOTH.map(|limit| mean(limit, t));
         let cells = [centred, raw].map(|error| format!("{error:.2e}"));
         let [centred_cell, raw_cell] = cells;
         limit.push([t.to_string(), centred_cell, raw_cell, format!("{:.3}", centred * t)]);
@@ -133,13 +177,13 @@ fn conclude(summary: &Summary) -> Conclusion {
     for (name, _) in STUDENTS {
         students.push([
             name.to_string(),
-            summary.shown_errors(name),
-            summary.shown(name, 4, |row| row.test_nll),
+            summary.errors_cell(name),
+            summary.cell(name, 4, &Measure::TestNll),
         ]);
     }
-    let series = ["centred", "raw"].map(|name| Series {
-        name: format!("{name} difference"),
-        points: LIMIT.map(|x| Point { x, y: mean(name, x), spread: 0.0 }).into(),
+    let series = Limit::BOTH.map(|limit| Series {
+        name: format!("{} difference", limit.name()),
+        points: LIMIT.map(|x| Point { x, y: mean(limit, x), spread: 0.0 }).into(),
     });
     let chart = Chart {
         title: format!("Distance of the soft gradient from its limits, {}", summary.dataset),
@@ -151,8 +195,8 @@ fn conclude(summary: &Summary) -> Conclusion {
         references: Vec::new(),
     };
     // The exponent p of error ~ Tᵖ between T = 100 and T = 10,000.
-    let slope = (mean("centred", 1e4) / mean("centred", 1e2)).log10() / 2.0;
-    let (far, raw) = (mean("centred", 1e4), mean("raw", 1e4));
+    let slope = (mean(Limit::Centred, 1e4) / mean(Limit::Centred, 1e2)).log10() / 2.0;
+    let (far, raw) = (mean(Limit::Centred, 1e4), mean(Limit::Raw, 1e4));
     let holds = (slope + 1.0).abs() < 0.05 && far < 1e-2 && raw > 10.0 * far;
     let claims = if slope.is_finite() {
         vec![Claim {
@@ -162,7 +206,7 @@ fn conclude(summary: &Summary) -> Conclusion {
             ours: format!(
                 "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
                  {slope:.2}; of the raw difference {:.1} % at any high T",
-                100.0 * mean("centred", 20.0),
+                100.0 * mean(Limit::Centred, 20.0),
                 100.0 * raw
             ),
             verdict: if holds { Verdict::Reproduced } else { Verdict::NotReproduced },

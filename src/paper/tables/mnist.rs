@@ -1,6 +1,6 @@
 //! The paper's section 3, first table: teacher, plain net, and the same net distilled.
 //!
-//! | system | net | training |
+//! | variant | net | training |
 //! |---|---|---|
 //! | teacher | 784-1200-1200-10 | dropout, ±2-pixel jitter, labels |
 //! | baseline | 784-800-800-10 | labels, no regularisation |
@@ -9,7 +9,7 @@
 //! Baseline and student share the budget, the optimiser, the initial weights and the order of
 //! the examples; only the targets differ. Rows of our own, with the same net and budget:
 //!
-//! | system | differs from the student in |
+//! | variant | differs from the student in |
 //! |---|---|
 //! | student, jittered | the transfer set, which is translated by up to 2 pixels |
 //! | student, no labels | the weight of the hard term, 0 |
@@ -17,6 +17,7 @@
 //! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
+use super::Transfer;
 use crate::engine::config::Config;
 use crate::engine::distill;
 use crate::engine::loss::LossSpec;
@@ -24,16 +25,20 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Study};
+use crate::paper::graph::{Graph, Key, Memo, Node};
+use crate::paper::preset::PresetConfigs;
+use crate::paper::scheduler::ExperimentRun;
+use crate::paper::{
+    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
+};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::statistics;
-use crate::run::summary::{Claim, Summary, Table, Verdict};
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::Context;
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 /// The paper's test errors.
 pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("student", 74)];
@@ -51,182 +56,184 @@ const HARD_WEIGHT: f64 = 0.05;
 /// Share of a smoothed label that is spread over all classes.
 const SMOOTHING: f32 = 0.1;
 
-/// Trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`; `extended`
-/// adds the rows that are not the paper's.
-///
-/// A folder in which the same experiment was begun is continued: finished models are kept,
-/// the interrupted one goes on from its last checkpoint.
-///
-/// # Errors
-/// [`crate::Error::Usage`] if `out` holds another run; those of training and writing.
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    extended: bool,
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let design = Design {
-        experiment: "mnist",
-        preset: preset.name(),
-        configs: &[
-            ("teacher", &plan.teacher),
-            ("baseline", &plan.baseline),
-            ("student", &plan.student),
-        ],
-        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
-        paper: &PAPER,
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let train = plan.train_set(dataset);
-    let of_seed = |seed| Seed { plan: &plan, dataset, train: &train, seed };
-    study.run(run, |run, study| {
-        let seeds = study.order(all.iter().copied());
-        seeds.into_iter().try_for_each(|seed| of_seed(seed).run(run, study, extended))?;
-        // The teacher of one seed alone is not an ensemble.
-        if extended && all.len() > 1 { ensemble(run, study, &all, &of_seed) } else { Ok(()) }
-    })?;
-    study.finish(conclude)
-}
+/// Share of the test images on which a model and its teacher say the same.
+const AGREEMENT: Measure = Measure::named("agreement");
+/// KL divergence of the two at T = 1, mean over the test images, in nats.
+const KL: Measure = Measure::named("kl");
 
-/// A student of every seed that is taught by the teachers of all of them.
-fn ensemble<'a>(
-    run: &mut RunContext,
-    study: &mut Study,
-    seeds: &[u64],
-    of_seed: &impl Fn(u64) -> Seed<'a>,
-) -> Result<()> {
-    let name = format!("{OF_SEVERAL}{}", seeds.len());
-    for &seed in seeds {
-        if study.leaves("teacher", seed)? {
-            return Ok(());
+/// The experiment.
+pub struct Mnist;
+
+impl Experiment for Mnist {
+    fn about(&self) -> About {
+        About {
+            name: "mnist",
+            section: "3",
+            shows: "teacher, plain net, and the same net distilled",
+            data: &[Data::Images],
+            takes_teachers: true,
         }
     }
-    let mut taught = None;
-    for seed in study.order(seeds.iter().copied()) {
-        let Seed { plan, dataset, train, .. } = of_seed(seed);
-        if !study.wants(run, &name, seed)? {
-            continue;
+
+    fn declare(
+        &self,
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?;
+        let configs = PresetConfigs::new(request.preset, dataset);
+        let PresetConfigs { teacher, baseline, student } = configs.clone();
+        let loss = LossSpec::soft(&student);
+        let models = Rc::new(Models {
+            transfer: Transfer::new(configs, dataset),
+            on_test: Memo::default(),
+            ensemble: Memo::default(),
+        });
+        let seeds: Vec<u64> = request.seeds.clone().collect();
+        let mut nodes: Vec<Node> =
+            seeds.iter().flat_map(|&seed| models.of_seed(seed, loss, request.extended)).collect();
+        // The teacher of one seed alone is not an ensemble.
+        if request.extended && seeds.len() > 1 {
+            nodes.extend(seeds.iter().map(|&seed| models.of_all_teachers(seed, &seeds)));
         }
-        let student = Config { seed, ..plan.student.clone() };
-        let soft = LossSpec::soft(&student);
-        let (targets, test) = match &taught {
-            Some(taught) => taught,
-            None => {
-                let mut teachers = Vec::new();
-                for &seed in seeds {
-                    teachers.push(of_seed(seed).teacher(run, study)?);
-                }
-                let of = |split, t| distill::teacher_logits(run.context, &teachers, split, t, None);
-                taught.insert((of(train, soft.temperature), of(&dataset.test, 1.0)))
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: dataset.clone(),
+            train_limit: models.transfer.train_limit(),
+            seeds,
+            configs: vec![("teacher", teacher), ("baseline", baseline), ("student", student)],
+            loss: Some(loss),
+            paper_errors: PAPER.map(|(variant, errors)| (variant.to_string(), errors)).into(),
+            graph: Graph::new(nodes),
+            conclude: from_summary(conclude),
+        })
+    }
+}
+
+/// What a net is trained on.
+#[derive(Clone, Copy)]
+enum Targets {
+    Labels,
+    Teacher(LossSpec),
+    /// The teacher's logits, on images that are translated as the teacher's were.
+    Jittered(LossSpec),
+    SmoothedLabels,
+}
+
+/// What the models are made of.
+struct Models {
+    transfer: Transfer,
+    /// The logits of a seed's teacher on the test set.
+    on_test: Memo<u64, Vec<f32>>,
+    /// The logits of all teachers together, on the training and on the test set.
+    ensemble: Memo<(), [Vec<f32>; 2]>,
+}
+
+impl Models {
+    fn of_seed(self: &Rc<Self>, seed: u64, loss: LossSpec, extended: bool) -> Vec<Node> {
+        let mut nets = vec![
+            ("baseline", Targets::Labels),
+            ("student", Targets::Teacher(loss)),
+            (JITTERED, Targets::Jittered(loss)),
+        ];
+        if extended {
+            let (variant, loss) = other_hard_weight(loss);
+            nets.extend([(variant, Targets::Teacher(loss)), (SMOOTHED, Targets::SmoothedLabels)]);
+        }
+        let net = |(variant, targets)| {
+            let models = self.clone();
+            let needs = vec![Transfer::teacher(seed)];
+            Node::row(variant, seed, needs, move |run| models.train(run, variant, targets, seed))
+        };
+        std::iter::once(self.transfer.teacher_node(seed)).chain(nets.into_iter().map(net)).collect()
+    }
+
+    fn train(
+        &self,
+        run: &mut ExperimentRun,
+        variant: &str,
+        targets: Targets,
+        seed: u64,
+    ) -> Result<Row> {
+        let Transfer { configs, dataset, train, .. } = &self.transfer;
+        let of = match targets {
+            Targets::Labels | Targets::SmoothedLabels => &configs.baseline,
+            Targets::Teacher(_) | Targets::Jittered(_) => &configs.student,
+        };
+        let mut config = Config { seed, ..of.clone() };
+        let (loss, logits) = match targets {
+            Targets::Labels => (LossSpec::HARD, None),
+            Targets::Teacher(loss) => (loss, Some(self.transfer.logits(run, seed)?)),
+            Targets::Jittered(loss) => {
+                config.data.jitter = configs.teacher.data.jitter;
+                let jitter = config.data.jitter.map(|pixels| pixels as u8);
+                let teacher = run.model(&Transfer::teacher(seed))?;
+                let teachers = std::slice::from_ref(&*teacher);
+                let context = run.kernels();
+                let logits = distill::teacher_logits(context, teachers, train, 1.0, jitter);
+                (loss, Some(Rc::new(logits)))
+            }
+            Targets::SmoothedLabels => {
+                let at_one = LossSpec { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
+                (at_one, Some(Rc::new(smoothed_labels(train, dataset.classes))))
             }
         };
-        let task = Task::soft(&name, &student, train, soft, targets);
-        study.ensure(run, &task, seed, |context, model| {
-            with_teacher(context, model, test, dataset)
-        })?;
-    }
-    Ok(())
-}
-
-/// The models of one seed.
-struct Seed<'a> {
-    plan: &'a Plan,
-    dataset: &'a Dataset,
-    train: &'a Split,
-    seed: u64,
-}
-
-impl Seed<'_> {
-    fn run(&self, run: &mut RunContext, study: &mut Study, extended: bool) -> Result<()> {
-        let Seed { plan, dataset, train, seed } = *self;
-        let config = |of: &Config| Config { seed, ..of.clone() };
-        let (baseline, student) = (config(&plan.baseline), config(&plan.student));
-        let soft = LossSpec::soft(&student);
-        let variant = variant_of(soft);
-        let mut systems = vec!["teacher", "baseline", "student", JITTERED];
-        if extended {
-            systems.extend([variant.0, SMOOTHED]);
-        }
-        if study.has(&systems, seed)? || study.leaves("teacher", seed)? {
-            return Ok(());
-        }
-
-        let model = self.teacher(run, study)?;
-        let test = model.logits(run.context, &dataset.test);
-        let compare = |context: &Context, model: &Mlp| with_teacher(context, model, &test, dataset);
-        let hard = Task::hard("baseline", &baseline, train);
-        study.ensure(run, &hard, seed, compare)?;
-
-        let logits = |run: &RunContext, jitter| {
-            let teachers = std::slice::from_ref(&model);
-            distill::teacher_logits(run.context, teachers, train, soft.temperature, jitter)
+        let task = match &logits {
+            None => Task::hard(variant, &config, train),
+            Some(logits) => Task::soft(variant, &config, train, loss, logits),
         };
-        let targets = logits(run, None);
-        study.ensure(
-            run,
-            &Task::soft("student", &student, train, soft, &targets),
-            seed,
-            compare,
-        )?;
-
-        let mut jittered = student.clone();
-        jittered.data.jitter = plan.teacher.data.jitter;
-        if study.wants(run, JITTERED, seed)? {
-            let jitter = jittered.data.jitter.map(|pixels| pixels as u8);
-            let targets = logits(run, jitter);
-            study.ensure(
-                run,
-                &Task::soft(JITTERED, &jittered, train, soft, &targets),
-                seed,
-                compare,
-            )?;
-        }
-        if !extended {
-            return Ok(());
-        }
-
-        let (name, objective) = variant;
-        study.ensure(
-            run,
-            &Task::soft(name, &student, train, objective, &targets),
-            seed,
-            compare,
-        )?;
-        let smooth = smoothed_labels(train, dataset.classes);
-        let at_one = LossSpec { temperature: 1.0, soft_weight: 1.0, hard_weight: 0.0 };
-        study.ensure(run, &Task::soft(SMOOTHED, &baseline, train, at_one, &smooth), seed, compare)
+        let (model, row) = run.train(dataset, &task, seed)?;
+        let on_test = self.on_test.get(seed, || {
+            let teacher = run.model(&Transfer::teacher(seed))?;
+            Ok(teacher.logits(run.kernels(), &dataset.test))
+        })?;
+        Ok(Row { measures: with_teacher(run.kernels(), &model, &on_test, dataset), ..row })
     }
 
-    fn teacher(&self, run: &mut RunContext, study: &mut Study) -> Result<Mlp> {
-        let config = Config { seed: self.seed, ..self.plan.teacher.clone() };
-        study.teacher(run, &Task::hard("teacher", &config, self.train), self.seed)
+    /// A student that is taught by the teachers of all seeds.
+    fn of_all_teachers(self: &Rc<Self>, seed: u64, seeds: &[u64]) -> Node {
+        let name = format!("{OF_SEVERAL}{}", seeds.len());
+        let models = self.clone();
+        let teachers: Vec<Key> = seeds.iter().map(|&seed| Transfer::teacher(seed)).collect();
+        Node::row(name.clone(), seed, teachers.clone(), move |run| {
+            let Transfer { configs, dataset, train, .. } = &models.transfer;
+            let config = Config { seed, ..configs.student.clone() };
+            let loss = LossSpec::soft(&config);
+            let ensemble = models.ensemble.get((), || {
+                let members: Result<Vec<Mlp>> =
+                    teachers.iter().map(|key| Ok((*run.model(key)?).clone())).collect();
+                let (members, context) = (members?, run.kernels());
+                let of = |split, t| distill::teacher_logits(context, &members, split, t, None);
+                Ok([of(train, loss.temperature), of(&dataset.test, 1.0)])
+            })?;
+            let [targets, on_test] = &*ensemble;
+            let task = Task::soft(&name, &config, train, loss, targets);
+            let (model, row) = run.train(dataset, &task, seed)?;
+            Ok(Row { measures: with_teacher(run.kernels(), &model, on_test, dataset), ..row })
+        })
     }
 }
 
 /// The student with labels where the student has none, and the other way round.
-fn variant_of(soft: LossSpec) -> (&'static str, LossSpec) {
-    if soft.hard_weight > 0.0 {
-        (UNLABELLED, LossSpec { hard_weight: 0.0, ..soft })
+fn other_hard_weight(loss: LossSpec) -> (&'static str, LossSpec) {
+    if loss.hard_weight > 0.0 {
+        (UNLABELLED, LossSpec { hard_weight: 0.0, ..loss })
     } else {
-        (LABELLED, LossSpec { hard_weight: HARD_WEIGHT as f32, ..soft })
+        (LABELLED, LossSpec { hard_weight: HARD_WEIGHT as f32, ..loss })
     }
 }
 
 /// How near a model comes to its teacher on the test set.
-fn with_teacher(
-    context: &Context,
-    model: &Mlp,
-    teacher: &[f32],
-    dataset: &Dataset,
-) -> BTreeMap<String, f64> {
+fn with_teacher(context: &Context, model: &Mlp, teacher: &[f32], dataset: &Dataset) -> Measures {
     let logits = model.logits(context, &dataset.test);
     let agreement = metrics::agreement(teacher, &logits, dataset.classes);
     let kl = metrics::mean_kl(teacher, &logits, dataset.classes, 1.0);
-    BTreeMap::from([("agreement".into(), agreement), ("kl".into(), kl)])
+    let mut measures = Measures::new();
+    AGREEMENT.set(&mut measures, agreement);
+    KL.set(&mut measures, kl);
+    measures
 }
 
 /// Logits whose softmax at T = 1 is (1 − ε)·label + ε/C, row-major [n, C].
@@ -247,16 +254,16 @@ fn conclude(summary: &Summary) -> Conclusion {
         format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
         &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
-    for system in summary.variants() {
+    for variant in summary.variants() {
         // The paper's figures are for MNIST.
-        let paper = summary.paper.get(system).filter(|_| on_mnist);
+        let paper = summary.paper.get(variant).filter(|_| on_mnist);
         table.push([
-            system.to_string(),
-            summary.shown_errors(system),
+            variant.to_string(),
+            summary.errors_cell(variant),
             paper.map_or("–".into(), u64::to_string),
-            summary.shown(system, 4, |row| row.test_nll),
-            summary.shown(system, 4, |row| row.measures.get("agreement").copied()),
-            summary.shown(system, 4, |row| row.measures.get("kl").copied()),
+            summary.cell(variant, 4, &Measure::TestNll),
+            summary.cell(variant, 4, &AGREEMENT),
+            summary.cell(variant, 4, &KL),
         ]);
     }
     let seeds = summary.rows_of("student").count();
@@ -269,10 +276,10 @@ fn conclude(summary: &Summary) -> Conclusion {
             .notes
             .push(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
-    let of_several = |system: &&str| system.starts_with(OF_SEVERAL);
-    if let Some(system) = summary.variants().into_iter().find(of_several) {
+    let of_several = |variant: &&str| variant.starts_with(OF_SEVERAL);
+    if let Some(variant) = summary.variants().into_iter().find(of_several) {
         table.notes.push(format!(
-            "'{system}': of the mean of all these seeds' teachers, the same for every seed, with \
+            "'{variant}': of the mean of all these seeds' teachers, the same for every seed, with \
              which it is compared."
         ));
     }
@@ -282,8 +289,8 @@ fn conclude(summary: &Summary) -> Conclusion {
         &["seed", "teacher", "baseline", "student", "p teacher/student", "p student/baseline"],
     );
     for student in summary.rows_of("student") {
-        let of = |system| summary.row(system, student.seed);
-        let errors = |system| of(system).map_or("–".into(), |row| row.test_errors.to_string());
+        let of = |variant| summary.row(variant, student.seed);
+        let errors = |variant| of(variant).map_or("–".into(), |row| row.test_errors.to_string());
         let p = |(a, b)| match (of(a), of(b)) {
             (Some(a), Some(b)) => {
                 format!("{:.2e}", statistics::mcnemar(&a.misclassified, &b.misclassified).p_value)
@@ -305,10 +312,10 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// How far the seeds differ, beside the paper's single run.
 fn errors_by_seed(summary: &Summary) -> Chart {
-    let series = summary.variants().into_iter().map(|system| Series {
-        name: system.to_string(),
+    let series = summary.variants().into_iter().map(|variant| Series {
+        name: variant.to_string(),
         points: summary
-            .rows_of(system)
+            .rows_of(variant)
             .map(|row| Point { x: row.seed as f64, y: row.test_errors as f64, spread: 0.0 })
             .collect(),
     });
@@ -327,18 +334,17 @@ fn errors_by_seed(summary: &Summary) -> Chart {
 /// What the paper claims of these three models.
 fn claims(summary: &Summary) -> Vec<Claim> {
     let mut claims = Vec::new();
-    for (system, what) in [
+    for (variant, what) in [
         ("teacher", "The net with dropout and jitter makes 67 test errors"),
         ("baseline", "The smaller net without regularisation makes 146"),
         ("student", "The same net on the teacher's soft targets at T = 20 makes 74"),
     ] {
-        let errors = summary.rows_of(system).map(|row| row.test_errors as f64);
-        let Some(&paper) = summary.paper.get(system) else { continue };
-        let errors: Vec<f64> = errors.collect();
+        let Some(&paper) = summary.paper.get(variant) else { continue };
+        let errors = summary.values(variant, &Measure::TestErrors);
         if !errors.is_empty() {
             claims.push(Claim {
                 paper: format!("{what}."),
-                ours: summary.shown_errors(system),
+                ours: summary.errors_cell(variant),
                 verdict: near_a_single_run(paper as f64, &errors),
             });
         }

@@ -13,6 +13,7 @@
 //! That second student is trained like the first on what remains of the transfer set; its offset
 //! is then applied to the first. Each student takes about as many steps as one of the whole set.
 
+use super::Transfer;
 use crate::engine::bias::Correction;
 use crate::engine::config::Config;
 use crate::engine::distill;
@@ -21,20 +22,24 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Measures, Study};
+use crate::paper::graph::{Graph, Key, Node};
+use crate::paper::preset::PresetConfigs;
+use crate::paper::scheduler::ExperimentRun;
+use crate::paper::{
+    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
+};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
-use crate::run::statistics;
-use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
-use limbeck_datasets::{Dataset, Split};
-use std::collections::BTreeMap;
+use crate::run::statistics::MeanSd;
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
+use limbeck_datasets::Split;
 use std::path::Path;
+use std::rc::Rc;
 
 /// A transfer set.
-struct Case {
+struct TransferSet {
     /// The student's name.
-    system: &'static str,
+    student: &'static str,
     /// The name of the student that the hold-out's offset is chosen with.
     held_out: &'static str,
     /// Whether the transfer set holds a class.
@@ -50,17 +55,17 @@ struct Case {
 /// The class whose errors are counted apart: the paper's 3.
 const SHOWN: u16 = 3;
 
-const CASES: [Case; 2] = [
-    Case {
-        system: "student without 3s",
+const TRANSFER_SETS: [TransferSet; 2] = [
+    TransferSet {
+        student: "student without 3s",
         held_out: "student without 3s, hold-out",
         keeps: |label| label != 3,
         shifted: &[3],
         paper: [206, 109],
         paper_on_shown: Some([133, 14]),
     },
-    Case {
-        system: "student of 7s and 8s",
+    TransferSet {
+        student: "student of 7s and 8s",
         held_out: "student of 7s and 8s, hold-out",
         keeps: |label| label == 7 || label == 8,
         shifted: &[7, 8],
@@ -72,151 +77,183 @@ const CASES: [Case; 2] = [
 /// How an offset is chosen, in the order of the table.
 const PROTOCOLS: [&str; 3] = ["test", "hold-out", "share"];
 
+/// The offset that the hold-out's student chose.
+const OFFSET: Measure = Measure::named("offset");
+/// Test errors on [`SHOWN`] before the correction.
+const ON_SHOWN: Measure = Measure::named("errors_on_3");
+
+fn offset(protocol: &str) -> Measure {
+    Measure::numbered(format!("offset_{protocol}"))
+}
+
+/// Test errors after the correction.
+fn errors(protocol: &str) -> Measure {
+    Measure::numbered(format!("errors_{protocol}"))
+}
+
+fn errors_on_shown(protocol: &str) -> Measure {
+    Measure::numbered(format!("errors_on_{SHOWN}_{protocol}"))
+}
+
+/// Test errors at an offset.
+fn errors_at(offset: f64) -> Measure {
+    Measure::numbered(format!("errors_at_{offset}"))
+}
+
 /// The offsets of the figure, in steps of ½.
 fn drawn_offsets() -> impl Iterator<Item = f64> {
     (-24..=24).map(|halves| f64::from(halves) / 2.0)
 }
 
-/// The name of the test errors at an offset.
-fn errors_at(offset: f64) -> String {
-    format!("errors_at_{offset}")
-}
+/// The experiment.
+pub struct Omitted;
 
-/// Trains teacher and students for `seeds` seeds from `first_seed` on, in the run folder `out`.
-///
-/// # Errors
-/// Those of [`super::mnist::reproduce`].
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let paper: Vec<_> = CASES.iter().map(|case| (case.system, case.paper[0])).collect();
-    let design = Design {
-        experiment: "omitted",
-        preset: preset.name(),
-        configs: &[("teacher", &plan.teacher), ("student", &plan.student)],
-        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
-        paper: &paper,
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let train = plan.train_set(dataset);
-    let systems: Vec<_> = CASES.iter().flat_map(|case| [case.held_out, case.system]).collect();
-    let teachers = (&plan.teacher, &train);
-    study.for_each_teacher(run, &all, &systems, teachers, |run, study, seed, teacher| {
-        let config = Config { seed, ..plan.student.clone() };
-        let students = Students { teacher: &teacher, config: &config, train: &train, dataset };
-        for case in study.order(&CASES) {
-            students.hold_out(run, study, case)?;
-            students.corrected(run, study, case)?;
+impl Experiment for Omitted {
+    fn about(&self) -> About {
+        About {
+            name: "omitted",
+            section: "3",
+            shows: "a transfer set without 3s, or of 7s and 8s alone, and the bias correction",
+            data: &[Data::Images],
+            takes_teachers: true,
         }
-        Ok(())
-    })?;
-    study.finish(conclude)
-}
-
-/// What the students of one seed are made of.
-struct Students<'a> {
-    teacher: &'a Mlp,
-    config: &'a Config,
-    train: &'a Split,
-    dataset: &'a Dataset,
-}
-
-impl Students<'_> {
-    /// The student that the hold-out's offset is chosen with.
-    fn hold_out(&self, run: &mut RunContext, study: &mut Study, case: &Case) -> Result<()> {
-        // A sixth of MNIST's training images: 10,000.
-        let (seen, held) = self.train.holdout(self.train.len() / 6);
-        self.ensure(run, study, case, case.held_out, &seen, |run, _, model| {
-            let logits = model.logits(run.context, &held);
-            let labels = held.labels.as_deref().unwrap_or_default();
-            let classes = self.dataset.classes;
-            let found = Correction::fewest_errors(&logits, labels, classes, case.shifted);
-            Ok(BTreeMap::from([("offset".into(), f64::from(found.offset))]))
-        })
     }
 
-    /// The student of the whole transfer set, and what each correction makes of it.
-    fn corrected(&self, run: &mut RunContext, study: &mut Study, case: &Case) -> Result<()> {
-        let Students { config, train, dataset, .. } = *self;
-        self.ensure(run, study, case, case.system, train, |run, study, model| {
-            // Another process may have been at it when this one began here.
-            self.hold_out(run, study, case)?;
-            let from_holdout = study.summary.row(case.held_out, config.seed);
-            let from_holdout = from_holdout.and_then(|row| row.measures.get("offset").copied());
-            let (context, classes) = (run.context, dataset.classes);
-            let test = model.logits(context, &dataset.test);
-            let labels = dataset.test.labels.as_deref().unwrap_or_default();
-            let labelled = train.labels.as_deref().unwrap_or_default();
-            let shifted = |label: &&u16| case.shifted.contains(&usize::from(**label));
-            let share = labelled.iter().filter(shifted).count() as f64 / train.len() as f64;
-            let seen = model.logits(context, train);
-            let with = |offset| Correction { shifted: case.shifted.to_vec(), offset };
-            let corrections = [
-                Correction::fewest_errors(&test, labels, classes, case.shifted),
-                with(from_holdout.unwrap_or_default() as f32),
-                Correction::matching_share(&seen, classes, case.shifted, share),
-            ];
-            let mut measures = BTreeMap::from([(
-                format!("errors_on_{SHOWN}"),
-                errors_on_shown(&test, labels, classes),
-            )]);
-            let corrected = |correction: &Correction| {
-                let mut logits = test.clone();
-                correction.apply(&mut logits, classes);
-                logits
-            };
-            for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
-                let logits = corrected(&correction);
-                let errors = metrics::errors(&logits, labels, classes) as f64;
-                let on_shown = errors_on_shown(&logits, labels, classes);
-                measures.insert(format!("offset_{protocol}"), correction.offset.into());
-                measures.insert(format!("errors_{protocol}"), errors);
-                measures.insert(format!("errors_on_{SHOWN}_{protocol}"), on_shown);
-            }
-            for offset in drawn_offsets() {
-                let logits = corrected(&with(offset as f32));
-                let errors = metrics::errors(&logits, labels, classes) as f64;
-                measures.insert(errors_at(offset), errors);
-            }
-            Ok(measures)
-        })
-    }
-
-    /// Trains a student on what the transfer set keeps of `images`, unless it is finished.
-    fn ensure<'d>(
+    fn declare(
         &self,
-        run: &mut RunContext,
-        study: &mut Study<'d>,
-        case: &Case,
-        name: &str,
-        images: &Split,
-        measure: impl FnOnce(&mut RunContext, &mut Study<'d>, &Mlp) -> Result<Measures>,
-    ) -> Result<()> {
-        let Students { teacher, config, dataset, .. } = *self;
-        if !study.wants(run, name, config.seed)? {
-            return Ok(());
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?;
+        let configs = PresetConfigs::new(request.preset, dataset);
+        let (teacher, student) = (configs.teacher.clone(), configs.student.clone());
+        let transfer = Rc::new(Transfer::new(configs, dataset));
+        let mut nodes = Vec::new();
+        for seed in request.seeds.clone() {
+            nodes.push(transfer.teacher_node(seed));
+            nodes.extend(TRANSFER_SETS.iter().flat_map(|set| {
+                let students = Students { transfer: transfer.clone(), set, seed };
+                [students.hold_out(), students.whole(), students.corrections()]
+            }));
         }
-        let transfer = images.of_classes(case.keeps);
-        let mut config = config.clone();
+        let paper = TRANSFER_SETS.iter().map(|set| (set.student.to_string(), set.paper[0]));
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: dataset.clone(),
+            train_limit: transfer.train_limit(),
+            seeds: request.seeds.clone().collect(),
+            loss: Some(LossSpec::soft(&student)),
+            configs: vec![("teacher", teacher), ("student", student)],
+            paper_errors: paper.collect(),
+            graph: Graph::new(nodes),
+            conclude: from_summary(conclude),
+        })
+    }
+}
+
+/// The students of one seed and transfer set.
+#[derive(Clone)]
+struct Students {
+    transfer: Rc<Transfer>,
+    set: &'static TransferSet,
+    seed: u64,
+}
+
+impl Students {
+    /// The student that the hold-out's offset is chosen with.
+    fn hold_out(&self) -> Node {
+        let students = self.clone();
+        Node::row(self.set.held_out, self.seed, vec![Transfer::teacher(self.seed)], move |run| {
+            let Transfer { train, dataset, .. } = &*students.transfer;
+            // A sixth of MNIST's training images: 10,000.
+            let (seen, held) = train.holdout(train.len() / 6);
+            let (model, row) = students.train(run, students.set.held_out, &seen)?;
+            let logits = model.logits(run.kernels(), &held);
+            let labels = held.labels.as_deref().unwrap_or_default();
+            let (classes, shifted) = (dataset.classes, students.set.shifted);
+            let found = Correction::fewest_errors(&logits, labels, classes, shifted);
+            let mut measures = Measures::new();
+            OFFSET.set(&mut measures, found.offset.into());
+            Ok(Row { measures, ..row })
+        })
+    }
+
+    /// The student of the whole transfer set.
+    fn whole(&self) -> Node {
+        let students = self.clone();
+        Node::row(self.set.student, self.seed, vec![Transfer::teacher(self.seed)], move |run| {
+            Ok(students.train(run, students.set.student, &students.transfer.train)?.1)
+        })
+    }
+
+    /// What each correction makes of that student.
+    fn corrections(&self) -> Node {
+        let (students, set) = (self.clone(), self.set);
+        let held_out = Key::row(set.held_out, self.seed);
+        Node::measures(set.student, self.seed, vec![held_out.clone()], move |run| {
+            let model = run.model(&Key::row(set.student, students.seed))?;
+            let from_holdout = run.row_of(&held_out)?.value(&OFFSET).unwrap_or_default();
+            Ok(students.measures(run, &model, from_holdout as f32))
+        })
+    }
+
+    fn measures(&self, run: &ExperimentRun, model: &Mlp, from_holdout: f32) -> Measures {
+        let Transfer { train, dataset, .. } = &*self.transfer;
+        let (context, classes, shifted) = (run.kernels(), dataset.classes, self.set.shifted);
+        let test = model.logits(context, &dataset.test);
+        let labels = dataset.test.labels.as_deref().unwrap_or_default();
+        let labelled = train.labels.as_deref().unwrap_or_default();
+        let is_shifted = |label: &&u16| shifted.contains(&usize::from(**label));
+        let share = labelled.iter().filter(is_shifted).count() as f64 / train.len() as f64;
+        let seen = model.logits(context, train);
+        let with = |offset| Correction { shifted: shifted.to_vec(), offset };
+        let corrections = [
+            Correction::fewest_errors(&test, labels, classes, shifted),
+            with(from_holdout),
+            Correction::matching_share(&seen, classes, shifted, share),
+        ];
+        let corrected = |correction: &Correction| {
+            let mut logits = test.clone();
+            correction.apply(&mut logits, classes);
+            logits
+        };
+        let errors_of = |logits: &[f32]| metrics::errors(logits, labels, classes) as f64;
+        let mut measures = Measures::new();
+        ON_SHOWN.set(&mut measures, count_on_shown(&test, labels, classes));
+        for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
+            let logits = corrected(&correction);
+            offset(protocol).set(&mut measures, correction.offset.into());
+            errors(protocol).set(&mut measures, errors_of(&logits));
+            let on_shown = count_on_shown(&logits, labels, classes);
+            errors_on_shown(protocol).set(&mut measures, on_shown);
+        }
+        for offset in drawn_offsets() {
+            let logits = corrected(&with(offset as f32));
+            errors_at(offset).set(&mut measures, errors_of(&logits));
+        }
+        measures
+    }
+
+    /// Trains a student on what the transfer set keeps of `images`.
+    fn train(&self, run: &mut ExperimentRun, name: &str, images: &Split) -> Result<(Rc<Mlp>, Row)> {
+        let Transfer { configs, dataset, .. } = &*self.transfer;
+        let transfer = images.of_classes(self.set.keeps);
+        let mut config = Config { seed: self.seed, ..configs.student.clone() };
         let epochs = config.training.epochs * images.len();
         config.training.epochs = epochs.div_ceil(transfer.len().max(1));
-        let objective = LossSpec::soft(&config);
-        let teachers = std::slice::from_ref(teacher);
+        let loss = LossSpec::soft(&config);
+        let teacher = run.model(&Transfer::teacher(self.seed))?;
+        let teachers = std::slice::from_ref(&*teacher);
         let logits =
-            distill::teacher_logits(run.context, teachers, &transfer, objective.temperature, None);
-        let task = Task::soft(name, &config, &transfer, objective, &logits);
-        study.model_on(run, dataset, &task, config.seed, measure).map(drop)
+            distill::teacher_logits(run.kernels(), teachers, &transfer, loss.temperature, None);
+        run.train(dataset, &Task::soft(name, &config, &transfer, loss, &logits), self.seed)
     }
 }
 
 /// Errors on the examples of class [`SHOWN`].
-fn errors_on_shown(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
+fn count_on_shown(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
     let wrong = metrics::misclassified(logits, labels, classes);
     wrong.into_iter().filter(|&i| labels[i] == SHOWN).count() as f64
 }
@@ -230,18 +267,16 @@ fn conclude(summary: &Summary) -> Conclusion {
         format!("Classes omitted from the transfer set, {}, {}", summary.dataset, summary.preset),
         &["transfer set", "offset chosen on", "offset", "errors", "paper", "on 3s", "paper on 3s"],
     );
-    for case in &CASES {
-        let of = |key: String, decimals| {
-            summary.shown(case.system, decimals, |row| row.measures.get(&key).copied())
-        };
+    for set in &TRANSFER_SETS {
+        let of = |measure: Measure, decimals| summary.cell(set.student, decimals, &measure);
         table.push([
-            case.system.into(),
+            set.student.into(),
             "–".into(),
             "–".into(),
-            summary.shown_errors(case.system),
-            shown(Some(case.paper[0])),
-            of(format!("errors_on_{SHOWN}"), 1),
-            shown(case.paper_on_shown.map(|errors| errors[0])),
+            summary.errors_cell(set.student),
+            shown(Some(set.paper[0])),
+            of(ON_SHOWN, 1),
+            shown(set.paper_on_shown.map(|errors| errors[0])),
         ]);
         for protocol in PROTOCOLS {
             // The paper chose on the test set.
@@ -249,11 +284,11 @@ fn conclude(summary: &Summary) -> Conclusion {
             table.push([
                 String::new(),
                 protocol.into(),
-                of(format!("offset_{protocol}"), 2),
-                of(format!("errors_{protocol}"), 1),
-                shown(papers.then_some(case.paper[1])),
-                of(format!("errors_on_{SHOWN}_{protocol}"), 1),
-                shown(case.paper_on_shown.filter(|_| papers).map(|errors| errors[1])),
+                of(offset(protocol), 2),
+                of(errors(protocol), 1),
+                shown(papers.then_some(set.paper[1])),
+                of(errors_on_shown(protocol), 1),
+                shown(set.paper_on_shown.filter(|_| papers).map(|errors| errors[1])),
             ]);
         }
     }
@@ -269,17 +304,12 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
-    let point = |case: &Case, x| {
-        let rows = summary.rows_of(case.system);
-        let errors: Vec<f64> =
-            rows.filter_map(|row| row.measures.get(&errors_at(x)).copied()).collect();
-        Point::of(x, &errors)
-    };
-    let series = CASES.iter().map(|case| Series {
-        name: case.system.into(),
-        points: drawn_offsets().filter_map(|offset| point(case, offset)).collect(),
+    let point = |set: &TransferSet, x| Point::of(x, &summary.values(set.student, &errors_at(x)));
+    let series = TRANSFER_SETS.iter().map(|set| Series {
+        name: set.student.into(),
+        points: drawn_offsets().filter_map(|offset| point(set, offset)).collect(),
     });
-    let papers = CASES.iter().filter(|_| summary.dataset == "mnist");
+    let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");
     Chart {
         title: format!("Test errors against the offset, {}", summary.dataset),
         x_label: "offset of the logits of 3, or of 7 and 8".into(),
@@ -288,39 +318,36 @@ fn errors_by_offset(summary: &Summary) -> Chart {
         log_y: true,
         series: series.collect(),
         references: papers
-            .map(|case| (format!("paper, {}, corrected", case.system), case.paper[1] as f64))
+            .map(|set| (format!("paper, {}, corrected", set.student), set.paper[1] as f64))
             .collect(),
     }
 }
 
 fn claims(summary: &Summary) -> Vec<Claim> {
-    let [without_3, of_7_and_8] = &CASES;
+    let [without_3, of_7_and_8] = &TRANSFER_SETS;
     let test_3s = 1010.0;
-    let mean = |case: &Case, measure: &dyn Fn(&Row) -> Option<f64>| {
-        let values: Vec<f64> = summary.rows_of(case.system).filter_map(measure).collect();
-        (!values.is_empty()).then(|| statistics::mean(&values))
+    let mean = |set: &TransferSet, measure: &Measure| {
+        MeanSd::of(&summary.values(set.student, measure)).map(|errors| errors.mean)
     };
-    let key = |key: &'static str| move |row: &Row| row.measures.get(key).copied();
     let verdict = |holds: bool| if holds { Verdict::Reproduced } else { Verdict::NotReproduced };
     let mut claims = Vec::new();
-    if let (Some(before), Some(errors), Some(on_3)) = (
-        mean(without_3, &|row| Some(row.test_errors as f64)),
-        mean(without_3, &key("errors_test")),
-        mean(without_3, &key("errors_on_3_test")),
+    if let (Some(before), Some(corrected), Some(on_3)) = (
+        mean(without_3, &Measure::TestErrors),
+        mean(without_3, &errors("test")),
+        mean(without_3, &errors_on_shown("test")),
     ) {
         let right = 100.0 * (1.0 - on_3 / test_3s);
         claims.push(Claim {
             paper: "Without 3s in the transfer set the student makes 206 test errors; with the \
                     bias of class 3 corrected 109, and gets 98.6 % of the 3s right."
                 .into(),
-            ours: format!("{before:.0}, corrected {errors:.0}, {right:.1} % of the 3s right"),
-            verdict: verdict(errors <= 109.0 && right >= 98.6),
+            ours: format!("{before:.0}, corrected {corrected:.0}, {right:.1} % of the 3s right"),
+            verdict: verdict(corrected <= 109.0 && right >= 98.6),
         });
     }
-    if let (Some(before), Some(after)) = (
-        mean(of_7_and_8, &|row| Some(row.test_errors as f64)),
-        mean(of_7_and_8, &key("errors_test")),
-    ) {
+    if let (Some(before), Some(after)) =
+        (mean(of_7_and_8, &Measure::TestErrors), mean(of_7_and_8, &errors("test")))
+    {
         claims.push(Claim {
             paper: "With only 7s and 8s in the transfer set the error rate is 47.3 %, and 13.2 % \
                     once the biases of 7 and 8 are lowered."

@@ -13,23 +13,26 @@
 //! no arm is trained on; it is the same run as the hard arm, read at another epoch.
 
 use super::speech;
+use super::{draw, rows};
 use crate::engine::config::Config;
 use crate::engine::distill;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{EpochRecord, Task, Watched};
 use crate::files::error::Result;
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Study};
-use crate::paper::{draw, rows};
+use crate::paper::graph::{Graph, Key, Memo, Node};
+use crate::paper::preset::{Preset, PresetConfigs};
+use crate::paper::scheduler::ExperimentRun;
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::folder::RunFolder;
 use crate::run::records::records;
-use crate::run::statistics;
-use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
+use crate::run::statistics::MeanSd;
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Percent of the training set, but for all of it.
 const PERCENT: [usize; 3] = [30, 10, 3];
@@ -43,271 +46,258 @@ const PAPER: [(&str, [f64; 2]); 3] =
 /// Of the soft targets of frames: that of the distilled acoustic model, chosen on held-out speakers.
 const TEMPERATURE: f32 = 5.0;
 
-/// What the experiment is done on.
-pub struct Material<'a> {
-    /// Training and test set.
-    pub dataset: &'a Dataset,
-    /// Examples in neither, by which the epoch of early stopping is found.
-    pub holdout: &'a Split,
-    /// Net and training of the whole set, the seed aside.
-    pub config: Config,
-    /// The loss of the soft arm.
-    pub soft: LossSpec,
-    /// The examples of draw `seed` of `percent` % of the training set.
-    pub draw: &'a dyn Fn(u64, usize) -> Vec<u32>,
-    /// Draws of the 3 %, and of each larger part.
-    pub draws: (u64, u64),
-    /// What an example is called, in the plural: `images`, `frames`.
-    pub examples: &'a str,
+/// The epoch of early stopping.
+const EARLY_EPOCH: Measure = Measure::named("early_epoch");
+/// Training examples of an arm.
+const TRAIN_EXAMPLES: Measure = Measure::named("train_examples");
+
+/// Errors on a split at the epoch of early stopping.
+fn early_errors(split: &str) -> Measure {
+    Measure::numbered(format!("early_{split}_errors"))
 }
 
-/// The experiment on the images of `dataset`, with the net and the temperature of the MNIST table.
-///
-/// # Errors
-/// Those of [`reproduce`].
-pub fn on_images(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let (epochs, draws) = match preset {
+/// The experiment.
+pub struct Regularizer;
+
+impl Experiment for Regularizer {
+    fn about(&self) -> About {
+        About {
+            name: "regularizer",
+            section: "6",
+            shows: "3 % of the data with hard and with soft targets",
+            data: &[Data::Speech, Data::Images],
+            takes_teachers: false,
+        }
+    }
+
+    fn declare(
+        &self,
+        run: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        out: &Path,
+    ) -> Result<ExperimentSpec> {
+        let setting = Rc::new(match input {
+            Input::Images(dataset) => on_images(dataset, request),
+            Input::Speech => on_speech(run, request, out)?,
+        });
+        let Setting { config, loss, draws, .. } = &*setting;
+        let first = request.seeds.start;
+        let pairs = PERCENT.into_iter().flat_map(|percent| {
+            let count = if percent == FEW { draws.0 } else { draws.1 };
+            (first..first + count).map(move |seed| (percent, seed))
+        });
+        let mut nodes = vec![setting.full(first)];
+        for (percent, seed) in pairs {
+            nodes
+                .extend(["hard", "soft"].map(|targets| setting.arm(targets, percent, seed, first)));
+        }
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: setting.dataset.clone(),
+            train_limit: setting.train_limit,
+            seeds: (first..first + draws.0.max(draws.1)).collect(),
+            configs: vec![("hard", config.clone())],
+            loss: Some(*loss),
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes),
+            conclude: Box::new(move |run| {
+                let curve = |targets| {
+                    let records = records(&run.folder, &variant(targets, FEW), first);
+                    records.map(|records| (targets, records))
+                };
+                let curves = [curve("hard")?, curve("soft")?];
+                let sizes = (setting.dataset.train.len(), setting.dataset.test.len());
+                Ok(conclude(&run.summary, setting.examples, sizes, &curves))
+            }),
+        })
+    }
+}
+
+/// What the experiment is done on.
+struct Setting {
+    /// Training and test set.
+    dataset: Rc<Dataset>,
+    train_limit: Option<usize>,
+    /// Examples in neither, by which the epoch of early stopping is found.
+    holdout: Split,
+    /// Net and training of the whole set, the seed aside.
+    config: Config,
+    /// The loss of the soft arm.
+    loss: LossSpec,
+    /// The examples of draw `seed` of `percent` % of the training set.
+    draw: Box<dyn Fn(u64, usize) -> Vec<u32>>,
+    /// Draws of the 3 %, and of each larger part.
+    draws: (u64, u64),
+    /// What an example is called, in the plural: `images`, `frames`.
+    examples: &'static str,
+    /// The logits of the full model on the training set.
+    logits: Memo<(), Vec<f32>>,
+}
+
+/// The images, with the net and the temperature of the MNIST table.
+fn on_images(dataset: &Rc<Dataset>, request: &Request) -> Setting {
+    let configs = PresetConfigs::new(request.preset, dataset);
+    let (epochs, draws) = match request.preset {
         Preset::Smoke => (2, (1, 1)),
         Preset::Quick => (10, (2, 1)),
         Preset::Standard => (30, (5, 2)),
         Preset::Paper => (60, (10, 5)),
     };
-    let mut config = plan.baseline.clone();
+    let mut config = configs.baseline.clone();
     config.training.epochs = epochs;
-    let train = plan.train_set(dataset);
+    let train = configs.train_set(dataset);
+    let limit = configs.teacher.data.train_limit;
     let (train, holdout) = train.holdout(train.len() / 10);
-    let dataset = Dataset { train, ..dataset.clone() };
-    let material = Material {
-        dataset: &dataset,
-        holdout: &holdout,
+    let examples = train.len();
+    Setting {
+        train_limit: limit.filter(|&limit| limit < dataset.train.len()),
+        dataset: Rc::new(Dataset { train, ..(**dataset).clone() }),
+        holdout,
         config,
-        soft: LossSpec { hard_weight: 0.0, ..LossSpec::soft(&plan.student) },
-        draw: &|seed, percent| draw(dataset.train.len(), seed, percent),
-        draws: (draws.0.max(seeds), draws.1),
+        loss: LossSpec { hard_weight: 0.0, ..LossSpec::soft(&configs.student) },
+        draw: Box::new(move |seed, percent| draw(examples, seed, percent)),
+        draws: (draws.0.max(request.seeds.end - request.seeds.start), draws.1),
         examples: "images",
-    };
-    reproduce(run, &material, preset.name(), first_seed, out)
+        logits: Memo::default(),
+    }
 }
 
-/// The experiment on the frames of AN4, whose states are frozen first, in the folder `alignment`;
-/// the parts are whole utterances, spread over the speakers.
-///
-/// # Errors
-/// Those of [`speech::reproduce`].
-pub fn on_speech(
-    run: &mut RunContext,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let (material, plan) = speech::prepare(run, preset)?;
-    let bare = speech::unlabelled(&material);
-    let design = Design {
-        experiment: "alignment",
-        preset: preset.name(),
-        configs: &[("net", &plan.config)],
-        loss_contract: None,
-        paper: &[],
-    };
-    let mut study = Study::open(run, &bare, &design, &[first_seed], &out.join("alignment"))?;
-    let labelled = speech::freeze(run, &mut study, &plan, material, first_seed)?;
-    let draws = match preset {
+/// The frames of AN4, whose states are frozen first, in the folder `alignment` of `out`; the parts
+/// are whole utterances, spread over the speakers.
+fn on_speech(run: &mut RunContext, request: &Request, out: &Path) -> Result<Setting> {
+    let (labelled, mut config) = speech::aligned(run, request, &out.join("alignment"))?;
+    let draws = match request.preset {
         Preset::Smoke => (1, 1),
         Preset::Quick => (2, 1),
         Preset::Standard => (5, 1),
         Preset::Paper => (10, 3),
     };
-    let part = &labelled.material.train;
-    let starts: Vec<u32> = part
+    // The targets are to be the only regulariser: no dropout, and fewer epochs for that.
+    config.model.dropout = None;
+    config.training.epochs = (config.training.epochs * 3 / 4).max(1);
+    let material = labelled.material.clone();
+    let starts: Vec<u32> = material
+        .train
         .lengths
         .iter()
         .scan(0, |start, &length| Some(std::mem::replace(start, *start + length as u32)))
         .collect();
-    let frames_of = |utterance: usize| {
+    let frames_of = move |utterance: usize, length: usize| {
         let first = starts[utterance];
-        first..first + part.lengths[utterance] as u32
+        first..first + length as u32
     };
-    // The targets are to be the only regulariser: no dropout, and fewer epochs for that.
-    let mut config = plan.config;
-    config.model.dropout = None;
-    config.training.epochs = (config.training.epochs * 3 / 4).max(1);
-    let material = Material {
-        dataset: &labelled.dataset,
-        holdout: &labelled.holdout,
+    Ok(Setting {
+        train_limit: None,
+        dataset: Rc::new(labelled.dataset.clone()),
+        holdout: labelled.holdout.clone(),
         config,
-        soft: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
-        draw: &|seed, percent| part.draw(seed, percent).into_iter().flat_map(frames_of).collect(),
-        draws: (draws.0.max(seeds), draws.1),
+        loss: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
+        draw: Box::new(move |seed, percent| {
+            let utterances = material.train.draw(seed, percent).into_iter();
+            utterances.flat_map(|u| frames_of(u, material.train.lengths[u])).collect()
+        }),
+        draws: (draws.0.max(request.seeds.end - request.seeds.start), draws.1),
         examples: "frames",
-    };
-    reproduce(run, &material, preset.name(), first_seed, out)
+        logits: Memo::default(),
+    })
 }
 
-fn system(targets: &str, percent: usize) -> String {
+fn variant(targets: &str, percent: usize) -> String {
     format!("{targets}, {percent} %")
 }
 
-/// The nets of a part of the data: hard targets, then soft ones.
-fn arms(percent: usize) -> [String; 2] {
-    [system("hard", percent), system("soft", percent)]
-}
+impl Setting {
+    /// The full model.
+    fn full(self: &Rc<Self>, seed: u64) -> Node {
+        let (setting, name) = (self.clone(), variant("hard", 100));
+        Node::row(name.clone(), seed, Vec::new(), move |run| {
+            let Setting { dataset, holdout, config, .. } = &*setting;
+            let config = Config { seed, ..config.clone() };
+            let watch = [("holdout", holdout), ("test", &dataset.test)];
+            let task = Task { watch: &watch, ..Task::hard(&name, &config, &dataset.train) };
+            let row = run.train(dataset, &task, seed)?.1;
+            Ok(Row { measures: early_stopping(&run.folder, &name, seed), ..row })
+        })
+    }
 
-/// Trains the full model and the arms, in the run folder `out`.
-///
-/// # Errors
-/// Those of [`super::mnist::reproduce`].
-pub fn reproduce(
-    run: &mut RunContext,
-    material: &Material,
-    preset: &str,
-    first_seed: u64,
-    out: &Path,
-) -> Result<Summary> {
-    let Material { dataset, config, soft, draws, .. } = material;
-    let seeds: Vec<u64> = (first_seed..first_seed + draws.0.max(draws.1)).collect();
-    let design = Design {
-        experiment: "regularizer",
-        preset,
-        configs: &[("hard", config)],
-        loss_contract: Some(soft.contract()),
-        paper: &[],
-    };
-    let mut study = Study::open(run, dataset, &design, &seeds, out)?;
-    let full = Config { seed: first_seed, ..config.clone() };
-    let watch = [("holdout", material.holdout), ("test", &dataset.test)];
-    let name = system("hard", 100);
-    let task = Task { watch: &watch, ..Task::hard(&name, &full, &dataset.train) };
-    let pairs = PERCENT.into_iter().flat_map(|percent| {
-        let count = if percent == FEW { draws.0 } else { draws.1 };
-        (first_seed..first_seed + count).map(move |seed| (percent, seed))
-    });
-    let mut done = study.has(&[&name], first_seed)?;
-    for (percent, seed) in pairs.clone() {
-        done &= study.has(&arms(percent), seed)?;
+    /// One of the two arms of a draw; `first` is the seed of the full model.
+    fn arm(self: &Rc<Self>, targets: &'static str, percent: usize, seed: u64, first: u64) -> Node {
+        let (setting, name) = (self.clone(), variant(targets, percent));
+        let full = Key::row(variant("hard", 100), first);
+        let needs = if targets == "soft" { vec![full.clone()] } else { Vec::new() };
+        Node::row(name.clone(), seed, needs, move |run| {
+            let Setting { dataset, holdout, config, loss, .. } = &*setting;
+            let mut config = Config { seed, ..config.clone() };
+            let longer = (100.0 / percent as f64).sqrt();
+            config.training.epochs = (config.training.epochs as f64 * longer).round() as usize;
+            let chosen = (setting.draw)(seed, percent);
+            let split = dataset.train.subset(&chosen);
+            let logits;
+            let task = if targets == "soft" {
+                logits = rows(&setting.logits(run, &full)?, dataset.classes, &chosen);
+                Task::soft(&name, &config, &split, *loss, &logits)
+            } else {
+                Task::hard(&name, &config, &split)
+            };
+            let watch = [("train", &split), ("holdout", holdout), ("test", &dataset.test)];
+            let row = run.train(dataset, &Task { watch: &watch, ..task }, seed)?.1;
+            let mut measures = early_stopping(&run.folder, &name, seed);
+            TRAIN_EXAMPLES.set(&mut measures, split.len() as f64);
+            Ok(Row { measures, ..row })
+        })
     }
-    if !done {
-        let folder = study.folder.clone();
-        let teacher = study
-            .model(run, &task, first_seed, |_, _| early_stopping(&folder, &name, first_seed))?;
-        let (context, train) = (run.context, &dataset.train);
-        let logits = distill::teacher_logits(context, &[teacher], train, soft.temperature, None);
-        study.run(run, |run, study| {
-            let mut pairs = study.order(pairs.clone()).into_iter();
-            pairs.try_for_each(|(percent, seed)| {
-                train_pair(run, study, material, &logits, percent, seed)
-            })
-        })?;
-    }
-    let curves = [("hard", FEW), ("soft", FEW)].map(|(targets, percent)| {
-        let records = records(&study.folder, &system(targets, percent), first_seed);
-        records.map(|records| (targets, records))
-    });
-    let [hard, soft] = curves;
-    let curves = [hard?, soft?];
-    let sizes = (dataset.train.len(), dataset.test.len());
-    study.finish(|summary| conclude(summary, material.examples, sizes, &curves))
-}
 
-/// The two arms of one draw.
-fn train_pair(
-    run: &mut RunContext,
-    study: &mut Study,
-    material: &Material,
-    logits: &[f32],
-    percent: usize,
-    seed: u64,
-) -> Result<()> {
-    let Material { dataset, holdout, config, soft, draw, .. } = material;
-    let [hard, soft_arm] = arms(percent);
-    if study.has(&[&hard, &soft_arm], seed)? {
-        return Ok(());
+    fn logits(&self, run: &mut ExperimentRun, full: &Key) -> Result<Rc<Vec<f32>>> {
+        self.logits.get((), || {
+            let teacher = run.model(full)?;
+            let (teachers, t) = (std::slice::from_ref(&*teacher), self.loss.temperature);
+            let train = &self.dataset.train;
+            Ok(distill::teacher_logits(run.kernels(), teachers, train, t, None))
+        })
     }
-    let mut config = Config { seed, ..config.clone() };
-    let longer = (100.0 / percent as f64).sqrt();
-    config.training.epochs = (config.training.epochs as f64 * longer).round() as usize;
-    let chosen = draw(seed, percent);
-    let split = dataset.train.subset(&chosen);
-    let logits = rows(logits, dataset.classes, &chosen);
-    let watch = [("train", &split), ("holdout", *holdout), ("test", &dataset.test)];
-    for task in
-        [Task::hard(&hard, &config, &split), Task::soft(&soft_arm, &config, &split, *soft, &logits)]
-    {
-        let task = Task { watch: &watch, ..task };
-        let folder = study.folder.clone();
-        let examples = split.len() as f64;
-        study.ensure(run, &task, seed, |_, _| {
-            let mut measures = early_stopping(&folder, task.name, seed);
-            measures.insert("train_examples".into(), examples);
-            measures
-        })?;
-    }
-    Ok(())
 }
 
 /// The epoch with the fewest errors on the hold-out, the first of several, and the errors there.
 /// Nothing where the metrics cannot be read: the row then says less.
-fn early_stopping(folder: &RunFolder, system: &str, seed: u64) -> BTreeMap<String, f64> {
-    let records = records(folder, system, seed).unwrap_or_default();
+fn early_stopping(folder: &RunFolder, variant: &str, seed: u64) -> Measures {
+    let records = records(folder, variant, seed).unwrap_or_default();
     let holdout = |record: &&EpochRecord| record.watched.get("holdout").map(|w| w.errors);
     let Some(best) = records.iter().min_by_key(|record| holdout(record).unwrap_or(usize::MAX))
     else {
-        return BTreeMap::new();
+        return Measures::new();
     };
-    let mut measures = BTreeMap::from([("early_epoch".to_string(), best.epoch as f64)]);
+    let mut measures = Measures::new();
+    EARLY_EPOCH.set(&mut measures, best.epoch as f64);
     for (name, watched) in &best.watched {
-        measures.insert(format!("early_{name}_errors"), watched.errors as f64);
+        early_errors(name).set(&mut measures, watched.errors as f64);
     }
     measures
 }
 
-/// Mean and standard deviation over the draws, as percents.
-struct Accuracy {
-    mean: f64,
-    sd: Option<f64>,
-}
-
-impl Accuracy {
-    fn of(values: &[f64]) -> Option<Accuracy> {
-        let sd = statistics::sample_sd(values);
-        (!values.is_empty()).then(|| Accuracy { mean: statistics::mean(values), sd })
-    }
-}
-
-impl std::fmt::Display for Accuracy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2}", 100.0 * self.mean)?;
-        self.sd.map_or(Ok(()), |sd| write!(f, " ± {:.2}", 100.0 * sd))
-    }
-}
-
-/// What a system got right on training and test set; `early`: at the epoch of early stopping.
+/// What share of training and test set a variant got right, over the draws; `early`: at the epoch of
+/// early stopping.
 fn accuracies(
     summary: &Summary,
-    system: &str,
+    variant: &str,
     early: bool,
     (train, test): (usize, usize),
-) -> [Option<Accuracy>; 2] {
-    let examples = |row: &Row| row.measures.get("train_examples").copied().unwrap_or(train as f64);
-    let errors = |row: &Row, split: &str| match (early, split) {
-        (true, _) => row.measures.get(&format!("early_{split}_errors")).copied(),
-        (false, "train") => row.train_errors.map(|errors| errors as f64),
-        (false, _) => Some(row.test_errors as f64),
+) -> [Option<MeanSd>; 2] {
+    let of = |split: &str, at_the_end: Measure, examples: &dyn Fn(&Row) -> f64| {
+        let errors = if early { early_errors(split) } else { at_the_end };
+        let rates = summary
+            .rows_of(variant)
+            .filter_map(|row| row.value(&errors).map(|errors| 1.0 - errors / examples(row)));
+        MeanSd::of(&rates.collect::<Vec<f64>>())
     };
-    let of = |split: &'static str| {
-        let rates = summary.rows_of(system).filter_map(|row| {
-            let n = if split == "train" { examples(row) } else { test as f64 };
-            errors(row, split).map(|errors| 1.0 - errors / n)
-        });
-        Accuracy::of(&rates.collect::<Vec<f64>>())
-    };
-    [of("train"), of("test")]
+    let train = |row: &Row| row.value(&TRAIN_EXAMPLES).unwrap_or(train as f64);
+    [of("train", Measure::TrainErrors, &train), of("test", Measure::TestErrors, &|_| test as f64)]
+}
+
+/// An accuracy in percent.
+fn percent_cell(accuracy: &MeanSd) -> String {
+    let MeanSd { n, mean, sd } = *accuracy;
+    MeanSd { n, mean: 100.0 * mean, sd: sd.map(|sd| 100.0 * sd) }.text(2)
 }
 
 fn conclude(
@@ -324,22 +314,22 @@ fn conclude(
     let mut test = BTreeMap::new();
     for percent in std::iter::once(100).chain(PERCENT) {
         for (targets, early) in arms {
-            let system = system(targets, percent);
-            let [train, accuracy] = accuracies(summary, &system, early, sizes);
+            let variant = variant(targets, percent);
+            let [train, accuracy] = accuracies(summary, &variant, early, sizes);
             let Some(accuracy) = accuracy else { continue };
-            let paper = PAPER.iter().find(|(name, _)| *name == system && !early);
+            let paper = PAPER.iter().find(|(name, _)| *name == variant && !early);
             let paper = |i: usize| paper.map_or("–".into(), |p| format!("{:.1}", 100.0 * p.1[i]));
             table.push([
-                if early { format!("{system}, early stopping") } else { system },
-                train.map_or("–".into(), |train| train.to_string()),
-                accuracy.to_string(),
+                if early { format!("{variant}, early stopping") } else { variant },
+                train.map_or("–".into(), |train| percent_cell(&train)),
+                percent_cell(&accuracy),
                 paper(0),
                 paper(1),
             ]);
             test.insert((targets, early, percent), accuracy);
         }
     }
-    let draws = summary.rows_of(&system("hard", FEW)).count();
+    let draws = summary.rows_of(&variant("hard", FEW)).count();
     table.notes.push(format!(
         "Mean ± standard deviation of the draws, {draws} at {FEW} %; one model on all of the data."
     ));
@@ -366,14 +356,14 @@ fn conclude(
 
 fn claims(
     summary: &Summary,
-    all: &Accuracy,
-    hard: &Accuracy,
-    soft: &Accuracy,
+    all: &MeanSd,
+    hard: &MeanSd,
+    soft: &MeanSd,
     curves: &[(&str, Vec<EpochRecord>); 2],
 ) -> Vec<Claim> {
     // Means of n draws differ by chance by up to two standard errors.
-    let draws = summary.rows_of(&system("hard", FEW)).count() as f64;
-    let noise = |a: &Accuracy| a.sd.map(|sd| 2.0 * sd / draws.sqrt());
+    let draws = summary.rows_of(&variant("hard", FEW)).count() as f64;
+    let noise = |a: &MeanSd| a.sd.map(|sd| 2.0 * sd / draws.sqrt());
     let lost = all.mean - hard.mean;
     let recovered = (soft.mean - hard.mean) / lost;
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
@@ -468,7 +458,7 @@ fn learning_curves(summary: &Summary, curves: &[(&str, Vec<EpochRecord>); 2]) ->
 }
 
 /// Test accuracy by part of the data.
-fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), Accuracy>) -> Chart {
+fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), MeanSd>) -> Chart {
     let arms =
         [("hard", false, "hard"), ("hard", true, "hard, early stopping"), ("soft", false, "soft")];
     let series = arms.map(|(targets, early, name)| Series {

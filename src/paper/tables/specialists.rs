@@ -4,7 +4,7 @@
 //! classes, ten digits as ten writers write them ([`writers`]), and 12 specialists of 10, so that
 //! each covers a tenth where the paper's covered a fiftieth. The method is [`crate::paper::specialists`].
 //!
-//! | system | what it is |
+//! | variant | what it is |
 //! |---|---|
 //! | generalist | a net with dropout for all classes |
 //! | specialist 1, 2, … | the generalist's net trained on for a class set and a dustbin; its errors are those among these classes |
@@ -17,18 +17,21 @@ use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::{Error, Result};
+use crate::paper::graph::{Graph, Key, Memo, Node};
 use crate::paper::preset::Preset;
+use crate::paper::scheduler::ExperimentRun;
 use crate::paper::specialists::{self, Answers};
-use crate::paper::study::{Conclusion, Design, Study};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::statistics;
-use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use crate::run::training::combined_row;
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 const GENERALIST: &str = "generalist";
@@ -39,7 +42,8 @@ const DISTILLED: &str = "distilled";
 const SPECIALIST_SEEDS: u64 = 1 << 32;
 
 /// How much is spent, and on what.
-struct Plan {
+#[derive(Clone)]
+struct SpecialistConfigs {
     generalist: Config,
     specialist: Config,
     continued: Config,
@@ -49,11 +53,11 @@ struct Plan {
     size: usize,
 }
 
-impl Plan {
+impl SpecialistConfigs {
     /// Dropout keeps the generalist unsure of its training examples, which tell what it confuses.
     /// Specialists start with a coarse dustbin: of 1, 3 and 6 epochs at `quick`, more were better.
     /// Seen on 10,000 further examples of the training stream, not on the test set.
-    fn new(preset: Preset, dataset: &Dataset) -> Plan {
+    fn new(preset: Preset, dataset: &Dataset) -> SpecialistConfigs {
         let (width, epochs, specialist_epochs, train_limit) = match preset {
             Preset::Smoke => (32, 2, 1, Some(2_000)),
             Preset::Quick => (256, 16, 3, Some(20_000)),
@@ -85,60 +89,80 @@ impl Plan {
         let mut distilled = Config { distillation: Some(table), ..generalist.clone() };
         distilled.model.dropout = None;
         let specialist = config(size + 1, specialist_epochs);
-        Plan { generalist, specialist, continued, distilled, specialists: 12, size }
+        SpecialistConfigs { generalist, specialist, continued, distilled, specialists: 12, size }
     }
 }
 
-/// Trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`; `extended`
-/// adds the distilled net. An interrupted run in `out` is continued.
-///
-/// # Errors
-/// [`Error::Usage`] if `out` holds another run, or a class of `dataset` has no training example;
-/// those of training and writing.
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    extended: bool,
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let limit = plan.generalist.data.train_limit.unwrap_or(dataset.train.len());
-    let train = dataset.train.clone().truncated(limit);
-    let missing = (0..dataset.classes)
-        .find(|&class| !train.labels.iter().flatten().any(|&label| usize::from(label) == class));
-    if let Some(class) = missing {
-        return Err(Error::Usage(format!(
-            "found no training example of class {class}, expected some of each of the {} classes",
-            dataset.classes
-        )));
-    }
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let design = Design {
-        experiment: "specialists",
-        preset: preset.name(),
-        configs: &[
-            ("generalist", &plan.generalist),
-            ("specialist", &plan.specialist),
-            ("distilled", &plan.distilled),
-        ],
-        loss_contract: extended.then(|| LossSpec::soft(&plan.distilled).contract()),
-        paper: &[],
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let sets = study.run(run, |run, study| {
-        let mut sets = BTreeMap::new();
-        for seed in study.order(all.iter().copied()) {
-            if study.leaves(GENERALIST, seed)? {
-                continue;
-            }
-            let models = Seed { plan: &plan, dataset, train: &train, seed };
-            sets.insert(seed, models.run(run, study, extended)?);
+/// What is added to the dustbin's logit, for there are fewer examples of it than there would be.
+const DUSTBIN_RAISE: Measure = Measure::named("dustbin_raise");
+
+/// The experiment.
+pub struct Specialists;
+
+impl Experiment for Specialists {
+    fn about(&self) -> About {
+        About {
+            name: "specialists",
+            section: "5",
+            shows: "a generalist, and specialists for the classes that it confuses",
+            data: &[Data::Writers],
+            takes_teachers: true,
         }
-        Ok(sets)
-    })?;
-    study.finish(|summary| conclude(summary, dataset, &sets))
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] if a class has no training example.
+    fn declare(
+        &self,
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?.clone();
+        let configs = SpecialistConfigs::new(request.preset, &dataset);
+        let limit = configs.generalist.data.train_limit.unwrap_or(dataset.train.len());
+        let train = Rc::new(dataset.train.clone().truncated(limit));
+        let occurs =
+            |class: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == class);
+        if let Some(class) = (0..dataset.classes).find(|&class| !occurs(class)) {
+            return Err(Error::Usage(format!(
+                "found no training example of class {class}, expected some of each of the {} \
+                 classes",
+                dataset.classes
+            )));
+        }
+        let SpecialistConfigs { generalist, specialist, distilled, .. } = configs.clone();
+        let loss = request.extended.then(|| LossSpec::soft(&distilled));
+        let seeds: Vec<u64> = request.seeds.clone().collect();
+        let models = Rc::new(Models { configs, dataset, train, generalists: Memo::default() });
+        let nodes = seeds.iter().flat_map(|&seed| models.of_seed(seed, request.extended));
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: models.dataset.clone(),
+            // The summary says itself how much was trained on.
+            train_limit: None,
+            configs: vec![
+                ("generalist", generalist),
+                ("specialist", specialist),
+                ("distilled", distilled),
+            ],
+            loss,
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes.collect()),
+            conclude: {
+                let (models, seeds) = (models.clone(), seeds.clone());
+                Box::new(move |run| {
+                    let sets: Result<BTreeMap<u64, Vec<Vec<usize>>>> = seeds
+                        .into_iter()
+                        .map(|seed| Ok((seed, models.generalist(run, seed)?.sets.clone())))
+                        .collect();
+                    Ok(conclude(&run.summary, &models.dataset, &sets?))
+                })
+            },
+            seeds,
+        })
+    }
 }
 
 /// The name of the specialist for the `i`-th set, from 0.
@@ -146,106 +170,116 @@ fn nth_specialist(i: usize) -> String {
     format!("specialist {}", i + 1)
 }
 
-/// The models of one seed.
-struct Seed<'a> {
-    plan: &'a Plan,
-    dataset: &'a Dataset,
-    train: &'a Split,
-    seed: u64,
+/// What the models are made of.
+struct Models {
+    configs: SpecialistConfigs,
+    dataset: Rc<Dataset>,
+    /// What they are trained on.
+    train: Rc<Split>,
+    generalists: Memo<u64, Generalist>,
 }
 
-impl Seed<'_> {
-    /// Returns the class sets.
-    fn run(
-        &self,
-        run: &mut RunContext,
-        study: &mut Study,
-        extended: bool,
-    ) -> Result<Vec<Vec<usize>>> {
-        let Seed { plan, dataset, train, seed } = *self;
-        let config = |of: &Config| Config { seed, ..of.clone() };
-        let none = |_: &_, _: &Mlp| BTreeMap::new();
+/// The generalist of a seed.
+struct Generalist {
+    model: Rc<Mlp>,
+    /// Its logits on the training set.
+    on_train: Vec<f32>,
+    /// The classes of each specialist.
+    sets: Vec<Vec<usize>>,
+}
 
-        let generalist_config = config(&plan.generalist);
-        let hard = self.task(GENERALIST, &generalist_config);
-        let generalist = study.teacher(run, &hard, seed)?;
-        let classes = dataset.classes;
-        let on_train = generalist.logits(run.context, train);
-        let covariance = specialists::covariance(&on_train, classes);
-        let sets = specialists::confusable_sets(&covariance, classes, plan.specialists, plan.size);
+impl Models {
+    fn generalist(&self, run: &mut ExperimentRun, seed: u64) -> Result<Rc<Generalist>> {
+        self.generalists.get(seed, || {
+            let Models { configs, dataset, train, .. } = self;
+            let model = run.model(&Key::row(GENERALIST, seed))?;
+            let on_train = model.logits(run.kernels(), train);
+            let covariance = specialists::covariance(&on_train, dataset.classes);
+            let (count, size) = (configs.specialists, configs.size);
+            let sets = specialists::confusable_sets(&covariance, dataset.classes, count, size);
+            Ok(Generalist { model, on_train, sets })
+        })
+    }
 
-        let continued = config(&plan.continued);
-        let task = Task { initial: Some(&generalist), ..self.task(CONTINUED, &continued) };
-        study.ensure(run, &task, seed, none)?;
-
-        let all: Vec<usize> = (0..sets.len()).collect();
-        let mut systems: Vec<String> = all.iter().map(|&i| nth_specialist(i)).collect();
-        systems.push(COMBINED.into());
-        systems.extend(extended.then(|| DISTILLED.into()));
-        if study.has(&systems, seed)? {
-            return Ok(sets);
-        }
-        let specialist = |run: &mut RunContext, study: &mut Study, i: usize| {
-            self.specialist(run, study, &generalist, i, &sets[i])
-        };
-        study.share_out(run, &all, |&i| (nth_specialist(i), seed), specialist)?;
-        let mut members = Vec::new();
-        for i in all {
-            members.push(specialist(run, study, i)?);
-        }
-        let combine = |run: &RunContext, split: &Split, generalist: &[f32]| {
-            let answers = sets.iter().zip(&members).map(|(set, member)| Answers {
-                set: set.clone(),
-                logits: member.logits(run.context, split),
-            });
-            specialists::combine_all(generalist, classes, &answers.collect::<Vec<_>>())
-        };
-        study.ensure_row(run, COMBINED, seed, |run| {
+    fn of_seed(self: &Rc<Self>, seed: u64, extended: bool) -> Vec<Node> {
+        let Models { configs, dataset, train, .. } = &**self;
+        let generalist = || Key::row(GENERALIST, seed);
+        let members = || (0..configs.specialists).map(|i| Key::row(nth_specialist(i), seed));
+        let all = || std::iter::once(generalist()).chain(members()).collect::<Vec<_>>();
+        let mut nodes = vec![Node::teacher(GENERALIST, &configs.generalist, seed, train, dataset)];
+        let models = self.clone();
+        nodes.push(Node::row(CONTINUED, seed, vec![generalist()], move |run| {
+            let config = Config { seed, ..models.configs.continued.clone() };
+            let generalist = run.model(&Key::row(GENERALIST, seed))?;
+            let task = Task::hard(CONTINUED, &config, &models.train);
+            let task = Task { initial: Some(&generalist), ..task };
+            Ok(run.train(&models.dataset, &task, seed)?.1)
+        }));
+        nodes.extend((0..configs.specialists).map(|i| {
+            let models = self.clone();
+            Node::row(nth_specialist(i), seed, vec![generalist()], move |run| {
+                models.train_specialist(run, i, seed)
+            })
+        }));
+        let models = self.clone();
+        nodes.push(Node::row(COMBINED, seed, all(), move |run| {
             let start = Instant::now();
-            let on_test = generalist.logits(run.context, &dataset.test);
-            let logits = combine(run, &dataset.test, &on_test);
+            let dataset = &models.dataset;
+            let generalist = models.generalist(run, seed)?;
+            let on_test = generalist.model.logits(run.kernels(), &dataset.test);
+            let logits = models.combine(run, seed, &dataset.test, &on_test)?;
             combined_row(dataset, COMBINED, seed, &logits, start.elapsed())
-        })?;
-        if extended && study.wants(run, DISTILLED, seed)? {
-            let distilled = config(&plan.distilled);
-            let targets = combine(run, train, &on_train);
-            let task = Task {
-                objective: LossSpec::soft(&distilled),
-                teacher_logits: Some(&targets),
-                ..self.task(DISTILLED, &distilled)
-            };
-            study.ensure(run, &task, seed, none)?;
+        }));
+        if extended {
+            let models = self.clone();
+            nodes.push(Node::row(DISTILLED, seed, all(), move |run| {
+                let config = Config { seed, ..models.configs.distilled.clone() };
+                let generalist = models.generalist(run, seed)?;
+                let train = &models.train;
+                let targets = models.combine(run, seed, train, &generalist.on_train)?;
+                let loss = LossSpec::soft(&config);
+                let task = Task::soft(DISTILLED, &config, train, loss, &targets);
+                Ok(run.train(&models.dataset, &task, seed)?.1)
+            }));
         }
-        Ok(sets)
+        nodes
     }
 
-    /// The specialist for the `i`-th set, its dustbin raised.
-    fn specialist(
-        &self,
-        run: &mut RunContext,
-        study: &mut Study,
-        generalist: &Mlp,
-        i: usize,
-        set: &[usize],
-    ) -> Result<Mlp> {
+    /// The specialist for the `i`-th set, its dustbin not yet raised.
+    fn train_specialist(&self, run: &mut ExperimentRun, i: usize, seed: u64) -> Result<Row> {
+        let generalist = self.generalist(run, seed)?;
+        let set = &generalist.sets[i];
         // Two specialists for the same set are not the same net.
-        let seed = self.seed + (i as u64 + 1) * SPECIALIST_SEEDS;
-        let config = Config { seed, ..self.plan.specialist.clone() };
-        let own = specialists::dataset(self.train, self.dataset, set);
-        let initial = specialists::initial(generalist, set);
+        let own_seed = seed + (i as u64 + 1) * SPECIALIST_SEEDS;
+        let config = Config { seed: own_seed, ..self.configs.specialist.clone() };
+        let own = specialists::dataset(&self.train, &self.dataset, set);
+        let initial = specialists::initial(&generalist.model, set);
         let name = nth_specialist(i);
-        let task = Task { split: &own.train, initial: Some(&initial), ..self.task(&name, &config) };
-        let raise = specialists::dustbin_raise(self.train, set);
-        let mut model = study.model_on(run, &own, &task, self.seed, |_, _, _| {
-            Ok(BTreeMap::from([("dustbin_raise".into(), raise)]))
-        })?;
-        specialists::raise_dustbin(&mut model, raise);
-        Ok(model)
+        let task = Task { initial: Some(&initial), ..Task::hard(&name, &config, &own.train) };
+        let row = run.train(&own, &task, seed)?.1;
+        let mut measures = Measures::new();
+        DUSTBIN_RAISE.set(&mut measures, specialists::dustbin_raise(&self.train, set));
+        Ok(Row { measures, ..row })
     }
 
-    fn task<'t>(&'t self, name: &'t str, config: &'t Config) -> Task<'t> {
-        let objective = LossSpec::HARD;
-        Task { objective, ..Task::hard(name, config, self.train) }
+    /// The logits of generalist and specialists together on `split`, where the generalist's are
+    /// `on_split`.
+    fn combine(
+        &self,
+        run: &mut ExperimentRun,
+        seed: u64,
+        split: &Split,
+        on_split: &[f32],
+    ) -> Result<Vec<f32>> {
+        let generalist = self.generalist(run, seed)?;
+        let mut answers = Vec::new();
+        for (i, set) in generalist.sets.iter().enumerate() {
+            let (key, inputs) = (Key::row(nth_specialist(i), seed), split.input_size());
+            let mut model = (*run.model_with(&key, inputs, set.len() + 1)?).clone();
+            specialists::raise_dustbin(&mut model, specialists::dustbin_raise(&self.train, set));
+            answers.push(Answers { set: set.clone(), logits: model.logits(run.kernels(), split) });
+        }
+        Ok(specialists::combine_all(on_split, self.dataset.classes, &answers))
     }
 }
 
@@ -307,27 +341,27 @@ fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
         format!("Accuracy on {} in %, preset {}", summary.dataset, summary.preset),
         &["system", "conditional test accuracy", "test accuracy", "relative gain in %", "paper"],
     );
-    for system in [GENERALIST, COMBINED, CONTINUED, DISTILLED] {
-        if summary.rows_of(system).next().is_none() {
+    for variant in [GENERALIST, COMBINED, CONTINUED, DISTILLED] {
+        if summary.rows_of(variant).next().is_none() {
             continue;
         }
         let of = |measure: &dyn Fn(&Coverage, &Row) -> f64| {
-            summary.shown(system, 2, |row| Some(measure(coverages.get(&row.seed)?, row)))
+            summary.cell_of(variant, 2, |row| Some(measure(coverages.get(&row.seed)?, row)))
         };
         let all = |_| true;
         let gain = |c: &Coverage, row: &Row| {
             100.0 * (c.accuracy(row, all) / c.accuracy(c.generalist, all) - 1.0)
         };
-        let paper = match system {
+        let paper = match variant {
             GENERALIST => "25.0",
             COMBINED => "26.1 (+4.4)",
             _ => "–",
         };
         table.push([
-            system.to_string(),
+            variant.to_string(),
             of(&|c, row| c.accuracy(row, |n| n > 0)),
             of(&|c, row| c.accuracy(row, all)),
-            if system == GENERALIST { "–".into() } else { of(&gain) },
+            if variant == GENERALIST { "–".into() } else { of(&gain) },
             paper.to_string(),
         ]);
     }
@@ -397,9 +431,9 @@ fn every_seed(summary: &Summary) -> Table {
         &["seed", GENERALIST, COMBINED, CONTINUED, "p generalist", "p trained on"],
     );
     for combined in summary.rows_of(COMBINED) {
-        let row = |system| summary.row(system, combined.seed);
-        let errors = |system| row(system).map_or("–".into(), |row| row.test_errors.to_string());
-        let p = |system| match row(system) {
+        let row = |variant| summary.row(variant, combined.seed);
+        let errors = |variant| row(variant).map_or("–".into(), |row| row.test_errors.to_string());
+        let p = |variant| match row(variant) {
             Some(other) => {
                 let test = statistics::mcnemar(&other.misclassified, &combined.misclassified);
                 format!("{:.2e}", test.p_value)
@@ -449,9 +483,9 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
     });
     let tests: Vec<_> = tests.collect();
     let better = tests.iter().filter(|test| test.first_is_better()).count();
-    let accuracy = |system| {
+    let accuracy = |variant| {
         let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
-        summary.shown(system, 2, of)
+        summary.cell_of(variant, 2, of)
     };
     vec![Claim {
         paper: "Specialists improve the generalist: 25.0 to 26.1 % right, 4.4 % relative.".into(),

@@ -4,20 +4,22 @@
 //! T²-weighted loss keeps the gradient's size about the same at every T, so that one learning
 //! rate serves all.
 
+use super::Transfer;
 use crate::engine::config::Config;
-use crate::engine::distill;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Study};
+use crate::paper::graph::{Graph, Node};
+use crate::paper::preset::{Preset, PresetConfigs};
+use crate::paper::{
+    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
+};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::statistics;
-use crate::run::summary::{Claim, Summary, Table, Verdict};
-use limbeck_datasets::Dataset;
-use std::collections::BTreeMap;
+use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};
 use std::path::Path;
+use std::rc::Rc;
 
 /// The grid: temperatures, widths, and epochs of each student.
 fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
@@ -30,59 +32,74 @@ fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
     }
 }
 
-fn system(width: usize, temperature: f64) -> String {
+fn variant(width: usize, temperature: f64) -> String {
     format!("{width} units, T = {temperature}")
 }
 
-/// Trains a teacher and its students for `seeds` seeds from `first_seed` on, in the run folder
-/// `out`.
-///
-/// # Errors
-/// Those of [`super::mnist::reproduce`].
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let plan = Plan::new(preset, dataset);
-    let (temperatures, widths, epochs) = grid(preset);
-    let mut student = plan.student.clone();
-    student.training.epochs = epochs;
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let design = Design {
-        experiment: "temperature",
-        preset: preset.name(),
-        configs: &[("teacher", &plan.teacher), ("student", &student)],
-        loss_contract: Some(LossSpec::soft(&student).contract()),
-        paper: &[],
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let train = plan.train_set(dataset);
-    let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
-    let systems: Vec<String> = cells().map(|(width, t)| system(width, t)).collect();
-    let teachers = (&plan.teacher, &train);
-    study.for_each_teacher(run, &all, &systems, teachers, |run, study, seed, teacher| {
-        let logits = distill::teacher_logits(run.context, &[teacher], &train, 1.0, None);
-        for (width, temperature) in study.order(cells()) {
-            let mut config = Config { seed, ..student.clone() };
-            let hidden = config.model.layers.len() - 1;
-            config.model.layers[1..hidden].fill(width);
-            let objective =
-                LossSpec { temperature: temperature as f32, ..LossSpec::soft(&student) };
-            let name = system(width, temperature);
-            let task = Task::soft(&name, &config, &train, objective, &logits);
-            study.ensure(run, &task, seed, |_, _| BTreeMap::new())?;
+/// The experiment.
+pub struct Temperature;
+
+impl Experiment for Temperature {
+    fn about(&self) -> About {
+        About {
+            name: "temperature",
+            section: "3",
+            shows: "the best temperature against the size of the student",
+            data: &[Data::Images],
+            takes_teachers: true,
         }
-        Ok(())
-    })?;
-    study.finish(|summary| conclude(summary, temperatures, widths))
+    }
+
+    fn declare(
+        &self,
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?;
+        let (temperatures, widths, epochs) = grid(request.preset);
+        let mut configs = PresetConfigs::new(request.preset, dataset);
+        configs.student.training.epochs = epochs;
+        let (teacher, student) = (configs.teacher.clone(), configs.student.clone());
+        let transfer = Rc::new(Transfer::new(configs, dataset));
+        let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
+        let mut nodes = Vec::new();
+        for seed in request.seeds.clone() {
+            nodes.push(transfer.teacher_node(seed));
+            nodes.extend(cells().map(|(width, t)| net(&transfer, width, t, seed)));
+        }
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: dataset.clone(),
+            train_limit: transfer.train_limit(),
+            seeds: request.seeds.clone().collect(),
+            loss: Some(LossSpec::soft(&student)),
+            configs: vec![("teacher", teacher), ("student", student)],
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes),
+            conclude: from_summary(|summary| conclude(summary, temperatures, widths)),
+        })
+    }
+}
+
+/// The student of a cell.
+fn net(transfer: &Rc<Transfer>, width: usize, temperature: f64, seed: u64) -> Node {
+    let (transfer, name) = (transfer.clone(), variant(width, temperature));
+    Node::row(name.clone(), seed, vec![Transfer::teacher(seed)], move |run| {
+        let mut config = Config { seed, ..transfer.configs.student.clone() };
+        let hidden = config.model.layers.len() - 1;
+        config.model.layers[1..hidden].fill(width);
+        let loss = LossSpec { temperature: temperature as f32, ..LossSpec::soft(&config) };
+        let logits = transfer.logits(run, seed)?;
+        let task = Task::soft(&name, &config, &transfer.train, loss, &logits);
+        Ok(run.train(&transfer.dataset, &task, seed)?.1)
+    })
 }
 
 /// Test errors of one cell over the seeds.
 fn errors(summary: &Summary, width: usize, temperature: f64) -> Vec<f64> {
-    summary.rows_of(&system(width, temperature)).map(|row| row.test_errors as f64).collect()
+    summary.values(&variant(width, temperature), &Measure::TestErrors)
 }
 
 fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclusion {
@@ -94,7 +111,7 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         &columns,
     );
     for &t in temperatures {
-        let cells = widths.iter().map(|&width| summary.shown_errors(&system(width, t)));
+        let cells = widths.iter().map(|&width| summary.errors_cell(&variant(width, t)));
         table.push(std::iter::once(t.to_string()).chain(cells));
     }
     let seeds = errors(summary, widths[0], temperatures[0]).len();

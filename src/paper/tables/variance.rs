@@ -13,21 +13,25 @@
 //! initial weights and with those of a trained student. Then nets are trained on hard and on soft
 //! targets with a part of the data, and with higher learning rates, for equally many steps.
 
-use crate::engine::distill;
+use super::{Transfer, draw, rows};
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
-use crate::files::error::{Error, Result};
-use crate::paper::preset::{Plan, Preset};
-use crate::paper::study::{Conclusion, Design, Study};
+use crate::files::error::Result;
+use crate::paper::graph::{Graph, Node};
+use crate::paper::preset::{Preset, PresetConfigs};
+use crate::paper::scheduler::ExperimentRun;
+use crate::paper::{
+    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
+};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::statistics;
-use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
-use limbeck_datasets::{Dataset, Split};
+use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
+use limbeck_datasets::Split;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Temperatures at which the noise of the soft targets' gradient is measured.
 const TEMPERATURES: [f64; 10] = [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 20.0, 40.0];
@@ -38,6 +42,15 @@ const FACTORS: [f64; 3] = [1.0, 3.0, 10.0];
 const TARGETS: [&str; 2] = ["hard", "soft"];
 /// The row that holds the noise, measured with its student's weights.
 const MEASURED: &str = "soft, 100 % of the data";
+
+/// The noise of the gradient of soft targets at T, or of hard ones, with the `initial` or the
+/// `trained` weights.
+fn noise(temperature: Option<f64>, when: &str) -> Measure {
+    Measure::numbered(match temperature {
+        None => format!("noise_hard_{when}"),
+        Some(t) => format!("noise_soft_{t}_{when}"),
+    })
+}
 
 fn part(targets: &str, percent: usize) -> String {
     format!("{targets}, {percent} % of the data")
@@ -60,40 +73,58 @@ fn budget(preset: Preset) -> (usize, usize) {
     }
 }
 
-/// Measures, and trains the models for `seeds` seeds from `first_seed` on, in the run folder `out`.
-///
-/// # Errors
-/// Those of [`super::mnist::reproduce`].
-pub fn reproduce(
-    run: &mut RunContext,
-    dataset: &Dataset,
-    preset: Preset,
-    (first_seed, seeds): (u64, u64),
-    out: &Path,
-) -> Result<Summary> {
-    let mut plan = Plan::new(preset, dataset);
-    let (epochs, cases) = budget(preset);
-    plan.baseline.training.epochs = epochs;
-    plan.student.training.epochs = epochs;
-    let all: Vec<u64> = (first_seed..first_seed + seeds).collect();
-    let design = Design {
-        experiment: "variance",
-        preset: preset.name(),
-        configs: &[("teacher", &plan.teacher), ("hard", &plan.baseline), ("soft", &plan.student)],
-        loss_contract: Some(LossSpec::soft(&plan.student).contract()),
-        paper: &[],
-    };
-    let mut study = Study::open(run, dataset, &design, &all, out)?;
-    let train = plan.train_set(dataset);
-    let nets = nets();
-    let systems: Vec<&str> = nets.iter().map(|net| net.name.as_str()).collect();
-    let teachers = (&plan.teacher, &train);
-    study.for_each_teacher(run, &all, &systems, teachers, |run, study, seed, teacher| {
-        let logits = distill::teacher_logits(run.context, &[teacher], &train, 1.0, None);
-        let seed = Seed { plan: &plan, train: &train, logits: &logits, seed, cases };
-        study.order(&nets).into_iter().try_for_each(|net| seed.train(run, study, net))
-    })?;
-    study.finish(conclude)
+/// The experiment.
+pub struct Variance;
+
+impl Experiment for Variance {
+    fn about(&self) -> About {
+        About {
+            name: "variance",
+            section: "1",
+            shows: "variance of the gradient, less data, higher learning rates",
+            data: &[Data::Images],
+            takes_teachers: true,
+        }
+    }
+
+    fn declare(
+        &self,
+        _: &mut RunContext,
+        request: &Request,
+        input: &Input,
+        _: &Path,
+    ) -> Result<ExperimentSpec> {
+        let dataset = input.images(self)?;
+        let mut configs = PresetConfigs::new(request.preset, dataset);
+        let (epochs, cases) = budget(request.preset);
+        configs.baseline.training.epochs = epochs;
+        configs.student.training.epochs = epochs;
+        let PresetConfigs { teacher, baseline, student } = configs.clone();
+        let transfer = Rc::new(Transfer::new(configs, dataset));
+        let mut nodes = Vec::new();
+        for seed in request.seeds.clone() {
+            nodes.push(transfer.teacher_node(seed));
+            nodes.extend(nets().into_iter().map(|net| {
+                let (transfer, needs) = (transfer.clone(), vec![Transfer::teacher(seed)]);
+                let (name, faster) = (net.name.clone(), net.factor > 1.0);
+                let make = move |run: &mut ExperimentRun| net.train(run, &transfer, cases, seed);
+                let node = Node::row(name, seed, needs, make);
+                // That a learning rate is too high is a result.
+                if faster { node.may_diverge() } else { node }
+            }));
+        }
+        Ok(ExperimentSpec {
+            experiment: self.about().name,
+            dataset: dataset.clone(),
+            train_limit: transfer.train_limit(),
+            seeds: request.seeds.clone().collect(),
+            loss: Some(LossSpec::soft(&student)),
+            configs: vec![("teacher", teacher), ("hard", baseline), ("soft", student)],
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes),
+            conclude: from_summary(conclude),
+        })
+    }
 }
 
 /// One of the nets of a seed.
@@ -117,62 +148,44 @@ fn nets() -> Vec<Net> {
     TARGETS.into_iter().flat_map(of).collect()
 }
 
-/// The models of one seed.
-struct Seed<'a> {
-    plan: &'a Plan,
-    train: &'a Split,
-    /// The teacher's [n, C].
-    logits: &'a [f32],
-    seed: u64,
-    cases: usize,
-}
-
-impl Seed<'_> {
-    fn train(&self, run: &mut RunContext, study: &mut Study, net: &Net) -> Result<()> {
-        let Seed { plan, train, logits, seed, cases } = *self;
-        let Net { ref name, targets, percent, factor } = *net;
-        if !study.wants(run, name, seed)? {
-            return Ok(());
-        }
+impl Net {
+    fn train(
+        &self,
+        run: &mut ExperimentRun,
+        transfer: &Transfer,
+        cases: usize,
+        seed: u64,
+    ) -> Result<Row> {
+        let Net { ref name, targets, percent, factor } = *self;
+        let Transfer { configs, dataset, train, .. } = transfer;
         let soft = targets == "soft";
-        let mut config = if soft { plan.student.clone() } else { plan.baseline.clone() };
+        let mut config = if soft { configs.student.clone() } else { configs.baseline.clone() };
         config.seed = seed;
         config.training.learning_rate *= factor;
         config.training.epochs = config.training.epochs * 100 / percent;
-        let chosen = crate::paper::draw(train.len(), seed, percent);
-        let classes = logits.len() / train.len();
-        let chosen_logits = crate::paper::rows(logits, classes, &chosen);
+        let logits = transfer.logits(run, seed)?;
+        let chosen = draw(train.len(), seed, percent);
+        let chosen_logits = rows(&logits, dataset.classes, &chosen);
         let split = train.subset(&chosen);
         let task = if soft {
             Task::soft(name, &config, &split, LossSpec::soft(&config), &chosen_logits)
         } else {
             Task::hard(name, &config, &split)
         };
-        let noise = |context: &Context, model: &Mlp| {
-            let initial = task.initial_model();
-            let mut measures = BTreeMap::new();
-            for (when, model) in [("initial", &initial), ("trained", model)] {
-                let cases = Cases { model, split: train, logits, cases };
-                measures.insert(format!("noise_hard_{when}"), cases.noise(context, None));
-                for t in TEMPERATURES {
-                    let noise = cases.noise(context, Some(t as f32));
-                    measures.insert(format!("noise_soft_{t}_{when}"), noise);
-                }
-            }
-            measures
-        };
-        let done = match name.as_str() {
-            MEASURED => study.ensure(run, &task, seed, noise),
-            _ => study.ensure(run, &task, seed, |_, _| BTreeMap::new()),
-        };
-        match done {
-            // That a learning rate is too high is a result.
-            Err(Error::Diverged { .. }) if factor > 1.0 => {
-                run.observer.warn(&format!("{name}, seed {seed}: diverged"));
-                Ok(())
-            }
-            done => done,
+        let (model, row) = run.train(dataset, &task, seed)?;
+        if name != MEASURED {
+            return Ok(row);
         }
+        let initial = task.initial_model();
+        let mut measures = Measures::new();
+        for (when, model) in [("initial", &initial), ("trained", &*model)] {
+            let cases = Cases { model, split: train, logits: &logits, cases };
+            for t in std::iter::once(None).chain(TEMPERATURES.map(Some)) {
+                let found = cases.noise(run.kernels(), t.map(|t| t as f32));
+                noise(t, when).set(&mut measures, found);
+            }
+        }
+        Ok(Row { measures, ..row })
     }
 }
 
@@ -222,7 +235,6 @@ impl Cases<'_> {
 }
 
 fn conclude(summary: &Summary) -> Conclusion {
-    let noise = |key: String| summary.shown(MEASURED, 2, |row| row.measures.get(&key).copied());
     let mut noises = Table::new(
         format!(
             "Variance of the gradient between cases over its mean's square, {}",
@@ -230,14 +242,12 @@ fn conclude(summary: &Summary) -> Conclusion {
         ),
         &["targets", "initial weights", "trained student"],
     );
-    let cells = |key: &str| ["initial", "trained"].map(|when| noise(format!("{key}_{when}")));
-    let [initial, trained] = cells("noise_hard");
-    noises.push(["hard".into(), initial, trained]);
-    for t in TEMPERATURES {
-        let [initial, trained] = cells(&format!("noise_soft_{t}"));
-        noises.push([format!("soft, T = {t}"), initial, trained]);
+    for t in std::iter::once(None).chain(TEMPERATURES.map(Some)) {
+        let [initial, trained] =
+            ["initial", "trained"].map(|when| summary.cell(MEASURED, 2, &noise(t, when)));
+        noises.push([t.map_or("hard".into(), |t| format!("soft, T = {t}")), initial, trained]);
     }
-    let errors = |system: &str| summary.shown_errors(system);
+    let errors = |variant: &str| summary.errors_cell(variant);
     let pair = |name: &dyn Fn(&str) -> String| TARGETS.map(|targets| errors(&name(targets)));
     let mut parts = Table::new(
         format!("Test errors by part of the training set, {}", summary.preset),
@@ -255,15 +265,10 @@ fn conclude(summary: &Summary) -> Conclusion {
     }
     rates.notes.push("A dash: diverged.".into());
 
-    let values = |key: String| -> Vec<f64> {
-        summary.rows_of(MEASURED).filter_map(|row| row.measures.get(&key).copied()).collect()
-    };
+    let values = |t, when| summary.values(MEASURED, &noise(t, when));
     let series = ["initial", "trained"].map(|when| Series {
         name: format!("soft, {when} weights"),
-        points: TEMPERATURES
-            .iter()
-            .filter_map(|&x| Point::of(x, &values(format!("noise_soft_{x}_{when}"))))
-            .collect(),
+        points: TEMPERATURES.iter().filter_map(|&x| Point::of(x, &values(Some(x), when))).collect(),
     });
     let chart = Chart {
         title: format!("Variance of the gradient between cases, {}", summary.dataset),
@@ -273,9 +278,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         log_y: true,
         series: series.into(),
         references: ["initial", "trained"]
-            .map(|when| {
-                (format!("hard, {when}"), statistics::mean(&values(format!("noise_hard_{when}"))))
-            })
+            .map(|when| (format!("hard, {when}"), statistics::mean(&values(None, when))))
             .into(),
     };
     Conclusion {
@@ -288,11 +291,10 @@ fn conclude(summary: &Summary) -> Conclusion {
 fn claims(summary: &Summary) -> Vec<Claim> {
     let mut claims = Vec::new();
     // With labels and with soft targets at T = 20, the initial weights, for each seed.
-    let noise = |row: &Row| {
-        let of = |key| row.measures.get(key).copied();
-        Some((of("noise_hard_initial")?, of("noise_soft_20_initial")?))
+    let both = |row: &Row| {
+        Some((row.value(&noise(None, "initial"))?, row.value(&noise(Some(20.0), "initial"))?))
     };
-    let noises: Vec<(f64, f64)> = summary.rows_of(MEASURED).filter_map(noise).collect();
+    let noises: Vec<(f64, f64)> = summary.rows_of(MEASURED).filter_map(both).collect();
     if !noises.is_empty() {
         let mean = |of: fn(&(f64, f64)) -> f64| {
             statistics::mean(&noises.iter().map(of).collect::<Vec<_>>())
@@ -312,10 +314,8 @@ fn claims(summary: &Summary) -> Vec<Claim> {
             verdict: Verdict::of_tests(halved, noises.len()),
         });
     }
-    let mean_errors = |system: &str| {
-        let errors: Vec<f64> = summary.rows_of(system).map(|row| row.test_errors as f64).collect();
-        statistics::mean(&errors)
-    };
+    let mean_errors =
+        |variant: &str| statistics::mean(&summary.values(variant, &Measure::TestErrors));
     let few = [1, 3, 10].map(|percent| TARGETS.map(|targets| part(targets, percent)));
     // McNemar's tests, a seed and a part each.
     let tests = few.iter().flat_map(|[hard, soft]| {
@@ -350,7 +350,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
     if !borne.is_empty() {
         let higher = borne.iter().filter(|[hard, soft]| soft > hard).count();
         let [hard, soft] = TARGETS.map(|targets| {
-            FACTORS.map(|factor| summary.shown_errors(&at_rate(targets, factor))).join(" → ")
+            FACTORS.map(|factor| summary.errors_cell(&at_rate(targets, factor))).join(" → ")
         });
         claims.push(Claim {
             paper: "With soft targets the learning rate can be much higher.".into(),
@@ -396,9 +396,9 @@ mod tests {
 
     #[test]
     fn a_higher_rate_is_borne_where_errors_do_not_grow_beyond_chance() {
-        let row = |system: String, errors: std::ops::Range<usize>| -> Row {
+        let row = |variant: String, errors: std::ops::Range<usize>| -> Row {
             let row = serde_json::json!({
-                "system": system, "seed": 0, "test_errors": errors.len(), "train_errors": 0,
+                "variant": variant, "seed": 0, "test_errors": errors.len(), "train_errors": 0,
                 "seconds": 0.0, "model": "", "sha256": "", "misclassified": Vec::from_iter(errors),
             });
             serde_json::from_value(row).unwrap()

@@ -5,29 +5,21 @@
 mod common;
 
 use common::program::{program, signal, stderr, wait_for};
-use common::{best, noise};
-use limbeck::engine::config::Config;
-use limbeck::engine::trainer::{EpochRecord, Observer, Progress, Task};
-use limbeck::paper::study::{Design, Study};
-use limbeck::run::context::RunContext;
-use limbeck::{Error, Result};
-use limbeck_datasets::Dataset;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output};
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
 use tempfile::TempDir;
 
 const SMOKE: [&str; 6] = ["--preset", "smoke", "--seeds", "2", "--threads", "1"];
 
 /// Starts one of those that share the run `out`, or, without a number, a process of its own.
-fn start(experiment: &str, out: &Path, member: Option<usize>, more: &[&str]) -> Child {
+fn start(experiment: &str, out: &Path, worker: Option<usize>, more: &[&str]) -> Child {
     let mut command = program(&["reproduce", experiment, "--json"]);
     command.args(SMOKE).args(more).arg("--out").arg(out);
-    command.args(member.iter().flat_map(|member| ["--member".into(), member.to_string()]));
+    command.args(worker.iter().flat_map(|worker| ["--worker".into(), worker.to_string()]));
     command.spawn().unwrap()
 }
 
@@ -105,10 +97,10 @@ const SLOWLY: [&str; 2] = ["--isa", "portable"];
 fn three_processes_come_to_the_result_of_one() {
     let (folder, printed) = &*ALONE;
     let out = folder.path().join("shared");
-    let members: Vec<Child> = (0..3).map(|i| start("all", &out, Some(i), &[])).collect();
+    let workers: Vec<Child> = (0..3).map(|i| start("all", &out, Some(i), &[])).collect();
     let expected: Vec<Value> = printed["runs"].as_array().unwrap().clone();
-    for member in members {
-        let runs = result(member)["runs"].take();
+    for worker in workers {
+        let runs = result(worker)["runs"].take();
         for (run, expected) in runs.as_array().unwrap().iter().zip(&expected) {
             assert_eq!(timeless(run.clone()), timeless(expected.clone()));
         }
@@ -156,7 +148,7 @@ fn a_model_is_measured_when_what_it_needs_is_there() {
     wait_for("the slow one's first epoch", || epochs(&out).contains(&first_student));
     // Begins with the same seed, at the second student while the other is at the first.
     let fast = start("omitted", &out, Some(2), &teachers);
-    [slow, fast].into_iter().for_each(|member| drop(result(member)));
+    [slow, fast].into_iter().for_each(|worker| drop(result(worker)));
     as_alone(&out, "omitted");
 }
 
@@ -178,6 +170,7 @@ fn a_run_is_shared_or_ones_own() {
     refused(Some(0), None);
     refused(None, Some(0));
 
+    // By its old name.
     let nowhere = program(&["reproduce", "mnist", "--member", "0"]).output().unwrap();
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(stderr(&nowhere).contains("--out"), "{}", stderr(&nowhere));
@@ -187,66 +180,24 @@ fn a_run_is_shared_or_ones_own() {
 fn signals_end_all_of_them_and_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let out: PathBuf = folder.path().join("run");
-    let members = [0, 1].map(|i| start("mnist", &out, Some(i), &SLOWLY));
+    let workers = [0, 1].map(|i| start("mnist", &out, Some(i), &SLOWLY));
     wait_for("both first epochs", || [0, 1].iter().all(|&seed| teacher_begun(&out, seed)));
-    members.iter().for_each(|member| signal(member, "TERM"));
-    let ended: Vec<Output> = members.map(|member| member.wait_with_output().unwrap()).into();
+    workers.iter().for_each(|worker| signal(worker, "TERM"));
+    let ended: Vec<Output> = workers.map(|worker| worker.wait_with_output().unwrap()).into();
     for (i, output) in ended.iter().enumerate() {
         let message = stderr(output);
         assert_eq!(output.status.code(), Some(75), "{message}");
-        assert!(message.contains(&format!("--member {i}")), "{message}");
+        assert!(message.contains(&format!("--worker {i}")), "{message}");
     }
     let kept = |seed: u64| {
         let files = fs::read_dir(out.join(format!("checkpoints/teacher-{seed}")));
         files.is_ok_and(|files| files.count() == 1)
     };
     assert!([0, 1].iter().any(|&seed| kept(seed)), "ended too late");
-    let members: Vec<Child> = (0..3).map(|i| start("mnist", &out, Some(i), &[])).collect();
-    members.into_iter().for_each(|member| drop(result(member)));
+    let workers: Vec<Child> = (0..3).map(|i| start("mnist", &out, Some(i), &[])).collect();
+    workers.into_iter().for_each(|worker| drop(result(worker)));
     as_alone(&out, "mnist");
     // Checkpoints go with their models.
     let left = fs::read_dir(out.join("checkpoints")).unwrap();
     assert!(left.map(|entry| entry.unwrap().path()).all(|path| path.is_file()));
-}
-
-/// Counts the models that are begun.
-struct Begun(usize);
-
-impl Observer for Begun {
-    fn on_start(&mut self, _: &str, _: usize) -> Result<()> {
-        self.0 += 1;
-        Ok(())
-    }
-    fn on_step(&mut self, _: &Progress) {}
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        Ok(())
-    }
-    fn warn(&mut self, _: &str) {}
-}
-
-#[test]
-fn what_diverged_for_one_is_not_tried_by_another() {
-    let (train, test) = (noise(1, 30, 4, 3), noise(2, 30, 4, 3));
-    let (name, sha256) = ("noise".into(), BTreeMap::new());
-    let dataset = Dataset { name, classes: 3, train, test, sha256 };
-    let mut config = Config::default();
-    config.model.layers = vec![16, 8, 3];
-    config.training.learning_rate = 1e30;
-    let configs = [("net", &config)];
-    let (experiment, preset) = ("test", "smoke");
-    let design = Design { experiment, preset, configs: &configs, loss_contract: None, paper: &[] };
-    let folder = tempfile::tempdir().unwrap();
-    let (context, mut begun) = (best(1), Begun(0));
-    let stop = AtomicBool::new(false);
-    let messages = [0, 1].map(|member| {
-        let mut run =
-            RunContext { member: Some(member), ..RunContext::new(&context, &mut begun, &stop) };
-        let mut study = Study::open(&run, &dataset, &design, &[0], folder.path()).unwrap();
-        let task = Task::hard("net", &config, &dataset.train);
-        let error = study.ensure(&mut run, &task, 0, |_, _| BTreeMap::new()).unwrap_err();
-        assert!(matches!(error, Error::Diverged { .. }), "{error}");
-        error.to_string()
-    });
-    assert_eq!(messages[0], messages[1]);
-    assert_eq!(begun.0, 1);
 }

@@ -1,0 +1,300 @@
+//! What became of the paper's claims on speech.
+
+use super::alignment::{Labelled, MIXTURES};
+use super::recognition::{HOLDOUT_ERRORS, MODELS, Search, word_measure};
+use super::{ENSEMBLE, MEMBER, Spend, mean_logits, student_at};
+use crate::engine::metrics;
+use crate::engine::mlp::Mlp;
+use crate::files::error::{Error, Result};
+use crate::paper::Conclusion;
+use crate::run::chart::{Chart, Point, Series};
+use crate::run::statistics::{self, Paired};
+use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
+use limbeck_kernels::Context;
+use std::collections::BTreeMap;
+
+/// Draws of a bootstrap.
+const REPLICATES: usize = 10_000;
+/// Published word error rates on the same 130 utterances, in percent. Kaldi's scales are chosen on
+/// them.
+const PUBLISHED: [(&str, &str); 7] = [
+    ("Kaldi, monophone mixtures", "10.61"),
+    ("Kaldi, triphone mixtures", "10.48"),
+    ("Kaldi, LDA + MLLT", "11.38"),
+    ("Kaldi, speaker-adapted, first pass", "9.06"),
+    ("Kaldi, speaker-adapted, fMLLR", "5.95"),
+    ("ESPnet2, transformer", "7.4"),
+    ("deepspeech.pytorch", "9.6"),
+];
+
+/// Paired comparisons on the test utterances: what happened in each, of several nets the mean.
+pub(super) struct Comparison {
+    /// Frames that were wrong, and word errors for each language model.
+    errors: BTreeMap<&'static str, [Vec<f64>; 3]>,
+    frames: Vec<f64>,
+    words: Vec<f64>,
+}
+
+const STUDENT: &str = "student";
+
+impl Comparison {
+    pub fn new(
+        context: &Context,
+        labelled: &Labelled,
+        members: &[Mlp],
+        students: &[Mlp],
+        summary: &Summary,
+    ) -> Result<Comparison> {
+        // Single nets are searched as the first member is.
+        let [alone, joined] = [MEMBER, ENSEMBLE].map(|variant| {
+            let row = summary.rows_of(variant).next().and_then(Search::both);
+            row.ok_or_else(|| Error::Internal(format!("no search of the {variant}")))
+        });
+        let (alone, joined) = (alone?, joined?);
+        let part = &labelled.material.test;
+        let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
+        let classes = labelled.dataset.classes;
+        let tables = labelled.tables();
+        let of = |logits: &[f32], searches: [Search; 2]| -> [Vec<f64>; 3] {
+            let frames = part
+                .by_utterance(logits, classes)
+                .into_iter()
+                .zip(part.by_utterance(labels, 1))
+                .map(|(logits, labels)| metrics::errors(logits, labels, classes) as f64);
+            let words = [0, 1].map(|model| {
+                let (table, search) = (&tables[model], searches[model]);
+                let found = labelled.recognise(&context.pool, part, logits, table, search);
+                found.iter().map(|errors| errors.total() as f64).collect::<Vec<_>>()
+            });
+            let [unigram, bigram] = words;
+            [frames.collect(), unigram, bigram]
+        };
+        let mean = |models: &[Mlp]| {
+            let test = &labelled.dataset.test;
+            let each = models.iter().map(|model| of(&model.logits(context, test), alone));
+            let sum = each.reduce(|mut sum, one| {
+                for (sum, one) in sum.iter_mut().zip(one) {
+                    sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
+                }
+                sum
+            });
+            let n = models.len() as f64;
+            sum.unwrap_or_default().map(|sum| sum.into_iter().map(|x| x / n).collect())
+        };
+        let [_, ensemble] = mean_logits(context, labelled, members);
+        Ok(Comparison {
+            errors: BTreeMap::from([
+                (MEMBER, mean(members)),
+                (ENSEMBLE, of(&ensemble, joined)),
+                (STUDENT, mean(students)),
+            ]),
+            frames: part.lengths.iter().map(|&n| n as f64).collect(),
+            words: part.words.iter().map(|words| words.len() as f64).collect(),
+        })
+    }
+
+    /// How much lower the second variant's rate is, of frames (0), or words by a language model.
+    fn gain(&self, first: &str, second: &str, what: usize) -> statistics::Difference {
+        let weights = if what == 0 { &self.frames } else { &self.words };
+        let pairs = self.errors[second][what].iter().zip(&self.errors[first][what]).zip(weights);
+        let pairs: Vec<Paired> =
+            pairs.map(|((&first, &second), &weight)| Paired { first, second, weight }).collect();
+        statistics::paired_bootstrap(&pairs, REPLICATES, 0)
+    }
+}
+
+/// Percent, in two decimals.
+fn percent(x: f64) -> String {
+    format!("{:.2}", 100.0 * x)
+}
+
+pub(super) fn conclude(
+    summary: &Summary,
+    spend: &Spend,
+    labelled: &Labelled,
+    temperature: f64,
+    comparison: &Comparison,
+) -> Conclusion {
+    let frames = labelled.dataset.test.len() as f64;
+    let accuracy = |row: &Row| Some(100.0 * (1.0 - row.test_errors as f64 / frames));
+    let wer = |model: &'static str| {
+        move |row: &Row| row.value(&word_measure(model, "wer")).map(|wer| 100.0 * wer)
+    };
+    let student = student_at(temperature);
+    let mut table = Table::new(
+        format!("Test frame accuracy and word error rate on AN4, percent, {}", summary.preset),
+        &["system", "frame accuracy", "paper", "WER, unigram", "WER, bigram", "paper"],
+    );
+    for (variant, name, paper) in [
+        (MIXTURES, "mixtures of Gaussians, states of phones".to_string(), ["–", "–"]),
+        (MEMBER, format!("baseline, mean of {}", spend.members), ["58.9", "10.9"]),
+        (ENSEMBLE, format!("ensemble of {}", spend.members), ["61.1", "10.7"]),
+        (&student, format!("distilled, T = {}", temperature), ["60.8", "10.7"]),
+    ] {
+        table.push([
+            name,
+            summary.cell_of(variant, 2, accuracy),
+            paper[0].into(),
+            summary.cell_of(variant, 2, wer(MODELS[0])),
+            summary.cell_of(variant, 2, wer(MODELS[1])),
+            paper[1].into(),
+        ]);
+    }
+    let words: usize = labelled.material.test.words.iter().map(Vec::len).sum();
+    let mut kinds = Table::new(
+        format!("Word errors of {words}: substitutions, insertions, deletions; mean of the nets"),
+        &["system", "unigram", "bigram"],
+    );
+    for variant in [MIXTURES, MEMBER, ENSEMBLE, &student] {
+        let cells = MODELS.map(|model| {
+            let mean = |what: &str| {
+                let found = summary.values(variant, &word_measure(model, what));
+                format!("{:.1}", statistics::mean(&found))
+            };
+            ["substitutions", "insertions", "deletions"].map(mean).join(", ")
+        });
+        kinds.push(std::iter::once(variant.to_string()).chain(cells));
+    }
+    let labels = labelled.dataset.test.labels.as_deref().unwrap_or_default();
+    let mut counts = vec![0usize; labelled.dataset.classes];
+    labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let silence: usize = labelled.lexicon.silence().iter().map(|&s| counts[usize::from(s)]).sum();
+    let commonest = counts.iter().copied().max().unwrap_or(0) as f64 / frames;
+    table.notes.push(format!(
+        "Frame accuracy is agreement with the frozen aligner: {} % of the {frames} test frames are \
+         silence, {} % the commonest of {} states.",
+        percent(silence as f64 / frames),
+        percent(commonest),
+        counts.len()
+    ));
+    table.notes.push(
+        "The mixtures are judged on the states of phones, 102, which are easier to tell apart."
+            .into(),
+    );
+    table.notes.push(
+        "± standard deviation of the nets. Scales and temperature chosen on eight held-out \
+         training speakers. The paper's figures are of its own corpus."
+            .into(),
+    );
+    let mut published = Table::new("Published word error rates on the same test set", &["", "WER"]);
+    for (variant, wer) in PUBLISHED {
+        published.push([variant.to_string(), wer.to_string()]);
+    }
+    published
+        .notes
+        .push("Unigram, all words alike; Kaldi's scales are chosen on the test set.".into());
+    let mut paired = Table::new(
+        "Paired bootstrap over the test utterances: by how many percent points the second is better",
+        &["", "frames", "words, unigram", "words, bigram"],
+    );
+    for (first, second, name) in [
+        (MEMBER, ENSEMBLE, "baseline → ensemble"),
+        (MEMBER, STUDENT, "baseline → distilled"),
+        (STUDENT, ENSEMBLE, "distilled → ensemble"),
+    ] {
+        let cells = [0, 1, 2].map(|what| {
+            let statistics::Difference { difference, low, high, .. } =
+                comparison.gain(first, second, what);
+            format!("{} ({} to {})", percent(difference), percent(low), percent(high))
+        });
+        paired.push(std::iter::once(name.to_string()).chain(cells));
+    }
+    paired.notes.push(format!("Difference and 95 % interval of {REPLICATES} draws."));
+    let mut by_temperature = Table::new(
+        "Students by temperature, percent; weights 1 (soft) and 0.5 (hard)",
+        &["T", "held-out frame accuracy", "test frame accuracy", "WER, unigram", "WER, bigram"],
+    );
+    let held = labelled.holdout.len() as f64;
+    let holdout = |row: &Row| Some(100.0 * (1.0 - row.value(&HOLDOUT_ERRORS)? / held));
+    for &t in spend.temperatures {
+        let variant = student_at(t);
+        by_temperature.push([
+            t.to_string(),
+            summary.cell_of(&variant, 2, holdout),
+            summary.cell_of(&variant, 2, accuracy),
+            summary.cell_of(&variant, 2, wer(MODELS[0])),
+            summary.cell_of(&variant, 2, wer(MODELS[1])),
+        ]);
+    }
+    let points = |of: &dyn Fn(&Row) -> Option<f64>| {
+        let points = spend.temperatures.iter().filter_map(|&x| {
+            let variant = student_at(x);
+            let values: Vec<f64> = summary.rows_of(&variant).filter_map(of).collect();
+            Point::of(x, &values)
+        });
+        points.collect::<Vec<_>>()
+    };
+    let mean_of = |variant: &str| {
+        statistics::mean(&summary.rows_of(variant).filter_map(accuracy).collect::<Vec<_>>())
+    };
+    let chart = Chart {
+        title: "Frame accuracy of students by temperature".into(),
+        x_label: "temperature T".into(),
+        y_label: "test frame accuracy, %".into(),
+        log_x: true,
+        log_y: false,
+        series: vec![Series { name: "students".into(), points: points(&accuracy) }],
+        references: vec![
+            ("ensemble".into(), mean_of(ENSEMBLE)),
+            ("baseline, mean".into(), mean_of(MEMBER)),
+        ],
+    };
+    let claims = if summary.preset == "smoke" { Vec::new() } else { claims(comparison) };
+    Conclusion {
+        tables: vec![table, published, kinds, paired, by_temperature],
+        claims,
+        charts: vec![("temperature".into(), chart)],
+    }
+}
+
+fn claims(comparison: &Comparison) -> Vec<Claim> {
+    let gain = |first, second| comparison.gain(first, second, 0);
+    let ensemble = gain(MEMBER, ENSEMBLE);
+    let student = gain(MEMBER, STUDENT);
+    let kept = student.difference / ensemble.difference;
+    let shown = |d: statistics::Difference| {
+        format!("{} points ({} to {})", percent(d.difference), percent(d.low), percent(d.high))
+    };
+    let mut claims = vec![
+        Claim {
+            paper: "An ensemble of ten acoustic models classifies more frames rightly than one \
+                    (61.1 % to 58.9 %)."
+                .into(),
+            ours: format!("AN4: {} more", shown(ensemble)),
+            verdict: match ensemble {
+                d if d.low > 0.0 => Verdict::Reproduced,
+                d if d.high < 0.0 => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        },
+        Claim {
+            paper: "More than 80 % of that gain is transferred to the distilled model.".into(),
+            ours: format!("AN4: {}, {:.0} % of the gain", shown(student), 100.0 * kept),
+            verdict: match (kept > 0.8, student.low > 0.0) {
+                (true, true) => Verdict::Reproduced,
+                (false, _) => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        },
+    ];
+    for (model, name) in [(1, "unigram"), (2, "bigram")] {
+        let (ensemble, student) =
+            (comparison.gain(MEMBER, ENSEMBLE, model), comparison.gain(MEMBER, STUDENT, model));
+        claims.push(Claim {
+            paper: "Ensemble and distilled model make fewer word errors than one (10.7 % to \
+                    10.9 %)."
+                .into(),
+            ours: format!(
+                "AN4, {name}: ensemble {}, distilled {}",
+                shown(ensemble),
+                shown(student)
+            ),
+            verdict: match (ensemble.low > 0.0, student.low > 0.0) {
+                (true, true) => Verdict::Reproduced,
+                _ if ensemble.high < 0.0 || student.high < 0.0 => Verdict::NotReproduced,
+                _ => Verdict::Inconclusive,
+            },
+        });
+    }
+    claims
+}
