@@ -43,18 +43,11 @@ pub trait Experiment: Sync {
     /// What it is about.
     fn about(&self) -> About;
 
-    /// The models and the conclusion, on `input`. What must be there first, such as the states of
-    /// speech frames, is made in the run folder `out`.
+    /// The models and the conclusion.
     ///
     /// # Errors
     /// Those of the data, and of making what must be there first.
-    fn declare(
-        &self,
-        run: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        out: &Path,
-    ) -> Result<ExperimentSpec>;
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec>;
 }
 
 /// What the command line, `reproduce all` and the help text know of an experiment.
@@ -88,6 +81,18 @@ pub enum Input {
     Images(Rc<Dataset>),
     /// The speech corpus of the data folder.
     Speech,
+}
+
+/// What an experiment is declared from.
+pub struct Setup<'s, 'c> {
+    /// What it works with.
+    pub run: &'s mut RunContext<'c>,
+    /// What the user asked for.
+    pub request: &'s Request,
+    /// Its data.
+    pub input: &'s Input,
+    /// Its run folder, for what must be there first, such as the states of speech frames.
+    pub out: &'s Path,
 }
 
 /// What the user asked for.
@@ -176,7 +181,7 @@ pub fn reproduce(
     input: &Input,
     out: &Path,
 ) -> Result<Outcome> {
-    let spec = experiment.declare(run, request, input, out)?;
+    let spec = experiment.declare(Setup { run: &mut *run, request, input, out })?;
     let train_limit = spec.train_limit;
     let summary = scheduler::execute(run, request, spec, out)?;
     Ok(Outcome { run: out.to_path_buf(), train_limit, summary })

@@ -17,17 +17,13 @@ use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Node};
+use crate::paper::graph::Node;
 use crate::paper::preset::PresetConfigs;
-use crate::paper::{
-    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
-};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_kernels::reference::softmax;
-use std::path::Path;
 use std::rc::Rc;
 
 /// Where the limit is measured.
@@ -76,33 +72,23 @@ impl Experiment for Logits {
         }
     }
 
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
         let configs = PresetConfigs::new(request.preset, dataset);
-        let PresetConfigs { teacher, baseline, student } = configs.clone();
         let transfer = Rc::new(Transfer::new(configs, dataset));
         let mut nodes = Vec::new();
         for seed in request.seeds.clone() {
             nodes.extend([transfer.teacher_node(seed), plain(&transfer, seed)]);
             nodes.extend(STUDENTS.map(|(name, t)| distilled(&transfer, name, t, seed)));
         }
-        Ok(ExperimentSpec {
-            experiment: self.about().name,
-            dataset: dataset.clone(),
-            train_limit: transfer.train_limit(),
-            seeds: request.seeds.clone().collect(),
-            loss: Some(LossSpec::soft(&student)),
-            configs: vec![("teacher", teacher), ("baseline", baseline), ("student", student)],
-            paper_errors: Vec::new(),
-            graph: Graph::new(nodes),
-            conclude: from_summary(conclude),
-        })
+        let configs = &transfer.configs;
+        let configs = [
+            ("teacher", &configs.teacher),
+            ("baseline", &configs.baseline),
+            ("student", &configs.student),
+        ];
+        Ok(transfer.spec(self, request, &configs, nodes, conclude))
     }
 }
 

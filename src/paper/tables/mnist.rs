@@ -25,19 +25,15 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Key, Memo, Node};
+use crate::paper::graph::{Key, Memo, Node};
 use crate::paper::preset::PresetConfigs;
 use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{
-    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
-};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::Context;
-use std::path::Path;
 use std::rc::Rc;
 
 /// The paper's test errors.
@@ -75,17 +71,11 @@ impl Experiment for Mnist {
         }
     }
 
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
         let configs = PresetConfigs::new(request.preset, dataset);
-        let PresetConfigs { teacher, baseline, student } = configs.clone();
-        let loss = LossSpec::soft(&student);
+        let loss = LossSpec::soft(&configs.student);
         let models = Rc::new(Models {
             transfer: Transfer::new(configs, dataset),
             on_test: Memo::default(),
@@ -98,16 +88,16 @@ impl Experiment for Mnist {
         if request.extended && seeds.len() > 1 {
             nodes.extend(seeds.iter().map(|&seed| models.of_all_teachers(seed, &seeds)));
         }
+        let configs = &models.transfer.configs;
+        let configs = [
+            ("teacher", &configs.teacher),
+            ("baseline", &configs.baseline),
+            ("student", &configs.student),
+        ];
+        let paper_errors = PAPER.map(|(variant, errors)| (variant.to_string(), errors)).into();
         Ok(ExperimentSpec {
-            experiment: self.about().name,
-            dataset: dataset.clone(),
-            train_limit: models.transfer.train_limit(),
-            seeds,
-            configs: vec![("teacher", teacher), ("baseline", baseline), ("student", student)],
-            loss: Some(loss),
-            paper_errors: PAPER.map(|(variant, errors)| (variant.to_string(), errors)).into(),
-            graph: Graph::new(nodes),
-            conclude: from_summary(conclude),
+            paper_errors,
+            ..models.transfer.spec(self, request, &configs, nodes, conclude)
         })
     }
 }

@@ -9,12 +9,15 @@ pub mod speech;
 pub mod temperature;
 pub mod variance;
 
-use super::graph::{Key, Memo, Node};
+use super::graph::{Graph, Key, Memo, Node};
 use super::preset::PresetConfigs;
 use super::scheduler::ExperimentRun;
-use super::{Data, Experiment, Input};
+use super::{Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
+use crate::engine::config::Config;
 use crate::engine::distill;
+use crate::engine::loss::LossSpec;
 use crate::files::error::{Error, Result};
+use crate::run::summary::Summary;
 use limbeck_datasets::{Dataset, Split, permute};
 use std::rc::Rc;
 
@@ -51,10 +54,27 @@ impl Transfer {
         })
     }
 
-    /// The training examples that are used, where they are not all.
-    fn train_limit(&self) -> Option<usize> {
+    /// What `experiment` consists of, with these models and this conclusion from their rows.
+    fn spec(
+        &self,
+        experiment: &dyn Experiment,
+        request: &Request,
+        configs: &[(&'static str, &Config)],
+        nodes: Vec<Node>,
+        conclude: impl FnOnce(&Summary) -> Conclusion + 'static,
+    ) -> ExperimentSpec {
         let limit = self.configs.teacher.data.train_limit;
-        limit.filter(|&limit| limit < self.dataset.train.len())
+        ExperimentSpec {
+            experiment: experiment.about().name,
+            dataset: self.dataset.clone(),
+            train_limit: limit.filter(|&limit| limit < self.dataset.train.len()),
+            seeds: request.seeds.clone().collect(),
+            configs: configs.iter().map(|(name, config)| (*name, (*config).clone())).collect(),
+            loss: Some(LossSpec::soft(&self.configs.student)),
+            paper_errors: Vec::new(),
+            graph: Graph::new(nodes),
+            conclude: Box::new(|run| Ok(conclude(&run.summary))),
+        }
     }
 }
 

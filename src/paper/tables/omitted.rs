@@ -22,18 +22,14 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Key, Node};
+use crate::paper::graph::{Key, Node};
 use crate::paper::preset::PresetConfigs;
 use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{
-    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
-};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
-use std::path::Path;
 use std::rc::Rc;
 
 /// A transfer set.
@@ -119,16 +115,10 @@ impl Experiment for Omitted {
         }
     }
 
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
         let configs = PresetConfigs::new(request.preset, dataset);
-        let (teacher, student) = (configs.teacher.clone(), configs.student.clone());
         let transfer = Rc::new(Transfer::new(configs, dataset));
         let mut nodes = Vec::new();
         for seed in request.seeds.clone() {
@@ -138,17 +128,13 @@ impl Experiment for Omitted {
                 [students.hold_out(), students.whole(), students.corrections()]
             }));
         }
+        let configs = &transfer.configs;
+        let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
         let paper = TRANSFER_SETS.iter().map(|set| (set.student.to_string(), set.paper[0]));
+        let paper_errors = paper.collect();
         Ok(ExperimentSpec {
-            experiment: self.about().name,
-            dataset: dataset.clone(),
-            train_limit: transfer.train_limit(),
-            seeds: request.seeds.clone().collect(),
-            loss: Some(LossSpec::soft(&student)),
-            configs: vec![("teacher", teacher), ("student", student)],
-            paper_errors: paper.collect(),
-            graph: Graph::new(nodes),
-            conclude: from_summary(conclude),
+            paper_errors,
+            ..transfer.spec(self, request, &configs, nodes, conclude)
         })
     }
 }

@@ -22,7 +22,7 @@ use crate::files::error::Result;
 use crate::paper::graph::{Graph, Key, Memo, Node};
 use crate::paper::preset::{Preset, PresetConfigs};
 use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::folder::RunFolder;
@@ -70,13 +70,8 @@ impl Experiment for Regularizer {
         }
     }
 
-    fn declare(
-        &self,
-        run: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        out: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { run, request, input, out } = setup;
         let setting = Rc::new(match input {
             Input::Images(dataset) => on_images(dataset, request),
             Input::Speech => on_speech(run, request, out)?,

@@ -21,16 +21,14 @@ use crate::paper::graph::{Graph, Key, Memo, Node};
 use crate::paper::preset::Preset;
 use crate::paper::scheduler::ExperimentRun;
 use crate::paper::specialists::{self, Answers};
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use crate::run::training::combined_row;
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -112,13 +110,8 @@ impl Experiment for Specialists {
 
     /// # Errors
     /// [`Error::Usage`] if a class has no training example.
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?.clone();
         let configs = SpecialistConfigs::new(request.preset, &dataset);
         let limit = configs.generalist.data.train_limit.unwrap_or(dataset.train.len());

@@ -9,16 +9,12 @@ use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Node};
+use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
-use crate::paper::{
-    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
-};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};
-use std::path::Path;
 use std::rc::Rc;
 
 /// The grid: temperatures, widths, and epochs of each student.
@@ -50,18 +46,12 @@ impl Experiment for Temperature {
         }
     }
 
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
         let (temperatures, widths, epochs) = grid(request.preset);
         let mut configs = PresetConfigs::new(request.preset, dataset);
         configs.student.training.epochs = epochs;
-        let (teacher, student) = (configs.teacher.clone(), configs.student.clone());
         let transfer = Rc::new(Transfer::new(configs, dataset));
         let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
         let mut nodes = Vec::new();
@@ -69,17 +59,11 @@ impl Experiment for Temperature {
             nodes.push(transfer.teacher_node(seed));
             nodes.extend(cells().map(|(width, t)| net(&transfer, width, t, seed)));
         }
-        Ok(ExperimentSpec {
-            experiment: self.about().name,
-            dataset: dataset.clone(),
-            train_limit: transfer.train_limit(),
-            seeds: request.seeds.clone().collect(),
-            loss: Some(LossSpec::soft(&student)),
-            configs: vec![("teacher", teacher), ("student", student)],
-            paper_errors: Vec::new(),
-            graph: Graph::new(nodes),
-            conclude: from_summary(|summary| conclude(summary, temperatures, widths)),
-        })
+        let configs = &transfer.configs;
+        let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
+        Ok(transfer.spec(self, request, &configs, nodes, move |summary| {
+            conclude(summary, temperatures, widths)
+        }))
     }
 }
 

@@ -18,19 +18,15 @@ use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Node};
+use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
 use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{
-    About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, from_summary,
-};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
-use std::path::Path;
 use std::rc::Rc;
 
 /// Temperatures at which the noise of the soft targets' gradient is measured.
@@ -87,19 +83,13 @@ impl Experiment for Variance {
         }
     }
 
-    fn declare(
-        &self,
-        _: &mut RunContext,
-        request: &Request,
-        input: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
         let mut configs = PresetConfigs::new(request.preset, dataset);
         let (epochs, cases) = budget(request.preset);
         configs.baseline.training.epochs = epochs;
         configs.student.training.epochs = epochs;
-        let PresetConfigs { teacher, baseline, student } = configs.clone();
         let transfer = Rc::new(Transfer::new(configs, dataset));
         let mut nodes = Vec::new();
         for seed in request.seeds.clone() {
@@ -113,17 +103,13 @@ impl Experiment for Variance {
                 if faster { node.may_diverge() } else { node }
             }));
         }
-        Ok(ExperimentSpec {
-            experiment: self.about().name,
-            dataset: dataset.clone(),
-            train_limit: transfer.train_limit(),
-            seeds: request.seeds.clone().collect(),
-            loss: Some(LossSpec::soft(&student)),
-            configs: vec![("teacher", teacher), ("hard", baseline), ("soft", student)],
-            paper_errors: Vec::new(),
-            graph: Graph::new(nodes),
-            conclude: from_summary(conclude),
-        })
+        let configs = &transfer.configs;
+        let configs = [
+            ("teacher", &configs.teacher),
+            ("hard", &configs.baseline),
+            ("soft", &configs.student),
+        ];
+        Ok(transfer.spec(self, request, &configs, nodes, conclude))
     }
 }
 

@@ -30,7 +30,7 @@ use crate::files::error::{Error, Result};
 use crate::paper::graph::{Graph, Key, Memo, Node};
 use crate::paper::preset::Preset;
 use crate::paper::scheduler::{self, ExperimentRun};
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
+use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Request, Setup};
 use crate::run::context::RunContext;
 use crate::run::summary::{Row, Summary};
 use crate::run::training::combined_row;
@@ -152,13 +152,8 @@ impl Experiment for Speech {
 
     /// # Errors
     /// [`Error::Usage`] without a data folder that holds `an4/`; those of [`Material::load`].
-    fn declare(
-        &self,
-        run: &mut RunContext,
-        request: &Request,
-        _: &Input,
-        _: &Path,
-    ) -> Result<ExperimentSpec> {
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
+        let Setup { run, request, .. } = setup;
         let (material, spend) = prepare(run, request.preset)?;
         let first = request.seeds.start;
         let bare = Rc::new(unlabelled(&material));
