@@ -10,7 +10,7 @@ use limbeck::engine::trainer::{EpochRecord, Observer, Progress, Task};
 use limbeck::paper::graph::{Graph, Key, Node};
 use limbeck::paper::preset::Preset;
 use limbeck::paper::scheduler::{ExperimentRun, execute};
-use limbeck::paper::{Conclusion, ExperimentSpec, Request, from_summary};
+use limbeck::paper::{Conclusion, ExperimentSpec, Request};
 use limbeck::run::context::RunContext;
 use limbeck::run::summary::{Measure, Measures, Row, Summary};
 use limbeck::{Error, Result};
@@ -98,7 +98,7 @@ fn spec(graph: Graph) -> ExperimentSpec {
         loss: None,
         paper_errors: Vec::new(),
         graph,
-        conclude: from_summary(conclude),
+        conclude: Box::new(move |run| Ok(conclude(&run.summary))),
     }
 }
 

@@ -145,11 +145,6 @@ pub struct ExperimentSpec {
 /// Draws the conclusion from the rows.
 pub type Conclude = Box<dyn FnOnce(&mut ExperimentRun) -> Result<Conclusion>>;
 
-/// [`Conclude`] from the summary alone.
-pub fn from_summary(conclude: impl FnOnce(&Summary) -> Conclusion + 'static) -> Conclude {
-    Box::new(|run| Ok(conclude(&run.summary)))
-}
-
 /// What is concluded from the rows.
 pub struct Conclusion {
     /// Ours beside the paper's.
