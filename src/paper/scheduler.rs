@@ -102,16 +102,16 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         };
         let models = BTreeMap::new();
         let mut experiment = ExperimentRun { run, folder, summary, request, dataset, models };
-        let turn = experiment.folder.turn()?;
+        let exclusive = experiment.folder.exclusive()?;
         if experiment.folder.manifest().exists() {
             experiment.go_on(spec)?;
         } else {
             experiment.begin(spec)?;
         }
-        drop(turn);
+        drop(exclusive);
         // Those of models whose rows were kept just before the end.
         for Row { variant, seed, .. } in &experiment.summary.rows {
-            if let Some(_lock) = experiment.folder.claim(&file_stem(variant, *seed))? {
+            if let Some(_lock) = experiment.folder.try_lock(&file_stem(variant, *seed))? {
                 remove_checkpoints(&experiment.folder, variant, *seed)?;
             }
         }
@@ -191,7 +191,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// The rows of those that share the run.
     fn read_rows(&mut self) -> Result<()> {
         if self.folder.is_shared() {
-            let _turn = self.folder.turn()?;
+            let _exclusive = self.folder.exclusive()?;
             self.read_summary()?;
         }
         Ok(())
@@ -225,7 +225,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             for i in self.order(ready, |&i| nodes[i].key.seed() == last_seed) {
                 self.run.go_on()?;
                 let node = &nodes[i];
-                let Some(_lock) = self.folder.claim(&lock_name(&node.key))? else { continue };
+                let Some(_lock) = self.folder.try_lock(&lock_name(&node.key))? else { continue };
                 found_one = true;
                 // Another may have finished it before the lock was free.
                 self.read_rows()?;
@@ -317,7 +317,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
 
     /// Changes the rows, those of other processes among them, and writes them.
     fn change_rows(&mut self, change: impl FnOnce(&mut Vec<Row>)) -> Result<()> {
-        let _turn = self.folder.turn()?;
+        let _exclusive = self.folder.exclusive()?;
         if self.folder.is_shared() {
             self.read_summary()?;
         }
@@ -336,7 +336,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// Writes the summary with what is concluded from it, and the figures.
     fn finish(mut self, conclusion: Conclusion, order: &[Key]) -> Result<Summary> {
         let Conclusion { tables, claims, charts } = conclusion;
-        let _turn = self.folder.turn()?;
+        let _exclusive = self.folder.exclusive()?;
         for (name, chart) in charts {
             let path = self.folder.root.join(format!("{name}.svg"));
             atomic_write(&path, chart.to_svg().as_bytes())?;

@@ -1,4 +1,12 @@
-//! The folder of a run, and who may write in it.
+//! The folder of a run, and the locks that say which process may write in it.
+//!
+//! Three kinds of lock file, which every version of the program locks the same way:
+//!
+//! | file | who locks it | for how long |
+//! |---|---|---|
+//! | `.lock` | the process that has the folder, or all that share it | as long as it works there |
+//! | `.turn` | one of those that share it | to write a file that all of them write |
+//! | `checkpoints/.NAME.lock` | one of those that share it | to make the model NAME |
 
 use crate::files::error::{Error, Result};
 use crate::files::read::read_json;
@@ -15,10 +23,10 @@ use std::time::SystemTime;
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
 /// `report.html`, `models/` and `checkpoints/`.
 ///
-/// One process writes in it, or several that share it: who has it locks `.lock`, alone or with the
-/// others, until the last clone of this value is dropped or the process ends, however it ends. Of
-/// those that share, one at a time has its [`turn`](RunFolder::turn) to write what all of them
-/// write, and each [`claim`](RunFolder::claim)s the model that it trains.
+/// Either one process writes in it, or several share it. A process keeps `.lock` locked, alone or
+/// together with the others, until the last clone of this value is dropped or the process ends,
+/// however it ends. Processes that share the folder lock what they write: the files that all of them
+/// write with [`exclusive`](RunFolder::exclusive), a model with [`try_lock`](RunFolder::try_lock).
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The folder itself.
@@ -27,17 +35,17 @@ pub struct RunFolder {
     _lock: Arc<File>,
 }
 
-/// Keeps other processes out until it is dropped or the process ends, however it ends. Holds nothing
-/// where the folder is the process's own.
+/// A lock that keeps other processes out until this is dropped or the process ends, however it ends.
+/// Nothing is locked where no other process shares the folder.
 #[derive(Debug)]
-#[must_use = "nothing is held once this is dropped"]
-pub struct Hold {
+#[must_use = "dropping this unlocks"]
+pub struct LockGuard {
     _lock: Option<File>,
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run, and makes sure that it can be written to before hours of
-    /// training depend on it.
+    /// Makes the folder of a new run, and checks that it can be written: hours of training will
+    /// depend on it.
     ///
     /// # Errors
     /// [`Error::Usage`] when the folder already holds a run, or another process has it;
@@ -49,17 +57,18 @@ impl RunFolder {
                 out.display()
             )));
         }
-        RunFolder::take(out, false)
+        RunFolder::acquire(out, false)
     }
 
-    /// The folder of a run to go on with. What a killed process left half written is removed.
+    /// Opens the folder of a run to go on with, and removes the files that a killed process left
+    /// half written.
     ///
     /// # Errors
     /// [`Error::Data`] when `root` holds no manifest; [`Error::Usage`] when another process has it;
     /// [`Error::Io`].
     pub fn open(root: &Path) -> Result<RunFolder> {
         if root.join(MANIFEST).is_file() {
-            return RunFolder::take(root, false);
+            return RunFolder::acquire(root, false);
         }
         Err(Error::Data {
             path: root.to_path_buf(),
@@ -69,42 +78,43 @@ impl RunFolder {
         })
     }
 
-    /// The folder of a new run or of one to go on with, which other processes share. What a killed
-    /// process left half written is removed by one that finds itself alone.
+    /// Makes or opens a folder that other processes share. The first of them removes the files that
+    /// a killed process left half written.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a process has the folder that does not share it; [`Error::Io`].
+    /// [`Error::Usage`] when a process that does not share it has the folder; [`Error::Io`].
     pub fn share(root: &Path) -> Result<RunFolder> {
-        RunFolder::take(root, true)
+        RunFolder::acquire(root, true)
     }
 
-    /// Makes what is missing, locks the folder, and removes the temporary files of dead processes:
-    /// behind a lock that nobody shares there are no others.
-    fn take(root: &Path, shared: bool) -> Result<RunFolder> {
-        let parts = ["", "models", "checkpoints"].map(|part| root.join(part));
-        for folder in &parts {
+    /// Makes the folders that are missing, locks `.lock`, and removes temporary files if no other
+    /// process is there: then only dead ones can have left them.
+    fn acquire(root: &Path, shared: bool) -> Result<RunFolder> {
+        let folders = ["", "models", "checkpoints"].map(|part| root.join(part));
+        for folder in &folders {
             fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         }
-        // One who looks whether it is alone must not keep out others who would share.
-        let turn = shared.then(|| turn(root)).transpose()?;
+        // `.lock` is locked alone for a moment: another process that wants to share must wait for
+        // that moment to pass, not find the folder taken.
+        let exclusive = shared.then(|| lock_turn(root)).transpose()?;
         let path = root.join(".lock");
-        let mut file = lock_file(&path)?;
-        let alone = locked(file.try_lock(), &path)?;
+        let mut file = open_lock_file(&path)?;
+        let alone = is_locked(file.try_lock(), &path)?;
         if alone {
-            for folder in &parts {
-                sweep(folder)?;
+            for folder in &folders {
+                remove_temporaries(folder)?;
             }
-            for model in entries(&parts[2])?.iter().filter(|path| path.is_dir()) {
-                sweep(model)?;
+            for model in entries(&folders[2])?.iter().filter(|path| path.is_dir()) {
+                remove_temporaries(model)?;
             }
         }
         if shared && alone {
             file.unlock().map_err(Error::io("unlock", &path))?;
         }
-        let taken = if shared { locked(file.try_lock_shared(), &path)? } else { alone };
-        if !taken {
+        let acquired = if shared { is_locked(file.try_lock_shared(), &path)? } else { alone };
+        if !acquired {
             let mut holder = String::new();
-            // Where a locked file cannot be read, its holder stays unknown.
+            // Some systems refuse to read a locked file: then the holder stays unknown.
             let _ = file.read_to_string(&mut holder);
             return Err(Error::Usage(format!(
                 "{}: found another process at work (id {}), expected {}; wait for it, or choose \
@@ -116,36 +126,38 @@ impl RunFolder {
         }
         let id = std::process::id();
         let others = if shared { " or another that shares the run" } else { "" };
-        // This also shows that the folder can be written before hours of training depend on it.
+        // This write is also the check that the folder can be written.
         file.set_len(0)
             .and_then(|()| writeln!(file, "{id}{others}"))
             .map_err(Error::io("write", &path))?;
-        drop(turn);
+        drop(exclusive);
         Ok(RunFolder { root: root.to_path_buf(), shared, _lock: Arc::new(file) })
     }
 
-    /// Waits for this process's turn to read and write what all that share the folder write:
-    /// `manifest.json`, `summary.json`, `metrics.jsonl`. Hold it shortly, and never twice.
+    /// Waits for the lock under which one process at a time reads and writes the files that all of
+    /// them write: `manifest.json`, `summary.json`, `metrics.jsonl`.
+    ///
+    /// Keep it for moments only. A process that waits for it while it has it waits for ever.
     ///
     /// # Errors
     /// [`Error::Io`] where files cannot be locked.
-    pub fn turn(&self) -> Result<Hold> {
-        let lock = self.shared.then(|| turn(&self.root)).transpose()?;
-        Ok(Hold { _lock: lock })
+    pub fn exclusive(&self) -> Result<LockGuard> {
+        let lock = self.shared.then(|| lock_turn(&self.root)).transpose()?;
+        Ok(LockGuard { _lock: lock })
     }
 
-    /// Claims what is called `name`, a model with its checkpoints, or nothing where another process
-    /// has it. The files of claims stay, as `.lock` does.
+    /// Locks the model called `name` together with its checkpoints; `None` where another process has
+    /// locked it. The lock file stays, as `.lock` does.
     ///
     /// # Errors
     /// [`Error::Io`] where files cannot be locked.
-    pub fn claim(&self, name: &str) -> Result<Option<Hold>> {
+    pub fn try_lock(&self, name: &str) -> Result<Option<LockGuard>> {
         if !self.shared {
-            return Ok(Some(Hold { _lock: None }));
+            return Ok(Some(LockGuard { _lock: None }));
         }
         let path = self.checkpoints().join(format!(".{name}.lock"));
-        let file = lock_file(&path)?;
-        Ok(locked(file.try_lock(), &path)?.then_some(Hold { _lock: Some(file) }))
+        let file = open_lock_file(&path)?;
+        Ok(is_locked(file.try_lock(), &path)?.then_some(LockGuard { _lock: Some(file) }))
     }
 
     /// Whether other processes may share the folder.
@@ -153,7 +165,7 @@ impl RunFolder {
         self.shared
     }
 
-    /// The manifest, whichever version of the program wrote it.
+    /// Reads the manifest, whichever version of the program wrote it.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] if it is no JSON object.
@@ -161,10 +173,10 @@ impl RunFolder {
         read_json(&self.manifest(), "manifest")
     }
 
-    /// Checks that the run began with these data (and teachers), by name and SHA-256.
+    /// Checks that the run began with the data sets and teachers of `sources`: SHA-256 by name.
     ///
     /// # Errors
-    /// [`Error::Data`] naming what the manifest says and what is there now.
+    /// [`Error::Data`] with the names and digests of the manifest and those of now.
     pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
         let found = self.read_manifest()?.remove("data").unwrap_or_default();
         let expected = serde_json::json!(sources);
@@ -179,22 +191,22 @@ impl RunFolder {
         })
     }
 
-    /// The resolved configuration.
+    /// The file of the resolved configuration.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")
     }
 
-    /// The record of what ran where.
+    /// The file that records what ran where.
     pub fn manifest(&self) -> PathBuf {
         self.root.join(MANIFEST)
     }
 
-    /// One JSON object per line, in the order of training.
+    /// The file with one JSON object a line, in the order of training.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    /// The results.
+    /// The file of the results.
     pub fn summary(&self) -> PathBuf {
         self.root.join("summary.json")
     }
@@ -234,8 +246,8 @@ impl RunFolder {
             .map_err(|e| Error::Internal(format!("metrics to JSON: {e}")))?;
         line.push(b'\n');
         let path = self.metrics();
-        let _turn = self.turn()?;
-        // One unbuffered write of the whole line: a kill between two calls leaves whole lines.
+        let _exclusive = self.exclusive()?;
+        // One unbuffered write of the whole line: a kill leaves whole lines.
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -244,8 +256,8 @@ impl RunFolder {
             .map_err(Error::io("append to", &path))
     }
 
-    /// Makes the lines of [`RunFolder::append_metrics`] last as long as what is written after: a
-    /// checkpoint must not survive a power cut that takes the epochs before it.
+    /// Writes the lines of [`RunFolder::append_metrics`] through to the disk. Called before a
+    /// checkpoint is written: a power cut must not leave a checkpoint without the epochs before it.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -260,16 +272,16 @@ impl RunFolder {
 
 const MANIFEST: &str = "manifest.json";
 
-/// Opens a file to lock. It stays: to remove it would take it from under a process that has just
-/// opened it.
-fn lock_file(path: &Path) -> Result<File> {
+/// Opens a lock file, and makes it if it is missing. Nobody removes one: another process may have
+/// just opened it.
+fn open_lock_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     options.open(path).map_err(Error::io("write", path))
 }
 
 /// Whether an attempt to lock the file at `path` succeeded.
-fn locked(attempt: std::result::Result<(), TryLockError>, path: &Path) -> Result<bool> {
+fn is_locked(attempt: std::result::Result<(), TryLockError>, path: &Path) -> Result<bool> {
     match attempt {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
@@ -277,25 +289,25 @@ fn locked(attempt: std::result::Result<(), TryLockError>, path: &Path) -> Result
     }
 }
 
-/// Waits for the lock that those who share the folder take in turn.
-fn turn(root: &Path) -> Result<File> {
+/// Waits for the lock of `.turn`, which the processes that share the folder take one after another.
+fn lock_turn(root: &Path) -> Result<File> {
     let path = root.join(".turn");
-    let file = lock_file(&path)?;
+    let file = open_lock_file(&path)?;
     file.lock().map_err(Error::io("lock", &path))?;
     Ok(file)
 }
 
-/// Removes the temporary files that lie in `folder`.
-fn sweep(folder: &Path) -> Result<()> {
-    let orphan =
+/// Removes the temporary files in `folder`.
+fn remove_temporaries(folder: &Path) -> Result<()> {
+    let temporary =
         |path: &&PathBuf| path.file_name().is_some_and(|n| is_temporary(&n.to_string_lossy()));
-    for path in entries(folder)?.iter().filter(orphan) {
+    for path in entries(folder)?.iter().filter(temporary) {
         fs::remove_file(path).map_err(Error::io("remove", path))?;
     }
     Ok(())
 }
 
-/// What a folder holds, in the order of the names.
+/// The paths of what a folder holds, in the order of the names.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let list = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
@@ -305,8 +317,8 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, with a number behind
-/// it where two runs start within a second.
+/// Makes a new, empty folder for a run: `runs/<command>-<UTC date and time>`, followed by a number
+/// where several runs start within one second.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be made.
@@ -325,7 +337,7 @@ fn new_folder(parent: &Path, command: &str, now: SystemTime) -> Result<PathBuf> 
             n => format!("{base}-{n}"),
         };
         let folder = parent.join(name);
-        // Making the folder claims its name, also against another process.
+        // Only one process can make the folder: the others try the next name.
         match fs::create_dir(&folder) {
             Ok(()) => return Ok(folder),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
@@ -384,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_temporary_files_of_dead_processes_are_swept() {
+    fn only_the_temporary_files_of_dead_processes_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let run = RunFolder::create(root).unwrap();
@@ -405,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_share_a_run_claim_its_parts_and_keep_others_out() {
+    fn processes_that_share_a_run_lock_its_models_and_keep_others_out() {
         let folder = tempfile::tempdir().unwrap();
         let orphan = folder.path().join(".summary.json.4711.tmp");
         fs::write(&orphan, "half").unwrap();
@@ -415,11 +427,11 @@ mod tests {
         let two = RunFolder::share(folder.path()).unwrap();
         assert!(orphan.exists());
 
-        let claim = one.claim("net-0").unwrap().expect("free");
-        assert!(two.claim("net-0").unwrap().is_none());
-        let other = two.claim("net-1").unwrap().expect("free");
-        drop(claim);
-        drop(two.claim("net-0").unwrap().expect("free again"));
+        let lock = one.try_lock("net-0").unwrap().expect("free");
+        assert!(two.try_lock("net-0").unwrap().is_none());
+        let other = two.try_lock("net-1").unwrap().expect("free");
+        drop(lock);
+        drop(two.try_lock("net-0").unwrap().expect("free again"));
         drop(other);
 
         let error = RunFolder::create(folder.path()).unwrap_err();
@@ -428,8 +440,8 @@ mod tests {
         let own = RunFolder::create(folder.path()).unwrap();
         assert_eq!(RunFolder::share(folder.path()).unwrap_err().exit_code(), 2);
         // Nobody to share with: everything is free, and nothing is written.
-        let claims = [own.claim("net-2").unwrap(), own.claim("net-2").unwrap()];
-        assert!(claims.iter().all(Option::is_some));
+        let locks = [own.try_lock("net-2").unwrap(), own.try_lock("net-2").unwrap()];
+        assert!(locks.iter().all(Option::is_some));
         assert!(!own.checkpoints().join(".net-2.lock").exists());
     }
 

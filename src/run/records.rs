@@ -51,7 +51,7 @@ pub fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>> {
 /// # Errors
 /// Those of [`all_records`].
 pub fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
-    let _turn = folder.turn()?;
+    let _exclusive = folder.exclusive()?;
     let all = all_records(&folder.metrics())?.into_iter();
     let of_model = all.filter(|line| line.record.model == system && line.seed == seed);
     Ok(of_model.map(|line| line.record).collect())
@@ -61,7 +61,7 @@ impl Observer for Recorder<'_> {
     /// Drops the lines of epochs that are about to be trained again, and what is left of a line on
     /// a disk that was full.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
-        let turn = self.folder.turn()?;
+        let exclusive = self.folder.exclusive()?;
         let path = self.folder.metrics();
         let bytes = match std::fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
@@ -77,7 +77,7 @@ impl Observer for Recorder<'_> {
         if kept.as_bytes() != bytes {
             atomic_write(&path, kept.as_bytes())?;
         }
-        drop(turn);
+        drop(exclusive);
         self.inner.on_start(model, epochs_done)
     }
 
