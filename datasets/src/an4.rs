@@ -12,9 +12,9 @@
 //! SHA256SUMS                            of all these
 //! ```
 //!
-//! [`load`] checks every text file's SHA-256 and every reference from one file into another, so
-//! that whoever holds a [`Corpus`] can index without looking: each word is in the dictionary, each
-//! phone in the list. Recordings are opened one at a time by [`Utterance::samples`].
+//! [`load`] checks the SHA-256 of every text file and every reference from one file into another. In
+//! a [`Corpus`] each word is therefore in the dictionary, and each phone in the list.
+//! [`Utterance::samples`] opens one recording at a time.
 //!
 //! Source: Acero, *Acoustical and Environmental Robustness in Automatic Speech Recognition*, Kluwer
 //! 1993, made the recordings; the files are those of <https://github.com/cmusphinx/an4>.
@@ -48,11 +48,11 @@ const TEST: [&str; 2] = ["etc/an4_test.fileids", "etc/an4_test.transcription"];
 const KIND: &str = "a file of the AN4 corpus";
 /// The longest text file accepted, in bytes; the longest published one has 112,995.
 const MAX_TEXT: u64 = 1 << 24;
-/// The samples of a recording: a frame of 25 ms to a minute.
+/// Number of samples of a recording: from 25 ms, which is one frame, to a minute.
 const SAMPLES: std::ops::RangeInclusive<u32> = 400..=60 * SAMPLE_RATE;
 /// The longest WAV file accepted, in bytes: a minute, and 64 KiB of other chunks.
 const MAX_WAV: u64 = 2 * 60 * SAMPLE_RATE as u64 + (1 << 16);
-/// The most phones, so that their states, three each, can be counted in 16 bits.
+/// The most phones. Each has three states, whose numbers have 16 bits.
 const MAX_PHONES: usize = (1 << 16) / 3;
 /// The most pronunciations of a word.
 const MAX_PRONUNCIATIONS: usize = 100;
@@ -64,7 +64,7 @@ pub struct Corpus {
     pub train: Vec<Utterance>,
     /// The test utterances, of other speakers, in the order of their list.
     pub test: Vec<Utterance>,
-    /// Every word of both splits, and perhaps more.
+    /// A dictionary that holds every word of both splits.
     pub dictionary: Dictionary,
     /// The language model's unigrams.
     pub unigram: Unigram,
@@ -74,14 +74,14 @@ pub struct Corpus {
     pub sha256: BTreeMap<String, String>,
 }
 
-/// A recording and what is said in it.
+/// A recording and the words that are said in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Utterance {
     /// Its name, unique in its split: `an251-fash-b`.
     pub id: String,
     /// Its speaker, the name of the folder: `fash`.
     pub speaker: String,
-    /// What is said, at least one word, each in the dictionary.
+    /// The words, at least one, each in the dictionary.
     pub words: Vec<String>,
     /// The WAV file.
     pub path: PathBuf,
@@ -151,8 +151,8 @@ impl Corpus {
 }
 
 impl Utterance {
-    /// The recording: 25 ms to 60 s at 16 kHz, in the range of `i16`. Takes memory for the file and
-    /// its samples.
+    /// Reads the recording: 25 ms to 60 s of 16-bit samples at 16 kHz. It needs memory for the file
+    /// and its samples.
     ///
     /// # Errors
     /// Not found or unreadable; and, naming file and offset: not a WAV file, not 16 kHz, mono and
@@ -168,7 +168,7 @@ impl Utterance {
         };
         const INTACT: &str = "an intact WAV file";
         let header = hound::WavReader::new(&mut file).map(|file| (file.spec(), file.len()));
-        // Where the samples begin, or the parser gave up.
+        // The offset at which the samples begin, or at which the parser gave up.
         let start = file.position();
         let (spec, count) = header.map_err(|e| wrong(start, e.to_string(), INTACT))?;
         let expected = hound::WavSpec {
@@ -224,7 +224,7 @@ pub fn load(data_dir: &Path) -> Result<Corpus, Error> {
     Ok(corpus)
 }
 
-/// Whether the text files exist and a folder `wav` does; their contents are not looked at.
+/// Whether the text files and a folder `wav` exist. Their contents are not read.
 #[must_use]
 pub fn is_present(data_dir: &Path) -> bool {
     let folder = folder(data_dir);
@@ -232,8 +232,9 @@ pub fn is_present(data_dir: &Path) -> bool {
     texts.all(|name| folder.join(name).is_file()) && folder.join("wav").is_dir()
 }
 
-/// Reads `SHA256SUMS` and each of the 1,089 files that it lists, and reports on each; one bad file
-/// does not hide the others. If `SHA256SUMS` is not the published one, it is all that is reported.
+/// Reads `SHA256SUMS` and each of the 1,089 files that it lists, and compares each with the published
+/// one. A bad file does not keep the others from being read. If `SHA256SUMS` is not the published
+/// one, the report holds it alone.
 #[must_use]
 pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     let folder = folder(data_dir);
@@ -269,15 +270,14 @@ fn published(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
     text.lines().map(entry).collect()
 }
 
-/// Reads the corpus in `folder`, whatever it holds: for a corpus of one's own in AN4's layout,
-/// without `SHA256SUMS`. Takes at most 64 times the memory of the text files, each of at most
-/// 16 MiB.
+/// Reads the corpus in `folder` without comparing it with the published one: a user's own corpus in
+/// AN4's layout, without `SHA256SUMS`. It needs at most 64 times the memory of the text files, each
+/// of at most 16 MiB.
 ///
 /// # Errors
 /// A text file that is not found, unreadable, too long or not UTF-8; and, naming file and line: an
 /// unknown phone or the 21,846th; a pronunciation that is empty, given twice, out of order or a
-/// word's 101st; a word
-/// that the dictionary lacks; half a pair of `<s>` and `</s>`; an utterance without words, listed
+/// word's 101st; a word that the dictionary lacks; half a pair of `<s>` and `</s>`; an utterance without words, listed
 /// twice, or only in one of the two lists; a test speaker who is also a training speaker; a list
 /// without an entry; a language model without `\data\`, `\1-grams:`, `<UNK>`, `</s>` or the number
 /// of unigrams that it announces, or with a log₁₀ that is no number or above 0.
@@ -299,7 +299,7 @@ pub fn read(folder: &Path) -> Result<Corpus, Error> {
     Ok(Corpus { train, test, dictionary, unigram, phones, sha256 })
 }
 
-/// A file of at most `most` bytes.
+/// Reads a file of at most `most` bytes.
 fn read_limited(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -339,7 +339,7 @@ impl Text {
         }
     }
 
-    /// The lines that are not blank, counted from 1, without the blanks around them.
+    /// The lines that are not blank, trimmed, each with its number, counted from 1.
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.content.lines().enumerate();
         lines.map(|(i, line)| (i + 1, line.trim())).filter(|(_, line)| !line.is_empty())
@@ -350,7 +350,7 @@ impl Text {
         Error::Line { path: self.path.clone(), line, found, expected }
     }
 
-    /// The file ended where something was still to come.
+    /// The error of a file that ends too early.
     fn ended(&self, expected: impl Into<String>) -> Error {
         self.fault(self.content.lines().count().max(1), "the end of the file", expected)
     }
@@ -420,7 +420,7 @@ fn read_dictionary(text: &Text, phones: &[String]) -> Result<Dictionary, Error> 
     Ok(Dictionary { words: words.into_iter().map(word).collect() })
 }
 
-/// The unigrams of an ARPA file: everything in front of `\data\` is commentary; n-grams of higher
+/// Reads the unigrams of an ARPA file. Everything before `\data\` is commentary. N-grams of higher
 /// order are skipped.
 fn read_unigram(text: &Text) -> Result<Unigram, Error> {
     const COUNT: &str = "ngram 1=";
@@ -489,7 +489,7 @@ fn read_split(
     let taken: BTreeSet<&str> = others.iter().map(|other| other.speaker.as_str()).collect();
     let mut utterances = Vec::new();
     for (line, file) in list.lines() {
-        // Names only, so that no path leads out of the folder.
+        // Only plain names pass: no path may lead out of the folder.
         let is_name = |part: &str| {
             !part.is_empty()
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))

@@ -11,11 +11,11 @@ use std::ops::Range;
 pub struct Batch<'b> {
     /// The examples that the indices are of.
     pub inputs: &'b Inputs,
-    /// `[b]`: which of [`shifts`], if jitter is on.
+    /// `[b]`: the translation of each example, if jitter is on.
     pub(crate) shifts: Option<&'b [Shift]>,
     /// `[b]`, if the split has labels.
     pub labels: Option<&'b [u16]>,
-    /// `[b]`: the row of each example in the split, by which cached teacher logits are found.
+    /// `[b]`: the row of each example in the split, which is also its row of cached teacher logits.
     pub indices: &'b [u32],
 }
 
@@ -27,8 +27,8 @@ impl<'b> Batch<'b> {
         self.indices.len()
     }
 
-    /// The pixels `[height·width]` of example `i` of the batch, which are images: the split's own,
-    /// or shifted in `space` if jitter is on.
+    /// The pixels `[height·width]` of image `i` of the batch: those of the split, or with jitter the
+    /// shifted ones, which are written to `space`.
     ///
     /// # Panics
     /// If `i` is not below the number of indices, `space` does not hold one image, or the batch is
@@ -60,8 +60,8 @@ impl<'b> Batch<'b> {
         }
     }
 
-    /// Which of [`shifts`] example `i` of the batch is seen through; 0 without jitter. By it and
-    /// `indices` cached teacher logits of shifted images are found.
+    /// The number of the translation among [`shifts`] that example `i` of the batch gets; 0 without
+    /// jitter. With `indices` it selects the cached teacher logits of shifted images.
     ///
     /// # Panics
     /// If `i` is not below the number of indices.
@@ -87,7 +87,7 @@ impl Shift {
     }
 }
 
-/// The (2j+1)² translations (dx, dy) that a jitter of j pixels draws from, row by row.
+/// The (2j+1)² translations (dx, dy) that a jitter of j pixels chooses from, row by row.
 pub fn shifts(jitter: u8) -> impl Iterator<Item = (i32, i32)> {
     let span = 2 * usize::from(jitter) + 1;
     (0..span * span).map(move |index| {
@@ -106,8 +106,8 @@ pub fn shifts(jitter: u8) -> impl Iterator<Item = (i32, i32)> {
 /// epoch): position p takes 64-bit word p of the jitter keystream of (seed, epoch), mapped to the
 /// (2j+1)² shifts by multiplication, with a bias below 2⁻⁴⁵.
 ///
-/// So [`start_epoch`](Self::start_epoch) can seek anywhere and give the same bits as running
-/// through. Buffers are allocated by [`new`](Self::new) only.
+/// [`start_epoch`](Self::start_epoch) can therefore go to any step, and the bits are the same as
+/// after all steps before it. Only [`new`](Self::new) allocates buffers.
 #[derive(Debug)]
 pub struct Batches<'a> {
     split: &'a Split,
@@ -115,7 +115,7 @@ pub struct Batches<'a> {
     seed: u64,
     jitter: Option<u8>,
     epoch: u64,
-    /// Where in the epoch the next batch starts.
+    /// The position in the epoch at which the next batch starts.
     position: usize,
     /// `[n]`: the epoch's permutation.
     order: Vec<u32>,
@@ -163,8 +163,8 @@ impl<'a> Batches<'a> {
         self.order.len().div_ceil(self.batch_size)
     }
 
-    /// Seeks: the next batch is number `step` of `epoch`; none is left if `step` is at or behind
-    /// the epoch's end.
+    /// Makes batch number `step` of `epoch` the next one. If the epoch has fewer steps, no batch is
+    /// left.
     pub fn start_epoch(&mut self, epoch: u64, step: usize) {
         self.epoch = epoch;
         self.position = step.saturating_mul(self.batch_size).min(self.order.len());
@@ -198,8 +198,8 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Fills `order` with the permutation of 0 … n−1 in which epoch `epoch` of `seed` visits n
-/// examples: Fisher and Yates' shuffle by the shuffle keystream of (seed, epoch).
+/// Fills `order` `[n]` with the permutation of 0 … n−1 in which epoch `epoch` of `seed` visits the
+/// examples: a Fisher–Yates shuffle by the shuffle keystream of (seed, epoch).
 pub fn permute(seed: u64, epoch: u64, order: &mut [u32]) {
     for (place, i) in order.iter_mut().zip(0..) {
         *place = i;
@@ -211,7 +211,7 @@ pub fn permute(seed: u64, epoch: u64, order: &mut [u32]) {
     }
 }
 
-/// One of the (2j+1)² shifts, from exactly one 64-bit word.
+/// Draws one of the (2j+1)² shifts, with exactly one 64-bit word.
 fn draw(rng: &mut impl Rng, jitter: u8) -> Shift {
     let span = 2 * u128::from(jitter) + 1;
     Shift::new(((u128::from(rng.next_u64()) * span * span) >> 64) as usize, jitter)

@@ -1,30 +1,30 @@
-//! What can be wrong with data, one variant per way a file can lie.
+//! The errors of data files: one variant for each way in which a file can be wrong.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The most characters of a file's own text in a message.
-const MOST_SHOWN: usize = 500;
+const MAX_QUOTED: usize = 500;
 
-/// A file's own text for a message: cut after 500 characters, and with control characters escaped,
-/// which would move a terminal's cursor.
+/// A file's own text in a form fit for a message: cut after 500 characters, and with control
+/// characters escaped, which would move a terminal's cursor.
 #[must_use]
 pub fn shown(text: &str) -> String {
     let mut shown = String::new();
-    for c in text.chars().take(MOST_SHOWN) {
+    for c in text.chars().take(MAX_QUOTED) {
         if c.is_control() {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
     }
-    if text.chars().nth(MOST_SHOWN).is_some() {
+    if text.chars().nth(MAX_QUOTED).is_some() {
         shown.push('…');
     }
     shown
 }
 
-/// Trouble with a data file. Every message names the file, what was found and what was expected.
+/// An error of a data file. Every message names the file, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -49,7 +49,7 @@ pub enum Error {
         /// The operating system's answer.
         cause: io::Error,
     },
-    /// The gzip stream is damaged: header, deflate data, checksum, or something behind its end.
+    /// The gzip stream is damaged: its header, deflate data or checksum, or bytes follow its end.
     #[error(
         "{}: corrupt gzip after {found} decompressed bytes: {cause} (expected an intact gzip stream)",
         path.display()
@@ -57,7 +57,7 @@ pub enum Error {
     Gzip {
         /// The file.
         path: PathBuf,
-        /// Decompressed bytes obtained before the damage showed.
+        /// Number of bytes that were decompressed before the damage.
         found: u64,
         /// The decoder's reason.
         cause: io::Error,
@@ -100,7 +100,7 @@ pub enum Error {
         /// Bytes announced, header included.
         expected: u64,
     },
-    /// The file goes on behind what its header announces.
+    /// The file holds more bytes than its header announces.
     #[error(
         "{}: trailing bytes: found more than the {expected} (decompressed) bytes expected from the header",
         path.display()
@@ -127,7 +127,7 @@ pub enum Error {
         /// The number of classes.
         classes: usize,
     },
-    /// Images and labels do not pair up.
+    /// The numbers of images and labels differ.
     #[error(
         "found {image_count} images in {} but {label_count} labels in {}, expected equal counts",
         images.display(),
@@ -190,12 +190,12 @@ pub enum Error {
         /// What is needed.
         expected: String,
     },
-    /// A binary file is none of its format, or holds something else than is needed.
+    /// A binary file is not of its format, or holds something else than is needed.
     #[error("{}: found {} at offset {offset}, expected {expected}", path.display(), shown(found))]
     Content {
         /// The file.
         path: PathBuf,
-        /// Where, in bytes from the file's start.
+        /// The place, in bytes from the file's start.
         offset: u64,
         /// What is there.
         found: String,
@@ -222,7 +222,7 @@ pub enum Error {
         /// Where it can be had.
         urls: Vec<String>,
     },
-    /// No mirror gave the published file.
+    /// No mirror had the published file.
     #[error(
         "{}: no mirror gave the published file; try again later, which goes on where this ended, \
          or name another with --mirror:{}",
@@ -232,15 +232,15 @@ pub enum Error {
     Mirrors {
         /// Where it belongs.
         path: PathBuf,
-        /// Each address and why it failed.
+        /// For each address, why it failed.
         attempts: Vec<String>,
-        /// Whether one of them answered with other bytes.
+        /// Whether a mirror answered with other bytes than the published ones.
         wrong: bool,
     },
 }
 
 impl Error {
-    /// Whether the trouble is with reaching the data (exit code 74) rather than in it (65).
+    /// Whether the data could not be reached (exit code 74); otherwise they are wrong (65).
     #[must_use]
     pub fn is_io(&self) -> bool {
         match self {
@@ -251,14 +251,14 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an [`Error::Write`] that names the file or folder.
+    /// Makes an [`Error::Write`] that names the file or folder, for `map_err`.
     #[cfg(feature = "fetch")]
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |cause| Self::Write { path, cause }
     }
 
-    /// Sorts the operating system's answer into "not there" and "not readable".
+    /// Makes [`Error::NotFound`] or [`Error::Io`] of the operating system's answer.
     pub(crate) fn from_os(path: &Path, expected: &'static str, cause: io::Error) -> Self {
         let path = path.to_path_buf();
         if cause.kind() == io::ErrorKind::NotFound {

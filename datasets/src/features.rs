@@ -1,17 +1,15 @@
-//! Real-valued examples, each seen with its neighbours in time.
+//! Real-valued examples: rows of a table, or frames with their neighbours in time.
 
 use std::sync::Arc;
 
-/// Rows of features: those of a table, or the frames of utterances, each an example together with its
-/// neighbours.
+/// The frames of utterances, each an example together with its neighbours; or the rows of a table.
 ///
-/// Input of the example at frame t: the frames t − left … t + right of its utterance one after
-/// another, `[(left + 1 + right)·dim]`; what lies before the first or behind the last frame is that
-/// frame again. The paper's acoustic model sees 26 frames and is asked for the state of the 21st
-/// (section 4): left = 20, right = 5.
+/// The input of the example at frame t is the frames t − left … t + right of its utterance, one
+/// after another: `[(left + 1 + right)·dim]`. Before the first frame stands the first frame again,
+/// behind the last the last. The paper's acoustic model sees 26 frames and predicts the state of the
+/// 21st (section 4): left = 20, right = 5. The rows of a table have no neighbours: left = right = 0.
 ///
-/// Features are stored once, however many frames see them, and shared by all subsets. Tables of
-/// features are frames without neighbours: left = right = 0.
+/// Features are stored once, although several examples use each, and all subsets share them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Features {
     /// `[total, dim]`, row-major.
@@ -22,7 +20,7 @@ pub struct Features {
     examples: Vec<Window>,
 }
 
-/// A frame and its utterance's first frame and end.
+/// A frame, and the first frame and the end of its utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
     frame: u32,
@@ -31,8 +29,8 @@ struct Window {
 }
 
 impl Features {
-    /// Every frame of `features` `[total, dim]`, row-major, as an example; the utterances follow
-    /// one another and have `lengths` frames.
+    /// Makes an example of every frame of `features` `[total, dim]`, row-major. The utterances follow
+    /// one another; utterance i has `lengths[i]` frames.
     ///
     /// # Panics
     /// If `dim` is 0, the lengths do not add up to the features, or there are more than `u32::MAX`
@@ -71,20 +69,20 @@ impl Features {
         self.examples.is_empty()
     }
 
-    /// Whether every frame is seen without neighbours, as the rows of a table are.
+    /// Whether examples have no neighbours, as the rows of a table.
     #[must_use]
     pub fn are_rows(&self) -> bool {
         (self.left, self.right) == (0, 0)
     }
 
-    /// Values of an example, (left + 1 + right)·dim.
+    /// Number of values of an example: (left + 1 + right)·dim.
     #[must_use]
     pub fn input_size(&self) -> usize {
         (self.left + 1 + self.right) * self.dim
     }
 
-    /// The input of example `i`: where its window lies within the utterance a part of the features,
-    /// else put together in `space` `[input size]`.
+    /// The input of example `i` `[input size]`. Where its window lies within the utterance, it is a
+    /// part of the stored features. Else it is put together in `space` `[input size]`.
     ///
     /// # Panics
     /// If `i >= self.len()`, or `space` does not hold one input.

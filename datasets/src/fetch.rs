@@ -1,10 +1,12 @@
-//! Downloads over HTTP and HTTPS: only what has been verified comes out of them.
+//! Downloads over HTTP and HTTPS, of which only verified files come out.
 //!
-//! A download goes to a file beside its place, which the caller's check turns into the good one by
-//! a rename. Mirrors are asked in order; one may be local, `file:///path`. What a broken connection left is kept, and the next answer,
-//! of the same mirror or of another or in another run, goes on behind it (`Range`); what fails the
-//! check is thrown away, and its mirror with it once it has failed from the first byte. Proxies are
-//! those of the environment: `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`.
+//! A download goes to a file with `.part` behind its name. The caller checks the complete file and
+//! renames it to its place. Mirrors are asked in order; one may be local, `file:///path`.
+//!
+//! A broken connection leaves a part of the file. The next request goes on behind it (`Range`), to
+//! the same mirror or another one, in the same run or a later one. A complete file that fails the
+//! check is thrown away. A mirror is given up once a file that it sent from the first byte fails.
+//! Proxies are those of the environment: `ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`.
 
 use crate::Error;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,63 +17,62 @@ use ureq::Agent;
 use ureq::http::Response;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// The most times that all mirrors are asked, as long as each time brings the file forward.
+/// The most rounds through all mirrors. A round that adds no byte is the last.
 const MAX_ROUNDS: usize = 10;
-/// The longest that one answer may take, however steadily it drips.
+/// The longest time that one answer may take, even if it keeps sending.
 const LONGEST_ANSWER: Duration = Duration::from_secs(3600);
 
-/// More than any list of authorities.
+/// The longest list of authorities accepted, in bytes.
 const LONGEST_LIST: u64 = 16 << 20;
 
-/// How downloads are made.
+/// Makes downloads.
 pub struct Fetcher<'a> {
     agent: Agent,
     settings: Settings,
     observe: Box<dyn FnMut(Event<'_>) + 'a>,
 }
 
-/// What the user may choose.
+/// The choices of the user.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Asked in this order, in place of the published mirrors; may be empty.
+    /// Mirrors to ask in this order, in place of the published ones; empty for the published ones.
     pub mirrors: Vec<String>,
-    /// A mirror that sends nothing for so long is given up.
+    /// The time without a byte after which a mirror is given up.
     pub patience: Duration,
-    /// No connection is made: mirrors are `file://` ones, and without them a missing file is an
-    /// error.
+    /// Whether no connection may be made. Then only `file://` mirrors count, and without them a
+    /// missing file is an error.
     pub offline: bool,
-    /// Certificates in PEM of the authorities that mirrors and proxies are trusted by, in place of
-    /// the public ones that the program knows.
+    /// A file of PEM certificates of the authorities to trust, in place of the public ones.
     pub authorities: Option<PathBuf>,
 }
 
-/// What happens meanwhile.
+/// A step of a download, for the user to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A mirror is asked for what lies behind the first `from` bytes.
+    /// A mirror is asked for the bytes behind the first `from`.
     Asked {
         /// The file's address.
         url: &'a str,
-        /// Bytes that are there already.
+        /// Number of bytes that are there already.
         from: u64,
     },
-    /// More has come.
+    /// More bytes have come.
     Received {
-        /// Bytes that are there now.
+        /// Number of bytes that are there now.
         bytes: u64,
-        /// Bytes of the whole file, where the mirror tells.
+        /// Number of bytes of the whole file, where the mirror tells.
         total: Option<u64>,
     },
-    /// A mirror did not give the file.
+    /// A mirror did not send the file.
     Failed {
         /// The file's address.
         url: &'a str,
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
 }
 
-/// A file of a data set and where it is from.
+/// A file of a data set, and the address that it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// The file, or the folder of an archive's files.
@@ -80,24 +81,24 @@ pub struct Fetched {
     pub url: Option<String>,
 }
 
-/// Why a mirror's answer is not a good file.
-enum Trouble {
-    /// The connection or the answer broke; what came is kept.
+/// The reason for which a mirror's answer is no good file.
+enum Failure {
+    /// The connection or the answer broke; the bytes that came are kept.
     Broken(String),
     /// The bytes, with those from before, are not the published ones.
     Wrong(String),
-    /// This machine's fault: no other mirror helps.
+    /// This machine failed, by a full disk for example: no other mirror helps.
     Local(Error),
 }
 
 struct Mirror {
     url: String,
-    /// Why it did not give the file when last asked.
-    trouble: String,
+    /// Why it did not send the file when it was last asked.
+    reason: String,
     wrong: bool,
 }
 
-/// The certificates in a file of PEM.
+/// Reads the certificates in a PEM file.
 fn authorities(path: &Path) -> Result<RootCerts, Error> {
     const EXPECTED: &str = "certificates in PEM";
     let mut pem = Vec::new();
@@ -127,7 +128,7 @@ fn authorities(path: &Path) -> Result<RootCerts, Error> {
 }
 
 impl<'a> Fetcher<'a> {
-    /// Downloads as `settings` say, telling `observe` what happens.
+    /// A fetcher that downloads as `settings` say, and calls `observe` with each event.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Content`] for the file of authorities.
@@ -142,7 +143,7 @@ impl<'a> Fetcher<'a> {
         let config = Agent::config_builder()
             .user_agent(concat!("limbeck/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // A connection that its server closed between two files must not fail the second.
+            // No connection is used twice: a server may close it between two files.
             .max_idle_connections(0)
             .timeout_global(Some(LONGEST_ANSWER))
             .timeout_resolve(patience)
@@ -162,9 +163,9 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// Downloads one file of at most `most` bytes, meant for `target`, from the first of the `urls`
-    /// whose bytes `accept` finds good. It is called with the path of the complete download,
-    /// `target` with `.part`, and puts the file in place, by [`settle`] or otherwise. Gives the url.
+    /// Downloads the file for `target`, of at most `most` bytes, from the first of the `urls` whose
+    /// file passes `accept`; returns the url. `accept` gets the path of the complete download,
+    /// `target` with `.part`, checks it, and puts it in its place, by [`settle`] or otherwise.
     ///
     /// # Errors
     /// [`Error::Offline`]; [`Error::Mirrors`] with each url's reason; [`Error::Write`] when the disk
@@ -195,20 +196,20 @@ impl<'a> Fetcher<'a> {
         let part = options.read(true).write(true).create(true).truncate(false).open(path);
         let mut download = Download { part: part.map_err(Error::write(path))?, path, most };
 
-        let mirror = |url| Mirror { url, trouble: String::new(), wrong: false };
+        let mirror = |url| Mirror { url, reason: String::new(), wrong: false };
         let mut mirrors: Vec<Mirror> = urls.into_iter().map(mirror).collect();
         let mut reached = download.length()?;
         for _ in 0..MAX_ROUNDS {
             for mirror in mirrors.iter_mut().filter(|mirror| !mirror.wrong) {
                 match self.ask(&mirror.url, &mut download, accept) {
                     Ok(()) => return Ok(mirror.url.clone()),
-                    Err(Trouble::Local(error)) => return Err(error),
-                    Err(Trouble::Broken(reason)) => mirror.trouble = reason,
-                    Err(Trouble::Wrong(reason)) => {
-                        (mirror.trouble, mirror.wrong) = (reason, true);
+                    Err(Failure::Local(error)) => return Err(error),
+                    Err(Failure::Broken(reason)) => mirror.reason = reason,
+                    Err(Failure::Wrong(reason)) => {
+                        (mirror.reason, mirror.wrong) = (reason, true);
                     }
                 }
-                (self.observe)(Event::Failed { url: &mirror.url, reason: &mirror.trouble });
+                (self.observe)(Event::Failed { url: &mirror.url, reason: &mirror.reason });
             }
             if download.length()? <= reached {
                 break;
@@ -216,33 +217,33 @@ impl<'a> Fetcher<'a> {
             reached = download.length()?;
         }
         let wrong = mirrors.iter().any(|mirror| mirror.wrong);
-        let attempts = mirrors.into_iter().map(|m| format!("{}: {}", m.url, m.trouble)).collect();
+        let attempts = mirrors.into_iter().map(|m| format!("{}: {}", m.url, m.reason)).collect();
         Err(Error::Mirrors { path: target.to_path_buf(), attempts, wrong })
     }
 
-    /// Asks one mirror for what is missing, and for all of it once more if what was there before
-    /// may be at fault.
+    /// Asks one mirror for the missing bytes. If the complete file fails the check, and bytes of an
+    /// earlier answer may be the reason, it asks for the whole file once more.
     fn ask(
         &mut self,
         url: &str,
         download: &mut Download<'_>,
         accept: &mut dyn FnMut(&Path) -> Result<(), Error>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         loop {
-            let from = download.length().map_err(Trouble::Local)?;
+            let from = download.length().map_err(Failure::Local)?;
             (self.observe)(Event::Asked { url, from });
             let complete = self.receive(url, download, from);
             let outcome = complete.and_then(|()| {
                 accept(download.path).map_err(|error| {
                     let reason = error.to_string();
-                    if error.is_io() { Trouble::Local(error) } else { Trouble::Wrong(reason) }
+                    if error.is_io() { Failure::Local(error) } else { Failure::Wrong(reason) }
                 })
             });
             match outcome {
-                Err(Trouble::Wrong(reason)) => {
-                    download.forget().map_err(Trouble::Local)?;
+                Err(Failure::Wrong(reason)) => {
+                    download.forget().map_err(Failure::Local)?;
                     if from == 0 {
-                        return Err(Trouble::Wrong(reason));
+                        return Err(Failure::Wrong(reason));
                     }
                 }
                 outcome => return outcome,
@@ -250,23 +251,23 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// One request and its answer, to the answer's end.
+    /// Sends one request and reads its answer to the end.
     fn receive(
         &mut self,
         url: &str,
         download: &mut Download<'_>,
         from: u64,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let Answer { start, total, mut body } = match local_path(url) {
-            Some(path) => open(path, from).map_err(|e| Trouble::Broken(e.to_string()))?,
+            Some(path) => open(path, from).map_err(|e| Failure::Broken(e.to_string()))?,
             None => self.request(url, from)?,
         };
         let most = download.most;
         if let Some(total) = total.filter(|&total| total > most) {
             let reason = format!("announces {total} bytes, expected at most {most}");
-            return Err(Trouble::Wrong(reason));
+            return Err(Failure::Wrong(reason));
         }
-        download.continue_at(start).map_err(Trouble::Local)?;
+        download.continue_at(start).map_err(Failure::Local)?;
         let mut buffer = vec![0; 1 << 16];
         let mut bytes = start;
         loop {
@@ -274,33 +275,33 @@ impl<'a> Fetcher<'a> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Trouble::Broken(format!("broke after {bytes} bytes: {e}"))),
+                Err(e) => return Err(Failure::Broken(format!("broke after {bytes} bytes: {e}"))),
             };
             bytes += count as u64;
             if bytes > most {
-                return Err(Trouble::Wrong(format!("sends more than {most} bytes")));
+                return Err(Failure::Wrong(format!("sends more than {most} bytes")));
             }
-            download.write(&buffer[..count]).map_err(Trouble::Local)?;
+            download.write(&buffer[..count]).map_err(Failure::Local)?;
             (self.observe)(Event::Received { bytes, total });
         }
         if let Some(total) = total.filter(|&total| bytes < total) {
-            return Err(Trouble::Broken(format!("ended after {bytes} of {total} bytes")));
+            return Err(Failure::Broken(format!("ended after {bytes} of {total} bytes")));
         }
         Ok(())
     }
 
-    fn request(&self, url: &str, from: u64) -> Result<Answer, Trouble> {
+    fn request(&self, url: &str, from: u64) -> Result<Answer, Failure> {
         let mut request = self.agent.get(url);
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
-        let answer = request.call().map_err(|e| Trouble::Broken(e.to_string()))?;
+        let answer = request.call().map_err(|e| Failure::Broken(e.to_string()))?;
         let start = match answer.status().as_u16() {
             200 => 0,
             206 if range_start(&answer) == Some(from) => from,
-            206 => return Err(Trouble::Broken(format!("sends another part than from {from} on"))),
-            416 => return Err(Trouble::Wrong(format!("has nothing behind byte {from}"))),
-            status => return Err(Trouble::Broken(format!("answers with HTTP status {status}"))),
+            206 => return Err(Failure::Broken(format!("sends another part than from {from} on"))),
+            416 => return Err(Failure::Wrong(format!("has nothing behind byte {from}"))),
+            status => return Err(Failure::Broken(format!("answers with HTTP status {status}"))),
         };
         let body = answer.into_body();
         let total = body.content_length().map(|length| start.saturating_add(length));
@@ -308,7 +309,7 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-/// What a mirror sends: the bytes from `start` on, of `total` if that is known.
+/// The answer of a mirror: the bytes from `start` on, of `total` if that is known.
 struct Answer {
     start: u64,
     total: Option<u64>,
@@ -320,7 +321,7 @@ fn local_path(url: &str) -> Option<&Path> {
     url.strip_prefix("file://").map(Path::new)
 }
 
-/// A file as an answer.
+/// Opens a local file as if it were the answer of a mirror.
 fn open(path: &Path, from: u64) -> io::Result<Answer> {
     let mut file = File::open(path)?;
     let total = Some(file.metadata()?.len());
@@ -328,11 +329,11 @@ fn open(path: &Path, from: u64) -> io::Result<Answer> {
     Ok(Answer { start, total, body: Box::new(file) })
 }
 
-/// The file that a download grows in.
+/// The file `.part` that a download is written to.
 struct Download<'p> {
     part: File,
     path: &'p Path,
-    /// The most bytes that it may have.
+    /// The most bytes that the file may have.
     most: u64,
 }
 
@@ -358,13 +359,13 @@ impl Download<'_> {
     }
 }
 
-/// N of an answer's `Content-Range: bytes N-…`.
+/// The N of an answer's `Content-Range: bytes N-…`.
 fn range_start<T>(answer: &Response<T>) -> Option<u64> {
     let range = answer.headers().get("Content-Range")?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-/// Keeps other processes from the same download until the value is dropped.
+/// Locks out other processes of the same download until the returned file is dropped.
 fn lock(path: &Path) -> Result<File, Error> {
     let file = File::create(path).map_err(Error::write(path))?;
     match file.try_lock() {
@@ -377,7 +378,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Renames a verified file to its place once its bytes are on the disk.
+/// Syncs a verified file to the disk, and renames it to its place.
 ///
 /// # Errors
 /// [`Error::Write`] naming the place.

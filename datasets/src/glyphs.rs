@@ -1,10 +1,14 @@
 //! The embedded data set: handwritten-like digits drawn from parametric strokes.
 //!
-//! So that everything runs without a download. A digit is one of its written forms (`strokes`),
-//! whose points wobble and whose plane bends smoothly; it is then slanted, turned, scaled and
-//! moved, drawn with a round pen of varying pressure whose edge is anti-aliased by distance, and
-//! finally blurred, dimmed and spotted. The difficulty is chosen so that a plain net trained on
-//! the small training split overfits it and dropout, jitter and distillation pay.
+//! With it everything runs without a download. The steps of an image:
+//! 1. choose one of the digit's written forms (`strokes`), move its points a little, and bend its
+//!    plane smoothly;
+//! 2. slant, turn, scale and move it;
+//! 3. draw it with a round pen of varying pressure, whose edge is anti-aliased by distance;
+//! 4. blur, dim and spot it.
+//!
+//! The difficulty is chosen so that a plain net overfits the small training split, and dropout,
+//! jitter and distillation help.
 //!
 //! Each image is a function of (seed, split, index) alone. Only IEEE additions,
 //! multiplications, divisions and square roots are used, all of them exactly rounded: the bytes
@@ -47,7 +51,7 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
     dataset("glyphs", CLASSES, train, test)
 }
 
-/// The two splits as a data set with their hashes.
+/// Makes a data set of the two splits, with their SHA-256.
 fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
     let digest = |split: &Split| {
         let labels = split.labels.iter().flatten();
@@ -94,7 +98,7 @@ fn draw(rng: &mut ChaCha8Rng, digit: usize) -> [u8; SIDE * SIDE] {
     canvas.develop(rng)
 }
 
-/// How one digit is written: bend, slant, turn, size, place, pen.
+/// The handwriting of one digit: bend, slant, turn, size, place, pen.
 struct Hand {
     bend: Bend,
     placement: Placement,
@@ -103,7 +107,7 @@ struct Hand {
 }
 
 impl Hand {
-    /// Anybody's.
+    /// Draws the handwriting of anybody.
     fn any(rng: &mut ChaCha8Rng) -> Self {
         let bend = Bend::new(rng, 0.08);
         let height = between(rng, 15.5, 21.5);
@@ -118,7 +122,7 @@ impl Hand {
     }
 }
 
-/// Writes the digit, with points that wobble and a pressure that varies.
+/// Draws the digit, with points that move a little and a pressure that varies.
 fn write(rng: &mut ChaCha8Rng, form: Form, hand: &Hand, canvas: &mut Canvas) {
     let Hand { bend, placement, pen } = hand;
     let wobble = 0.016;
@@ -172,7 +176,7 @@ impl Bend {
         Self { lattice }
     }
 
-    /// Both displacements added.
+    /// The sum of both displacements.
     fn plus(&self, other: &Self) -> Self {
         let mut sum = Self { lattice: self.lattice };
         let points = sum.lattice.iter_mut().flatten().zip(other.lattice.iter().flatten());
@@ -209,7 +213,7 @@ struct Placement {
     centre: Point,
 }
 
-/// What a [`Placement`] is made of.
+/// The parameters of a [`Placement`].
 struct Shape {
     /// In pixels.
     height: f32,
@@ -219,13 +223,14 @@ struct Shape {
     slant: f32,
     /// Tangent of half the angle of rotation.
     turn: f32,
-    /// Of the centre, in pixels.
+    /// The centre, in pixels.
     shift: Point,
 }
 
 impl Placement {
     fn new(Shape { height, width, slant, turn: t, shift }: Shape) -> Self {
-        // Rational parametrisation of the circle: no sine, whose last bit differs by machine.
+        // The rational parametrisation of the circle needs no sine, whose last bit differs between
+        // machines.
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let middle = SIDE as f32 / 2.0;
         Self {
@@ -293,7 +298,7 @@ impl Canvas {
             for y in pixels(a.1, b.1) {
                 for x in pixels(a.0, b.0) {
                     let (px, py) = (x as f32 + 0.5 - a.0, y as f32 + 0.5 - a.1);
-                    // The nearest point of the segment, as a fraction of its length.
+                    // The place of the nearest point on the segment, as a share of its length.
                     let t = if length2 > 0.0 {
                         ((px * dx + py * dy) / length2).clamp(0.0, 1.0)
                     } else {
@@ -341,13 +346,13 @@ fn between(rng: &mut ChaCha8Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * unit(rng)
 }
 
-/// Mean 0, variance 1, nearly normal, within ±2√3: the sum of four uniforms.
+/// Draws a nearly normal value of mean 0 and variance 1, within ±2√3: a sum of four uniform ones.
 fn normal(rng: &mut ChaCha8Rng) -> f32 {
     let sum = unit(rng) + unit(rng) + unit(rng) + unit(rng);
     (sum - 2.0) * 1.732_050_8
 }
 
-/// Linear between three knots at 0, ½ and 1.
+/// Interpolates linearly between three knots at 0, ½ and 1.
 fn ramp(knots: &[f32; 3], t: f32) -> f32 {
     let (from, t) = if t < 0.5 { (0, 2.0 * t) } else { (1, 2.0 * t - 1.0) };
     knots[from] + t * (knots[from + 1] - knots[from])

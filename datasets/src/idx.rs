@@ -4,9 +4,9 @@
 //! Labels: magic 0x00000801, then count, then count bytes. Header words are 32-bit big-endian.
 //! Gzip is recognised by its first two bytes, never by the name.
 //!
-//! Nothing a file says is believed: dimensions are checked before anything is allocated, memory
-//! is bounded by what the header announces *and* by what a file of that length can hold, and the
-//! stream is read to its end, so that the gzip checksum is verified.
+//! The reader trusts no file. It checks the dimensions before it allocates. It bounds memory by what
+//! the header announces *and* by what a file of that length can hold. It reads the stream to its
+//! end, so that the gzip checksum is verified.
 
 use crate::digest::sha256_hex;
 use crate::{Dataset, Error, Split};
@@ -52,7 +52,7 @@ pub struct IdxLabels {
     pub sha256: String,
 }
 
-/// Reads an image file. Takes memory for the pixels, and 128 KiB.
+/// Reads an image file. It needs memory for the pixels, and 128 KiB.
 ///
 /// # Errors
 /// Not found or unreadable, corrupt gzip, wrong magic, a count of 0, a side outside 1..=4096, more
@@ -78,7 +78,8 @@ pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
     Ok(IdxImages { count, height, width, pixels, sha256 })
 }
 
-/// Reads a label file whose labels must lie in 0..`classes`. Takes three bytes a label, and 128 KiB.
+/// Reads a label file whose labels must lie in 0..`classes`. It needs three bytes of memory for each
+/// label, and 128 KiB.
 ///
 /// # Errors
 /// As [`read_images`], or a label out of range.
@@ -136,7 +137,7 @@ pub fn load_dataset(
     Ok(Dataset { name: "idx".to_owned(), classes, train, test, sha256 })
 }
 
-/// Reads images and, if given, their labels, and notes each file's digest under its path.
+/// Reads images and, if given, their labels, and enters each file's SHA-256 under its path.
 fn read_split(
     images_path: &Path,
     labels_path: Option<&Path>,
@@ -207,9 +208,9 @@ impl<'p> Source<'p> {
         Ok(Self { path, magic, kind, reader, capacity })
     }
 
-    /// Reads `wanted` bytes and at most `probe` more into a buffer; `before` bytes came earlier.
-    /// A stream that ends too early gives fewer than `wanted`; damage and I/O trouble are errors,
-    /// and so is a gzip stream that has all wanted bytes but lost its checksum.
+    /// Reads `wanted` bytes and at most `probe` more into a buffer; `before` bytes came earlier. A
+    /// stream that ends too early gives fewer than `wanted`. Damage and failed reads are errors, and
+    /// so is a gzip stream that has all wanted bytes but lost its checksum.
     fn read(&mut self, before: usize, wanted: usize, probe: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = Vec::new();
         buffer
@@ -232,7 +233,7 @@ impl<'p> Source<'p> {
         }
     }
 
-    /// The first N bytes, after a check of the magic number.
+    /// Reads the first N bytes and checks the magic number.
     fn header<const N: usize>(&mut self) -> Result<[u8; N], Error> {
         let read = self.read(0, N, 0)?;
         if read.len() >= 4 {
@@ -253,7 +254,8 @@ impl<'p> Source<'p> {
         })
     }
 
-    /// The `length` bytes behind the header, which must be all there is, and the digest of both.
+    /// Reads the `length` bytes behind the header, with which the file must end; returns them and
+    /// the SHA-256 of the file.
     fn body(mut self, header: &[u8], length: usize) -> Result<(Vec<u8>, String), Error> {
         // The probe byte takes the reader to the end, where gzip verifies its checksum.
         let body = self.read(header.len(), length, 1)?;

@@ -1,15 +1,14 @@
-//! Limbeck's data: files and generators to arrays.
+//! Limbeck's data: from files and generators to arrays.
 //!
-//! Several sources give one type, [`Dataset`]: the published MNIST files ([`mnist`]), one's own
-//! files ([`idx`], [`table`], [`npy`]) and the embedded handwritten-like digits ([`glyphs`], and
-//! [`glyphs::writers`] with many classes), which need no download.
-//! Another, [`an4`], is speech: recordings and their transcripts, which become examples once
-//! something has turned them into frames and labels.
-//! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`], which holds
-//! images or the [`Features`] that speech and tables are made of.
+//! Several sources make a [`Dataset`]: the published MNIST files ([`mnist`]), the user's own files
+//! ([`idx`], [`table`], [`npy`]), and the embedded handwritten-like digits ([`glyphs`], and
+//! [`glyphs::writers`] with many classes), which need no download. [`an4`] is speech: recordings and
+//! their transcripts, of which a caller makes frames and labels.
+//! [`Batches`] draws shuffled and, if asked, jittered minibatches from a [`Split`]. A split holds
+//! images, or the [`Features`] of speech and tables.
 //!
-//! Pixels stay resident as the `u8` they were published in; turning them into `f32` belongs to
-//! whoever knows a model's input scale. Nothing here knows of models or kernels.
+//! Pixels stay in memory as the `u8` in which they were published. The caller, who knows a model's
+//! input scale, converts them to `f32`. Nothing here knows of models or kernels.
 //!
 //! Every random choice is a function of (seed, purpose, epoch or example, position), drawn from
 //! ChaCha8 with plain integer and IEEE arithmetic: the same seed gives the same bits on every

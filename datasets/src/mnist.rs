@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const CLASSES: usize = 10;
-/// Folders that hold the four files, gzipped.
+/// Addresses of folders that hold the four files, gzipped.
 #[cfg(feature = "fetch")]
 const MIRRORS: [&str; 2] = [
     "https://ossci-datasets.s3.amazonaws.com/mnist",
@@ -42,7 +42,7 @@ const TEST_LABELS: Published = Published {
     sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 };
 
-/// The four files, each with what reads it and gives its digest.
+/// The four files, each with the function that reads it and computes its SHA-256.
 const FILES: [(Published, DigestOf); 4] = [
     (TRAIN_IMAGES, digest_of_images),
     (TRAIN_LABELS, digest_of_labels),
@@ -114,13 +114,14 @@ pub fn load(data_dir: &Path) -> Result<Dataset, Error> {
     Ok(Dataset { name: "mnist".to_owned(), classes: CLASSES, train, test, sha256 })
 }
 
-/// Whether all four files exist, plain or `.gz`; their contents are not looked at.
+/// Whether all four files exist, plain or `.gz`. Their contents are not read.
 #[must_use]
 pub fn is_present(data_dir: &Path) -> bool {
     FILES.iter().all(|(file, _)| file.path(data_dir).is_file())
 }
 
-/// Reads each of the four files and reports on it; one bad file does not hide the others.
+/// Reads each of the four files and compares it with the published one. A bad file does not keep the
+/// others from being read.
 #[must_use]
 pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     let status = |(file, digest): (Published, DigestOf)| {
@@ -131,12 +132,13 @@ pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
 }
 
 /// Downloads those of the four files that are missing or not the published ones, as
-/// `data_dir/mnist/NAME.gz`; a bad plain file, which would be read in its place, is removed then.
-/// A mirror is a folder that holds the four, gzipped.
+/// `data_dir/mnist/NAME.gz`. A bad plain file, which would be read before it, is then removed. A
+/// mirror is the address of a folder that holds the four files, gzipped.
 ///
 /// # Errors
-/// [`Error::Mirrors`] when no mirror gave a file, [`Error::Offline`], [`Error::Write`]; and
-/// [`Error::Io`] when a file that is there cannot be read. Files that were there stay as they were.
+/// [`Error::Mirrors`] when no mirror had a file, [`Error::Offline`], [`Error::Write`]; and
+/// [`Error::Io`] when a file that is there cannot be read. After an error, files that were there are
+/// unchanged.
 #[cfg(feature = "fetch")]
 pub fn fetch(data_dir: &Path, fetcher: &mut Fetcher<'_>) -> Result<Vec<Fetched>, Error> {
     let fetch = |(file, digest): (Published, DigestOf)| {

@@ -1,7 +1,7 @@
-//! NumPy's `.npy` files, and archives of them, `.npz`: teacher logits and one's own data.
+//! NumPy's `.npy` files, and `.npz` archives of them: teacher logits and the user's own data.
 //!
-//! The header is read here because the readers at hand trust it: they allocate what it announces
-//! and overflow on huge shapes. Of the format (`numpy.lib.format`, versions 1 to 3) only what
+//! The header is parsed here because existing crates trust it: they allocate what it announces and
+//! overflow on huge shapes. Of the format (`numpy.lib.format`, versions 1 to 3) only what
 //! `numpy.save` writes for a C-ordered array of little-endian numbers is accepted.
 
 use crate::digest::sha256_of_file;
@@ -21,13 +21,13 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const MAX_HEADER: usize = 10_000;
 /// The longest image side accepted, in pixels.
 const MAX_SIDE: usize = 4096;
-/// The most values of an example, the widest layer of a net.
+/// The most values of an example: the width of the widest layer that a net may have.
 const MAX_VALUES: usize = 65_536;
 /// No deflate stream expands by more than this factor.
 const MAX_EXPANSION: u64 = 1032;
 
 /// Reads the logits [rows, classes], row-major, from a matrix of exactly that shape; f64 values
-/// are rounded to f32. Takes memory for the logits, and 64 KiB.
+/// are rounded to f32. It needs memory for the logits, and 64 KiB.
 ///
 /// # Errors
 /// Not found or unreadable, not a `.npy` file, another type, order or shape, truncated, trailing
@@ -46,7 +46,8 @@ pub fn read_logits(path: &Path, rows: usize, classes: usize) -> Result<Vec<f32>,
     }
 }
 
-/// Logits [rows, classes], row-major, as an `.npy` file that [`read_logits`] and NumPy read.
+/// Writes logits [rows, classes], row-major, as the bytes of an `.npy` file for [`read_logits`] and
+/// NumPy.
 #[must_use]
 pub fn of_logits(logits: &[f32], classes: usize) -> Vec<u8> {
     let shape = (logits.len() / classes, classes);
@@ -58,16 +59,18 @@ pub fn of_logits(logits: &[f32], classes: usize) -> Vec<u8> {
     file
 }
 
-/// Reads one's own examples as a data set named `npz`, from the arrays x_train, y_train, x_test and
-/// y_test: an archive that `numpy.savez` made of them (the names are Keras'), or a folder of the
-/// four `.npy` files.
+/// Reads the user's own examples as a data set named `npz`, from the arrays x_train, y_train, x_test
+/// and y_test. The names are those of Keras. The file is an archive that `numpy.savez` made of the
+/// arrays, or a folder of the four `.npy` files.
 ///
-/// x is either u8 of shape (n, height, width), images, or f32 or f64 of shape (n, …), features
-/// that are taken as they are, all of an example in a row. y holds integers of any width, (n,),
-/// below `classes`. Without y_train the training split is an unlabelled transfer set. If a part of
-/// it is to be `held_out`, the test arrays are not read and the test split is empty.
+/// - x is images: u8 of shape (n, height, width); or features: f32 or f64 of shape (n, …), which
+///   are flattened and not scaled.
+/// - y is labels: integers of any width below `classes`, of shape (n,). Without y_train the training
+///   split is an unlabelled transfer set.
 ///
-/// Takes memory for the values, 12 bytes an example more for features, and 64 KiB.
+/// If a part of the training split will be `held_out`, the test arrays are not read and the test
+/// split is empty. It needs memory for the values, for features 12 bytes more for each example, and
+/// 64 KiB.
 ///
 /// # Errors
 /// Not found or unreadable, no such archive, an array that is missing or damaged, another type,
@@ -88,12 +91,12 @@ pub fn load_dataset(path: &Path, classes: usize, held_out: bool) -> Result<Datas
 struct Element {
     /// `u` and `i` for integers, `f` for floating point.
     kind: u8,
-    /// Bytes of a value.
+    /// Number of bytes of a value.
     width: usize,
 }
 
 impl Element {
-    /// Of a `descr` such as `'<f4'` or `'|u1'`: little-endian, or of a single byte.
+    /// Parses a `descr` such as `'<f4'` or `'|u1'`: little-endian, or a single byte.
     fn parse(descr: &str) -> Option<Element> {
         let [b'\'', order, kind, width, b'\'', ..] = *descr.as_bytes() else { return None };
         let width = usize::from(width.wrapping_sub(b'0'));
@@ -120,7 +123,7 @@ impl Element {
     }
 }
 
-/// What a header says of a C-ordered array.
+/// The type and the shape of a C-ordered array, as its header has them.
 struct Form {
     element: Element,
     /// At least one side.
@@ -128,7 +131,7 @@ struct Form {
 }
 
 impl Form {
-    /// Of a Python dictionary such as
+    /// Parses a Python dictionary such as
     /// `{'descr': '<f4', 'fortran_order': False, 'shape': (60000, 10), }`.
     fn parse(header: &str) -> Option<Form> {
         let header: String = header.split_whitespace().collect();
@@ -145,7 +148,7 @@ impl Form {
         })
     }
 
-    /// Values of the rows, which the first side counts.
+    /// Number of values of a row. The first side counts the rows.
     fn row(&self) -> usize {
         self.shape[1..].iter().fold(1, |size, &side| size.saturating_mul(side))
     }
@@ -155,7 +158,7 @@ impl Form {
     }
 }
 
-/// What the examples of an array are.
+/// The kind of an array's examples.
 #[derive(PartialEq)]
 enum Example {
     Image { height: usize, width: usize },
@@ -163,7 +166,7 @@ enum Example {
 }
 
 impl Example {
-    /// Of x in a form that is accepted.
+    /// The examples of an x of this form; `None` for a form that is refused.
     fn of_form(form: &Form) -> Option<Example> {
         let (examples, example) = form.shape.split_first()?;
         let values = form.row();
@@ -203,16 +206,16 @@ impl Example {
 struct Array<'a> {
     path: PathBuf,
     reader: Box<dyn Read + 'a>,
-    /// Bytes of the whole file, as its folder or archive says.
+    /// Number of bytes of the whole file, as its folder or archive has it.
     length: u64,
-    /// The most bytes that can come, whatever is said.
+    /// The most bytes that the file can have, whatever its archive says.
     capacity: u64,
     header: String,
-    /// Where the header starts.
+    /// The offset of the header.
     header_offset: usize,
-    /// Where the values start.
+    /// The offset of the values.
     offset: usize,
-    /// `None` if it is none of those that are read here.
+    /// `None` for a form that is not supported.
     form: Option<Form>,
 }
 
@@ -224,7 +227,7 @@ fn open(path: &Path) -> Result<Array<'static>, Error> {
 }
 
 impl<'a> Array<'a> {
-    /// Checks everything in front of the values: magic, version and size of the header.
+    /// Reads and checks everything before the values: magic, version, size of the header, header.
     fn read(
         path: PathBuf,
         mut reader: Box<dyn Read + 'a>,
@@ -273,7 +276,7 @@ impl<'a> Array<'a> {
         Ok(Array { path, reader, length, capacity, header, header_offset, offset, form })
     }
 
-    /// The refusal of an array whose header is not as `expected`.
+    /// The error of an array whose header is not as `expected`.
     fn unfit(&self, expected: String) -> Error {
         Error::Content {
             path: self.path.clone(),
@@ -283,7 +286,7 @@ impl<'a> Array<'a> {
         }
     }
 
-    /// All values, each made of its bytes by `value`, which gives `None` for what is not
+    /// Reads all values. `value` makes each of its bytes; it returns `None` for a value that is not
     /// `expected`. The stream is read to its end, where an archive verifies its checksum.
     fn values<T>(
         mut self,
@@ -333,7 +336,7 @@ impl<'a> Array<'a> {
     }
 }
 
-/// Sorts trouble with an archive into damage and what the operating system refuses.
+/// Makes the error of an archive: it is damaged, or the operating system refuses to read it.
 fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
     match cause.kind() {
         ErrorKind::InvalidData
@@ -348,14 +351,14 @@ fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
     }
 }
 
-/// Where the arrays of a data set lie.
+/// The archive or the folder that holds the arrays of a data set.
 struct Arrays<'p> {
     path: &'p Path,
     /// `None` for a folder.
     archive: Option<ZipArchive<BufReader<File>>>,
-    /// Bytes of the archive.
+    /// Number of bytes of the archive.
     length: u64,
-    /// Of each file that was read.
+    /// SHA-256 of each file that was read.
     sha256: BTreeMap<String, String>,
 }
 
@@ -387,7 +390,7 @@ impl<'p> Arrays<'p> {
         }
     }
 
-    /// The array in the file `name`.
+    /// Opens the array in the file `name`.
     fn array(&mut self, name: &str) -> Result<Array<'_>, Error> {
         let path = self.path.join(name);
         if self.archive.is_none() {
@@ -408,7 +411,8 @@ impl<'p> Arrays<'p> {
         Array::read(path, Box::new(BufReader::new(member)), length, capacity)
     }
 
-    /// x_`part`, of examples like those of `like`, and y_`part`, which must be there if `labelled`.
+    /// Reads x_`part`, whose examples must be like those of `like`, and y_`part`, which must be there
+    /// if `labelled`.
     fn split(
         &mut self,
         part: &str,

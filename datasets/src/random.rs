@@ -1,15 +1,15 @@
-//! Where every random bit of this crate comes from.
+//! The source of every random bit of this crate.
 //!
 //! (seed, purpose, index) selects one ChaCha8 keystream: the 32-byte key is
 //! `"limbeck\0" ‖ seed ‖ purpose ‖ 0` and the 64-bit stream number is the index (an epoch or an
-//! example), integers little-endian. Different triples are different (key, stream) pairs, so no
-//! two of them ever share a stretch of keystream. Only raw 32- and 64-bit words are taken from
-//! the generator: no change in `rand`'s distributions can change a bit.
+//! example), integers little-endian. Different triples are different pairs of key and stream, whose
+//! keystreams never overlap. Only raw 32- and 64-bit words are taken from the generator: no change
+//! in `rand`'s distributions can change a bit.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What a keystream is for.
+/// The purpose of a keystream.
 #[derive(Clone, Copy)]
 pub enum Purpose {
     /// The order of an epoch; index = epoch.
@@ -47,8 +47,8 @@ pub fn keystream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
 
 /// Uniform on 0..bound without bias.
 ///
-/// The high word of word·bound, where words whose low product word falls below 2³² mod bound are
-/// drawn again (Lemire, *Fast random integer generation in an interval*, 2019).
+/// Takes the high word of word·bound. A word whose low product word is below 2³² mod bound is drawn
+/// again (Lemire, *Fast random integer generation in an interval*, 2019).
 pub fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     let rejected = bound.wrapping_neg() % bound;
     loop {

@@ -1,4 +1,4 @@
-//! The arrays that everything else works on.
+//! Data sets and their splits, as arrays.
 
 use crate::augment::shift_into;
 use crate::{Batch, Features};
@@ -24,14 +24,14 @@ pub enum Inputs {
     Features(Features),
 }
 
-/// Images of equal size, resident as the `u8` they were published in.
+/// Images of equal size, in memory as the `u8` in which they were published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
     /// `[count, height·width]`, row-major, from 0 (background) to 255 (ink).
     pub pixels: Vec<u8>,
-    /// Rows of one image.
+    /// Number of rows of an image.
     pub height: usize,
-    /// Columns of one image.
+    /// Number of columns of an image.
     pub width: usize,
 }
 
@@ -48,7 +48,7 @@ impl Images {
         self.len() == 0
     }
 
-    /// Pixels of one image, height·width.
+    /// Number of pixels of an image, height·width.
     #[must_use]
     pub fn size(&self) -> usize {
         self.height * self.width
@@ -65,7 +65,7 @@ impl Images {
 }
 
 impl Split {
-    /// Images of `height` × `width` pixels `[count, height·width]`, row-major.
+    /// A split of images of `height` × `width` pixels: `[count, height·width]`, row-major.
     #[must_use]
     pub fn of_images(
         pixels: Vec<u8>,
@@ -75,7 +75,7 @@ impl Split {
         Self { inputs: Inputs::Images(Images { pixels, height, width }), labels }
     }
 
-    /// Rows of `values` features `[count, values]`, each an example by itself.
+    /// A split of rows of features, `[count, values]`, row-major. Each row is an example.
     ///
     /// # Panics
     /// As [`Features::new`].
@@ -112,7 +112,7 @@ impl Split {
         self.len() == 0
     }
 
-    /// Values of one example.
+    /// Number of values of an example.
     #[must_use]
     pub fn input_size(&self) -> usize {
         match &self.inputs {
@@ -121,7 +121,7 @@ impl Split {
         }
     }
 
-    /// The examples at `indices` as they are, without labels: a batch to evaluate.
+    /// The examples at `indices`, without jitter and without labels: a batch to evaluate.
     #[must_use]
     pub fn batch<'b>(&'b self, indices: &'b [u32]) -> Batch<'b> {
         Batch { inputs: &self.inputs, shifts: None, labels: None, indices }
@@ -159,7 +159,7 @@ impl Split {
         Self { inputs, labels }
     }
 
-    /// The same examples, each image translated by (`dx`, `dy`) pixels, zero where nothing was; see
+    /// The same examples, with each image translated by (`dx`, `dy`) pixels as by
     /// [`crate::augment::shift_into`].
     ///
     /// # Panics
@@ -175,7 +175,7 @@ impl Split {
         Self::of_images(pixels, (height, width), self.labels.clone())
     }
 
-    /// The examples for whose label `keep` says so; all labelled ones must be asked.
+    /// The examples whose label passes `keep`.
     ///
     /// # Panics
     /// If the split has no labels.
@@ -193,9 +193,9 @@ impl Split {
         self
     }
 
-    /// The first `len - last` examples and the last `last`: for MNIST and `last` = 10 000 the
-    /// usual 50 000 to fit on and 10 000 to choose by. All go to the second part if there are
-    /// fewer than `last`.
+    /// Cuts off the `last` last examples as a hold-out: for MNIST and `last` = 10 000 it returns the
+    /// usual 50 000 to fit on and 10 000 to choose by. If there are fewer than `last`, all are held
+    /// out.
     #[must_use]
     pub fn holdout(&self, last: usize) -> (Self, Self) {
         let first = self.len().saturating_sub(last) as u32;
@@ -211,12 +211,12 @@ pub struct Dataset {
     pub name: String,
     /// Labels lie in 0..classes.
     pub classes: usize,
-    /// What models are fitted on.
+    /// The examples that models are trained on.
     pub train: Split,
-    /// What is reported and never chosen by.
+    /// The examples that results are reported on. Nothing is chosen by them.
     pub test: Split,
-    /// File or split name to the lower-case hex SHA-256 of the decompressed file, or of the
-    /// generated pixels followed by the labels.
+    /// The lower-case hex SHA-256 of each decompressed file, by its name; of a generated split, that
+    /// of its pixels followed by its labels, by the split's name.
     pub sha256: BTreeMap<String, String>,
 }
 

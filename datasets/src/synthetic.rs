@@ -1,29 +1,31 @@
-//! Synthetic frames of speech: so that acoustic nets of any size can be trained and timed where
-//! there is no corpus large enough for them.
+//! Synthetic frames of speech. Acoustic nets of any size can be trained and timed on them where no
+//! corpus is large enough.
 
 use crate::random::{Purpose, below, keystream, unit};
 use crate::{Dataset, Features, Inputs, Split, digest};
 use rand::Rng;
 use std::collections::BTreeMap;
 
-/// Values of a frame, as many as the paper's log-mel filters.
+/// Number of values of a frame: the paper's log-mel filters.
 const BINS: usize = 40;
-/// Frames seen before and behind, as the paper's.
+/// Frames of context before and behind, as in the paper.
 const CONTEXT: (usize, usize) = (20, 5);
-/// Frames of an utterance.
+/// Number of frames of an utterance.
 const UTTERANCE: usize = 256;
-/// A state lasts from 3 to 8 frames.
+/// The fewest frames that a state lasts.
 const SHORTEST: u32 = 3;
+/// The most frames that a state lasts.
 const LONGEST: u32 = 8;
-/// Training and test frames.
+/// Numbers of training and test frames.
 const SIZES: [usize; 2] = [38_400, 2_560];
 
 /// 38,400 training and 2,560 test frames of `states` states, with the paper's context: inputs of
 /// 26·40 values.
 ///
-/// Every state has a centre, uniform on [−√3, √3) in each of 40 dimensions; a frame is the centre
-/// of its state and as much noise again, halved. States follow one another at random and last 3 to
-/// 8 frames. A function of `states` alone, the same bits on every machine.
+/// Every state has a centre, uniform on [−√3, √3) in each of 40 dimensions. A frame is
+/// centre + ½·noise, with noise of the same distribution. States follow one another at random and
+/// last 3 to 8 frames. The data are a function of `states` alone, with the same bits on every
+/// machine.
 ///
 /// # Panics
 /// If `states` is not between 1 and 65,536.
@@ -42,7 +44,7 @@ pub fn frames(states: usize) -> Dataset {
     }
 }
 
-/// Uniform of mean 0 and variance 1.
+/// Draws a uniform value of mean 0 and variance 1.
 fn standard(rng: &mut impl Rng) -> f32 {
     (2.0 * unit(rng) - 1.0) * 3f32.sqrt()
 }

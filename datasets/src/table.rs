@@ -1,7 +1,7 @@
-//! Tables in CSV: a line names the columns, each further one is an example.
+//! Tables in CSV: the first line names the columns, and each further line is an example.
 //!
-//! Commas separate the fields, quotes surround those that hold commas (RFC 4180). All columns are
-//! features but one, the label; features are taken as they are.
+//! Commas separate the fields; quotes surround fields that hold commas (RFC 4180). One column is the
+//! label, all others are features. Features are not scaled.
 
 use crate::digest::sha256_of_file;
 use crate::{Dataset, Error, Split};
@@ -12,12 +12,12 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 const KIND: &str = "a CSV table";
-/// The most features, the widest layer of a net.
+/// The most features: the width of the widest layer that a net may have.
 const MAX_FEATURES: usize = 65_536;
 
-/// Reads one's own tables as a data set named `csv`. The column `label` holds whole numbers below
-/// `classes`; without it the training split is an unlabelled transfer set. Without a test table,
-/// where a part of the training split is to be held out, the test split is empty.
+/// Reads the user's own tables as a data set named `csv`. The column `label` holds whole numbers
+/// below `classes`; without it the training split is an unlabelled transfer set. Without a test
+/// table the test split is empty: a part of the training split is held out then.
 ///
 /// Memory is bounded by 64 times the size of the file.
 ///
@@ -57,11 +57,11 @@ struct Table<'a> {
     path: &'a Path,
     reader: csv::Reader<File>,
     record: ByteRecord,
-    /// The name of the label's column.
+    /// The name of the column of labels.
     label: &'a str,
-    /// Which column that is.
+    /// The number of the column of labels, if there is one.
     label_column: Option<usize>,
-    /// The names of the others.
+    /// The names of the other columns.
     features: Vec<String>,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The examples of the lines that follow.
+    /// Reads the examples of all further lines.
     fn split(&mut self, classes: usize) -> Result<Split, Error> {
         let (mut values, mut labels) = (Vec::new(), self.label_column.map(|_| Vec::new()));
         let columns = self.features.len() + usize::from(self.label_column.is_some());
@@ -174,8 +174,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The line of the record, counted from 1. Its position is where the reader left the record
-    /// before, ahead of blank lines and of the second half of a CR LF.
+    /// The line of the record, counted from 1. The reader's position of a record is the end of the
+    /// record before: blank lines and the second half of a CR LF come between.
     fn line(&self) -> usize {
         let start = self.record.position().map_or(0, |position| position.byte());
         let Ok(file) = File::open(self.path) else { return 1 };

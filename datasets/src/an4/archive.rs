@@ -37,13 +37,13 @@ const UPSTREAM_README: &str = "README.md";
 /// Downloads the corpus into `data_dir/an4/`, unless every file of it is there and the published
 /// one. A mirror is the `.tar.gz` archive of the repository.
 ///
-/// The archive is unpacked beside its place. `SHA256SUMS` is made from what it holds and compared
-/// with the published list's digest, which thereby vouches for every file; then each file replaces
-/// the one in its place, the list last. Other files in the folder stay.
+/// The archive is unpacked to a folder of its own. `SHA256SUMS` is made of its files, and compared
+/// with the digest of the published list: so every file is verified. Then each file replaces the one
+/// in its place, the list last. Other files in the folder stay.
 ///
 /// # Errors
-/// [`Error::Mirrors`] when no mirror gave the corpus, [`Error::Offline`], [`Error::Write`]. Files
-/// that were there then stay as they were.
+/// [`Error::Mirrors`] when no mirror had the corpus, [`Error::Offline`], [`Error::Write`]. After an
+/// error, files that were there are unchanged.
 pub fn fetch(data_dir: &Path, fetcher: &mut Fetcher<'_>) -> Result<Vec<Fetched>, Error> {
     let corpus = folder(data_dir);
     if an4::is_present(data_dir) && verify(data_dir).iter().all(FileStatus::is_ok) {
@@ -61,7 +61,7 @@ pub fn fetch(data_dir: &Path, fetcher: &mut Fetcher<'_>) -> Result<Vec<Fetched>,
     Ok(vec![Fetched { path: corpus, url: Some(url) }])
 }
 
-/// Unpacks the corpus's files into a new folder, and gives their digests by name if they are the
+/// Unpacks the corpus's files into a new folder; returns their SHA-256 by name if they are the
 /// published ones.
 fn unpack(archive: &Path, staging: &Path) -> Result<BTreeMap<String, String>, Error> {
     remove(staging)?;
@@ -102,7 +102,7 @@ fn install(staging: &Path, sums: BTreeMap<String, String>, corpus: &Path) -> Res
     Ok(())
 }
 
-/// The corpus's name of an archive's entry `FOLDER/NAME`, or nothing for what is not of the corpus.
+/// The name in the corpus of an archive's entry `FOLDER/NAME`; `None` for other entries.
 fn wanted(entry: &Entry<'_, impl Read>) -> Option<String> {
     if !entry.header().entry_type().is_file() {
         return None;
@@ -112,7 +112,7 @@ fn wanted(entry: &Entry<'_, impl Read>) -> Option<String> {
     if name == UPSTREAM_README {
         return Some("README.upstream.md".to_owned());
     }
-    // Plain names only, so that no path leads out of the folder.
+    // Only plain names pass: no path may lead out of the folder.
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let is_recording = || {
         let file = name.strip_prefix("wav/").and_then(|name| name.strip_suffix(".wav"));

@@ -1,11 +1,11 @@
 //! A hundred classes of the size of MNIST: ten digits, each as ten writers write it.
 //!
-//! For what needs many classes with natural confusions, as the paper's specialists do (section
-//! 5). A writer is a style that never changes: slant, height, proportion, turn, pen, the form of
-//! each digit and the way its plane bends. An example is that style with a bend, slant, size,
-//! place and wobble of the moment, on the paper of the [`glyphs`](super). The style's spread over
-//! writers is not much larger than that of the moment, so a class is mistaken for the same digit
-//! of a similar writer, and at times for a similar digit; the difficulty is chosen so that a
+//! It is made for the paper's specialists (section 5), which need many classes with natural
+//! confusions. A writer is a style that never changes: slant, height, proportion, turn, pen, the
+//! form of each digit and the bend of its plane. An example is drawn in that style as the
+//! [`glyphs`](super) are, with a bend, slant, size and place of its own. Styles differ between
+//! writers not much more than examples of one writer do. A class is therefore confused with the same
+//! digit of a similar writer, and at times with a similar digit. The difficulty is chosen so that a
 //! net of 256 units a layer, trained on 20,000 examples, errs on about a fifth.
 //!
 //! Class 10·d + w is digit d of writer w, called `3c` for the 3 of the third. Each image is a
@@ -62,14 +62,14 @@ pub fn class_name(class: usize) -> String {
     format!("{}{}", class / WRITERS, char::from(b'a' + (class % WRITERS) as u8))
 }
 
-/// A style.
+/// The style of a writer.
 struct Writer {
     /// Of each digit.
     forms: [Form; 10],
     /// Of each digit.
     bends: [Bend; 10],
     height: f32,
-    /// Width for a height of 1.
+    /// The width as a share of the height.
     proportion: f32,
     slant: f32,
     turn: f32,
