@@ -1,4 +1,4 @@
-//! Line charts in SVG: self-contained, legible on light and dark.
+//! Line charts as SVG documents that need nothing else and are legible on light and dark pages.
 
 use crate::run::statistics;
 use std::fmt::Write;
@@ -6,76 +6,80 @@ use std::fmt::Write;
 /// A chart of one or more lines over a common x.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
-    /// What it shows.
+    /// The heading.
     pub title: String,
-    /// What x is, with its unit.
+    /// The quantity of the x axis, with its unit.
     pub x_label: String,
-    /// What y is, with its unit.
+    /// The quantity of the y axis, with its unit.
     pub y_label: String,
-    /// Whether x is spaced by its logarithm; all x must be positive then.
+    /// Whether the x axis is logarithmic; all x must be positive then.
     pub log_x: bool,
-    /// Whether y is.
+    /// Whether the y axis is logarithmic; all y must be positive then.
     pub log_y: bool,
-    /// The lines.
+    /// The lines, at most [`MAX_LINES`].
     pub series: Vec<Series>,
-    /// Horizontal lines with their names: the paper's figures.
+    /// Horizontal lines, each with its name and its y: the paper's figures.
     pub references: Vec<(String, f64)>,
 }
 
 /// One line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Its points.
+    /// The points, in the order in which the line joins them.
     pub points: Vec<Point>,
 }
 
-/// A point with its spread.
+/// A point with an error bar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
-    /// Where.
+    /// The place on the x axis.
     pub x: f64,
-    /// How much.
+    /// The value.
     pub y: f64,
-    /// Half of the error bar, 0 for none.
+    /// The error bar reaches from y − spread to y + spread; 0 for none.
     pub spread: f64,
 }
 
 impl Point {
-    /// Mean ± standard deviation of what was found at `x`; nothing for no values.
+    /// Mean ± sample standard deviation of the `values` at `x`; `None` if there are none.
     pub fn of(x: f64, values: &[f64]) -> Option<Point> {
         let spread = statistics::sample_sd(values).unwrap_or(0.0);
         (!values.is_empty()).then(|| Point { x, y: statistics::mean(values), spread })
     }
 }
 
-/// From the left edge to the lines' end; the legend is as wide as its longest name, but not less
-/// than [`LEGEND`].
+// Lengths in units of the picture, of which a letter is 12 high.
+/// The x at which the plot ends and the legend begins.
 const PLOT: f64 = 530.0;
+/// The least width of the legend, which grows with its longest name.
 const LEGEND: f64 = 190.0;
-/// Of a letter, on average.
+/// The mean width of a letter.
 const LETTER: f64 = 6.8;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 64.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 52.0;
-/// Okabe and Ito's colours, told apart by the colour-blind, on white as on black.
+/// Okabe and Ito's colours, which the colour-blind tell apart, on white and on black.
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31"];
-/// What tells lines of one colour apart.
+/// Dashes, which tell lines of one colour apart.
 const DASHES: [&str; 3] = ["none", "7 4", "2 3"];
-/// Lines that a chart tells apart, and that its legend has room for.
-pub const LINES: usize = 18;
+/// The most lines of a chart: as many as it tells apart, and as its legend has room for.
+pub const MAX_LINES: usize = 18;
 
-/// A range of values, laid along pixels.
+/// An axis: a range of values, and the range of picture units that shows it.
 struct Axis {
+    /// Of a logarithmic axis the logarithms to base 10.
     low: f64,
     high: f64,
     log: bool,
-    /// Whether there are no values between the whole numbers, such as seeds and epochs.
+    /// Whether all values are whole numbers, such as seeds and epochs: then ticks are too.
     whole: bool,
+    /// The picture's unit that shows `low`.
     from: f64,
+    /// The picture's unit that shows `high`.
     to: f64,
 }
 
@@ -94,14 +98,14 @@ impl Axis {
         Axis { low: low - margin, high: high + margin, log, whole, from, to }
     }
 
-    /// The pixel of a value.
+    /// The place of a value, in units of the picture.
     fn at(&self, value: f64) -> f64 {
         let value = if self.log { value.log10() } else { value };
         let share = (value - self.low) / (self.high - self.low);
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
-    /// Round values inside the range.
+    /// Round values inside the range: the places of the grid.
     fn ticks(&self) -> Vec<f64> {
         if self.log {
             let decades = self.low.floor() as i32..=self.high.ceil() as i32;
@@ -151,12 +155,12 @@ impl Chart {
             let at = x.at(tick);
             let (top, bottom) = (TOP, HEIGHT - BOTTOM);
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {top}V{bottom}\"/>");
-            text(&mut svg, at, HEIGHT - BOTTOM + 16.0, "middle", "", &shown(tick));
+            text(&mut svg, at, HEIGHT - BOTTOM + 16.0, "middle", "", &format_tick(tick));
         }
         for tick in y.ticks() {
             let at = y.at(tick);
             let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{PLOT}\"/>");
-            text(&mut svg, LEFT - 8.0, at + 4.0, "end", "", &shown(tick));
+            text(&mut svg, LEFT - 8.0, at + 4.0, "end", "", &format_tick(tick));
         }
         text(&mut svg, (LEFT + PLOT) / 2.0, HEIGHT - 12.0, "middle", "", &self.x_label);
         let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
@@ -203,13 +207,13 @@ impl Chart {
     }
 }
 
-/// As few digits as tell a tick from its neighbours.
-fn shown(value: f64) -> String {
+/// A tick's value with few digits: rounded to 10⁻⁶, in powers of ten where it is small.
+fn format_tick(value: f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
     if rounded != 0.0 && rounded.abs() < 1e-3 { format!("{value:e}") } else { rounded.to_string() }
 }
 
-/// Text for SVG and HTML.
+/// Escapes text for SVG and HTML.
 pub fn escape(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     text.replace('"', "&quot;")
@@ -259,7 +263,7 @@ mod tests {
     fn as_many_lines_as_it_may_have_are_told_apart_and_named_within_the_picture() {
         let name = |i: usize| format!("a run with a long name: student {i}");
         let point = Point { x: 1.0, y: 2.0, spread: 0.0 };
-        let series = (0..LINES).map(|i| Series { name: name(i), points: vec![point, point] });
+        let series = (0..MAX_LINES).map(|i| Series { name: name(i), points: vec![point, point] });
         let chart = Chart {
             title: String::new(),
             x_label: String::new(),
@@ -275,15 +279,15 @@ mod tests {
             .filter(|line| line.contains("fill=\"none\""))
             .map(|line| line.split_once("stroke=").unwrap().1)
             .collect();
-        assert_eq!(strokes.len(), LINES);
+        assert_eq!(strokes.len(), MAX_LINES);
         let number = |after: &str, of: &str| -> f64 {
             let rest = of.split_once(after).unwrap().1;
             rest[..rest.find(['"', ' ']).unwrap()].parse().unwrap()
         };
         let width = number("viewBox=\"0 0 ", &svg);
-        let last = svg.lines().find(|line| line.contains(&name(LINES - 1))).unwrap();
+        let last = svg.lines().find(|line| line.contains(&name(MAX_LINES - 1))).unwrap();
         // No letter of these is wider than half of the size of the type, 12, and a bit.
-        let letters = name(LINES - 1).len() as f64;
+        let letters = name(MAX_LINES - 1).len() as f64;
         assert!(number("x=\"", last) + 6.2 * letters <= width);
         assert!(number("y=\"", last) <= HEIGHT - BOTTOM);
     }

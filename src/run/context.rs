@@ -1,4 +1,4 @@
-//! What a run works with: the machine, the data folder, who watches and who may stop it.
+//! The context of a run: the machine, the data folder, the observer, and the other processes.
 
 use crate::engine::communicator::Communicator;
 use crate::engine::trainer::Observer;
@@ -9,28 +9,28 @@ use limbeck_kernels::Context;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a run works with.
+/// The context of a run, which every experiment and every training gets.
 pub struct RunContext<'a> {
-    /// Kernels and threads.
+    /// Instruction set and threads of the kernels.
     pub context: &'a Context,
-    /// The folder that holds `mnist/`.
+    /// The folder that holds the data sets `mnist/` and `an4/`, if one is known.
     pub data: Option<&'a Path>,
-    /// The command line, for the manifest.
+    /// The words of the command line, for the manifest.
     pub command: Vec<String>,
     /// Commit of the source, where known, for the manifest.
     pub git_commit: Option<String>,
-    /// Who watches.
+    /// Is told of each step and each epoch.
     pub observer: &'a mut dyn Observer,
-    /// Set from outside to end the run after the step at hand.
+    /// Set by another thread or a signal: the run ends after its current step.
     pub stop: &'a AtomicBool,
-    /// The other ranks, where this is rank 0 of several that train its models together.
+    /// The other ranks, if this is rank 0 of several that train each model together.
     pub communicator: Option<&'a mut Communicator>,
-    /// What the machine can do, 10⁹ operations per second, where it was measured; for the manifest.
+    /// The kernels' measured peak in 10⁹ floating-point operations a second, for the manifest.
     pub peak_gflops: Option<f64>,
 }
 
 impl<'a> RunContext<'a> {
-    /// A run of this process alone, without data.
+    /// The context of a run of this process alone, without a data folder.
     pub fn new(
         context: &'a Context,
         observer: &'a mut dyn Observer,
@@ -48,8 +48,10 @@ impl<'a> RunContext<'a> {
         }
     }
 
+    /// Checks whether the run may go on.
+    ///
     /// # Errors
-    /// [`Error::Interrupted`] when the run is to end.
+    /// [`Error::Interrupted`] once [`RunContext::stop`] is set.
     pub fn go_on(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted { command: None });
@@ -58,7 +60,8 @@ impl<'a> RunContext<'a> {
     }
 }
 
-/// The manifest of this run, to be completed by the experiment.
+/// The manifest of a run that begins now. The caller adds the loss contract, and the configuration
+/// if there is just one.
 pub fn manifest(run: &RunContext, dataset: &Dataset, seeds: Vec<u64>) -> Manifest {
     let isa = run.context.isa.to_string();
     let threads = run.context.pool.threads();

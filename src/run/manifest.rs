@@ -1,4 +1,4 @@
-//! The manifest of a run: what is needed to run the same thing again and to judge its figures.
+//! The manifest of a run: what is needed to repeat the run and to judge its figures.
 
 use crate::engine::loss::LossContract;
 use serde::Serialize;
@@ -6,18 +6,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// `manifest.json`: everything needed to run the same thing again and to judge its figures.
+/// `manifest.json`: what is needed to repeat the run and to judge its figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Manifest {
     /// `limbeck`.
     pub program: &'static str,
     /// Version of this crate.
     pub version: &'static str,
-    /// Commit of the source, where known.
+    /// Commit of the source; absent where the program was not built from a checkout.
     pub git_commit: Option<String>,
     /// Start of the run, UTC, ISO 8601.
     pub started: String,
-    /// Model name of the processor, or its architecture where the system does not tell.
+    /// The processor, as [`cpu_model`] names it.
     pub cpu: String,
     /// Hardware threads available to the process.
     pub cores: usize,
@@ -25,18 +25,18 @@ pub struct Manifest {
     pub isa: String,
     /// Threads that the kernels use.
     pub threads: usize,
-    /// Peak of their fused multiply-adds when the run began, 10⁹ operations per second.
+    /// The kernels' peak when the run began, in 10⁹ floating-point operations a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_gflops: Option<f64>,
-    /// Seed of each model trained.
+    /// The seeds of the models.
     pub seeds: Vec<u64>,
-    /// SHA-256 of each data file by name.
+    /// SHA-256 of each data file and teacher, by name.
     pub data: BTreeMap<String, String>,
-    /// The distillation loss, where one was minimised.
+    /// The distillation loss; absent for training on labels alone.
     pub loss_contract: Option<LossContract>,
-    /// The command line to replay.
+    /// The words of the command line that repeats the run.
     pub command: Vec<String>,
-    /// The resolved configuration as TOML, for runs of one configuration.
+    /// The resolved configuration as TOML; absent for experiments of several configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
 }
@@ -69,8 +69,7 @@ impl Manifest {
     }
 }
 
-/// Model name of the processor: from `/proc/cpuinfo` where that exists and tells, else the
-/// architecture.
+/// The processor's model name, as `/proc/cpuinfo` has it; where it has none, the architecture.
 pub fn cpu_model() -> String {
     fs::read_to_string("/proc/cpuinfo")
         .ok()
@@ -82,11 +81,12 @@ pub fn cpu_model() -> String {
         .unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
-/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. Times before 1970 show as 1970.
+/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. A time before 1970 becomes the
+/// start of 1970.
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // Days are counted from 1 March of year 0, so that a leap day ends its year; 400 years are
-    // 146,097 days, and (153·m + 2)/5 is the number of days before month m of March, April, …
+    // Days are counted from 1 March of year 0, so that a leap day is the last of its year. An era of
+    // 400 years has 146,097 days. (153·m + 2)/5 days come before month m, counted from March as 0.
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
@@ -105,7 +105,8 @@ pub fn utc(time: SystemTime) -> String {
     )
 }
 
-/// The words of a command as a line for a shell, quoted where it would split or change them.
+/// Joins the words of a command to a line for a shell. A word that the shell would split or change
+/// is quoted.
 pub fn shell_line(words: &[String]) -> String {
     let quoted = |word: &String| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: a line for each epoch of each model.
+//! `metrics.jsonl`: one line of JSON for each epoch of each model.
 
 use crate::engine::trainer::{EpochRecord, Observer, Progress};
 use crate::files::error::{Error, Result};
@@ -10,25 +10,28 @@ use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Writes each epoch to `metrics.jsonl` before passing it on.
+/// The observer that writes each epoch to `metrics.jsonl`, and passes everything on to another.
 pub(crate) struct Recorder<'a> {
     pub folder: &'a RunFolder,
+    /// The seed of the model that is trained.
     pub seed: u64,
+    /// The observer behind it.
     pub inner: &'a mut dyn Observer,
+    /// Asks the run to end after its current step.
     pub stop: &'a AtomicBool,
 }
 
 /// A line of `metrics.jsonl`.
 #[derive(Serialize, Deserialize)]
 pub struct SeededRecord<R> {
-    /// Seed of the model.
+    /// The seed of the model.
     pub seed: u64,
-    /// Its epoch.
+    /// The record of the epoch, whose keys stand beside the seed's.
     #[serde(flatten)]
     pub record: R,
 }
 
-/// The epochs of all models in a `metrics.jsonl`.
+/// Reads the epochs of all models from the `metrics.jsonl` at `path`.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Data`] for a line that is no record.
@@ -46,20 +49,20 @@ pub fn all_records(path: &Path) -> Result<Vec<SeededRecord<EpochRecord>>> {
     BufReader::new(file).split(b'\n').enumerate().map(record).collect()
 }
 
-/// The epochs of a model in `metrics.jsonl`.
+/// Reads the epochs of one model from the run's `metrics.jsonl`.
 ///
 /// # Errors
 /// Those of [`all_records`].
-pub fn records(folder: &RunFolder, system: &str, seed: u64) -> Result<Vec<EpochRecord>> {
+pub fn records(folder: &RunFolder, variant: &str, seed: u64) -> Result<Vec<EpochRecord>> {
     let _exclusive = folder.exclusive()?;
     let all = all_records(&folder.metrics())?.into_iter();
-    let of_model = all.filter(|line| line.record.model == system && line.seed == seed);
+    let of_model = all.filter(|line| line.record.model == variant && line.seed == seed);
     Ok(of_model.map(|line| line.record).collect())
 }
 
 impl Observer for Recorder<'_> {
-    /// Drops the lines of epochs that are about to be trained again, and what is left of a line on
-    /// a disk that was full.
+    /// Removes the lines of epochs that will be trained again, and a line that a full disk cut
+    /// short.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
         let exclusive = self.folder.exclusive()?;
         let path = self.folder.metrics();

@@ -1,5 +1,5 @@
-//! The statistics behind a claim: spread over seeds, error rates with their uncertainty, and
-//! whether two classifiers tested on the same examples differ.
+//! The statistics behind a claim: the spread over seeds, the uncertainty of an error rate, and
+//! whether two classifiers differ that were tested on the same examples.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -20,25 +20,25 @@ pub fn sample_sd(values: &[f64]) -> Option<f64> {
     Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
-/// Mean and sample standard deviation of some values, over seeds most often.
+/// Mean and sample standard deviation of some values, most often one for each seed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct MeanSd {
-    /// How many there are.
+    /// The number of values.
     pub n: usize,
-    /// Their mean.
+    /// The mean.
     pub mean: f64,
-    /// Their sample standard deviation; absent for a single value.
+    /// The sample standard deviation; absent for a single value.
     pub sd: Option<f64>,
 }
 
 impl MeanSd {
-    /// That of `values`; nothing for none.
+    /// Mean and standard deviation of `values`; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<MeanSd> {
         let (n, sd) = (values.len(), sample_sd(values));
         (n > 0).then(|| MeanSd { n, mean: mean(values), sd })
     }
 
-    /// Mean ± standard deviation in so many decimals.
+    /// The text `mean ± sd` with so many decimals.
     pub fn text(&self, decimals: usize) -> String {
         let MeanSd { mean, sd, .. } = self;
         match sd {
@@ -48,8 +48,13 @@ impl MeanSd {
     }
 }
 
-/// Wilson's 95 % score interval of an error rate: the rates p with |p̂ − p| ≤ z·√(p(1 − p)/n),
-/// p̂ = errors/n and z = 1.96. Both ends lie in [0, 1]; (0, 1) for no examples.
+/// Wilson's 95 % score interval of an error rate p̂ = errors/n: all rates p with
+///
+/// ```text
+/// |p̂ − p| ≤ z·√(p(1 − p)/n)    z = 1.96
+/// ```
+///
+/// Both ends lie in [0, 1]. Without examples it is (0, 1).
 ///
 /// # Panics
 /// If there are more errors than examples.
@@ -68,26 +73,26 @@ pub fn wilson_interval(errors: u64, examples: u64) -> (f64, f64) {
     (end(centre - half), end(centre + half))
 }
 
-/// Outcome of McNemar's test.
+/// The outcome of McNemar's test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct McNemar {
-    /// Examples that only the first classifier gets wrong.
+    /// Number of examples that only the first classifier gets wrong.
     pub only_first: usize,
-    /// Examples that only the second gets wrong.
+    /// Number of examples that only the second gets wrong.
     pub only_second: usize,
-    /// Probability of a split at least this uneven if both were equally good, two-sided.
+    /// The two-sided probability of a split at least this uneven if both were equally good.
     pub p_value: f64,
 }
 
 impl McNemar {
-    /// Whether the first classifier makes fewer errors, by more than chance does once in a hundred.
+    /// Whether the first classifier is better: it has fewer errors, and p < 0.01.
     pub fn first_is_better(&self) -> bool {
         self.only_first < self.only_second && self.p_value < 0.01
     }
 }
 
-/// McNemar's exact test of two classifiers on the same examples, from the indices that each
-/// misclassifies, both strictly ascending.
+/// McNemar's exact test of two classifiers on the same examples. Each is given by the indices of the
+/// examples that it misclassifies, strictly ascending.
 ///
 /// # Panics
 /// If a list is not strictly ascending.
@@ -103,12 +108,16 @@ pub fn mcnemar(first: &[usize], second: &[usize]) -> McNemar {
     McNemar { only_first, only_second, p_value: mcnemar_p(only_first, only_second) }
 }
 
-/// min(1, 2·Σ_{k ≤ m} C(n, k)/2ⁿ) with n = b + c and m = min(b, c): the two-sided binomial
-/// probability of b successes and c failures at even odds.
+/// The p-value of McNemar's exact test: the two-sided binomial probability of b successes and c
+/// failures at even odds,
 ///
-/// The sum starts from its largest term, whose logarithm is taken, and goes down by the ratios
-/// C(n, k − 1)/C(n, k) = k/(n − k + 1), so that nothing overflows; the relative error stays below
-/// 1e-10 for n ≤ 10,000.
+/// ```text
+/// min(1, 2·Σ_{k ≤ m} C(n, k)/2ⁿ)    n = b + c, m = min(b, c)
+/// ```
+///
+/// Numerics: the sum starts from its largest term, which is computed as a logarithm. Each smaller
+/// term follows by the ratio C(n, k − 1)/C(n, k) = k/(n − k + 1), so that nothing overflows. The
+/// relative error is below 1e-10 for n ≤ 10,000.
 pub fn mcnemar_p(b: usize, c: usize) -> f64 {
     let n = (b + c) as f64;
     let m = b.min(c);
@@ -122,37 +131,38 @@ pub fn mcnemar_p(b: usize, c: usize) -> f64 {
     (2.0 * ln_largest.exp() * sum).min(1.0)
 }
 
-/// What two systems scored on the same cluster of examples: an utterance, a speaker.
+/// The counts of two systems on the same cluster of examples, such as an utterance or a speaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Paired {
-    /// The first system's count: word errors, right frames. Of several runs, their mean.
+    /// The first system's count, such as word errors or right frames; the mean of several runs.
     pub first: f64,
     /// The second system's.
     pub second: f64,
-    /// What both are counted out of: words, frames.
+    /// The number of words or frames that both are counted out of.
     pub weight: f64,
 }
 
-/// Outcome of [`paired_bootstrap`].
+/// The outcome of [`paired_bootstrap`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Difference {
-    /// Second rate − first rate.
+    /// The second system's rate minus the first's.
     pub difference: f64,
     /// The 2.5 % quantile of the resampled differences.
     pub low: f64,
-    /// Their 97.5 % quantile.
+    /// The 97.5 % quantile of the resampled differences.
     pub high: f64,
-    /// Share of them that is below 0.
+    /// The share of the resampled differences that is below 0.
     pub share_below_zero: f64,
 }
 
-/// How sure the difference of two rates is, D = Σ(second − first)/Σ weight, if clusters are
-/// independent but what is within them is not.
+/// The percentile bootstrap of the difference of two rates, D = Σ(second − first)/Σ weight. It holds
+/// where clusters are independent of each other, even if the examples within one are not.
 ///
-/// Draws as many clusters as there are, with replacement, `replicates` times, and takes D of each
-/// draw: the percentile bootstrap (Efron & Tibshirani 1993, chapter 13; for word error rates Bisani
-/// & Ney, ICASSP 2004). Quantiles interpolate linearly between neighbours. Draws are ChaCha8's,
-/// seeded with `seed`: the same arguments give the same bits.
+/// `replicates` times it draws as many clusters as there are, with replacement, and computes D of
+/// each draw. Quantiles interpolate linearly between neighbours. The generator is ChaCha8, seeded
+/// with `seed`: the same arguments give the same bits.
+///
+/// Source: Efron & Tibshirani 1993, chapter 13; for word error rates Bisani & Ney, ICASSP 2004.
 ///
 /// # Panics
 /// Without clusters or replicates, or if a weight is not above 0.
@@ -168,7 +178,7 @@ pub fn paired_bootstrap(clusters: &[Paired], replicates: usize, seed: u64) -> Di
         difference / weight
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    // The high word of a 128-bit product: its bias, clusters/2⁶⁴, is beyond notice.
+    // The high word of a 128-bit product. Its bias is clusters/2⁶⁴: negligible.
     let mut draw = || ((u128::from(rng.next_u64()) * clusters.len() as u128) >> 64) as usize;
     let mut resampled: Vec<f64> = (0..replicates)
         .map(|_| rate_difference(&mut (0..clusters.len()).map(|_| &clusters[draw()])))

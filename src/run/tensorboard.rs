@@ -1,13 +1,13 @@
-//! The epochs of a run as TensorBoard's event files.
+//! The epochs of a run as event files of TensorBoard.
 //!
-//! Each model is a run of its own, a folder `MODEL-SEED` with one file, and all have the same tags,
-//! so that TensorBoard draws their curves into the same charts: `train/loss`,
-//! `train/reducible_loss`, `train/error_rate`, `learning_rate`, `samples_per_second`, and
-//! `SPLIT/error_rate` and `SPLIT/nll` for what was evaluated after every epoch. The step is the
-//! epoch.
+//! TensorBoard sees each model as a run: a folder `MODEL-SEED` with one file. All models have the
+//! same tags, so that their curves share charts: `train/loss`, `train/reducible_loss`,
+//! `train/error_rate`, `learning_rate`, `samples_per_second`, and `SPLIT/error_rate` and `SPLIT/nll`
+//! for each split that was evaluated after every epoch. A step is an epoch.
 //!
-//! File: TFRecords, each the length (u64), its checksum, an Event message, its checksum; a checksum
-//! is CRC-32C, rotated and masked. Field numbers are those of event.proto and summary.proto.
+//! A file is a sequence of TFRecords. A TFRecord is the length of a message (u64), the checksum of
+//! the length, an Event message, and the checksum of the message. A checksum is a masked CRC-32C.
+//! Field numbers are those of event.proto and summary.proto.
 
 use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
@@ -21,12 +21,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// The same for every export: the next one takes its place.
+/// The name of every event file: a second export replaces the first.
 const FILE: &str = "events.out.tfevents.0.limbeck";
 
-/// Writes the epochs in the `metrics` of a run, a `metrics.jsonl`, to folders below `out`; gives the
-/// files. An epoch's wall time is counted back from the last change of `metrics`, by its model's
-/// training time.
+/// Writes the epochs of a run to folders below `out`, and returns the files. `metrics` is the run's
+/// `metrics.jsonl`. Its records hold no wall time: the last epoch of each model gets the time of the
+/// file's last change, and the epochs before it are earlier by their training time.
 ///
 /// # Errors
 /// [`Error::Data`] for no or damaged metrics; [`Error::Io`].
@@ -62,7 +62,7 @@ pub fn write(metrics: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Event: wall_time, step, summary.
+/// An Event message: wall_time, step, summary.
 fn event(time: f64, epoch: &EpochRecord) -> Message {
     let rate = |errors: u64, examples: u64| errors as f64 / examples as f64;
     let mut values = vec![
@@ -86,15 +86,15 @@ fn event(time: f64, epoch: &EpochRecord) -> Message {
     Message::default().double(1, time).int(2, epoch.epoch as u64).part(5, summary)
 }
 
-/// A TFRecord.
+/// The TFRecord of a message.
 fn record(event: Message) -> Vec<u8> {
     let data = event.as_ref();
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &masked_crc(&length), data, &masked_crc(data)].concat()
 }
 
-/// The CRC-32C rotated by 15 bits to the right, plus a constant: so that the checksum of data that
-/// hold checksums tells something.
+/// TFRecord's checksum: the CRC-32C, rotated right by 15 bits, plus a constant. The mask is there
+/// because a plain CRC of data that hold their own CRC tells little.
 fn masked_crc(data: &[u8]) -> [u8; 4] {
     const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
     CRC.checksum(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()

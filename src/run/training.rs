@@ -1,4 +1,4 @@
-//! A model trained in a run folder, and its row of the summary.
+//! Training in a run folder: from a task to a model file and its row of the summary.
 
 use crate::engine::communicator::Communicator;
 use crate::engine::data::evaluate;
@@ -17,9 +17,9 @@ use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Trains `task` in a run folder (metrics, checkpoints, model file) and evaluates it on the test
-/// set. The model is written before its row is returned; once the row is kept, the checkpoints are
-/// to be removed with [`remove_checkpoints`].
+/// Trains `task`, writes its metrics, checkpoints and model file to the run folder, and evaluates the
+/// model on the test set. The model file is written before the row is returned. Once the caller has
+/// written the row, it removes the checkpoints with [`remove_checkpoints`].
 ///
 /// # Errors
 /// Those of [`trainer::train`] and of writing the files.
@@ -50,11 +50,12 @@ pub fn train_model(
     Ok((trained.model, row))
 }
 
-/// What the ranks above 0 do while rank 0 trains `task` with [`train_model`].
+/// Takes part in training `task` as a rank above 0, while rank 0 calls [`train_model`].
 ///
 /// # Errors
 /// Those of [`trainer::train_together`].
 pub fn follow(run: &RunContext, task: &Task, communicator: &mut Communicator) -> Result<()> {
+    /// Shows nothing, and stops when asked.
     struct Follower<'a>(&'a AtomicBool);
     impl Observer for Follower<'_> {
         fn on_step(&mut self, _: &Progress) {}
@@ -70,7 +71,7 @@ pub fn follow(run: &RunContext, task: &Task, communicator: &mut Communicator) ->
     trainer::train_together(run.context, task, communicator, None, observer).map(drop)
 }
 
-/// Removes the checkpoints of a finished model, if there are any.
+/// Removes the checkpoints of a finished model. It is no error if there are none.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -95,7 +96,7 @@ pub(crate) fn evaluated_row(
     let name = file_stem(variant, seed);
     let sha256 = model.to_file().save(&folder.model(&name))?;
     let test = evaluate(run.context, model, &dataset.test)?;
-    // Of a training set that was enlarged by variants of its examples, the examples.
+    // A training set may hold variants of each example. Then the examples alone count.
     let enlarged = split.len() > dataset.train.len();
     let split = if enlarged { &dataset.train } else { split };
     let train_errors = split.labels.as_ref().map(|_| model.errors(run.context, split) as u64);
@@ -115,7 +116,11 @@ pub(crate) fn evaluated_row(
     })
 }
 
-/// The row of a variant that is no single model, from its test logits.
+/// The row of a variant that combines several models, such as an ensemble, from its `logits`
+/// [n, classes] on the test set.
+///
+/// # Errors
+/// [`Error::Usage`] for a test set without labels.
 pub fn combined_row(
     dataset: &Dataset,
     variant: &str,
@@ -142,7 +147,8 @@ pub fn combined_row(
     })
 }
 
-/// Frames of an utterance are not independent: no test is made of single ones.
+/// The indices of misclassified test examples, for tests of significance. Frames of an utterance are
+/// not independent examples: of them there are none.
 fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
     match &dataset.test.inputs {
         Inputs::Features(frames) if !frames.are_rows() => Vec::new(),
@@ -150,7 +156,7 @@ fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
     }
 }
 
-/// The file name of a model, without its ending: `student-T=20-0`.
+/// The file name of a model without its extension, such as `student-T=20-0`.
 pub(crate) fn file_stem(variant: &str, seed: u64) -> String {
     format!("{}-{seed}", variant.replace([' ', ',', '/'], "-"))
 }
