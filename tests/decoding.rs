@@ -6,7 +6,7 @@ mod common;
 use common::{best, uniform};
 use limbeck::speech::align::{self, TooShort};
 use limbeck::speech::decode::{Decoder, Hypothesis, Scales};
-use limbeck::speech::hmm::{Graph, Lexicon, Transitions};
+use limbeck::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
 
 /// Three words of the phones 1 and 2, the second with two pronunciations; phone 0 is silence.
 fn lexicon() -> Lexicon {
@@ -110,7 +110,7 @@ fn alignments_are_the_best_of_all_paths() {
         .iter()
         .enumerate()
     {
-        let graph = Graph::new(&lexicon, words);
+        let graph = UtteranceGraph::new(&lexicon, words);
         let ways = ways(&lexicon, words, &vec![0.0; words.len()]);
         let shortest = ways.iter().map(Vec::len).filter(|&n| n > 0).min().unwrap();
         assert_eq!(graph.shortest(), shortest, "{words:?}");
@@ -142,7 +142,7 @@ fn an_alignment_with_a_known_answer() {
         .iter()
         .flat_map(|&state| (0..9).map(move |s| if s == state { 0.0 } else { -10.0 }))
         .collect();
-    let graph = Graph::new(&lexicon, &[0]);
+    let graph = UtteranceGraph::new(&lexicon, &[0]);
     let transitions = Transitions::even(9);
     let alignment = align::viterbi(&graph, &transitions, &scores).unwrap();
     assert_eq!(alignment.states, truth);
@@ -251,7 +251,7 @@ fn a_decoded_score_is_that_of_the_words_alignment() {
         let scores = scores(seed + 1, 200, states);
         let scales = Scales { acoustic_scale: 1.0, lm_scale: 1.0, word_penalty: -1.0 };
         let hypothesis = Decoder::new(&lexicon, &transitions, &lm, scales).decode(&scores);
-        let graph = Graph::new(&lexicon, &hypothesis.words);
+        let graph = UtteranceGraph::new(&lexicon, &hypothesis.words);
         let acoustic = align::viterbi(&graph, &transitions, &scores).unwrap().score;
         let bounds = [vec![WORDS], hypothesis.words.clone(), vec![WORDS]].concat();
         let language: f64 =

@@ -6,9 +6,9 @@ mod common;
 
 use common::{UNIT, best, uniform};
 use limbeck::speech::align::{self, TooShort};
-use limbeck::speech::aligner::{Aligner, Recipe, Unalignable, Utterance};
+use limbeck::speech::aligner::{Aligner, AlignerOptions, Unalignable, Utterance};
 use limbeck::speech::gmm::{Gmm, Mixture};
-use limbeck::speech::hmm::{Graph, Lexicon};
+use limbeck::speech::hmm::{Lexicon, UtteranceGraph};
 use std::f64::consts::PI;
 
 /// `n` draws from N(0, 1), by Box and Muller.
@@ -196,7 +196,7 @@ impl Speech {
         each.map(|(features, words)| Utterance { features, words }).collect()
     }
 
-    fn train(&self, threads: usize, recipe: &Recipe) -> (Aligner, Vec<Vec<u16>>) {
+    fn train(&self, threads: usize, recipe: &AlignerOptions) -> (Aligner, Vec<Vec<u16>>) {
         let (pool, utterances) = (&best(threads).pool, self.utterances());
         let aligner = Aligner::train(pool, &self.lexicon, DIM, &utterances, recipe).unwrap();
         let aligned = aligner.align(pool, &self.lexicon, &utterances).unwrap();
@@ -207,7 +207,8 @@ impl Speech {
 #[test]
 fn a_flat_start_finds_the_states() {
     let speech = speech(200);
-    let (_, aligned) = speech.train(2, &Recipe { iterations: 10, gaussians: 12, settling: 0 });
+    let (_, aligned) =
+        speech.train(2, &AlignerOptions { iterations: 10, gaussians: 12, settling: 0 });
     let (truth, found) = (speech.truth.concat(), aligned.concat());
     let right = truth.iter().zip(&found).filter(|(a, b)| a == b).count();
     let agreement = right as f64 / truth.len() as f64;
@@ -218,7 +219,7 @@ fn a_flat_start_finds_the_states() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let speech = speech(30);
-    let recipe = Recipe { iterations: 6, gaussians: 20, settling: 2 };
+    let recipe = AlignerOptions { iterations: 6, gaussians: 20, settling: 2 };
     let (one, aligned) = speech.train(1, &recipe);
     for threads in [2, 3] {
         let (other, other_aligned) = speech.train(threads, &recipe);
@@ -234,7 +235,7 @@ fn viterbi_training_never_gets_worse() {
         let mut last = f64::NEG_INFINITY;
         for iterations in 1..12 {
             // All Gaussians are there after the first iteration.
-            let recipe = Recipe { iterations, gaussians, settling: usize::MAX };
+            let recipe = AlignerOptions { iterations, gaussians, settling: usize::MAX };
             let (aligner, _) = speech.train(1, &recipe);
             if iterations > 1 {
                 assert_eq!(aligner.gmm.gaussians(), gaussians);
@@ -244,7 +245,7 @@ fn viterbi_training_never_gets_worse() {
             let scores = utterances.iter().map(|utterance| {
                 let mut scores = vec![0.0; utterance.features.len() / DIM * states];
                 aligner.gmm.log_likelihoods(utterance.features, &mut scores);
-                let graph = Graph::new(&speech.lexicon, utterance.words);
+                let graph = UtteranceGraph::new(&speech.lexicon, utterance.words);
                 align::viterbi(&graph, &aligner.transitions, &scores).unwrap().score
             });
             let scores: f64 = scores.sum();
@@ -267,7 +268,7 @@ fn an_utterance_shorter_than_its_words_is_named() {
     speech.words[3] = vec![1];
     let utterances = speech.utterances();
     let context = best(2);
-    let recipe = Recipe::default();
+    let recipe = AlignerOptions::default();
     let error = Aligner::train(&context.pool, &speech.lexicon, DIM, &utterances, &recipe);
     let expected = Unalignable { utterance: 3, reason: TooShort { frames: 7, needed: 9 } };
     let error = error.err().expect("too short");

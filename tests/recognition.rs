@@ -4,9 +4,9 @@
 mod common;
 
 use common::best;
-use limbeck::speech::aligner::{Aligner, Recipe, Utterance};
+use limbeck::speech::aligner::{Aligner, AlignerOptions, Utterance};
 use limbeck::speech::decode::{Decoder, Scales};
-use limbeck::speech::features::{Fbank, Frames, mfcc, subtract_speaker_means};
+use limbeck::speech::features::{Fbank, FeatureMatrix, mfcc, subtract_speaker_means};
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::wer::{WordErrors, word_errors};
@@ -26,12 +26,12 @@ fn corpus() -> Option<Corpus> {
 }
 
 /// Cepstra and word ids of some speakers.
-fn speech(corpus: &Corpus, speakers: &[&str]) -> (Vec<Frames>, Vec<Vec<usize>>) {
+fn speech(corpus: &Corpus, speakers: &[&str]) -> (Vec<FeatureMatrix>, Vec<Vec<usize>>) {
     let of = |u: &&an4::Utterance| speakers.contains(&u.speaker.as_str());
     let utterances: Vec<&an4::Utterance> = corpus.train.iter().filter(of).collect();
     let fbank = Fbank::new();
     let cepstra = |u: &&an4::Utterance| mfcc(&fbank.features(&u.samples().unwrap()));
-    let mut features: Vec<Frames> = utterances.iter().map(cepstra).collect();
+    let mut features: Vec<FeatureMatrix> = utterances.iter().map(cepstra).collect();
     let speakers: Vec<&str> = utterances.iter().map(|u| u.speaker.as_str()).collect();
     subtract_speaker_means(&mut features, &speakers);
     (features, utterances.iter().map(|u| corpus.word_ids(u)).collect())
@@ -54,7 +54,7 @@ fn words_of_a_stranger_are_recognised() {
         .zip(&words)
         .map(|(features, words)| Utterance { features: &features.values, words })
         .collect();
-    let recipe = Recipe { iterations: 15, gaussians: 300, settling: 3 };
+    let recipe = AlignerOptions { iterations: 15, gaussians: 300, settling: 3 };
     let dim = features[0].dim;
     let aligner = Aligner::train(&context.pool, &lexicon, dim, &utterances, &recipe).unwrap();
     assert_eq!(aligner.gmm.gaussians(), 300);

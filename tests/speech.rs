@@ -5,7 +5,7 @@
 //! `LIMBECK_DATA`.
 #![cfg(feature = "paper")]
 
-use limbeck::speech::features::{BINS, CEPSTRA, Fbank, Frames, mfcc};
+use limbeck::speech::features::{BINS, CEPSTRA, Fbank, FeatureMatrix, mfcc};
 use limbeck::speech::lm::LanguageModel;
 use limbeck_datasets::an4;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -40,7 +40,7 @@ const GOLDEN: &[u8] = include_bytes!("golden/speech.safetensors");
 
 /// Compares every `every`-th frame with the golden ones.
 #[track_caller]
-fn agrees(kind: &str, name: &str, every: usize, ours: &Frames, dim: usize, tolerance: f32) {
+fn agrees(kind: &str, name: &str, every: usize, ours: &FeatureMatrix, dim: usize, tolerance: f32) {
     let file = SafeTensors::deserialize(GOLDEN).unwrap();
     let golden = file.tensor(&format!("{kind}/{name}")).unwrap();
     assert_eq!(golden.dtype(), Dtype::F32);

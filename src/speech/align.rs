@@ -1,6 +1,6 @@
-//! Forced alignment: which state each frame of an utterance belongs to, its words being known.
+//! Forced alignment: the state of each frame of an utterance whose words are known.
 
-use crate::speech::hmm::{Graph, Transitions};
+use crate::speech::hmm::{Transitions, UtteranceGraph};
 
 /// An utterance has fewer frames than its words have states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,8 @@ pub struct Alignment {
     pub score: f64,
 }
 
-/// The states of `path` spread evenly over the frames: frame t of T has state ⌊t·len/T⌋ of them.
+/// Spreads the states of `path` evenly over the frames: frame t of T gets the state of index
+/// ⌊t·len/T⌋.
 ///
 /// # Errors
 /// When there are fewer frames than states.
@@ -32,9 +33,11 @@ pub fn equal(path: &[u16], frames: usize) -> Result<Vec<u16>, TooShort> {
     Ok((0..frames).map(|t| path[t * path.len() / frames]).collect())
 }
 
-/// Viterbi's algorithm, exact: the path of `graph` with the highest score under `scores` [T,
-/// states], which are natural logarithms. Sums run in f64 in the order of the frames; of paths of
-/// the same score the one that leaves its states later is taken.
+/// Viterbi's algorithm: the path through `graph` with the highest score. `scores` [T, states] are
+/// ln p(frame | state).
+///
+/// The search is exact, without a beam. Sums run in f64 in the order of the frames. Of paths with
+/// the same score it takes the one that leaves its states later.
 ///
 /// # Errors
 /// When there are fewer frames than nodes on the shortest path.
@@ -42,7 +45,7 @@ pub fn equal(path: &[u16], frames: usize) -> Result<Vec<u16>, TooShort> {
 /// # Panics
 /// If `scores` is not a whole number of frames.
 pub fn viterbi(
-    graph: &Graph,
+    graph: &UtteranceGraph,
     transitions: &Transitions,
     scores: &[f32],
 ) -> Result<Alignment, TooShort> {
@@ -65,7 +68,8 @@ pub fn viterbi(
             }
             continue;
         }
-        // Arcs lead upwards, so that from the top each node still finds the last frame's scores.
+        // Arcs lead from lower to higher nodes. From the top down, each node therefore still finds
+        // the scores of the frame before.
         for node in (0..nodes).rev() {
             let (mut score, mut origin) = (best[node] + transitions.stay[state(node)], node as u32);
             for &before in graph.before(node) {

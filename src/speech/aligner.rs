@@ -1,36 +1,36 @@
 //! The flat start: from transcripts to a state for each frame, with nothing aligned beforehand.
 //!
-//! Viterbi training of one mixture a state (Kaldi's `train_mono.sh` has the same course): every
-//! utterance is cut into equal parts, one for each state of its words; then, in turn, the mixtures
-//! are estimated from their frames and the frames are aligned by the mixtures, while the mixtures
-//! grow.
+//! Viterbi training of one mixture for each state, in the order of Kaldi's `train_mono.sh`:
+//! 1. cut every utterance into equal parts, one for each state of its words;
+//! 2. estimate the mixtures from the frames of their states, and split some of their Gaussians;
+//! 3. align the frames by the mixtures, and go on with 2.
 
 use crate::speech::align::{self, TooShort};
 use crate::speech::gmm::Gmm;
-use crate::speech::hmm::{Graph, Lexicon, Transitions};
+use crate::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
 use limbeck_kernels::Pool;
 
-/// What was said, and how it sounds.
+/// The features of an utterance, and the words that were said.
 #[derive(Clone, Copy, Debug)]
 pub struct Utterance<'a> {
-    /// [T, D].
+    /// [T, D], row-major.
     pub features: &'a [f32],
-    /// The words' ids.
+    /// The ids of the words, in order.
     pub words: &'a [usize],
 }
 
 /// How an aligner is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recipe {
-    /// Estimations of the mixtures; the frames are aligned anew before each of them.
+pub struct AlignerOptions {
+    /// Number of times that the mixtures are estimated. The frames are aligned again before each.
     pub iterations: usize,
-    /// Gaussians of all states in the end.
+    /// Number of Gaussians in the end, of all states together.
     pub gaussians: usize,
-    /// Iterations at the end in which no Gaussian is added.
+    /// Number of iterations at the end in which no Gaussian is added.
     pub settling: usize,
 }
 
-impl Default for Recipe {
+impl Default for AlignerOptions {
     fn default() -> Self {
         Self { iterations: 40, gaussians: 1000, settling: 10 }
     }
@@ -40,9 +40,9 @@ impl Default for Recipe {
 pub struct Aligner {
     /// p(x | state).
     pub gmm: Gmm,
-    /// Of the states.
+    /// ln P of staying in each state, and of leaving it.
     pub transitions: Transitions,
-    /// For each iteration the score of all alignments, a frame.
+    /// The score per frame of all alignments, for each iteration but the first.
     pub history: Vec<f64>,
 }
 
@@ -50,9 +50,9 @@ pub struct Aligner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("utterance {utterance}: {reason}")]
 pub struct Unalignable {
-    /// Its index.
+    /// The index of the utterance.
     pub utterance: usize,
-    /// Why.
+    /// How many frames it has, and needs.
     #[source]
     pub reason: TooShort,
 }
@@ -72,7 +72,7 @@ impl Aligner {
         lexicon: &Lexicon,
         dim: usize,
         utterances: &[Utterance],
-        recipe: &Recipe,
+        options: &AlignerOptions,
     ) -> Result<Self, Unalignable> {
         let states = lexicon.states();
         let mut aligner = Self {
@@ -84,8 +84,8 @@ impl Aligner {
             let path = lexicon.plain_path(utterance.words);
             align::equal(&path, utterance.features.len() / dim)
         }))?;
-        let growing = recipe.iterations.saturating_sub(recipe.settling).max(1);
-        for iteration in 1..=recipe.iterations {
+        let growing = options.iterations.saturating_sub(options.settling).max(1);
+        for iteration in 1..=options.iterations {
             if iteration > 1 {
                 let (score, aligned) = aligner.align_scored(pool, lexicon, utterances)?;
                 aligner.history.push(score);
@@ -100,9 +100,9 @@ impl Aligner {
             aligner.gmm.update(pool, &frames);
             aligner.transitions =
                 Transitions::estimate(states, alignments.iter().map(Vec::as_slice));
-            let target =
-                states + recipe.gaussians.saturating_sub(states) * iteration.min(growing) / growing;
-            if iteration < recipe.iterations {
+            let target = states
+                + options.gaussians.saturating_sub(states) * iteration.min(growing) / growing;
+            if iteration < options.iterations {
                 let counts: Vec<usize> = frames.iter().map(Vec::len).collect();
                 aligner.gmm.grow(target, &counts);
             }
@@ -110,7 +110,7 @@ impl Aligner {
         Ok(aligner)
     }
 
-    /// Each utterance's states, `[T]`.
+    /// Aligns each utterance: the states `[T]` of its frames.
     ///
     /// # Errors
     /// The first utterance that has fewer frames than its words have states.
@@ -123,7 +123,7 @@ impl Aligner {
         Ok(self.align_scored(pool, lexicon, utterances)?.1)
     }
 
-    /// The alignments, and the score of all of them, a frame.
+    /// The score per frame of all alignments, and the alignments.
     fn align_scored(
         &self,
         pool: &Pool,
@@ -133,7 +133,7 @@ impl Aligner {
         let states = lexicon.states();
         let aligned = in_order(pool.map(utterances.len(), |i| {
             let utterance = &utterances[i];
-            let graph = Graph::new(lexicon, utterance.words);
+            let graph = UtteranceGraph::new(lexicon, utterance.words);
             // Only the states that occur are scored.
             let mut occurring: Vec<usize> =
                 graph.states().iter().map(|&state| usize::from(state)).collect();
@@ -152,7 +152,7 @@ impl Aligner {
     }
 }
 
-/// The results, or the first that is none.
+/// Collects the results; or the first error, with the number of its utterance.
 fn in_order<T>(
     results: impl IntoIterator<Item = Result<T, TooShort>>,
 ) -> Result<Vec<T>, Unalignable> {

@@ -1,7 +1,7 @@
-//! The corpus as the experiments use it: three parts of disjoint speakers, as features and word
-//! ids, and the frozen states of their frames.
+//! The speech corpus as the experiments use it: three sets of utterances of disjoint speakers, as
+//! features and word ids, and the alignment of their frames.
 
-use super::features::{self, Fbank, Frames, Normalisation};
+use super::features::{self, Fbank, FeatureMatrix, Normalisation};
 use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
 use crate::files::digest::sha256_of;
@@ -15,72 +15,74 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Frames that a net sees before and behind the one that it is asked about (paper, section 4).
+/// Frames that a net sees before and behind the frame that it classifies (paper, section 4).
 pub const CONTEXT: (usize, usize) = (20, 5);
-/// The warps of the frequency axis by which the nets hear more voices than the 66 that spoke.
+/// Warp factors of the frequency axis: each turns the 66 training voices into as many others.
 pub const WARPS: [f64; 3] = [0.9, 1.0, 1.1];
-/// Times that a word must occur in the training part to have states of its own.
+/// Times that a word must occur in the training set to have states of its own.
 const OWN_STATES: usize = 10;
 /// The longest alignment file accepted, in bytes: 1,400 hours of speech.
 const MAX_FILE_BYTES: u64 = 1 << 30;
-/// Every ninth training speaker is held out, eight in all.
+/// Every ninth of the training speakers is held out, eight in all.
 const HELD_OUT: (usize, usize) = (9, 8);
 
-/// Features, words and language models.
-pub struct Material {
-    /// How the dictionary's words are said, each phone with its three states: for the mixtures.
+/// Features, pronunciations and language models.
+pub struct SpeechCorpus {
+    /// The pronunciations for the mixtures: three states for each phone.
     pub phones: Lexicon,
-    /// The same for the nets, which see 26 frames and can tell the E of B from that of D: each phone
-    /// of each pronunciation of a word that occurs ten times in the training part has states of its
-    /// own; rarer words share those of their phones.
+    /// The pronunciations for the nets. A net sees 26 frames and can tell the E of B from that of D:
+    /// each phone of each pronunciation of a word has states of its own, if the word occurs ten
+    /// times in the training set. Rarer words share the states of their phones.
     pub lexicon: Lexicon,
-    /// For each state of `lexicon` that of `phones` which it is a kind of.
+    /// For each state of `lexicon` the state of `phones` that it is a variant of.
     pub phone_states: Vec<u16>,
-    /// The training speakers but for those held out.
-    pub train: Part,
-    /// The frames of the training part as each of [`WARPS`] lets them sound, warp after warp.
+    /// The training speakers, without those held out.
+    pub train: UtteranceSet,
+    /// The log-mels of the training set, computed with each of [`WARPS`] in turn; otherwise as
+    /// [`UtteranceSet::frames`].
     pub perturbed: Features,
-    /// Eight training speakers, by which everything is chosen.
-    pub holdout: Part,
+    /// Eight training speakers who are held out: by them everything is chosen.
+    pub holdout: UtteranceSet,
     /// The test speakers.
-    pub test: Part,
-    /// The corpus' own: all words alike.
+    pub test: UtteranceSet,
+    /// The unigram that comes with the corpus: all words are equally probable.
     pub unigram: LanguageModel,
-    /// Of the training part's transcripts.
+    /// The bigram of the training set's transcripts.
     pub bigram: LanguageModel,
     /// SHA-256 of the corpus' lists, dictionary and language model.
     pub sha256: BTreeMap<String, String>,
 }
 
-/// Utterances of some speakers.
-pub struct Part {
-    /// Each utterance's speaker.
+/// The utterances of some speakers, N of them. Utterance i has T_i frames.
+pub struct UtteranceSet {
+    /// `[N]`: the speaker.
     pub speakers: Vec<String>,
-    /// Each utterance's words, by id.
+    /// `[N]`: the ids of the words, in order.
     pub words: Vec<Vec<usize>>,
-    /// Each utterance's frames.
+    /// `[N]`: the number of frames, T_i.
     pub lengths: Vec<usize>,
-    /// Cepstra with slopes [T, 39] of each utterance, for the mixtures; the speaker's mean is 0.
-    pub mfcc: Vec<Frames>,
-    /// Log-mels, normalised, with their context, for the nets.
+    /// `[N]`: cepstra with deltas [T_i, 39], for the mixtures. Each speaker's mean is 0.
+    pub mfcc: Vec<FeatureMatrix>,
+    /// Log-mels [Σ T_i, 40], for the nets: each speaker's mean subtracted, then normalised by mean
+    /// and standard deviation of the training set. An example is a frame with its [`CONTEXT`].
     pub frames: Features,
 }
 
-impl Part {
-    /// The frames as examples, with the states of `alignment` as labels.
+impl UtteranceSet {
+    /// All frames as examples. Their labels are the states of `alignment`, if there is one.
     pub fn split(&self, alignment: Option<&[Vec<u16>]>) -> Split {
         let labels = alignment.map(|alignment| alignment.concat());
         Split { inputs: Inputs::Features(self.frames.clone()), labels }
     }
 
-    /// The frames of one utterance.
+    /// The frames of utterance `i` as examples.
     pub fn utterance(&self, i: usize) -> Split {
         let first: usize = self.lengths[..i].iter().sum();
         let indices: Vec<u32> = (first..first + self.lengths[i]).map(|t| t as u32).collect();
         Split { inputs: Inputs::Features(self.frames.subset(&indices)), labels: None }
     }
 
-    /// The frames of each utterance in an array [T, width] of all.
+    /// Cuts an array [Σ T_i, width] into the utterances' own [T_i, width].
     pub fn by_utterance<'a, T>(&self, values: &'a [T], width: usize) -> Vec<&'a [T]> {
         let mut rest = values;
         let cut = self.lengths.iter().map(|&length| {
@@ -91,8 +93,9 @@ impl Part {
         cut.collect()
     }
 
-    /// Utterances that come to `percent` % of all, at least one: each round takes one of every
-    /// speaker, speakers and their utterances in an order that depends on the seed. Their indices.
+    /// Draws `percent` % of the utterances, at least one, and returns their indices. Each round
+    /// takes one utterance of every speaker. The order of the speakers and of their utterances
+    /// depends on the seed.
     pub fn draw(&self, seed: u64, percent: usize) -> Vec<usize> {
         let mut order = vec![0; self.words.len()];
         permute(seed, 0, &mut order);
@@ -112,13 +115,13 @@ impl Part {
     }
 }
 
-impl Material {
-    /// Reads the corpus in the data folder and computes its features. `speakers` limits the
-    /// training, held-out and test speakers to the first so many.
+impl SpeechCorpus {
+    /// Reads the corpus in the data folder and computes its features. `speakers` limits how many
+    /// training, held-out and test speakers are used: the first ones.
     ///
     /// # Errors
     /// Those of [`an4::load`] and of reading the recordings.
-    pub fn load(pool: &Pool, data: &Path, speakers: Option<[usize; 3]>) -> Result<Material> {
+    pub fn load(pool: &Pool, data: &Path, speakers: Option<[usize; 3]>) -> Result<SpeechCorpus> {
         let corpus = an4::load(data)?;
         let names = |utterances: &[an4::Utterance]| {
             let mut names: Vec<String> = utterances.iter().map(|u| u.speaker.clone()).collect();
@@ -137,7 +140,7 @@ impl Material {
         held.truncate(limit_held);
         tested.truncate(limit_test);
         let of = |utterances: &[an4::Utterance], speakers: &[String], warp: f64| {
-            Sounds::of(pool, &corpus, utterances, speakers, warp)
+            RawFeatures::of(pool, &corpus, utterances, speakers, warp)
         };
         let mut parts = [
             of(&corpus.train, &kept, 1.0)?,
@@ -152,7 +155,7 @@ impl Material {
             parts.iter_mut().for_each(|part| normalisation.apply(&mut part.log_mels));
             normalisation.apply(&mut perturbed);
         }
-        let [train, holdout, test] = parts.map(Sounds::part);
+        let [train, holdout, test] = parts.map(RawFeatures::into_set);
         let silence = corpus.phones.iter().position(|phone| phone == SILENCE);
         let silence = silence.ok_or_else(|| Error::Internal("a corpus without silence".into()))?;
         let pronunciations: Vec<&[Vec<usize>]> =
@@ -165,7 +168,7 @@ impl Material {
         let phone_states = phone_of.iter().flat_map(|&phone| {
             (0..STATES_PER_PHONE).map(move |i| (phone * STATES_PER_PHONE + i) as u16)
         });
-        Ok(Material {
+        Ok(SpeechCorpus {
             unigram: LanguageModel::unigram(&corpus.dictionary, &corpus.unigram),
             bigram: LanguageModel::witten_bell(lexicon.words(), &train.words),
             phone_states: phone_states.collect(),
@@ -179,14 +182,14 @@ impl Material {
         })
     }
 
-    /// Training, held-out and test part.
-    pub fn parts(&self) -> [&Part; 3] {
+    /// The training, the held-out and the test set.
+    pub fn parts(&self) -> [&UtteranceSet; 3] {
         [&self.train, &self.holdout, &self.test]
     }
 }
 
-/// Pronunciations in which every phone of a word that is frequent enough is one of its own, numbered
-/// from `phones` on; and for each phone, old and new, the old one.
+/// Gives each phone of each pronunciation of a frequent word a number of its own, from `phones` on.
+/// Returns the pronunciations, and for each phone, old and new, the old one.
 fn own_phones(
     phones: usize,
     pronunciations: &[&[Vec<usize>]],
@@ -207,36 +210,36 @@ fn own_phones(
     (own, phone_of)
 }
 
-/// A part before its log-mels are normalised.
-struct Sounds {
+/// A set of utterances before its log-mels are normalised.
+struct RawFeatures {
     speakers: Vec<String>,
     words: Vec<Vec<usize>>,
-    mfcc: Vec<Frames>,
-    log_mels: Vec<Frames>,
+    mfcc: Vec<FeatureMatrix>,
+    log_mels: Vec<FeatureMatrix>,
 }
 
-impl Sounds {
+impl RawFeatures {
     fn of(
         pool: &Pool,
         corpus: &Corpus,
         utterances: &[an4::Utterance],
         speakers: &[String],
         warp: f64,
-    ) -> Result<Sounds> {
+    ) -> Result<RawFeatures> {
         let chosen: Vec<&an4::Utterance> =
             utterances.iter().filter(|u| speakers.contains(&u.speaker)).collect();
         let fbank = Fbank::warped(warp);
-        let heard = pool.map(chosen.len(), |i| {
+        let computed = pool.map(chosen.len(), |i| {
             let log_mels = fbank.features(&chosen[i].samples()?);
             Ok((features::mfcc(&log_mels), log_mels))
         });
-        let heard: Result<Vec<(Frames, Frames)>> = heard.into_iter().collect();
-        let (mut mfcc, mut log_mels): (Vec<_>, Vec<_>) = heard?.into_iter().unzip();
+        let computed: Result<Vec<(FeatureMatrix, FeatureMatrix)>> = computed.into_iter().collect();
+        let (mut mfcc, mut log_mels): (Vec<_>, Vec<_>) = computed?.into_iter().unzip();
         let speakers: Vec<&str> = chosen.iter().map(|u| u.speaker.as_str()).collect();
         for features in [&mut mfcc, &mut log_mels] {
             features::subtract_speaker_means(features, &speakers);
         }
-        Ok(Sounds {
+        Ok(RawFeatures {
             speakers: speakers.into_iter().map(str::to_string).collect(),
             words: chosen.iter().map(|utterance| corpus.word_ids(utterance)).collect(),
             mfcc,
@@ -244,31 +247,31 @@ impl Sounds {
         })
     }
 
-    fn part(self) -> Part {
-        let Sounds { speakers, words, mfcc, log_mels } = self;
-        let lengths = log_mels.iter().map(Frames::frames).collect();
-        Part { speakers, words, lengths, mfcc, frames: with_context(log_mels) }
+    fn into_set(self) -> UtteranceSet {
+        let RawFeatures { speakers, words, mfcc, log_mels } = self;
+        let lengths = log_mels.iter().map(FeatureMatrix::frames).collect();
+        UtteranceSet { speakers, words, lengths, mfcc, frames: with_context(log_mels) }
     }
 }
 
-fn with_context(log_mels: Vec<Frames>) -> Features {
-    let lengths: Vec<usize> = log_mels.iter().map(Frames::frames).collect();
+fn with_context(log_mels: Vec<FeatureMatrix>) -> Features {
+    let lengths: Vec<usize> = log_mels.iter().map(FeatureMatrix::frames).collect();
     let values: Vec<f32> = log_mels.into_iter().flat_map(|f| f.values).collect();
     Features::new(values, features::BINS, &lengths, CONTEXT)
 }
 
-/// The frozen states of all frames: for each of training, held-out and test part its utterances'.
+/// The state of every frame, once it is decided: the labels of the nets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alignments {
-    /// By part and utterance.
+    /// Of the training, the held-out and the test set: for each utterance the states `[T_i]`.
     pub parts: [Vec<Vec<u16>>; 3],
 }
 
 const PARTS: [&str; 3] = ["train", "holdout", "test"];
 
 impl Alignments {
-    /// Writes them as a safetensors file of three `U16` tensors, each the states of a part's
-    /// frames, and the SHA-256 of all in its metadata.
+    /// Writes a safetensors file of three `U16` tensors, each the states `[Σ T_i]` of a set. Its
+    /// metadata hold the SHA-256 of them all.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -286,15 +289,15 @@ impl Alignments {
         atomic_write(path, &file.map_err(internal)?)
     }
 
-    /// Reads those of `material`.
+    /// Reads the alignments of `corpus`.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a damaged file or one of other material.
-    pub fn load(path: &Path, material: &Material) -> Result<Alignments> {
+    /// [`Error::Io`]; [`Error::Data`] for a damaged file or one of another corpus.
+    pub fn load(path: &Path, corpus: &SpeechCorpus) -> Result<Alignments> {
         let file = TensorFile::read(path, MAX_FILE_BYTES)?;
         let mut hash = Vec::new();
         let mut parts = Vec::new();
-        for (name, part) in PARTS.iter().zip(material.parts()) {
+        for (name, part) in PARTS.iter().zip(corpus.parts()) {
             let info = file.tensor(name).ok_or_else(|| file.bad(name, "none", "a tensor"))?;
             let frames: usize = part.lengths.iter().sum();
             if info.dtype != Dtype::U16 || info.shape != [frames] {
@@ -305,10 +308,10 @@ impl Alignments {
             hash.push(bytes);
             let states: Vec<u16> =
                 bytes.as_chunks().0.iter().map(|&b| u16::from_le_bytes(b)).collect();
-            let stray = |&state: &u16| usize::from(state) >= material.lexicon.states();
+            let stray = |&state: &u16| usize::from(state) >= corpus.lexicon.states();
             if let Some(at) = states.iter().position(stray) {
                 let found = format!("state {} at index {at}", states[at]);
-                return Err(file.bad(name, found, format!("below {}", material.lexicon.states())));
+                return Err(file.bad(name, found, format!("below {}", corpus.lexicon.states())));
             }
             parts.push(part.by_utterance(&states, 1).into_iter().map(<[u16]>::to_vec).collect());
         }

@@ -1,56 +1,59 @@
 //! Token passing: the exact search for the words of an utterance.
 //!
-//! The network is a loop over the words. Each pronunciation is a chain of states; behind each word
-//! lies a silence of its own, which may be skipped, so that the word is still known when the next
-//! one starts; one more precedes the first word. The score of words w₁ … w_n along a path is
+//! The network is a loop over the words. Each pronunciation is a chain of states. Each word is
+//! followed by a silence of its own, which may be skipped: in a silence that all words shared, the
+//! word before would be forgotten when the next one starts. One more silence may precede the first
+//! word. The score of words w₁ … w_n along a path is
 //!
 //! ```text
 //! Σ_t acoustic_scale·score(t, state) + transitions + Σ_i (lm_scale·ln P(w_i | w_(i−1)) + word_penalty)
 //!   + lm_scale·ln P(end | w_n)
 //! ```
 //!
-//! and the best path is found without a beam (Young, Russell & Thornton 1989). A unigram is a
-//! bigram whose rows are equal.
+//! and the search finds the best path, without a beam (Young, Russell & Thornton 1989). A unigram is
+//! a bigram whose rows are equal.
 
 use crate::speech::hmm::{Lexicon, Transitions};
 use limbeck_kernels::Pool;
 
-/// How the search weighs its sources.
+/// The weights of the acoustic and the language model in a path's score.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scales {
-    /// Factor of the frames' scores.
+    /// Factor of each frame's ln p(frame | state).
     pub acoustic_scale: f64,
-    /// Factor of the language model's logarithms.
+    /// Factor of each ln P(word | word before).
     pub lm_scale: f64,
-    /// Added for each word; negative for fewer words.
+    /// Added for each word. The lower it is, the fewer words are found.
     pub word_penalty: f64,
 }
 
-/// What was recognised.
+/// The recognised words.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hypothesis {
-    /// The words' ids.
+    /// The ids of the words, in order.
     pub words: Vec<usize>,
-    /// The score of their best path; −∞ where no path has so few frames.
+    /// The score of their best path; −∞ where every path needs more frames than there are.
     pub score: f64,
 }
 
 /// A chain of states in the network: a pronunciation of a word, or the silence behind it.
 struct Chain {
-    /// The word, or that of the start, one more than the last.
+    /// The word; that of the start is one more than the last.
     word: usize,
     silence: bool,
-    /// Its nodes. The first has no state: it holds the token that comes in.
+    /// The first of its nodes, which has no state: it holds the token that comes in.
     entry: usize,
+    /// The last of its nodes.
     last: usize,
-    /// ln P of leaving the last state.
+    /// ln P of leaving the state of the last node.
     leave: f64,
 }
 
-/// Where a token has been: the index, in a table [T, words + 1], of the last word's end.
+/// The words that a token has passed: the index of the end of its last word in a table
+/// [T, words + 1], whose entries lead on to the word before.
 type Link = u32;
 
-/// The best partial path to a node.
+/// The best path to a node so far.
 #[derive(Clone, Copy)]
 struct Token {
     score: f64,
@@ -58,10 +61,10 @@ struct Token {
 }
 
 impl Token {
-    /// No path.
+    /// No path leads to the node.
     const DEAD: Token = Token { score: f64::NEG_INFINITY, link: 0 };
 
-    /// The better of both, `self` if they are equal.
+    /// The better of two tokens; `self` if they are equal.
     fn or(self, other: Token) -> Token {
         if other.score > self.score { other } else { self }
     }
@@ -71,18 +74,18 @@ impl Token {
     }
 }
 
-/// The network, and what its arcs cost.
+/// The network of words, with the scores of its arcs.
 pub struct Decoder {
     acoustic_scale: f64,
-    /// [words + 1, words + 1]: what it costs to go from a word, or the start, to a word, or the
-    /// end.
+    /// [words + 1, words + 1]: the score of going from a word, or the start, to a word, or the end.
     weights: Vec<f64>,
     states: usize,
     chains: Vec<Chain>,
-    /// By node: its state (any for an entry), ln P of staying there, ln P of leaving the node
-    /// before.
+    /// The state of each node; unused for an entry.
     state: Vec<u16>,
+    /// ln P of staying in each node.
     stay: Vec<f64>,
+    /// ln P of leaving the node before each.
     arrive: Vec<f64>,
 }
 
@@ -124,7 +127,7 @@ impl Decoder {
 
     fn add_chain(&mut self, word: usize, silence: bool, chain: &[u16], transitions: &Transitions) {
         let entry = self.state.len();
-        // What stands in an entry is overwritten before it is used.
+        // The token of an entry is overwritten before it is used: these values never matter.
         self.state.push(0);
         self.stay.push(f64::NEG_INFINITY);
         self.arrive.push(f64::NEG_INFINITY);
@@ -138,8 +141,8 @@ impl Decoder {
         self.chains.push(Chain { word, silence, entry, last: self.state.len() - 1, leave });
     }
 
-    /// The words of an utterance whose frames score `scores` [T, states]: natural logarithms of
-    /// p(frame | state), up to a constant for each frame.
+    /// Finds the words of an utterance. `scores` [T, states] are ln p(frame | state), up to a
+    /// constant for each frame.
     ///
     /// Sums run in f64 in the order of the frames. Of equal scores the path wins that stays longer
     /// in its state, then the word or pronunciation with the lower number.
@@ -150,12 +153,12 @@ impl Decoder {
         assert_eq!(scores.len() % self.states, 0, "{} scores of {}", scores.len(), self.states);
         let frames = scores.len() / self.states;
         let start = self.histories() - 1;
-        // Where the token of each history's end has been, frame by frame.
+        // [T, words + 1]: the link of the token at each word's end.
         let mut links: Vec<Link> = Vec::with_capacity(frames * self.histories());
         let mut tokens = vec![Token::DEAD; self.state.len()];
         let mut ends = vec![Token::DEAD; self.histories()];
         ends[start] = Token { score: 0.0, link: 0 };
-        // Silence may follow a word, which before the first frame is the start.
+        // The tokens from which a silence may begin. Before the first frame there is only the start.
         let mut pauses = ends.clone();
         let mut best: Vec<(f64, u32)> = Vec::new();
         let mut row = vec![0.0; self.states];
@@ -174,7 +177,7 @@ impl Decoder {
             for (scaled, &score) in row.iter_mut().zip(frame) {
                 *scaled = self.acoustic_scale * f64::from(score);
             }
-            // From the top, so that each node still finds the last frame's tokens.
+            // From the top down, each node still finds the tokens of the frame before.
             for node in (1..tokens.len()).rev() {
                 let coming = tokens[node - 1].plus(self.arrive[node]);
                 let token = tokens[node].plus(self.stay[node]).or(coming);
@@ -210,13 +213,12 @@ impl Decoder {
         pool.map(utterances.len(), |i| self.decode(utterances[i]))
     }
 
-    /// The words and the start.
+    /// Number of histories: each word, and the start.
     fn histories(&self) -> usize {
         self.weights.len().isqrt()
     }
 
-    /// For each word, and the end, the best score to come to it from what has ended, and where
-    /// from.
+    /// For each word, and the end: the best score of any history followed by it, and that history.
     fn enter(&self, ends: &[Token], best: &mut Vec<(f64, u32)>) {
         best.clear();
         best.resize(ends.len(), (f64::NEG_INFINITY, 0));

@@ -1,11 +1,21 @@
-//! Frames: log-mel filterbanks for the nets, cepstra for the aligner, and their normalisation.
+//! Features: log-mel filterbanks for the nets, cepstra for the aligner, and their normalisation.
+//!
+//! ```text
+//! samples, 16 kHz, i16   [n]
+//! Fbank::features        [T, 40]  ln of the energy in 40 mel filters, T = 1 + ⌊(n − 400)/160⌋
+//! mfcc                   [T, 39]  13 cepstra, their slopes, and the slopes' slopes
+//! subtract_speaker_means          x − mean of the speaker
+//! Normalisation                   (x − μ)/σ, μ and σ those of the training frames
+//! ```
+//!
+//! A frame is 25 ms of sound, 400 samples; one starts every 10 ms, 160 samples.
 //!
 //! The paper's input is 40 mel-scaled filterbank coefficients every 10 ms (section 4), which it
 //! does not define; the definition here is Kaldi's `compute-fbank-feats` without dither.
 //! `tests/speech.rs` compares it with another implementation of that on real recordings.
 //!
-//! Everything is computed in f64 with one rounding to f32 at the end, by scalar arithmetic and
-//! [`libm`]: the same bits on every machine.
+//! Each step computes in f64, by scalar arithmetic and [`libm`], and rounds to f32 once at its end:
+//! the same bits on every machine.
 
 use limbeck_datasets::an4::SAMPLE_RATE;
 use realfft::{RealFftPlanner, RealToComplex};
@@ -13,7 +23,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::{PI, SQRT_2};
 use std::sync::Arc;
 
-/// Samples of a frame: 25 ms.
+/// Samples of a frame: 25 ms at 16 kHz.
 pub const FRAME: usize = 400;
 /// Samples from the start of a frame to that of the next: 10 ms.
 pub const SHIFT: usize = 160;
@@ -26,24 +36,24 @@ const FFT: usize = 512;
 const PREEMPHASIS: f64 = 0.97;
 const LOWEST_HZ: f64 = 20.0;
 const HIGHEST_HZ: f64 = 8000.0;
-/// Where a warp stops being linear.
+/// The 4800 Hz of [`Fbank::warped`], where the warp bends.
 const LINEAR_HZ: f64 = 4800.0;
-/// Energies below it are raised to it: the distance from 1 to the next f32, as in Kaldi.
+/// The least energy, ε = 2⁻²³, as in Kaldi: the distance from 1 to the next f32.
 const FLOOR: f64 = f32::EPSILON as f64;
 const LIFTER: f64 = 22.0;
-/// Frames on either side that a delta is fitted to.
+/// A delta is fitted to so many frames on either side.
 const DELTA_WINDOW: usize = 2;
 
-/// The frames of an utterance.
+/// The features of an utterance, a row for each frame.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frames {
-    /// Values of a frame.
+pub struct FeatureMatrix {
+    /// Features of a frame.
     pub dim: usize,
     /// `[frames, dim]`, row-major.
     pub values: Vec<f32>,
 }
 
-impl Frames {
+impl FeatureMatrix {
     /// The number of frames.
     pub fn frames(&self) -> usize {
         self.values.len() / self.dim
@@ -63,7 +73,7 @@ pub struct Fbank {
     filters: Vec<Filter>,
 }
 
-/// A triangle over FFT bins: weights of the bins from `first` on.
+/// A triangular filter over FFT bins: the weights of the bins from `first` on.
 struct Filter {
     first: usize,
     weights: Vec<f64>,
@@ -81,8 +91,8 @@ impl Fbank {
         Fbank::warped(1.0)
     }
 
-    /// The filterbank that takes the frequency f for warp(f), so that a voice sounds as from a vocal
-    /// tract 1/α as long:
+    /// The filterbank that treats a frequency f as if it were warp(f). A voice then sounds as if its
+    /// vocal tract were 1/α times as long. With α = `factor`:
     ///
     /// ```text
     /// warp(f) = α·f                             f ≤ f₀ = 4800·min(α, 1)/α
@@ -111,7 +121,7 @@ impl Fbank {
     /// 6. ε = 2⁻²³.
     ///
     /// Source: Kaldi's `feature-window.cc`, `mel-computations.cc`, `feature-fbank.cc`.
-    pub fn features(&self, samples: &[i16]) -> Frames {
+    pub fn features(&self, samples: &[i16]) -> FeatureMatrix {
         let mut padded = self.fft.make_input_vec();
         let mut spectrum = self.fft.make_output_vec();
         let mut scratch = self.fft.make_scratch_vec();
@@ -136,7 +146,7 @@ impl Fbank {
                 libm::log(energy.max(FLOOR)) as f32
             }));
         }
-        Frames { dim: BINS, values }
+        FeatureMatrix { dim: BINS, values }
     }
 }
 
@@ -183,7 +193,7 @@ fn filters(factor: f64) -> Vec<Filter> {
 /// frames; before the first and behind the last frame these repeat. The deltas' deltas are δ of δ.
 ///
 /// Source: Kaldi's `feature-mfcc.cc` (with `--use-energy=false`); the HTK book's delta.
-pub fn mfcc(log_mels: &Frames) -> Frames {
+pub fn mfcc(log_mels: &FeatureMatrix) -> FeatureMatrix {
     let bins = log_mels.dim;
     let row = |q: usize| {
         let lifter = 1.0 + 0.5 * LIFTER * libm::sin(PI * q as f64 / LIFTER);
@@ -208,7 +218,7 @@ pub fn mfcc(log_mels: &Frames) -> Frames {
         let range = t * CEPSTRA..(t + 1) * CEPSTRA;
         parts.iter().flat_map(move |part| part[range.clone()].iter().map(|&value| value as f32))
     });
-    Frames { dim: 3 * CEPSTRA, values: values.collect() }
+    FeatureMatrix { dim: 3 * CEPSTRA, values: values.collect() }
 }
 
 /// δ of each column of `[frames, dim]`.
@@ -224,12 +234,13 @@ fn deltas(values: &[f64], dim: usize) -> Vec<f64> {
     (0..frames.len()).flat_map(|t| (0..dim).map(move |i| (t, i))).map(slope).collect()
 }
 
-/// Subtracts from each frame the mean of all frames of its speaker: what the microphone, the room
-/// and the voice's level add to every log-mel. `speakers[i]` says `utterances[i]`.
+/// Subtracts from each frame the mean of all frames of its speaker (cepstral mean normalisation):
+/// the microphone, the room and the level of the voice add a constant to every log-mel.
+/// `speakers[i]` speaks `utterances[i]`.
 ///
 /// # Panics
 /// If there is not one speaker for each utterance, or utterances differ in `dim`.
-pub fn subtract_speaker_means(utterances: &mut [Frames], speakers: &[&str]) {
+pub fn subtract_speaker_means(utterances: &mut [FeatureMatrix], speakers: &[&str]) {
     assert_eq!(utterances.len(), speakers.len(), "utterances and speakers");
     let mut of_speaker: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (i, speaker) in speakers.iter().enumerate() {
@@ -250,21 +261,22 @@ pub fn subtract_speaker_means(utterances: &mut [Frames], speakers: &[&str]) {
     }
 }
 
-/// Means and standard deviations of training frames, to normalise others with: x ↦ (x − μ)/σ.
+/// The normalisation x ↦ (x − μ)/σ of each feature, with μ and σ of the training frames.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalisation {
-    /// μ of each dimension.
+    /// `[dim]`: μ.
     pub mean: Vec<f64>,
-    /// σ of each dimension, its square the mean of (x − μ)²; 1 where all values are equal.
+    /// `[dim]`: σ = √(mean of (x − μ)²); 1 where all values are equal.
     pub sd: Vec<f64>,
 }
 
 impl Normalisation {
-    /// That of all frames of these utterances; absent if they have none.
+    /// The normalisation that gives all frames of `train` mean 0 and variance 1; absent if there are
+    /// no frames.
     ///
     /// # Panics
     /// If utterances differ in `dim`.
-    pub fn of(train: &[Frames]) -> Option<Normalisation> {
+    pub fn of(train: &[FeatureMatrix]) -> Option<Normalisation> {
         let Moments { mean, variance } = Moments::of(train.iter())?;
         let sd = variance.iter().map(|&v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
         Some(Normalisation { mean, sd })
@@ -274,9 +286,9 @@ impl Normalisation {
     ///
     /// # Panics
     /// If their `dim` is not that of the training frames.
-    pub fn apply(&self, utterances: &mut [Frames]) {
-        for Frames { dim, values } in utterances {
-            assert_eq!(*dim, self.mean.len(), "dimensions of a frame");
+    pub fn apply(&self, utterances: &mut [FeatureMatrix]) {
+        for FeatureMatrix { dim, values } in utterances {
+            assert_eq!(*dim, self.mean.len(), "features of a frame");
             for frame in values.chunks_exact_mut(*dim) {
                 for ((x, mean), sd) in frame.iter_mut().zip(&self.mean).zip(&self.sd) {
                     *x = ((f64::from(*x) - mean) / sd) as f32;
@@ -292,13 +304,14 @@ struct Moments {
 }
 
 impl Moments {
-    /// Of all frames, each dimension for itself: first the mean, then the mean square around it.
-    fn of<'f>(utterances: impl Iterator<Item = &'f Frames> + Clone) -> Option<Moments> {
+    /// Mean and variance of each feature over all frames. Two passes: first the mean, then the mean
+    /// square around it.
+    fn of<'f>(utterances: impl Iterator<Item = &'f FeatureMatrix> + Clone) -> Option<Moments> {
         let dim = utterances.clone().next()?.dim;
         let mean_of = |term: &dyn Fn(usize, f64) -> f64| -> Option<Vec<f64>> {
             let (mut sums, mut count) = (vec![0.0; dim], 0);
             for utterance in utterances.clone() {
-                assert_eq!(utterance.dim, dim, "dimensions of a frame");
+                assert_eq!(utterance.dim, dim, "features of a frame");
                 count += utterance.frames();
                 for frame in utterance.values.chunks_exact(dim) {
                     for (i, (sum, &x)) in sums.iter_mut().zip(frame).enumerate() {
@@ -318,8 +331,8 @@ impl Moments {
 mod tests {
     use super::*;
 
-    fn of(dim: usize, values: &[f32]) -> Frames {
-        Frames { dim, values: values.to_vec() }
+    fn of(dim: usize, values: &[f32]) -> FeatureMatrix {
+        FeatureMatrix { dim, values: values.to_vec() }
     }
 
     #[test]
@@ -346,7 +359,7 @@ mod tests {
         (0..FRAME).map(|i| sample(i).round() as i16).collect()
     }
 
-    fn loudest(frame: &Frames) -> usize {
+    fn loudest(frame: &FeatureMatrix) -> usize {
         (0..BINS).max_by(|&a, &b| frame.values[a].total_cmp(&frame.values[b])).unwrap()
     }
 

@@ -120,7 +120,7 @@ impl Transitions {
 /// All ways to say an utterance: nodes, each with an HMM state, and the arcs between them. Arcs
 /// lead from lower to higher nodes; that every node may follow itself is understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Graph {
+pub struct UtteranceGraph {
     states: Vec<u16>,
     /// `before[bounds[n]..bounds[n + 1]]` are the nodes from which an arc leads to node n.
     before: Vec<u32>,
@@ -131,7 +131,7 @@ pub struct Graph {
     ends: Vec<u32>,
 }
 
-impl Graph {
+impl UtteranceGraph {
     /// `words` one after another, each in any of its pronunciations, with or without silence
     /// before, between and behind them. The choices cost nothing.
     pub fn new(lexicon: &Lexicon, words: &[usize]) -> Self {

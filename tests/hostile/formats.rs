@@ -4,12 +4,12 @@
 
 use limbeck::engine::config::Config;
 use limbeck::files::checkpoint::{Layer, ModelFile, TrainingState};
-use limbeck::pages::{claims, material, report as page};
+use limbeck::pages::{claims, contents, report as page};
 use limbeck::run::folder::RunFolder;
-use limbeck::speech::features::Frames;
+use limbeck::speech::corpus::{Alignments, SpeechCorpus, UtteranceSet};
+use limbeck::speech::features::FeatureMatrix;
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
-use limbeck::speech::material::{Alignments, Material, Part};
 use limbeck::tools::check::Case;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Features, an4, idx, npy, table};
@@ -83,7 +83,7 @@ pub const FORMATS: [Format; 22] = [
     Format {
         name: "alignment",
         file: ALIGNMENT,
-        read: |dir| Alignments::load(&dir.join(ALIGNMENT), &material()).map(Loaded::of),
+        read: |dir| Alignments::load(&dir.join(ALIGNMENT), &speech_corpus()).map(Loaded::of),
     },
     Format {
         name: "check_case",
@@ -183,7 +183,7 @@ pub const FORMATS: [Format; 22] = [
 fn report(dir: &Path) -> Result<Loaded> {
     static CONTEXT: LazyLock<Context> =
         LazyLock::new(|| Context::new(Isa::Portable, 1).expect("a context"));
-    let run = material::Material::read(&CONTEXT, &dir.join(RUN), None, None)?;
+    let run = contents::RunContents::read(&CONTEXT, &dir.join(RUN), None, None)?;
     page::page(&[run]).map(Loaded::of)
 }
 
@@ -361,19 +361,19 @@ impl Folder {
 }
 
 /// What the alignment belongs to: one word of one phone beside silence, in five frames, one and two.
-fn material() -> Material {
+fn speech_corpus() -> SpeechCorpus {
     let part = |lengths: &[usize]| {
         let frames: usize = lengths.iter().sum();
-        Part {
+        UtteranceSet {
             speakers: vec!["ann".into(); lengths.len()],
             words: vec![vec![0]; lengths.len()],
             lengths: lengths.to_vec(),
-            mfcc: lengths.iter().map(|&n| Frames { dim: 1, values: vec![0.0; n] }).collect(),
+            mfcc: lengths.iter().map(|&n| FeatureMatrix { dim: 1, values: vec![0.0; n] }).collect(),
             frames: Features::new(vec![0.0; frames], 1, lengths, (0, 0)),
         }
     };
     let words: [&[Vec<usize>]; 1] = [&[vec![1]]];
-    Material {
+    SpeechCorpus {
         phones: Lexicon::new(2, 0, words),
         lexicon: Lexicon::new(2, 0, words),
         phone_states: (0..6).collect(),

@@ -9,10 +9,10 @@ use crate::paper::scheduler::ExperimentRun;
 use crate::run::summary::Row;
 use crate::run::training::combined_row;
 use crate::speech::align;
-use crate::speech::aligner::{Aligner, Recipe, Utterance};
+use crate::speech::aligner::{Aligner, AlignerOptions, Utterance};
+use crate::speech::corpus::{Alignments, SpeechCorpus, WARPS};
 use crate::speech::features;
-use crate::speech::hmm::{Graph, Lexicon, Transitions};
-use crate::speech::material::{Alignments, Material, WARPS};
+use crate::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
 use limbeck_datasets::{Dataset, Inputs, Split};
 use limbeck_kernels::{Context, Pool};
 use std::rc::Rc;
@@ -26,7 +26,7 @@ pub(super) const ALIGNER: &str = "aligner";
 
 /// The corpus with states of its frames.
 pub(in crate::paper) struct Labelled {
-    pub material: Rc<Material>,
+    pub material: Rc<SpeechCorpus>,
     /// Whose states they are.
     pub lexicon: Lexicon,
     pub dataset: Dataset,
@@ -40,7 +40,7 @@ pub(in crate::paper) struct Labelled {
 }
 
 /// The data set before there are states: the training and the test part of the corpus.
-pub(super) fn unlabelled(material: &Material) -> Dataset {
+pub(super) fn unlabelled(material: &SpeechCorpus) -> Dataset {
     Dataset {
         name: "an4".into(),
         classes: material.lexicon.states(),
@@ -50,7 +50,7 @@ pub(super) fn unlabelled(material: &Material) -> Dataset {
     }
 }
 
-fn labelled(material: &Rc<Material>, lexicon: Lexicon, alignments: &Alignments) -> Labelled {
+fn labelled(material: &Rc<SpeechCorpus>, lexicon: Lexicon, alignments: &Alignments) -> Labelled {
     let [train, holdout, test] = &alignments.parts;
     let states = lexicon.states();
     let dataset = Dataset {
@@ -82,14 +82,14 @@ fn labelled(material: &Rc<Material>, lexicon: Lexicon, alignments: &Alignments) 
 #[derive(Clone)]
 pub(super) struct Spend {
     /// Of the mixtures.
-    pub recipe: Recipe,
+    pub recipe: AlignerOptions,
     /// Of the net that aligns, the seed aside, on unperturbed frames.
     pub config: Config,
 }
 
 /// The way from transcripts to frozen states.
 pub(super) struct Alignment {
-    pub material: Rc<Material>,
+    pub material: Rc<SpeechCorpus>,
     pub spend: Spend,
     pub seed: u64,
     mixtures: Memo<(), Mixtures>,
@@ -106,7 +106,7 @@ struct Mixtures {
 }
 
 impl Alignment {
-    pub fn new(material: Material, spend: Spend, seed: u64) -> Rc<Alignment> {
+    pub fn new(material: SpeechCorpus, spend: Spend, seed: u64) -> Rc<Alignment> {
         Rc::new(Alignment {
             material: Rc::new(material),
             spend,
@@ -215,7 +215,7 @@ impl Alignment {
 
 /// The best states of each utterance of each part; `scores` of (part, utterance) are [T, states].
 fn align_parts(
-    material: &Material,
+    material: &SpeechCorpus,
     lexicon: &Lexicon,
     transitions: &Transitions,
     scores: impl Fn(usize, usize) -> Vec<f32>,
@@ -223,7 +223,7 @@ fn align_parts(
     let mut parts = [const { Vec::new() }; 3];
     for (i, (part, aligned)) in material.parts().iter().zip(&mut parts).enumerate() {
         for (utterance, words) in part.words.iter().enumerate() {
-            let graph = Graph::new(lexicon, words);
+            let graph = UtteranceGraph::new(lexicon, words);
             let found = align::viterbi(&graph, transitions, &scores(i, utterance));
             let found = found.map_err(|e| Error::Dataset {
                 message: format!("an4: utterance {utterance} of part {i}: {e}"),

@@ -34,9 +34,9 @@ use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Request,
 use crate::run::context::RunContext;
 use crate::run::summary::{Row, Summary};
 use crate::run::training::combined_row;
-use crate::speech::aligner::Recipe;
+use crate::speech::aligner::AlignerOptions;
+use crate::speech::corpus::SpeechCorpus;
 use crate::speech::features;
-use crate::speech::material::Material;
 pub(in crate::paper) use alignment::Labelled;
 use alignment::{Alignment, unlabelled};
 use conclusion::{Comparison, conclude};
@@ -102,13 +102,13 @@ impl Spend {
         let mut student = config.clone();
         student.model.dropout = None;
         student.training.epochs = student_epochs;
-        let small = Recipe { iterations: 12, gaussians: 250, settling: 4 };
-        let medium = Recipe { iterations: 20, gaussians: 500, settling: 6 };
+        let small = AlignerOptions { iterations: 12, gaussians: 250, settling: 4 };
+        let medium = AlignerOptions { iterations: 20, gaussians: 500, settling: 6 };
         let (recipe, members, temperatures, students): (_, _, &[f64], _) = match preset {
             Preset::Smoke => (small, 2, &[2.0], 1),
             Preset::Quick => (medium, 3, &[2.0, 5.0], 1),
-            Preset::Standard => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
-            Preset::Paper => (Recipe::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
+            Preset::Standard => (AlignerOptions::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
+            Preset::Paper => (AlignerOptions::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
         };
         let alignment = alignment::Spend { recipe, config };
         Spend { alignment, member, student, members, temperatures, students }
@@ -118,8 +118,8 @@ impl Spend {
 /// The corpus, and what the preset spends on it.
 ///
 /// # Errors
-/// [`Error::Usage`] without a data folder; those of [`Material::load`].
-fn prepare(run: &RunContext, preset: Preset) -> Result<(Material, Spend)> {
+/// [`Error::Usage`] without a data folder; those of [`SpeechCorpus::load`].
+fn prepare(run: &RunContext, preset: Preset) -> Result<(SpeechCorpus, Spend)> {
     let data = run.data.ok_or_else(|| {
         Error::Usage(
             "speech needs a data folder that holds an4/: set --data or LIMBECK_DATA".into(),
@@ -131,7 +131,7 @@ fn prepare(run: &RunContext, preset: Preset) -> Result<(Material, Spend)> {
         Preset::Quick => Some([22, 4, 10]),
         Preset::Standard | Preset::Paper => None,
     };
-    let material = Material::load(&run.context.pool, data, speakers)?;
+    let material = SpeechCorpus::load(&run.context.pool, data, speakers)?;
     let spend = Spend::new(preset, material.lexicon.states());
     Ok((material, spend))
 }
@@ -151,7 +151,7 @@ impl Experiment for Speech {
     }
 
     /// # Errors
-    /// [`Error::Usage`] without a data folder that holds `an4/`; those of [`Material::load`].
+    /// [`Error::Usage`] without a data folder that holds `an4/`; those of [`SpeechCorpus::load`].
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
         let Setup { run, request, .. } = setup;
         let (material, spend) = prepare(run, request.preset)?;

@@ -4,9 +4,9 @@ use super::alignment::Labelled;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::run::summary::{Measure, Measures, Row};
+use crate::speech::corpus::UtteranceSet;
 use crate::speech::decode::{Decoder, Scales};
 use crate::speech::lm::LanguageModel;
-use crate::speech::material::Part;
 use crate::speech::wer::{WordErrors, word_errors};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, Pool};
@@ -80,7 +80,7 @@ impl Labelled {
     pub(super) fn recognise(
         &self,
         pool: &Pool,
-        part: &Part,
+        part: &UtteranceSet,
         logits: &[f32],
         table: &[f32],
         search: Search,
@@ -93,7 +93,7 @@ impl Labelled {
     fn recognise_scored(
         &self,
         pool: &Pool,
-        part: &Part,
+        part: &UtteranceSet,
         scores: &[f32],
         table: &[f32],
         scales: Scales,
