@@ -1,7 +1,7 @@
 //! The pages made from run folders: what is on them, what is left out, and what names cannot do.
 #![cfg(feature = "cli")]
 
-use limbeck::pages::material::Material;
+use limbeck::pages::contents::RunContents;
 use limbeck::pages::{demo, report as page};
 use limbeck_kernels::{Context, Isa};
 use serde_json::{Value, json};
@@ -37,8 +37,8 @@ fn context() -> Context {
     Context::new(Isa::best(), 1).unwrap()
 }
 
-fn read(root: &Path) -> Material {
-    Material::read(&context(), root, None, None).unwrap()
+fn read(root: &Path) -> RunContents {
+    RunContents::read(&context(), root, None, None).unwrap()
 }
 
 /// A run folder with this summary and nothing else.
@@ -177,15 +177,15 @@ fn the_demo_holds_the_parameters_and_the_engines_logits() {
     let html = demo::page(&context(), &run).unwrap();
     let (_, rest) = html.split_once("<script type=\"application/json\" id=\"data\">").unwrap();
     let data: Value = serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap();
-    let trial = run.trial.as_ref().unwrap();
+    let predictions = run.predictions.as_ref().unwrap();
     assert_eq!(data["models"].as_array().unwrap().len(), 3);
-    for (m, asked) in trial.models.iter().enumerate() {
+    for (m, evaluated) in predictions.models.iter().enumerate() {
         let model = &data["models"][m];
-        assert_eq!(model["variant"], asked.row.variant);
+        assert_eq!(model["variant"], evaluated.row.variant);
         assert!(model["microseconds"].as_f64().unwrap() > 0.0);
         // Four bytes a value, in base64.
         let weight = model["layers"][0]["weight"].as_str().unwrap();
-        assert_eq!(weight.len(), (4 * asked.file.layers[0].weight.len()).div_ceil(3) * 4);
+        assert_eq!(weight.len(), (4 * evaluated.file.layers[0].weight.len()).div_ceil(3) * 4);
     }
     let samples = data["samples"].as_array().unwrap();
     let labels: Vec<u64> = samples.iter().map(|s| s["label"].as_u64().unwrap()).collect();
@@ -194,7 +194,7 @@ fn the_demo_holds_the_parameters_and_the_engines_logits() {
         let i = sample["index"].as_u64().unwrap() as usize;
         assert_eq!(
             sample["logits"][2][9].as_f64(),
-            Some(trial.models[2].logits[10 * i + 9].into())
+            Some(predictions.models[2].logits[10 * i + 9].into())
         );
     }
 }

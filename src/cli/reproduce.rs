@@ -152,7 +152,7 @@ pub fn run(
     }?;
     // One page for all.
     match worker {
-        None | Some(0) => pages::finish(session, &folders),
+        None | Some(0) => pages::write_reports(session, &folders),
         Some(_) => Ok(()),
     }
 }

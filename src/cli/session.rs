@@ -1,6 +1,6 @@
-//! What the global flags decide, once for the whole run.
+//! The session: what the global options and the environment decide, once for every command.
 
-use super::Global;
+use crate::global::GlobalArgs;
 use limbeck::engine::trainer::Observer;
 use limbeck::run::context::RunContext;
 use limbeck::run::manifest::shell_line;
@@ -18,32 +18,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Commit of the source, where it was built from a checkout.
+/// Commit of the source; absent where the program was not built from a checkout.
 pub const COMMIT: Option<&str> = option_env!("LIMBECK_COMMIT");
 
-/// One run of the program.
+/// One call of the program: its global options resolved, its threads started.
+///
+/// A command gets from it what it runs on ([`Session::context`], [`Session::run_context`]), what it
+/// works on ([`Session::dataset`], [`Session::data_dir`]) and how it answers
+/// ([`Session::result`], [`Session::note`]).
 pub struct Session {
-    /// What kernels run on.
+    /// Instruction set and threads of the kernels.
     pub context: Context,
-    /// The folder of the data sets, if one is known.
+    /// `--data` or `LIMBECK_DATA`: the folder of the data sets.
     pub data: Option<PathBuf>,
-    /// Where the run's files go, if the user chose.
+    /// `--out`: where the files of the command go.
     pub out: Option<PathBuf>,
-    /// The user's seed, before any other.
+    /// `--seed`, which goes before any seed of a configuration.
     pub seed: Option<u64>,
     json: bool,
-    /// Whether this process speaks for its job: it is rank 0, or alone.
+    /// Whether this process answers for its job: it is rank 0, or alone.
     pub leads: bool,
-    /// No progress, no notes.
+    /// Whether progress and notes are left out.
     pub quiet: bool,
-    /// The dashboard in place of a line of progress.
+    /// Whether progress is a dashboard, not a line.
     pub tui: bool,
+    /// Floating-point operations a second, once they were measured.
     peak: OnceCell<f64>,
-    /// Set by the first signal to end a run.
+    /// Set by the first signal that asks a run to end.
     stop: Arc<AtomicBool>,
 }
 
-/// What asks a run to write a checkpoint and end.
+/// Signals that ask a run to write a checkpoint and end.
 const SIGNALS: &[i32] = &[
     SIGINT,
     SIGTERM,
@@ -54,7 +59,7 @@ const SIGNALS: &[i32] = &[
 /// The exit code of [`Error::Interrupted`].
 const INTERRUPTED: i32 = 75;
 
-/// The data sets that have a name.
+/// Data sets that are chosen by name, without a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum DatasetName {
     /// The published files in the data folder
@@ -66,12 +71,12 @@ pub enum DatasetName {
 }
 
 impl Session {
-    /// `leads`: whether this process speaks for its job, as rank 0 or alone. `stop` is set by a
-    /// signal that is to end a run.
+    /// Starts the threads of the kernels. `leads` says whether this process answers for its job:
+    /// it is rank 0, or alone. A signal that asks a run to end sets `stop`.
     ///
     /// # Errors
     /// [`Error::Usage`] when the operating system refuses the threads.
-    pub fn new(global: Global, leads: bool, stop: Arc<AtomicBool>) -> Result<Session> {
+    pub fn new(global: GlobalArgs, leads: bool, stop: Arc<AtomicBool>) -> Result<Session> {
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = global.threads.map_or_else(available, usize::from);
         Ok(Session {
@@ -88,7 +93,8 @@ impl Session {
         })
     }
 
-    /// Prints a command's result: for people, or as one JSON object.
+    /// Prints a command's result to stdout: as text, or with `--json` as one JSON object. Only the
+    /// process that leads its job prints.
     ///
     /// # Errors
     /// [`Error::Io`] when stdout cannot be written.
@@ -105,15 +111,16 @@ impl Session {
         to_stdout(&json)
     }
 
-    /// What experiments run with. From now on SIGINT, SIGTERM and SIGUSR1 end the run after its
-    /// step, with a checkpoint; SIGINT after one of them ends it at once, to go on from the
-    /// checkpoint before.
+    /// What training runs with. From this call on, SIGINT, SIGTERM and SIGUSR1 end the run after
+    /// its current step, with a checkpoint. A SIGINT after one of them ends it at once; the run can
+    /// then go on from the checkpoint before.
     ///
     /// # Errors
     /// [`Error::Internal`] where signals cannot be handled.
     pub fn run_context<'a>(&'a self, observer: &'a mut dyn Observer) -> Result<RunContext<'a>> {
         let listen = || {
-            // The order matters: the first SIGINT must find the flag not yet set.
+            // Handlers run in this order. The shutdown is conditional on the flag, so that only the
+            // second SIGINT finds it set.
             flag::register_conditional_shutdown(SIGINT, INTERRUPTED, self.stop.clone())?;
             SIGNALS
                 .iter()
@@ -129,12 +136,13 @@ impl Session {
         })
     }
 
-    /// The machine's peak in floating-point operations a second, measured once.
+    /// The machine's peak in floating-point operations a second, measured at the first call.
     pub fn peak(&self) -> f64 {
         *self.peak.get_or_init(|| peak::best_flops(&self.context))
     }
 
-    /// Adds to an interruption the command that goes on, `arguments` with the data folder.
+    /// Completes an [`Error::Interrupted`] by the command that continues the run: `arguments`, and
+    /// the data folder where only `--data` names it. Other errors pass unchanged.
     pub fn resumable(&self, error: Error, mut arguments: Vec<String>) -> Error {
         let Error::Interrupted { .. } = error else { return error };
         if let (Some(data), None) = (&self.data, std::env::var_os("LIMBECK_DATA"))
@@ -145,20 +153,20 @@ impl Session {
         Error::Interrupted { command: Some(shell_line(&arguments)) }
     }
 
-    /// The command line, for the manifest.
+    /// The words of the command line, as manifests record them.
     pub fn command(&self) -> Vec<String> {
         let arguments = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
         std::iter::once("limbeck".to_string()).chain(arguments).collect()
     }
 
-    /// Tells the user what was decided for them.
+    /// Prints a note to stderr: what was decided for the user, or what to do next.
     pub fn note(&self, message: &str) {
         if !self.quiet {
             to_stderr(&format!("note: {message}"));
         }
     }
 
-    /// The data folder.
+    /// The data folder, for a command that cannot work without it.
     ///
     /// # Errors
     /// [`Error::Usage`] when none is known.
@@ -172,7 +180,8 @@ impl Session {
         })
     }
 
-    /// The named data set; without a name MNIST where it is found and else the glyphs, saying so.
+    /// Loads the named data set. Without a name it is MNIST where that is found, else the glyphs,
+    /// and a note says which.
     ///
     /// # Errors
     /// As [`Session::data_dir`] and [`mnist::load`].
@@ -184,7 +193,7 @@ impl Session {
         }
     }
 
-    /// Whether the data folder holds the speech corpus.
+    /// Whether the data folder holds the speech corpus AN4.
     pub fn has_speech(&self) -> bool {
         self.data.as_deref().is_some_and(an4::is_present)
     }
@@ -203,7 +212,7 @@ impl Session {
     }
 }
 
-/// Writes to stdout. That its reader has gone, as with `| head`, is no error.
+/// Writes to stdout. A reader that has gone, as with `| head`, is no error.
 ///
 /// # Errors
 /// [`Error::Io`] for any other trouble: a full disk must not look like success.
@@ -217,7 +226,7 @@ fn to_stdout(bytes: &[u8]) -> Result<()> {
     }
 }
 
-/// Writes a line to stderr, if it is still open.
+/// Writes a line to stderr. Nothing happens if stderr is closed.
 pub fn to_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,5 @@
-//! What a run folder holds, read to be shown: its records, and its models asked about the test set.
+//! The contents of a run folder, read for a page: its records, and the logits of its models on the
+//! test set.
 
 use crate::engine::config::Config;
 use crate::engine::data::load_data;
@@ -15,11 +16,12 @@ use limbeck_kernels::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Models that are asked about single images, in the order in which they are shown.
-const ASKED: [&str; 4] = ["teacher", "baseline", "student", "model"];
+/// Variants whose models are evaluated for a page, in the order in which it shows them.
+const EVALUATED: [&str; 4] = ["teacher", "baseline", "student", "model"];
 
-/// The records of a run. Nothing is locked or written: the folder may be a committed one.
-pub struct Material {
+/// The contents of a run folder. Reading locks and writes nothing: the folder may be a committed
+/// one.
+pub struct RunContents {
     /// The run folder.
     pub root: PathBuf,
     /// `summary.json`.
@@ -28,43 +30,44 @@ pub struct Material {
     pub manifest: serde_json::Value,
     /// `metrics.jsonl`, empty where there is none.
     pub(crate) epochs: Vec<SeededRecord<EpochRecord>>,
-    /// The figures: names without `.svg`, and the documents.
+    /// The figures: their names without `.svg`, and the documents.
     pub figures: Vec<(String, Vec<u8>)>,
-    /// Its models asked about the test set; or, in words, why nobody can be asked.
-    pub trial: std::result::Result<Trial, String>,
+    /// The models and their logits on the test set; or, in words, what is missing for that.
+    pub predictions: std::result::Result<Predictions, String>,
 }
 
-/// Models of a run and what they say of its test set.
-pub struct Trial {
-    /// Labelled images.
+/// The models of a run and their predictions of the run's test set.
+pub struct Predictions {
+    /// A data set whose test set is of labelled images.
     pub dataset: Dataset,
-    /// At least one.
-    pub models: Vec<Asked>,
+    /// At least one model.
+    pub models: Vec<EvaluatedModel>,
 }
 
-/// A model and its answers.
-pub struct Asked {
-    /// Its row of the summary.
+/// A model and its logits on the test set.
+pub struct EvaluatedModel {
+    /// The model's row of the summary.
     pub row: Row,
-    /// Its parameters as they are stored.
+    /// The parameters as they are stored.
     pub file: ModelFile,
     /// The net.
     pub model: Mlp,
-    /// [n, classes] of the test set, row-major.
+    /// Logits of the test set [n, classes], row-major.
     pub logits: Vec<f32>,
 }
 
-impl Trial {
-    /// Labels of the test set, `[n]`.
+impl Predictions {
+    /// The labels of the test set, `[n]`.
     pub fn labels(&self) -> &[u16] {
         self.dataset.test.labels.as_deref().unwrap_or_default()
     }
 }
 
-impl Material {
-    /// Reads the records of the run in `root` and asks teacher, baseline and student, or the one
-    /// model there is, of `seed` (the run's first if absent) about the images of the test set;
-    /// `data` is the folder of the data sets.
+impl RunContents {
+    /// Reads the records of the run in `root`, and computes the logits of its models on the test
+    /// set: those of the teacher, the baseline and the student, or of the one model that there is.
+    /// The models are those of `seed`, if absent of the run's first seed. `data` is the folder of
+    /// the data sets.
     ///
     /// # Errors
     /// [`Error::Data`] if there is no summary or a file is damaged; [`Error::Io`].
@@ -73,7 +76,7 @@ impl Material {
         root: &Path,
         data: Option<&Path>,
         seed: Option<u64>,
-    ) -> Result<Material> {
+    ) -> Result<RunContents> {
         let [summary, manifest, metrics] =
             ["summary.json", "manifest.json", "metrics.jsonl"].map(|name| root.join(name));
         if !summary.is_file() {
@@ -91,7 +94,7 @@ impl Material {
                 figures.push((name, fs::read(&path).map_err(Error::io("read", &path))?));
             }
         }
-        let mut run = Material {
+        let mut run = RunContents {
             root: root.to_path_buf(),
             summary: read_json(&summary, "summary")?,
             manifest: match manifest.is_file() {
@@ -100,38 +103,40 @@ impl Material {
             },
             epochs: if metrics.is_file() { all_records(&metrics)? } else { Vec::new() },
             figures,
-            trial: Err(String::new()),
+            predictions: Err(String::new()),
         };
-        run.trial = run.ask(context, data, seed)?;
+        run.predictions = run.predict(context, data, seed)?;
         Ok(run)
     }
 
-    /// What the run is called: the last part of its folder's path.
+    /// The run's name: the last part of its folder's path.
     pub fn name(&self) -> String {
         let resolved = self.root.canonicalize();
         let path = resolved.as_deref().unwrap_or(&self.root);
         path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The temperature of the run's soft targets; 1 where it has none, or matched logits.
+    /// The temperature of the run's soft targets. It is 1 for a run without soft targets, or of
+    /// matched logits, whose temperature is infinite.
     pub fn temperature(&self) -> f64 {
         let found = self.manifest["loss_contract"]["temperature"].as_f64();
         found.filter(|t| t.is_finite() && *t > 0.0).unwrap_or(1.0)
     }
 
-    /// What [`Material::trial`] is to be. A model that is there and damaged is an error.
-    fn ask(
+    /// Computes [`RunContents::predictions`]. A model that is missing is no error, but one that is
+    /// damaged is.
+    fn predict(
         &self,
         context: &Context,
         data: Option<&Path>,
         seed: Option<u64>,
-    ) -> Result<std::result::Result<Trial, String>> {
+    ) -> Result<std::result::Result<Predictions, String>> {
         let rows = &self.summary.rows;
         let Some(seed) = seed.or(rows.first().map(|row| row.seed)) else {
             return Ok(Err("the summary names no model".into()));
         };
-        let asked = ASKED.iter().filter_map(|system| self.summary.row(system, seed));
-        let there = asked.filter(|row| !row.model.is_empty());
+        let rows = EVALUATED.iter().filter_map(|variant| self.summary.row(variant, seed));
+        let there = rows.filter(|row| !row.model.is_empty());
         let there: Vec<&Row> = there.filter(|row| self.root.join(&row.model).is_file()).collect();
         if there.is_empty() {
             return Ok(Err(format!(
@@ -166,12 +171,12 @@ impl Material {
                 )));
             }
             let logits = model.logits(context, &dataset.test);
-            models.push(Asked { row: row.clone(), file, model, logits });
+            models.push(EvaluatedModel { row: row.clone(), file, model, logits });
         }
-        Ok(Ok(Trial { dataset, models }))
+        Ok(Ok(Predictions { dataset, models }))
     }
 
-    /// The data of the run, the same as it was trained on; or why not.
+    /// Loads the data set that the run was trained on, by its SHA-256; or says why it cannot.
     fn dataset(&self, data: Option<&Path>) -> std::result::Result<Dataset, String> {
         let config = self.root.join("config.toml");
         let name = self.summary.dataset.as_str();

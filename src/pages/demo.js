@@ -1,4 +1,4 @@
-// The models of a run, asked about what is drawn. No library, no network.
+// The soft predictions of a run's models for what is drawn. No library, no network.
 "use strict";
 
 const SIDE = 28; // pixels of a model's input, each way
@@ -29,8 +29,14 @@ const models = data.models.map((model) => ({
 }));
 const samples = data.samples.map((sample) => ({ ...sample, pixels: bytes(sample.pixels) }));
 
-// z = W·relu(…W·x + b…) + b on x = pixel·scale + shift; W is [outputs, inputs].
+// Of hidden layers, by the name that a model has for it.
+const ACTIVATIONS = {
+  relu: (z) => (z < 0 ? 0 : z),
+};
+
+// z = W·f(…W·x + b…) + b on x = pixel·scale + shift, f the activation; W is [outputs, inputs].
 function logits(model, pixels) {
+  const activation = ACTIVATIONS[model.activation ?? "relu"];
   let x = Float64Array.from(pixels, (pixel) => pixel * model.input_scale + model.input_shift);
   model.layers.forEach((layer, i) => {
     const y = new Float64Array(layer.outputs);
@@ -39,7 +45,7 @@ function logits(model, pixels) {
       let sum = layer.bias[out];
       const row = out * layer.inputs;
       for (let k = 0; k < layer.inputs; k++) sum += layer.weight[row + k] * x[k];
-      y[out] = hidden && sum < 0 ? 0 : sum;
+      y[out] = hidden ? activation(sum) : sum;
     }
     x = y;
   });
@@ -196,8 +202,8 @@ const cells = [];
 for (const model of models) {
   const head = document.createElement("th");
   head.scope = "col";
-  head.textContent = model.system;
-  element("systems").append(head);
+  head.textContent = model.variant;
+  element("variants").append(head);
 }
 for (let c = 0; c < data.classes; c++) {
   const row = element("bars").insertRow();
@@ -235,7 +241,7 @@ function show() {
       text.textContent = `${(100 * p).toFixed(p < 0.0995 ? 2 : 1)} %`;
       bar.style.setProperty("--p", p);
     });
-    return `${model.system}: ${best}`;
+    return `${model.variant}: ${best}`;
   });
   element("said").textContent = blank
     ? "Nothing is drawn: these are the answers to an empty image."
@@ -311,7 +317,7 @@ const latencies = models.map((model) => {
   const row = element("facts").insertRow();
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = model.system;
+  head.textContent = model.variant;
   row.append(head);
   for (const fact of [
     model.widths.join("-"),

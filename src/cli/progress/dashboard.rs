@@ -1,11 +1,11 @@
-//! A training run as a live dashboard: `--tui`.
+//! Training as a live dashboard: `--tui`.
 //!
-//! It lives in the last lines of the terminal, below what was printed before, and leaves the
+//! The dashboard takes the last lines of the terminal, below what was printed before. It leaves the
 //! terminal's modes and the cursor alone: Ctrl-C remains a signal, which ends the run after its
-//! step, and whatever ends the program, the terminal stays usable.
+//! step, and the terminal stays usable whatever ends the program.
 
-use super::progress::{clock, share_of_peak};
-use super::session::to_stderr;
+use super::format::{format_clock, format_share_of_peak};
+use crate::session::to_stderr;
 use limbeck::engine::metrics;
 use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
 use limbeck::{Error, Result};
@@ -19,30 +19,30 @@ use std::io::{Stderr, stderr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Lines of the terminal that it takes.
+/// Lines of the terminal that the dashboard takes.
 const HEIGHT: u16 = 20;
 /// Models whose curves are shown: the current one and those before it.
 const MODELS: usize = 8;
 /// Time between two pictures.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Draws a run on stderr.
+/// Draws training on stderr.
 pub struct Dashboard {
-    /// From the first model on: until then notes are printed.
+    /// Absent until the first model begins: before it, notes are printed.
     terminal: Option<Terminal<CrosstermBackend<Stderr>>>,
     view: View,
     drawn: Option<Instant>,
 }
 
 impl Dashboard {
-    /// On a machine that does `peak` floating-point operations a second.
+    /// The dashboard of a machine that does `peak` floating-point operations a second.
     pub fn new(peak: f64) -> Dashboard {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = (!is_plain).then_some(Color::Cyan);
         Dashboard { terminal: None, view: View { peak, colour, ..View::default() }, drawn: None }
     }
 
-    /// A picture that cannot be drawn is no reason to end a run.
+    /// Draws the current picture. An error is ignored: it is no reason to end a run.
     fn draw(&mut self) {
         self.drawn = Some(Instant::now());
         if let Some(terminal) = &mut self.terminal {
@@ -59,7 +59,7 @@ impl Observer for Dashboard {
             let opened = Terminal::with_options(CrosstermBackend::new(stderr()), options);
             self.terminal = Some(opened.map_err(failed)?);
         }
-        // What was printed since the last model.
+        // Clears what was printed since the last model.
         if let Some(terminal) = &mut self.terminal {
             let _ = terminal.clear();
         }
@@ -154,7 +154,7 @@ impl View {
         let done = ((epoch - 1) * steps + step) as f64 / (epochs * steps).max(1) as f64;
         let label = format!(
             "{model}  epoch {epoch}/{epochs}  step {step}/{steps}  {} left",
-            clock(progress.remaining)
+            format_clock(progress.remaining)
         );
         let gauge = Gauge::default().ratio(done.clamp(0.0, 1.0)).label(label);
         frame.render_widget(gauge.gauge_style(self.style(true)), bar);
@@ -165,7 +165,7 @@ impl View {
             100.0 * rate,
             progress.samples_per_second,
             progress.gflops,
-            share_of_peak(progress.gflops, self.peak)
+            format_share_of_peak(progress.gflops, self.peak)
         );
         frame.render_widget(Paragraph::new(line), figures);
     }

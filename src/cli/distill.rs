@@ -1,0 +1,110 @@
+//! `limbeck distill`: the model of a configuration, on the soft targets of teachers.
+
+use crate::one_model::{ConfigArgs, ModelRun};
+use crate::session::Session;
+use clap::Args;
+use limbeck::engine::communicator::Communicator;
+use limbeck::engine::config::Config;
+use limbeck::engine::data;
+use limbeck::engine::distill;
+use limbeck::engine::loss::LossSpec;
+use limbeck::files::digest::sha256_hex;
+use limbeck::{Error, Result};
+use limbeck_datasets::{Dataset, npy};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct DistillArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Teacher; several are an ensemble. Absent if the configuration names teacher_logits
+    #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
+    teachers: Vec<PathBuf>,
+}
+
+pub fn run(
+    session: &Session,
+    args: &DistillArgs,
+    mut communicator: Option<&mut Communicator>,
+) -> Result<()> {
+    let (config, resumed) = args.config.open(session)?;
+    let loss = LossSpec::soft(&config);
+    let dataset = args.config.load_data(session, &config)?;
+    let file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
+        (Some(path), []) => read_logits(path, &config, &dataset)?,
+        (None, [_, ..]) => {
+            let communicator = communicator.as_deref_mut();
+            ask_teachers(session, &args.teachers, &config, &dataset, communicator)?
+        }
+        (None, []) => {
+            return Err(Error::Usage(
+                "no teacher: give --teacher MODEL, or distillation.teacher_logits in the \
+                 configuration"
+                    .into(),
+            ));
+        }
+        (Some(path), _) => {
+            return Err(Error::Usage(format!(
+                "two teachers: --teacher and the configuration's teacher_logits ({}); give one",
+                path.display()
+            )));
+        }
+    };
+    let model = ModelRun {
+        command: "distill",
+        name: "student",
+        config: &config,
+        loss,
+        teacher_logits: Some(&logits),
+        teacher_hashes,
+        teachers: &args.teachers,
+    };
+    model.train(session, resumed, &dataset, communicator)
+}
+
+/// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
+type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
+
+/// Reads the logits that another program wrote.
+fn read_logits(path: &Path, config: &Config, dataset: &Dataset) -> Result<TeacherLogits> {
+    if config.data.jitter.is_some() {
+        return Err(Error::Usage(format!(
+            "data.jitter needs a teacher model: the logits in {} are those of unshifted images",
+            path.display()
+        )));
+    }
+    let logits = npy::read_logits(path, dataset.train.len(), dataset.classes)?;
+    let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
+    Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_hex(&bytes))])))
+}
+
+/// Computes the logits of teacher models, of several those of their ensemble.
+fn ask_teachers(
+    session: &Session,
+    paths: &[PathBuf],
+    config: &Config,
+    dataset: &Dataset,
+    communicator: Option<&mut Communicator>,
+) -> Result<TeacherLogits> {
+    let mut teachers = Vec::new();
+    let mut hashes = BTreeMap::new();
+    for (i, path) in paths.iter().enumerate() {
+        let teacher = data::load_model(path, dataset.train.input_size(), dataset.classes)?;
+        hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
+        teachers.push(teacher);
+    }
+    let (context, split) = (&session.context, &dataset.train);
+    let temperature = LossSpec::soft(config).temperature;
+    let jitter = config.data.jitter.map(|pixels| pixels as u8);
+    let logits = match communicator {
+        None => distill::teacher_logits(context, &teachers, split, temperature, jitter),
+        Some(ranks) => {
+            ranks.agree("the teachers", &format!("{hashes:?}"))?;
+            distill::teacher_logits_together(context, ranks, &teachers, split, temperature, jitter)?
+        }
+    };
+    Ok((logits, hashes))
+}

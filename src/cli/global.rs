@@ -1,0 +1,71 @@
+//! The options that every command has.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, value_parser};
+use limbeck_kernels::Isa;
+use std::path::PathBuf;
+
+/// TOML, which records seeds, ends at 2⁶³ − 1. A run counts its seeds up from this one.
+const MAX_SEED: u64 = 1 << 62;
+
+/// Options of every command.
+#[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalArgs {
+    /// Threads of the kernels; as many as the machine runs at once if absent
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Instruction set of the kernels
+    #[arg(
+        long,
+        global = true,
+        env = "LIMBECK_ISA",
+        hide_env_values = true,
+        default_value = "auto"
+    )]
+    #[arg(value_parser = isa_parser())]
+    pub isa: Isa,
+
+    /// Folder that holds the data sets: mnist/, an4/
+    #[arg(long, global = true, env = "LIMBECK_DATA", hide_env_values = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Output folder of the run; a new one under runs/ if absent. Of a page, its file
+    #[arg(long, global = true, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+
+    /// Seed, in place of the configuration's or preset's
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(..=MAX_SEED))]
+    pub seed: Option<u64>,
+
+    /// Print the result as one JSON object
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Show no progress and no notes, only results, warnings and errors
+    #[arg(long, global = true)]
+    pub quiet: bool,
+
+    /// Under mpirun: seconds that the other ranks may take to answer before the run ends
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(value_parser = value_parser!(u64).range(1..=86_400))]
+    pub peer_timeout: u64,
+
+    /// Under mpirun: sum gradients in any order, which makes the bits depend on the number of ranks
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true)]
+    pub fast_allreduce: bool,
+
+    /// Show training as a dashboard with curves, where stderr is a terminal
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    pub tui: bool,
+}
+
+/// Names the choices for help and completions. The kernels' own parser then decides whether this
+/// machine has the instruction set.
+fn isa_parser() -> impl TypedValueParser<Value = Isa> {
+    PossibleValuesParser::new(["auto", "avx512", "avx2", "portable"])
+        .try_map(|name| name.parse::<Isa>())
+}

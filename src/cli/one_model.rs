@@ -1,0 +1,212 @@
+//! What `train` and `distill` share: the run of one model, new or resumed.
+
+use crate::pages;
+use crate::progress;
+use crate::session::Session;
+use clap::Args;
+use limbeck::engine::communicator::Communicator;
+use limbeck::engine::config::Config;
+use limbeck::engine::data;
+use limbeck::engine::loss::LossSpec;
+use limbeck::engine::trainer::Task;
+use limbeck::files::write::atomic_write;
+use limbeck::run::context::{self, RunContext};
+use limbeck::run::folder::{RunFolder, default_out};
+use limbeck::run::summary::{Row, Summary};
+use limbeck::run::training;
+use limbeck::{Error, Result};
+use limbeck_datasets::Dataset;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+use std::slice;
+
+/// Which configuration to train.
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// Configuration in TOML
+    #[arg(value_name = "CONFIG", required_unless_present = "resume")]
+    config: Option<PathBuf>,
+
+    /// Continue the interrupted run in this folder, with the configuration kept there
+    #[arg(long, value_name = "RUN", conflicts_with = "config")]
+    resume: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    /// Reads the configuration of a new run, or that of an interrupted one, whose folder it opens.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`] and [`RunFolder::open`]; [`Error::Usage`] for a run that is
+    /// finished, or options that would change an interrupted one.
+    pub fn open(&self, session: &Session) -> Result<(Config, Option<RunFolder>)> {
+        let Some(folder) = &self.resume else {
+            let path = self.config.as_deref();
+            let mut config = Config::load(path.ok_or_else(|| Error::Usage("no CONFIG".into()))?)?;
+            config.seed = session.seed.unwrap_or(config.seed);
+            return Ok((config, None));
+        };
+        if !session.leads {
+            // Only rank 0 opens the folder.
+            return Ok((Config::load(&folder.join("config.toml"))?, None));
+        }
+        if session.seed.is_some() || session.out.is_some() {
+            return Err(Error::Usage(
+                "--resume continues a run as it began: leave out --seed and --out".into(),
+            ));
+        }
+        let folder = RunFolder::open(folder)?;
+        if folder.summary().exists() {
+            let folder = folder.root.display();
+            return Err(Error::Usage(format!("the run in {folder} is finished")));
+        }
+        Ok((Config::load(&folder.config())?, Some(folder)))
+    }
+
+    /// Loads the data set of the configuration. Its paths are relative to the file that was read.
+    ///
+    /// # Errors
+    /// Those of [`data::load_data`].
+    pub fn load_data(&self, session: &Session, config: &Config) -> Result<Dataset> {
+        let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
+        let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
+        data::load_data(config, &origin, session.data.as_deref())
+    }
+}
+
+/// The run of one model.
+pub struct ModelRun<'a> {
+    /// The command that trains it, which also resumes it.
+    pub command: &'a str,
+    /// The model's name in the files of the run.
+    pub name: &'a str,
+    pub config: &'a Config,
+    pub loss: LossSpec,
+    /// [n, classes] of the training split.
+    pub teacher_logits: Option<&'a [f32]>,
+    /// SHA-256 of the files that the teacher's logits come from, by name.
+    pub teacher_hashes: BTreeMap<String, String>,
+    /// The files of the teacher models.
+    pub teachers: &'a [PathBuf],
+}
+
+impl ModelRun<'_> {
+    /// Trains the model in a new folder or in the `resumed` one, prints its row and writes the
+    /// report.
+    ///
+    /// # Errors
+    /// Those of [`training::train_model`]; [`Error::Data`] if a resumed run began with other data
+    /// or teachers.
+    pub fn train(
+        self,
+        session: &Session,
+        resumed: Option<RunFolder>,
+        dataset: &Dataset,
+        mut communicator: Option<&mut Communicator>,
+    ) -> Result<()> {
+        let task = Task {
+            name: self.name,
+            config: self.config,
+            split: &dataset.train,
+            objective: self.loss,
+            teacher_logits: self.teacher_logits,
+            initial: None,
+            watch: &[],
+        };
+        // No folder is made for a task that cannot begin.
+        task.check()?;
+        if let Some(communicator) = &mut communicator {
+            communicator.agree("the data", &format!("{:?}", self.sources(dataset)))?;
+        }
+        let mut progress = progress::observer(session);
+        let mut run = session.run_context(&mut *progress)?;
+        if let Some(communicator) =
+            communicator.as_deref_mut().filter(|communicator| communicator.rank() > 0)
+        {
+            // Rank 0 keeps the run folder, and prints the result.
+            return training::follow(&run, &task, communicator);
+        }
+        run.communicator = communicator;
+        let folder = match resumed {
+            Some(folder) => {
+                folder.expect_data(&self.sources(dataset))?;
+                folder
+            }
+            None => {
+                let out = session.out.clone().map_or_else(|| default_out(self.command), Ok)?;
+                let folder = RunFolder::create(&out)?;
+                self.record_start(&run, dataset, &folder)?;
+                folder
+            }
+        };
+        session.note(&format!("writing to {}", folder.root.display()));
+        let seed = self.config.seed;
+        let trained = training::train_model(&mut run, &folder, dataset, &task, seed);
+        drop(progress);
+        let resume = || self.resume_command(&folder);
+        let (_, row) = trained.map_err(|error| session.resumable(error, resume()))?;
+        let summary = Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        folder.write_json("summary.json", &summary)?;
+        training::remove_checkpoints(&folder, self.name, seed)?;
+        session.result(&Outcome {
+            dataset: dataset.name.clone(),
+            test_examples: dataset.test.len(),
+            run: folder.root.clone(),
+            row,
+        })?;
+        pages::write_reports(session, slice::from_ref(&folder.root))
+    }
+
+    /// SHA-256 of every file that the run reads, by name.
+    fn sources(&self, dataset: &Dataset) -> BTreeMap<String, String> {
+        let mut sources = dataset.sha256.clone();
+        sources.extend(self.teacher_hashes.clone());
+        sources
+    }
+
+    /// Writes the configuration and the manifest, before any training.
+    fn record_start(&self, run: &RunContext, dataset: &Dataset, folder: &RunFolder) -> Result<()> {
+        let resolved = self.config.to_toml()?;
+        atomic_write(&folder.config(), resolved.as_bytes())?;
+        let mut manifest = context::manifest(run, dataset, vec![self.config.seed]);
+        manifest.data = self.sources(dataset);
+        manifest.loss_contract = self.teacher_logits.map(|_| self.loss.contract());
+        manifest.config = Some(resolved);
+        folder.write_json("manifest.json", &manifest)
+    }
+
+    /// The command that continues the run.
+    fn resume_command(&self, folder: &RunFolder) -> Vec<String> {
+        let path = |path: &PathBuf| path.display().to_string();
+        let mut arguments = vec!["limbeck".into(), self.command.into()];
+        arguments.extend(["--resume".into(), path(&folder.root)]);
+        if !self.teachers.is_empty() {
+            arguments.push("--teacher".into());
+            arguments.extend(self.teachers.iter().map(path));
+        }
+        arguments
+    }
+}
+
+/// The trained model and its errors.
+#[derive(Serialize)]
+struct Outcome {
+    dataset: String,
+    test_examples: usize,
+    run: PathBuf,
+    #[serde(flatten)]
+    row: Row,
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Outcome { row, run, .. } = self;
+        writeln!(
+            f,
+            "{} errors in {} test examples of {}, trained in {:.1} s",
+            row.test_errors, self.test_examples, self.dataset, row.seconds
+        )?;
+        writeln!(f, "{}", run.join(&row.model).display())
+    }
+}

@@ -1,0 +1,80 @@
+//! What the commands do with pages: read a run, write a page, end a run with its report.
+
+use crate::session::Session;
+use limbeck::Result;
+use limbeck::files::write::atomic_write;
+use limbeck::pages::contents::RunContents;
+use limbeck::pages::{demo, report};
+use limbeck::run::manifest::shell_line;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+use std::slice;
+
+/// Reads the run in `root`; its models are those of `seed`, or of its first seed.
+///
+/// # Errors
+/// Those of [`RunContents::read`].
+pub fn read_run(session: &Session, root: &Path, seed: Option<u64>) -> Result<RunContents> {
+    RunContents::read(&session.context, root, session.data.as_deref(), seed)
+}
+
+/// Writes a page and prints where: to `--out`, a file or a folder, else to `name` in the folder
+/// `run`.
+///
+/// # Errors
+/// [`limbeck::Error::Io`].
+pub fn write_page(session: &Session, run: &Path, name: &str, html: &str) -> Result<()> {
+    let page = match &session.out {
+        None => run.join(name),
+        Some(out) if out.is_dir() => out.join(name),
+        Some(out) => out.clone(),
+    };
+    atomic_write(&page, html.as_bytes())?;
+    session.result(&Page { page, bytes: html.len() })
+}
+
+/// Writes a report into each of the finished `runs`, and notes the command that a user may want
+/// next.
+///
+/// # Errors
+/// Those of [`RunContents::read`] and [`report::page`]; [`limbeck::Error::Io`].
+pub fn write_reports(session: &Session, runs: &[PathBuf]) -> Result<()> {
+    let mut next = String::new();
+    for root in runs {
+        let run = read_run(session, root, None)?;
+        let path = root.join("report.html");
+        atomic_write(&path, report::page(slice::from_ref(&run))?.as_bytes())?;
+        session.note(&format!("report: {}", path.display()));
+        if demo::fits(&run) && next.is_empty() {
+            next = command("demo", slice::from_ref(root));
+        }
+    }
+    if runs.len() > 1 {
+        next = command("report", runs);
+    }
+    if !next.is_empty() {
+        session.note(&format!("next: {next}"));
+    }
+    Ok(())
+}
+
+/// The command line of `name` for these runs.
+fn command(name: &str, runs: &[PathBuf]) -> String {
+    let mut words = vec!["limbeck".to_string(), name.to_string()];
+    words.extend(runs.iter().map(|run| run.display().to_string()));
+    shell_line(&words)
+}
+
+/// A page that was written.
+#[derive(Serialize)]
+struct Page {
+    page: PathBuf,
+    bytes: usize,
+}
+
+impl Display for Page {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} ({:.1} MB)", self.page.display(), self.bytes as f64 / 1e6)
+    }
+}
