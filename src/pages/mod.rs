@@ -1,7 +1,5 @@
 //! Results for people to look at.
 
-pub mod claims;
 pub mod demo;
 pub mod material;
 pub mod report;
-pub mod trust;
