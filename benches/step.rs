@@ -5,6 +5,7 @@
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
+use limbeck::engine::mlp::Mlp;
 use limbeck::tools::bench::{StepBench, StepTask};
 use limbeck_kernels::{Context, Isa};
 use std::time::Duration;
@@ -15,8 +16,9 @@ fn step(criterion: &mut Criterion) {
             [([784, 1200, 1200, 10], StepTask::Teacher), ([784, 800, 800, 10], StepTask::Student)]
         {
             let bench = StepBench::new(&net, batch, task).expect("a net");
+            let flop = Mlp::new(&net, 0).flop_per_step(batch);
             let mut group = criterion.benchmark_group(format!("{} batch {batch}", bench.name()));
-            group.throughput(Throughput::Elements(bench.flop() as u64));
+            group.throughput(Throughput::Elements(flop as u64));
             group.sampling_mode(SamplingMode::Flat);
             for threads in [1, 2] {
                 let context = Context::new(Isa::best(), threads).expect("threads");

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Fuzzes every target for MINUTES, as many at once as there are cores, and writes the counts to
-# fuzzing.json in LIMBECK_TRUST_OUT, by default results/trust: fuzz/run.sh MINUTES_PER_TARGET
+# fuzzing.json in LIMBECK_FINDINGS, by default results/fault-injection: fuzz/run.sh MINUTES_PER_TARGET
 # Needs a nightly compiler and cargo-fuzz. Input that breaks a reader is left in fuzz/artifacts.
 # Without sanitizer: the readers hold no unsafe code; overflow and debug assertions are checked.
 set -euo pipefail
 minutes=${1:?"usage: fuzz/run.sh MINUTES_PER_TARGET"}
-out=$(realpath -m "${LIMBECK_TRUST_OUT:-$(dirname "$0")/../results/trust}")
+out=$(realpath -m "${LIMBECK_FINDINGS:-$(dirname "$0")/../results/fault-injection}")
 cd "$(dirname "$0")"
 
 memory=/dev/shm

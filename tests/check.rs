@@ -2,31 +2,13 @@
 //! it: plain code in f32 and in f64, with derivatives by dual numbers where a framework would
 //! differentiate and by formula where people do.
 
-use limbeck::tools::check::{Case, Report, Verdict, check};
+use limbeck::tools::check::{CheckCase, CheckReport, MISTAKES, Verdict, check};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
-
-const IDS: [&str; 15] = [
-    "t_squared_missing",
-    "t_instead_of_t_squared",
-    "kl_mean",
-    "kl_sum",
-    "reverse_kl",
-    "probs_as_log_probs",
-    "softmax_twice",
-    "teacher_not_tempered",
-    "student_not_tempered",
-    "hard_term_tempered",
-    "weights_swapped",
-    "max_after_exp",
-    "mse_of_probs",
-    "raw_logit_matching",
-    "hard_instead_of_soft",
-];
 
 /// What a loss is computed from; f64, but f32's numbers.
 #[derive(Clone)]
@@ -299,14 +281,14 @@ impl CaseFile {
         (dir, path)
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> CheckReport {
         let (_dir, path) = self.save();
-        check(&Case::load(&path).unwrap()).unwrap()
+        check(&CheckCase::load(&path).unwrap()).unwrap()
     }
 
     fn refusal(&self) -> String {
         let (_dir, path) = self.save();
-        let error = Case::load(&path).expect_err("accepted");
+        let error = CheckCase::load(&path).expect_err("accepted");
         assert_eq!(error.exit_code(), 65, "{error}");
         error.to_string()
     }
@@ -321,7 +303,7 @@ fn given((loss, d): (f64, Vec<f64>)) -> [(Option<f64>, Option<Vec<f64>>); 3] {
 fn every_mistake_is_named() {
     let task = task(6, 7, 3.0, 0.75, 0.25);
     for dtype in [Dtype::F32, Dtype::F64] {
-        for id in IDS.into_iter().chain(["softmax_layer"]) {
+        for id in MISTAKES.iter().map(|mistake| mistake.id).chain(["softmax_layer"]) {
             let name = if id == "softmax_layer" { "softmax_twice" } else { id };
             for (loss, d_logits) in given(results(id, &task, dtype)) {
                 if id == "max_after_exp" && d_logits.is_none() {
@@ -537,11 +519,6 @@ fn malformed_cases_are_refused() {
     refused(unknown, &["found losses, expected only student_logits"]);
 
     let (_dir, path) = case.save();
-    let bytes = std::fs::read(&path).unwrap();
-    for length in [0, 5, 100, bytes.len() - 1] {
-        std::fs::write(&path, &bytes[..length]).unwrap();
-        assert_eq!(Case::load(&path).unwrap_err().exit_code(), 65);
-    }
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(Case::load(&path).unwrap_err().exit_code(), 74);
+    assert_eq!(CheckCase::load(&path).unwrap_err().exit_code(), 74);
 }

@@ -19,7 +19,7 @@ use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
 use limbeck::files::checkpoint::{Layer, ModelFile};
-use limbeck::tools::check::{Case, Precision, Reduction, Verdict, check};
+use limbeck::tools::check::{CheckCase, Precision, Reduction, Verdict, check};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::update::Rule;
@@ -420,8 +420,14 @@ fn the_cross_entropy_of_14000_classes_agrees() {
     assert!(reference::softmax(&[0.0, 0.0], 1.0) == [0.5, 0.5]);
 }
 
-fn case(golden: &Golden, task: &Task, results: &str, loss: &str, precision: Precision) -> Case {
-    Case {
+fn case(
+    golden: &Golden,
+    task: &Task,
+    results: &str,
+    loss: &str,
+    precision: Precision,
+) -> CheckCase {
+    CheckCase {
         student_logits: golden.matrix(task.name, "logits"),
         teacher_logits: Some(golden.matrix("", "teacher")),
         labels: Some(golden.get("", "labels").iter().map(|&y| y as i64).collect()),

@@ -1,7 +1,7 @@
 //! The check that names mistakes.
 
 use crate::arrays;
-use limbeck::tools::check::{self as checker, Case, Precision, Reduction, Verdict};
+use limbeck::tools::check::{self as checker, CheckCase, Precision, Reduction, Verdict};
 use numpy::ndarray::Array2;
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -74,7 +74,7 @@ pub fn check<'py>(
         None => return Err(PyValueError::new_err("teacher_logits need a temperature")),
     };
     let of_term = |there: bool| if there { 1.0 } else { 0.0 };
-    let case = Case {
+    let case = CheckCase {
         soft_weight: soft_weight.unwrap_or(of_term(teacher_logits.is_some())),
         hard_weight: hard_weight.unwrap_or(of_term(labels.is_some())),
         student_logits,

@@ -62,13 +62,9 @@ def test_cross_entropy_and_logit_matching():
     same, d_same = limbeck.distillation(Z, None, Y, soft_weight=0, hard_weight=1)
     assert loss == same and (d == d_same).all()
     loss, d = limbeck.logit_matching(Z, V)
-    difference = Z.astype(np.float64) - V
-    centred = difference - difference.mean(axis=1, keepdims=True)
-    size = np.abs(difference).max()
-    assert np.abs(d - centred / (CLASSES * N)).max() < EPS * (CLASSES + 6) * size / (CLASSES * N)
-    expected = (centred**2).sum(axis=1).mean() / (2 * CLASSES)
-    assert abs(loss - expected) < EPS * (4 * CLASSES + 12) * size**2
-    assert limbeck.distillation(Z, V, temperature=np.inf, hard_weight=0)[0] == loss
+    # What they should be, test_check.py verifies.
+    same, d_same = limbeck.distillation(Z, V, temperature=np.inf, hard_weight=0)
+    assert loss == same and (d == d_same).all()
 
 
 def test_agrees_with_pytorch():

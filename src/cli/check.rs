@@ -2,10 +2,8 @@
 
 use super::session::Session;
 use clap::Args;
-use limbeck::tools::check::{self, Case, Report, Verdict};
+use limbeck::tools::check::{self, CheckCase, Verdict};
 use limbeck::{Error, Result};
-use serde::Serialize;
-use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -17,24 +15,14 @@ pub struct CheckArgs {
 }
 
 pub fn run(session: &Session, args: &CheckArgs) -> Result<()> {
-    let case = Case::load(&args.case)?;
+    let case = CheckCase::load(&args.case)?;
     let report = check::check(&case)
         .map_err(|fault| Error::Internal(format!("a case that was validated: {fault}")))?;
-    let verdict = report.verdict;
-    session.result(&Shown(report))?;
-    match verdict {
+    session.result(&report)?;
+    match report.verdict {
         Verdict::Agrees => Ok(()),
         Verdict::Variant | Verdict::Unknown => {
             Err(Error::Disagrees(format!("{} does not agree", args.case.display())))
         }
-    }
-}
-
-#[derive(Serialize)]
-struct Shown(Report);
-
-impl Display for Shown {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.0.message)
     }
 }

@@ -28,10 +28,8 @@ use clap_complete::Shell;
 use global::GlobalArgs;
 use limbeck::Result;
 use limbeck::engine::communicator::Communicator;
-use manual::Text;
 use session::Session;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,18 +71,6 @@ enum Command {
     ///
     /// Models are safetensors as they are, with the tensors of PyTorch's Linear by name and order.
     Export(export::ExportArgs),
-    /// The paper's claims and what became of them, in Markdown, from a folder of run folders
-    Claims {
-        /// The folder
-        #[arg(default_value = "results", value_name = "DIR")]
-        root: PathBuf,
-    },
-    /// What was tried to make this program lose work, and what came of it, in Markdown
-    Trust {
-        /// The folder of the findings
-        #[arg(default_value = "results/trust", value_name = "DIR")]
-        root: PathBuf,
-    },
     /// This program against its own promises: errors within their bounds, one hash everywhere
     ///
     /// Each command tries every instruction set of this machine and several thread counts, whatever
@@ -172,12 +158,6 @@ fn dispatch(
         Command::Report(args) => report::run(&session, &args),
         Command::Demo(args) => demo::run(&session, &args),
         Command::Export(args) => export::run(&session, &args),
-        Command::Claims { root } => {
-            session.result(&Text::new(limbeck::pages::claims::page(&root)?.as_bytes()))
-        }
-        Command::Trust { root } => {
-            session.result(&Text::new(limbeck::pages::trust::page(&root)?.as_bytes()))
-        }
         Command::Verify(command) => verify::run(&session, &command),
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),

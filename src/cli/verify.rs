@@ -5,13 +5,10 @@ use clap::{Args, Subcommand};
 use limbeck::run::folder::RunFolder;
 use limbeck::run::manifest::Manifest;
 use limbeck::tools::verify::determinism::{self, Cell, Matrix};
-use limbeck::tools::verify::exp::{self, Exp};
-use limbeck::tools::verify::gemm::{self, Gemm, Worst};
-use limbeck::tools::verify::softmax::{self, Softmax};
-use limbeck::tools::verify::{Faults, Place, THREADS};
+use limbeck::tools::verify::{Faults, Place, THREADS, exp, gemm, softmax};
 use limbeck::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -57,20 +54,24 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
     let folder = folder.as_ref();
     match command {
         VerifyCommand::Gemm(Size { full }) => {
-            finish(session, folder, gemm::verify(if *full { 1_000_000 } else { 20_000 })?)
+            let found = gemm::verify(if *full { 1_000_000 } else { 20_000 })?;
+            finish(session, folder, &found, &found.faults)
         }
         VerifyCommand::Exp(Size { full }) => {
-            finish(session, folder, exp::verify(if *full { 1 } else { 997 }))
+            let found = exp::verify(if *full { 1 } else { 997 });
+            finish(session, folder, &found, &found.faults)
         }
         VerifyCommand::Softmax(Size { full }) => {
-            finish(session, folder, softmax::verify(if *full { 1 << 20 } else { 1 << 13 })?)
+            let found = softmax::verify(if *full { 1 << 20 } else { 1 << 13 })?;
+            finish(session, folder, &found, &found.faults)
         }
         VerifyCommand::Determinism(DeterminismArgs { full, also }) => {
             // First those that may not be there.
             let others: Vec<_> =
                 also.iter().map(|program| cells_of(program, *full)).collect::<Result<_>>()?;
             let own = determinism::verify(if *full { 10 } else { 2 })?;
-            finish(session, folder, others.into_iter().fold(own, Matrix::merge))
+            let matrix = others.into_iter().fold(own, Matrix::merge);
+            finish(session, folder, &matrix, &matrix.faults)
         }
     }
 }
@@ -97,117 +98,15 @@ fn cells_of(program: &Path, full: bool) -> Result<Vec<Cell>> {
 }
 
 /// Prints the result, keeps it where asked, and says whether all is well.
-fn finish<T: Verified>(session: &Session, folder: Option<&RunFolder>, result: T) -> Result<()>
-where
-    Report<T>: Display,
-{
-    let report = Report(result);
+fn finish<T: Serialize + Display>(
+    session: &Session,
+    folder: Option<&RunFolder>,
+    result: &T,
+    faults: &Faults,
+) -> Result<()> {
     if let Some(folder) = folder {
-        folder.write_json("summary.json", &report)?;
+        folder.write_json("summary.json", result)?;
     }
-    session.result(&report)?;
-    report.0.faults().verdict()
-}
-
-/// What every result of a verification has.
-trait Verified: Serialize {
-    fn faults(&self) -> &Faults;
-}
-
-macro_rules! verified {
-    ($($result:ty)+) => {$(
-        impl Verified for $result {
-            fn faults(&self) -> &Faults {
-                &self.faults
-            }
-        }
-    )+};
-}
-verified! { Gemm Exp Softmax Matrix }
-
-/// A result to be printed.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Report<T>(T);
-
-fn place(f: &mut Formatter<'_>, place: &Place) -> fmt::Result {
-    write!(f, "{}, {}", place.cpu, place.isas.join(", "))?;
-    if !place.missing_isas.is_empty() {
-        write!(f, "; not here: {}", place.missing_isas.join(", "))?;
-    }
-    writeln!(f)
-}
-
-impl Display for Report<Gemm> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let report = &self.0;
-        place(f, &report.place)?;
-        writeln!(
-            f,
-            "{} cases ({} shapes, threads {:?}), and {} of integers; \
-             errors in ε·S, and their share of the bound",
-            report.cases, report.shapes, report.threads, report.exact_cases
-        )?;
-        writeln!(f, "{:<30} {:>8}  {:>16}  {:>16}", "", "cases", "signed", "positive")?;
-        let worst = |worst: &Worst| {
-            format!("{:>7.2}  {:>5.1} %", worst.error, 100.0 * worst.share_of_bound)
-        };
-        for row in report.products.iter().chain(&report.depths) {
-            let (signed, positive) = (worst(&row.signed), worst(&row.positive));
-            writeln!(f, "{:<30} {:>8}  {signed:>16}  {positive:>16}", row.what, row.cases)?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for Report<Exp> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Exp { arguments, max_ulps, at, bound_ulps, .. } = &self.0;
-        place(f, &self.0.place)?;
-        writeln!(f, "e^x of {arguments} arguments: at most {max_ulps:.4} ULP, at x = {at:e}")?;
-        writeln!(f, "bound {bound_ulps} ULP")
-    }
-}
-
-impl Display for Report<Softmax> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        place(f, &self.0.place)?;
-        writeln!(f, "largest errors, and the largest share of the bound")?;
-        writeln!(
-            f,
-            "{:>7} {:>7} {:>9}  {:>14} {:>10} {:>8}  {:>14} {:>8}",
-            "classes", "T", "examples", "q≥2⁻¹⁰, ULP", "q, ULP", "", "log q, ε·max", ""
-        )?;
-        for row in &self.0.errors {
-            writeln!(
-                f,
-                "{:>7} {:>7} {:>9}  {:>14.2} {:>10.2} {:>6.1} %  {:>14.2} {:>6.1} %",
-                row.classes,
-                row.temperature,
-                row.examples,
-                row.softmax_likely_ulps,
-                row.softmax_ulps,
-                100.0 * row.softmax_share_of_bound,
-                row.log_softmax,
-                100.0 * row.log_softmax_share_of_bound
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl Display for Report<Matrix> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Matrix { place: here, repeats, sha256, distinct, cells, .. } = &self.0;
-        place(f, here)?;
-        writeln!(f, "{:<28} {:<9} {:>7} {:<8} SHA-256", "build", "ISA", "threads", "")?;
-        for cell in cells {
-            let fused = if cell.fused { "fused" } else { "unfused" };
-            let Cell { build, isa, threads, .. } = cell;
-            let mut hashes = cell.sha256.clone();
-            hashes.dedup();
-            writeln!(f, "{build:<28} {isa:<9} {threads:>7} {fused:<8} {}", hashes.join(" "))?;
-        }
-        writeln!(f, "{} cells, {repeats} repeats each: {distinct} hash(es), {sha256}", cells.len())
-    }
+    session.result(result)?;
+    faults.verdict()
 }

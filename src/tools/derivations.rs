@@ -164,14 +164,14 @@
 //! is told 'batchmean': with ten classes the soft term has a tenth of its weight.
 //!
 //! ```
-//! use limbeck::tools::check::{Case, Precision, Reduction, check};
+//! use limbeck::tools::check::{CheckCase, Precision, Reduction, check};
 //! use limbeck_kernels::reference::Distillation;
 //! use ndarray::array;
 //! let (z, v) = ([1.0, -2.0, 0.5], [3.0, 0.0, -1.0]);
 //! let right = Distillation {
 //!     teacher: Some(&v), label: None, temperature: 4.0, soft_weight: 1.0, hard_weight: 0.0,
 //! };
-//! let case = Case {
+//! let case = CheckCase {
 //!     student_logits: array![z],
 //!     teacher_logits: Some(array![v]),
 //!     labels: None,

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 #[cfg(all(unix, feature = "cli"))]
+pub mod finding;
+#[cfg(all(unix, feature = "cli"))]
 pub mod program;
 
 use limbeck::Result;

@@ -4,13 +4,15 @@
 
 use limbeck::engine::config::Config;
 use limbeck::files::checkpoint::{Layer, ModelFile, TrainingState};
-use limbeck::pages::{claims, contents, report as page};
+use limbeck::files::read::read_json;
+use limbeck::pages::{contents, report as page};
 use limbeck::run::folder::RunFolder;
+use limbeck::run::summary::Summary;
 use limbeck::speech::corpus::{Alignments, SpeechCorpus, UtteranceSet};
 use limbeck::speech::features::FeatureMatrix;
 use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
-use limbeck::tools::check::Case;
+use limbeck::tools::check::CheckCase;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Features, an4, idx, npy, table};
 use limbeck_kernels::{Context, Isa};
@@ -66,7 +68,7 @@ const CONFIG: &str = "config.toml";
 const WAV: &str = "an4/wav/te/cid/c1.wav";
 const RUN: &str = "run";
 
-pub const FORMATS: [Format; 22] = [
+pub const FORMATS: [Format; 21] = [
     Format {
         name: "safetensors_model",
         file: MODEL,
@@ -88,7 +90,7 @@ pub const FORMATS: [Format; 22] = [
     Format {
         name: "check_case",
         file: CASE,
-        read: |dir| Case::load(&dir.join(CASE)).map(Loaded::of),
+        read: |dir| CheckCase::load(&dir.join(CASE)).map(Loaded::of),
     },
     Format {
         name: "idx",
@@ -158,13 +160,8 @@ pub const FORMATS: [Format; 22] = [
     Format { name: "fileids", file: "an4/etc/an4_train.fileids", read: corpus },
     Format {
         name: "summary",
-        file: "runs/a/summary.json",
-        read: |dir| claims::page(&dir.join("runs")).map(Loaded::of),
-    },
-    Format {
-        name: "manifest_of_claims",
-        file: "runs/a/manifest.json",
-        read: |dir| claims::page(&dir.join("runs")).map(Loaded::of),
+        file: "run/summary.json",
+        read: |dir| Ok(Loaded::of(read_json::<Summary>(&dir.join("run/summary.json"), "summary")?)),
     },
     Format { name: "summary_of_run", file: "run/summary.json", read: report },
     Format { name: "metrics", file: "run/metrics.jsonl", read: report },
@@ -339,7 +336,6 @@ impl Folder {
             "aggregate":{"student":{"n":1,"mean":74.0,"sd":null}},"paper":{"student":74},
             "tables":[{"title":"t","columns":["a","b"],"rows":[["1","2"]],"notes":["n"]}],
             "claims":[{"paper":"146 errors","ours":"150","verdict":"reproduced"}]}"#;
-        self.write("runs/a/summary.json", summary);
         self.write("run/summary.json", summary);
         self.write(
             "run/metrics.jsonl",
@@ -355,7 +351,6 @@ impl Folder {
             "data":{"images":"ab"},"loss_contract":{"temperature":20.0,"t_squared":true,
             "soft_weight":1.0,"hard_weight":0.0},"command":["limbeck","reproduce"],
             "continued":[{"started":"2026-11-24T02:14:24Z","command":["limbeck"]}]}"#;
-        self.write("runs/a/manifest.json", manifest);
         self.write("run/manifest.json", manifest);
     }
 }

@@ -24,6 +24,8 @@ use crate::engine::optimizer::Optimizer;
 use crate::files::error::Result;
 use limbeck_kernels::{Buffer, Context};
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt::{self, Display, Formatter};
 use std::time::Instant;
 
 /// A network between nodes.
@@ -316,6 +318,73 @@ fn here(
         measured_ms: Spread::of(seconds).times(1e3),
         predicted_ms: step.on(ranks, network, how) * 1e3,
     })
+}
+
+impl Display for Scaling {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let found = self;
+        write!(f, "{}", found.machine)?;
+        let node = &found.steps[0];
+        writeln!(
+            f,
+            "{}, {} parameters, batch {}: {:.2} ms a step on one node",
+            found.net,
+            found.parameters,
+            node.batch,
+            node.alone() * 1e3
+        )?;
+        writeln!(f, "efficiency in % (share of the step spent waiting in %), overlapped f32 sums")?;
+        let used = |row: &&Prediction| row.how.overlap && row.how.bytes_per_value == 4.0;
+        for (strong, title) in [(false, "batch of a node kept"), (true, "batch of the job kept")] {
+            writeln!(f, "\n{title:<22}{}", columns(found, |gbit| format!("{gbit} Gbit/s")))?;
+            let rows = || found.rows.iter().filter(used).filter(|row| row.strong == strong);
+            let nodes: BTreeSet<usize> = rows().map(|row| row.nodes).collect();
+            for n in nodes {
+                let cell = |gbit: f64| {
+                    let row = rows().find(|row| row.nodes == n && row.gbit_per_s == gbit);
+                    row.map_or(String::new(), |row| {
+                        format!("{:.0} ({:.0})", row.efficiency * 100.0, row.waiting * 100.0)
+                    })
+                };
+                let nodes = if n == 1 { "1 node".into() } else { format!("{n} nodes") };
+                writeln!(f, "{nodes:<22}{}", columns(found, cell))?;
+            }
+        }
+        writeln!(f, "\nmost nodes that are half used, batch of a node kept")?;
+        for (title, overlap, bytes) in [
+            ("as it is", true, 4.0),
+            ("without overlap", false, 4.0),
+            ("bf16 gradients", true, 2.0),
+        ] {
+            let cell = |gbit: f64| {
+                let fits = |row: &&Prediction| {
+                    let How { overlap: o, bytes_per_value: b } = row.how;
+                    row.gbit_per_s == gbit && !row.strong && (o, b) == (overlap, bytes)
+                };
+                let half = |row: &&Prediction| row.efficiency >= 0.5;
+                let most = found.rows.iter().filter(fits).filter(half).map(|row| row.nodes).max();
+                most.map_or("none".into(), |n| n.to_string())
+            };
+            writeln!(f, "{title:<22}{}", columns(found, cell))?;
+        }
+        let Some(Here { ranks, latency_us, gbit_per_s, measured_ms, predicted_ms }) = found.here
+        else {
+            return Ok(());
+        };
+        writeln!(
+            f,
+            "\nhere: {ranks} ranks, {latency_us:.1} µs, {gbit_per_s:.2} Gbit/s: {:.2} ms a step \
+             ({:.2} to {:.2}), {predicted_ms:.2} by the model",
+            measured_ms.median, measured_ms.min, measured_ms.max
+        )
+    }
+}
+
+/// A cell for each network.
+fn columns(found: &Scaling, cell: impl Fn(f64) -> String) -> String {
+    let mut networks: Vec<f64> = found.rows.iter().map(|row| row.gbit_per_s).collect();
+    networks.dedup();
+    networks.into_iter().map(|gbit| format!("{:>14}", cell(gbit))).collect()
 }
 
 #[cfg(test)]

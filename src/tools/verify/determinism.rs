@@ -18,6 +18,7 @@ use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::{Context, Isa};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 
 /// One way of computing the weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +148,22 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     let student = run(&Task::soft("student", &config, split, objective, &logits))?.model;
     let [teacher] = teachers;
     Ok(sha256_of([teacher, student].map(|model| model.to_file().sha256())))
+}
+
+impl Display for Matrix {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Matrix { place: here, repeats, sha256, distinct, cells, .. } = self;
+        write!(f, "{}", here)?;
+        writeln!(f, "{:<28} {:<9} {:>7} {:<8} SHA-256", "build", "ISA", "threads", "")?;
+        for cell in cells {
+            let fused = if cell.fused { "fused" } else { "unfused" };
+            let Cell { build, isa, threads, .. } = cell;
+            let mut hashes = cell.sha256.clone();
+            hashes.dedup();
+            writeln!(f, "{build:<28} {isa:<9} {threads:>7} {fused:<8} {}", hashes.join(" "))?;
+        }
+        writeln!(f, "{} cells, {repeats} repeats each: {distinct} hash(es), {sha256}", cells.len())
+    }
 }
 
 #[cfg(test)]

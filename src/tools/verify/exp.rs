@@ -3,6 +3,7 @@
 use super::{Faults, Place, for_each_job, workers};
 use limbeck_kernels::{Isa, exp::ULPS, exp::exp_in_place, reference::ulps};
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
 /// The error of e^x.
 #[derive(Clone, Debug, Serialize)]
@@ -114,6 +115,15 @@ impl Part {
         if error > self.max_ulps {
             (self.max_ulps, self.at) = (error, x);
         }
+    }
+}
+
+impl Display for Exp {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Exp { arguments, max_ulps, at, bound_ulps, .. } = self;
+        write!(f, "{}", self.place)?;
+        writeln!(f, "e^x of {arguments} arguments: at most {max_ulps:.4} ULP, at x = {at:e}")?;
+        writeln!(f, "bound {bound_ulps} ULP")
     }
 }
 

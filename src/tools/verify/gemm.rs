@@ -25,6 +25,7 @@ use limbeck_kernels::{Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, p
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
 /// What one product computes from A [m, k], B [k, n], C [m, n] and a bias of m values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -451,6 +452,28 @@ fn judge(contexts: &[Context], number: usize, values: Values) -> Judged {
         }
     }
     Judged { values, depth: operands.shape.2, worst, faults }
+}
+
+impl Display for Gemm {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let report = self;
+        write!(f, "{}", report.place)?;
+        writeln!(
+            f,
+            "{} cases ({} shapes, threads {:?}), and {} of integers; \
+             errors in ε·S, and their share of the bound",
+            report.cases, report.shapes, report.threads, report.exact_cases
+        )?;
+        writeln!(f, "{:<30} {:>8}  {:>16}  {:>16}", "", "cases", "signed", "positive")?;
+        let worst = |worst: &Worst| {
+            format!("{:>7.2}  {:>5.1} %", worst.error, 100.0 * worst.share_of_bound)
+        };
+        for row in report.products.iter().chain(&report.depths) {
+            let (signed, positive) = (worst(&row.signed), worst(&row.positive));
+            writeln!(f, "{:<30} {:>8}  {signed:>16}  {positive:>16}", row.what, row.cases)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

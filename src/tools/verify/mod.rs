@@ -13,6 +13,7 @@ use crate::files::error::{Error, Result};
 use crate::run::manifest::cpu_model;
 use limbeck_kernels::{Context, Isa};
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -38,6 +39,16 @@ impl Place {
             all.map(|isa| isa.to_string()).collect()
         };
         Place { cpu: cpu_model(), isas: names(true), missing_isas: names(false) }
+    }
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.cpu, self.isas.join(", "))?;
+        if !self.missing_isas.is_empty() {
+            write!(f, "; not here: {}", self.missing_isas.join(", "))?;
+        }
+        writeln!(f)
     }
 }
 

@@ -14,6 +14,7 @@ use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
 const CLASSES: [usize; 7] = [2, 3, 10, 17, 100, 1000, 14_000];
 const TEMPERATURES: [f32; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1e4];
@@ -201,6 +202,33 @@ impl Errors {
             worse(&mut self.log_softmax, error / (EPSILON * want.abs().max(1.0)));
             worse(&mut self.log_softmax_share_of_bound, error / bound);
         }
+    }
+}
+
+impl Display for Softmax {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        writeln!(f, "largest errors, and the largest share of the bound")?;
+        writeln!(
+            f,
+            "{:>7} {:>7} {:>9}  {:>14} {:>10} {:>8}  {:>14} {:>8}",
+            "classes", "T", "examples", "q≥2⁻¹⁰, ULP", "q, ULP", "", "log q, ε·max", ""
+        )?;
+        for row in &self.errors {
+            writeln!(
+                f,
+                "{:>7} {:>7} {:>9}  {:>14.2} {:>10.2} {:>6.1} %  {:>14.2} {:>6.1} %",
+                row.classes,
+                row.temperature,
+                row.examples,
+                row.softmax_likely_ulps,
+                row.softmax_ulps,
+                100.0 * row.softmax_share_of_bound,
+                row.log_softmax,
+                100.0 * row.log_softmax_share_of_bound
+            )?;
+        }
+        Ok(())
     }
 }
 

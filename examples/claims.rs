@@ -1,26 +1,41 @@
-//! The page of the paper's claims, made from committed summaries.
+//! For maintainers: the page of the paper's claims, made from the summaries of run folders.
+//!
+//! `cargo run --example claims` checks that `results/README.md` is the page of the summaries beside
+//! it; `cargo run --example claims results > results/README.md` makes it anew.
 
-use crate::files::error::Result;
-use crate::files::read::read_json;
-use crate::run::folder::entries;
-use crate::run::manifest::shell_line;
-use crate::run::summary::Summary;
+use limbeck::files::read::read_json;
+use limbeck::run::manifest::shell_line;
+use limbeck::run::summary::Summary;
+use limbeck::{Error, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+fn main() -> Result<()> {
+    if let Some(folder) = std::env::args_os().nth(1) {
+        print!("{}", page(Path::new(&folder))?);
+        return Ok(());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let path = root.join("README.md");
+    let committed = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    assert_eq!(page(&root)?, committed, "results/README.md is not the page of its summaries");
+    println!("results/README.md is the page of its summaries");
+    Ok(())
+}
 
 /// The Markdown page of all run folders below `root`: each claim with our figure and what
 /// became of it, then the tables and figures. Folders without claims are left out.
 ///
 /// # Errors
-/// [`crate::Error::Io`] if the folder cannot be read; [`crate::Error::Data`] for a summary that is
-/// damaged.
+/// [`Error::Io`] if the folder cannot be read; [`Error::Data`] for a summary that is damaged.
 pub fn page(root: &Path) -> Result<String> {
     let summaries = summaries(root, root)?;
     let mut page = String::from(
-        "# The paper's claims, and what we found\n\nMade by `limbeck claims` from the summaries in \
-         this folder; not edited by hand.\n\n| claim of the paper | ours | verdict | from |\n\
+        "# The paper's claims, and what we found\n\nMade by `cargo run --example claims` from the \
+         summaries in this folder; not edited by hand.\n\n| claim of the paper | ours | verdict | from |\n\
          |---|---|---|---|\n",
     );
     for (folder, summary) in &summaries {
@@ -87,7 +102,7 @@ struct Continuation {
 }
 
 /// Options that leave the figures as they are, and whether a value follows.
-const INCIDENTAL: [(&str, bool); 8] = [
+const INCIDENTAL: [(&str, bool); 9] = [
     ("--data", true),
     ("--isa", true),
     ("--json", false),
@@ -96,6 +111,7 @@ const INCIDENTAL: [(&str, bool); 8] = [
     ("--quiet", false),
     ("--threads", true),
     ("--tui", false),
+    ("--worker", true),
 ];
 
 /// The command that makes the run again: the last one of its manifest, which may ask for more seeds
@@ -119,11 +135,19 @@ fn command(folder: &Path) -> Result<Option<String>> {
     Ok(Some(shell_line(&kept)))
 }
 
-fn figures(folder: &Path) -> Result<Vec<String>> {
-    let svg = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "svg");
-    Ok(entries(folder)?.iter().filter(|path| svg(path)).map(|path| name(path)).collect())
+/// What a folder holds, by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut paths = listed.map_err(Error::io("list", folder))?;
+    paths.sort();
+    Ok(paths)
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// The names of a folder's SVG files.
+fn figures(folder: &Path) -> Result<Vec<String>> {
+    let is_svg = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "svg");
+    let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+    Ok(entries(folder)?.into_iter().filter(is_svg).filter_map(name).collect())
 }

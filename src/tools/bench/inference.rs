@@ -1,0 +1,73 @@
+//! Evaluation: the logits of many images.
+
+use super::step::{EXAMPLES, StepBench, StepTask};
+use super::{Machine, Spread, beside_peak, median_shares, write_rate};
+use crate::engine::mlp::Mlp;
+use crate::files::error::Result;
+use limbeck_kernels::Context;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+
+/// The figures of evaluation: the logits of 8192 images.
+#[derive(Debug, Serialize)]
+pub struct Inference {
+    /// Where.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Widths of the layers.
+    pub net: String,
+    /// Images.
+    pub examples: usize,
+    /// 2·m·n·k for each product.
+    pub gflop: f64,
+    /// For all images.
+    pub ms: Spread,
+    /// In the median.
+    pub samples_per_second: f64,
+    /// In the median.
+    pub gflops: f64,
+    /// Measured between.
+    pub peak_gflops: f64,
+    /// Median of paired shares.
+    pub fraction_of_peak: f64,
+}
+
+/// Times [`Mlp::logits`] of the net `widths` on random images.
+///
+/// # Errors
+/// As [`StepBench::new`].
+pub fn inference(context: &Context, widths: &[usize]) -> Result<Inference> {
+    let bench = StepBench::new(widths, 1, StepTask::Teacher)?;
+    let model = Mlp::new(widths, 0);
+    let values: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
+    let flop = 2.0 * (EXAMPLES * values) as f64;
+    let (samples, seconds) = context.pool.install(|| {
+        beside_peak(context, flop, 15, || {
+            std::hint::black_box(model.logits(context, &bench.split));
+        })
+    });
+    let (fraction_of_peak, peak_gflops) = median_shares(&samples);
+    Ok(Inference {
+        machine: Machine::of(context),
+        net: bench.net(),
+        examples: EXAMPLES,
+        gflop: flop / 1e9,
+        ms: seconds.times(1e3),
+        samples_per_second: EXAMPLES as f64 / seconds.median,
+        gflops: flop / seconds.median / 1e9,
+        peak_gflops,
+        fraction_of_peak,
+    })
+}
+
+impl Display for Inference {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let report = self;
+        write!(f, "{}", report.machine)?;
+        let (net, examples, ms) = (&report.net, report.examples, report.ms);
+        let (median, min, max) = (ms.median, ms.min, ms.max);
+        writeln!(f, "{examples} images through {net}: {median:.2} ms ({min:.2} to {max:.2})")?;
+        write_rate(f, report.gflops, report.peak_gflops, report.fraction_of_peak)?;
+        writeln!(f, "{:.0} samples/s", report.samples_per_second)
+    }
+}

@@ -1,0 +1,87 @@
+//! The machine's limits: fused multiply-adds, and reading from caches and memory.
+
+use super::{Machine, Spread};
+use crate::files::error::{Error, Result};
+use limbeck_kernels::{Context, Isa, peak};
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+/// The machine's limits.
+#[derive(Debug, Serialize)]
+pub struct Peak {
+    /// Where.
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// Of fused multiply-adds in f32, for the instruction set in use.
+    pub peak_gflops: Spread,
+    /// Of every instruction set this machine has, with the same threads.
+    pub isas: Vec<IsaPeak>,
+    /// All threads reading at once, each its own memory.
+    pub read_gb_per_s: Vec<Bandwidth>,
+}
+
+/// The peak of one instruction set.
+#[derive(Debug, Serialize)]
+pub struct IsaPeak {
+    /// Its name.
+    pub isa: String,
+    /// Its rate.
+    pub gflops: f64,
+}
+
+/// A read bandwidth.
+#[derive(Debug, Serialize)]
+pub struct Bandwidth {
+    /// What each thread reads again and again.
+    pub kib_per_thread: usize,
+    /// 10⁹ bytes per second, all threads together.
+    pub gb_per_s: f64,
+}
+
+/// Measures the peak and the bandwidth of caches and memory; takes a few seconds.
+///
+/// # Errors
+/// [`Error::Usage`] when threads for the other instruction sets are refused.
+pub fn peak(context: &Context) -> Result<Peak> {
+    const SHORT: Duration = Duration::from_millis(50);
+    let threads = context.pool.threads();
+    let rate = |context: &Context| peak::flops(context, SHORT) / 1e9;
+    let mut isas = Vec::new();
+    for isa in Isa::available() {
+        let other = Context::new(isa, threads).map_err(Error::Usage)?;
+        let gflops = Spread::of((0..5).map(|_| rate(&other))).median;
+        isas.push(IsaPeak { isa: isa.to_string(), gflops });
+    }
+    let bandwidth = |kib: usize| {
+        let once = |_| peak::read_bandwidth(context, kib << 10, SHORT) / 1e9;
+        Bandwidth { kib_per_thread: kib, gb_per_s: Spread::of((0..5).map(once)).median }
+    };
+    Ok(Peak {
+        machine: Machine::of(context),
+        peak_gflops: Spread::of((0..9).map(|_| rate(context))),
+        isas,
+        read_gb_per_s: [16, 512, 8 << 10, 256 << 10].map(bandwidth).into(),
+    })
+}
+
+impl Display for Peak {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Peak { machine: place, peak_gflops, isas, read_gb_per_s } = self;
+        write!(f, "{place}")?;
+        let (low, high) = (peak_gflops.min, peak_gflops.max);
+        writeln!(
+            f,
+            "fused multiply-add  {:.1} GFLOP/s ({low:.1} to {high:.1})",
+            peak_gflops.median
+        )?;
+        for isa in isas {
+            writeln!(f, "  {:<16}  {:.1} GFLOP/s", isa.isa, isa.gflops)?;
+        }
+        for read in read_gb_per_s {
+            let size = format!("read {} KiB a thread", read.kib_per_thread);
+            writeln!(f, "{size:<26}  {:.1} GB/s", read.gb_per_s)?;
+        }
+        Ok(())
+    }
+}
