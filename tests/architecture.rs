@@ -38,9 +38,8 @@ fn no_arrow_leads_upwards_between_rooms() {
 
 #[test]
 fn no_circle_joins_files() {
-    if let Some(circle) = circle(&arrows(&source())) {
-        panic!("a circle of files: {}", circle.join(" → "));
-    }
+    let circles = circles(&arrows(&source()));
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 #[test]
@@ -66,9 +65,9 @@ fn made_up_houses_are_refused() {
     let arrow = |from: &str, to: &str| (from.to_string(), to.to_string());
     // A chain is no circle, and two ways to the same file are none.
     let mut arrows = BTreeSet::from([arrow("a", "b"), arrow("b", "c"), arrow("a", "c")]);
-    assert_eq!(circle(&arrows), None);
-    arrows.extend([arrow("c", "d"), arrow("d", "b")]);
-    assert_eq!(circle(&arrows).unwrap(), ["b", "c", "d", "b"]);
+    assert!(circles(&arrows).is_empty());
+    arrows.extend([arrow("c", "d"), arrow("d", "b"), arrow("d", "e")]);
+    assert_eq!(circles(&arrows), [["b", "c", "d"]]);
 
     let file = |path: &str, text: &str| Source::new(path, text);
     let house = [
@@ -85,13 +84,10 @@ fn made_up_houses_are_refused() {
         arrows_upwards(&arrows),
         ["files/model.rs → engine/mlp.rs", "pages/report.rs → paper/mod.rs"]
     );
-    let circle_of = |rooms: &[&str]| {
-        let within = |path: &String| rooms.iter().any(|room| path.starts_with(room));
-        circle(&arrows.iter().filter(|(from, to)| within(from) && within(to)).cloned().collect())
-    };
-    assert_eq!(circle_of(&["cli"]).unwrap().len(), 3);
-    assert_eq!(circle_of(&["engine", "files"]).unwrap().len(), 3);
-    assert_eq!(circle_of(&["pages", "paper"]), None);
+    assert_eq!(
+        circles(&arrows),
+        [["cli/main.rs", "cli/session.rs"], ["engine/mlp.rs", "files/model.rs"]]
+    );
 }
 
 #[test]
@@ -222,9 +218,12 @@ fn resolve(module: &[String], path: &[String]) -> Vec<String> {
     full
 }
 
+fn room(path: &str) -> String {
+    path.split('/').next().unwrap_or_default().to_string()
+}
+
 /// The arrows that lead to a room which the first one's room may not use.
 fn arrows_upwards(arrows: &Arrows) -> Vec<String> {
-    let room = |path: &str| path.split('/').next().unwrap_or_default().to_string();
     let allowed = |from: &str, to: &str| {
         let (_, below) = ROOMS.iter().find(|(name, _)| *name == from).expect("a room of the list");
         from == to || below.contains(&to)
@@ -233,34 +232,25 @@ fn arrows_upwards(arrows: &Arrows) -> Vec<String> {
     upwards.map(|(from, to)| format!("{from} → {to}")).collect()
 }
 
-/// A circle of arrows, from a file to itself; `None` if there is none.
-fn circle(arrows: &Arrows) -> Option<Vec<String>> {
-    /// Follows the arrows from the last file of `way`. `done` are files from which no circle can be
-    /// reached.
-    fn search(arrows: &Arrows, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
-        let here = way[way.len() - 1].clone();
-        for (_, next) in arrows.iter().filter(|(from, _)| *from == here) {
-            if let Some(start) = way.iter().position(|file| file == next) {
-                way.drain(..start);
-                way.push(next.clone());
-                return true;
-            }
-            if !done.contains(next) {
-                way.push(next.clone());
-                if search(arrows, way, done) {
-                    return true;
-                }
-                way.pop();
-            }
-        }
-        done.insert(here);
-        false
+/// The circles: files that lead to each other, by arrows straight or over others.
+fn circles(arrows: &Arrows) -> Vec<Vec<String>> {
+    let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (from, to) in arrows {
+        reached.entry(from).or_default().insert(to);
     }
-    let mut done = BTreeSet::new();
-    arrows.iter().find_map(|(from, _)| {
-        let mut way = vec![from.clone()];
-        (!done.contains(from) && search(arrows, &mut way, &mut done)).then_some(way)
-    })
+    // Warshall's closure: with each file as a further stop on the way.
+    for stop in reached.keys().copied().collect::<Vec<_>>() {
+        let beyond = reached[stop].clone();
+        for reached in reached.values_mut().filter(|reached| reached.contains(stop)) {
+            reached.extend(&beyond);
+        }
+    }
+    let mutual = |from: &str| -> Vec<String> {
+        let back = |to: &&&str| reached.get(**to).is_some_and(|reached| reached.contains(from));
+        reached[from].iter().filter(back).map(|to| to.to_string()).collect()
+    };
+    let circles: BTreeSet<Vec<String>> = reached.keys().map(|from| mutual(from)).collect();
+    circles.into_iter().filter(|circle| !circle.is_empty()).collect()
 }
 
 /// Lines with something on them.

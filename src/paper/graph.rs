@@ -1,49 +1,14 @@
 //! An experiment as a value: the models it consists of, what each needs of others, how each is made.
 
-use super::scheduler::ExperimentRun;
+use super::experiment_run::ExperimentRun;
+use super::key::Key;
 use crate::engine::config::Config;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::run::summary::{Measures, Row};
 use limbeck_datasets::{Dataset, Split};
 use std::cell::RefCell;
-use std::fmt::{self, Display, Formatter};
 use std::rc::Rc;
-
-/// What a node leaves in the run folder, by which it is known.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    /// The row of the summary of this variant and seed, and its model where it is that of one.
-    Row(String, u64),
-    /// The measures of that row, where they need more than the model itself.
-    Measures(String, u64),
-    /// The file of this name.
-    File(&'static str),
-}
-
-impl Key {
-    /// The row of a variant and a seed.
-    pub fn row(variant: impl Into<String>, seed: u64) -> Key {
-        Key::Row(variant.into(), seed)
-    }
-
-    pub(super) fn seed(&self) -> Option<u64> {
-        match self {
-            Key::Row(_, seed) | Key::Measures(_, seed) => Some(*seed),
-            Key::File(_) => None,
-        }
-    }
-}
-
-impl Display for Key {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Key::Row(variant, seed) => write!(f, "{variant}, seed {seed}"),
-            Key::Measures(variant, seed) => write!(f, "measures of {variant}, seed {seed}"),
-            Key::File(name) => f.write_str(name),
-        }
-    }
-}
 
 type Making<T> = Box<dyn Fn(&mut ExperimentRun) -> Result<T>>;
 

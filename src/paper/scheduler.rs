@@ -16,28 +16,24 @@
 //! A process by itself finds every lock free and never waits: what one process does and what eight
 //! do is this one loop.
 
-use super::graph::{Graph, Key, Make, Node};
-use super::{Conclusion, ExperimentSpec, Request};
-use crate::engine::data::load_model;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use super::experiment::{Conclusion, ExperimentSpec};
+use super::experiment_run::ExperimentRun;
+use super::graph::{Graph, Make, Node};
+use super::key::Key;
+use super::request::Request;
 use crate::files::error::{Error, Result};
-use crate::files::read::read_json;
 use crate::files::write::atomic_write;
 use crate::run::context::{RunContext, manifest};
 use crate::run::folder::RunFolder;
 use crate::run::manifest::utc;
-use crate::run::summary::{Measures, Row, Summary};
-use crate::run::training::{evaluated_row, file_stem, remove_checkpoints, train_model};
-use limbeck_datasets::{Dataset, Split};
-use limbeck_kernels::Context;
+use crate::run::summary::{Row, Summary};
+use crate::run::training::{file_stem, remove_checkpoints};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -69,20 +65,6 @@ pub fn execute(
     run.sort_rows(&order);
     let conclusion = (spec.conclude)(&mut run)?;
     run.finish(conclusion, &order)
-}
-
-/// An experiment under way, as the nodes see it.
-pub struct ExperimentRun<'r, 'c> {
-    /// What it works with.
-    pub run: &'r mut RunContext<'c>,
-    /// Where its files are.
-    pub folder: RunFolder,
-    /// What has been found so far.
-    pub summary: Summary,
-    request: &'r Request,
-    dataset: Rc<Dataset>,
-    /// Finished models that are still needed.
-    models: BTreeMap<Key, Rc<Mlp>>,
 }
 
 impl<'r, 'c> ExperimentRun<'r, 'c> {
@@ -169,44 +151,6 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         self.folder.root.join(format!("config-{name}.toml"))
     }
 
-    /// Takes the rows of `summary.json`, where it is there.
-    fn read_summary(&mut self) -> Result<()> {
-        let path = self.folder.summary();
-        if !path.exists() {
-            return Ok(());
-        }
-        let found: Summary = read_json(&path, "summary")?;
-        if found.experiment != self.summary.experiment {
-            return Err(Error::Data {
-                path,
-                what: "summary".into(),
-                found: format!("that of {}", found.experiment),
-                expected: format!("the summary of {}", self.summary.experiment),
-            });
-        }
-        self.summary.set_rows(found.rows);
-        Ok(())
-    }
-
-    /// The rows of those that share the run.
-    fn read_rows(&mut self) -> Result<()> {
-        if self.folder.is_shared() {
-            let _exclusive = self.folder.exclusive()?;
-            self.read_summary()?;
-        }
-        Ok(())
-    }
-
-    /// Puts the rows in the order of the graph; those of other seeds come last.
-    fn sort_rows(&mut self, order: &[Key]) {
-        let mut rows = std::mem::take(&mut self.summary.rows);
-        rows.sort_by_key(|row| {
-            let place = order.iter().position(|key| *key == Key::row(&row.variant, row.seed));
-            place.unwrap_or(usize::MAX)
-        });
-        self.summary.set_rows(rows);
-    }
-
     /// The loop of the module's documentation.
     fn make_all(&mut self, nodes: &[Node]) -> Result<()> {
         let mut diverged = BTreeSet::new();
@@ -225,7 +169,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             for i in self.order(ready, |&i| nodes[i].key.seed() == last_seed) {
                 self.run.go_on()?;
                 let node = &nodes[i];
-                let Some(_lock) = self.folder.try_lock(&lock_name(&node.key))? else { continue };
+                let Some(_lock) = self.folder.try_lock(&node.key.lock_name())? else { continue };
                 found_one = true;
                 // Another may have finished it before the lock was free.
                 self.read_rows()?;
@@ -264,17 +208,6 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         ready
     }
 
-    /// Whether what this key names is there.
-    fn has(&self, key: &Key) -> bool {
-        match key {
-            Key::Row(variant, seed) => self.summary.row(variant, *seed).is_some(),
-            Key::Measures(variant, seed) => {
-                self.summary.row(variant, *seed).is_some_and(|row| !row.measures.is_empty())
-            }
-            Key::File(name) => self.folder.root.join(name).exists(),
-        }
-    }
-
     /// Makes a node whose lock is held, and keeps what it came to.
     fn make(&mut self, node: &Node) -> Result<()> {
         let divergence = self.divergence(&node.key);
@@ -297,40 +230,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
 
     /// Where it is kept that a model diverged, so that of those that share the run one trains it.
     fn divergence(&self, key: &Key) -> Option<PathBuf> {
-        let name = format!("{}.diverged.json", lock_name(key));
+        let name = format!("{}.diverged.json", key.lock_name());
         self.folder.is_shared().then(|| self.folder.checkpoints().join(name))
-    }
-
-    /// Adds a row to the summary. Its model needs no checkpoints any more.
-    fn keep(&mut self, row: Row) -> Result<()> {
-        let (variant, seed) = (row.variant.clone(), row.seed);
-        self.change_rows(|rows| rows.push(row))?;
-        remove_checkpoints(&self.folder, &variant, seed)
-    }
-
-    fn keep_measures(&mut self, key: &Key, measures: Measures) -> Result<()> {
-        let is_of = |row: &&mut Row| Key::Measures(row.variant.clone(), row.seed) == *key;
-        self.change_rows(|rows| {
-            rows.iter_mut().filter(is_of).for_each(|row| row.measures = measures.clone());
-        })
-    }
-
-    /// Changes the rows, those of other processes among them, and writes them.
-    fn change_rows(&mut self, change: impl FnOnce(&mut Vec<Row>)) -> Result<()> {
-        let _exclusive = self.folder.exclusive()?;
-        if self.folder.is_shared() {
-            self.read_summary()?;
-        }
-        let mut rows = std::mem::take(&mut self.summary.rows);
-        change(&mut rows);
-        self.summary.set_rows(rows);
-        self.folder.write_json("summary.json", &self.summary)
-    }
-
-    /// Drops the models that nothing `needed` names.
-    fn forget_models<'k>(&mut self, needed: impl Iterator<Item = &'k Key>) {
-        let needed: BTreeSet<&Key> = needed.collect();
-        self.models.retain(|key, _| needed.contains(key));
     }
 
     /// Writes the summary with what is concluded from it, and the figures.
@@ -352,89 +253,6 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         kept.insert("finished".into(), json!(utc(SystemTime::now())));
         self.folder.write_json("manifest.json", &kept)?;
         Ok(self.summary)
-    }
-
-    /// Kernels and threads.
-    pub fn kernels(&self) -> &'c Context {
-        self.run.context
-    }
-
-    /// The row of a finished node.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] for one that the node at hand does not need.
-    pub fn row_of(&self, key: &Key) -> Result<&Row> {
-        let row = match key {
-            Key::Row(variant, seed) | Key::Measures(variant, seed) => {
-                self.summary.row(variant, *seed)
-            }
-            Key::File(_) => None,
-        };
-        row.ok_or_else(|| Error::Internal(format!("no row of {key}")))
-    }
-
-    /// A finished model of the experiment's own inputs and classes.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn model(&mut self, key: &Key) -> Result<Rc<Mlp>> {
-        let dataset = self.dataset.clone();
-        self.model_with(key, dataset.train.input_size(), dataset.classes)
-    }
-
-    /// A finished model of so many inputs and classes.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn model_with(&mut self, key: &Key, inputs: usize, classes: usize) -> Result<Rc<Mlp>> {
-        if let Some(model) = self.models.get(key) {
-            return Ok(model.clone());
-        }
-        let path = self.folder.root.join(&self.row_of(key)?.model);
-        let model = Rc::new(load_model(&path, inputs, classes)?);
-        self.models.insert(key.clone(), model.clone());
-        Ok(model)
-    }
-
-    /// Trains the model of the node at hand and evaluates it on the test set of `dataset`.
-    ///
-    /// # Errors
-    /// Those of [`train_model`].
-    pub fn train(&mut self, dataset: &Dataset, task: &Task, seed: u64) -> Result<(Rc<Mlp>, Row)> {
-        let (model, row) = train_model(self.run, &self.folder, dataset, task, seed)?;
-        let model = Rc::new(model);
-        self.models.insert(Key::row(task.name, seed), model.clone());
-        Ok((model, row))
-    }
-
-    /// The teacher that the user gave for this seed.
-    pub fn given_teacher(&self, seed: u64) -> Option<PathBuf> {
-        self.request.teachers.get(&seed).cloned()
-    }
-
-    /// Takes a given model as that of the node at hand; its training errors are those on `train`.
-    ///
-    /// # Errors
-    /// [`Error::Data`] for one that does not fit the data; those of reading and writing.
-    pub fn evaluate_given(
-        &mut self,
-        path: &Path,
-        dataset: &Dataset,
-        train: &Split,
-        (name, seed): (&str, u64),
-    ) -> Result<Row> {
-        let given = load_model(path, dataset.train.input_size(), dataset.classes)?;
-        let row = evaluated_row(self.run, &self.folder, dataset, train, (name, seed), &given)?;
-        self.models.insert(Key::row(name, seed), Rc::new(given));
-        Ok(row)
-    }
-}
-
-/// What the lock of a node is called.
-fn lock_name(key: &Key) -> String {
-    match key {
-        Key::Row(variant, seed) | Key::Measures(variant, seed) => file_stem(variant, *seed),
-        Key::File(name) => name.to_string(),
     }
 }
 

@@ -12,14 +12,14 @@
 //! which nothing converges. Then students are trained at T = 20, at a T so high that only rounding
 //! is left of the difference, and by matching logits, T = ∞.
 
-use super::Transfer;
+use super::transfer::Transfer;
 use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::paper::graph::Node;
 use crate::paper::preset::PresetConfigs;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};

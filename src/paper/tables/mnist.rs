@@ -17,7 +17,7 @@
 //! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
-use super::Transfer;
+use super::transfer::Transfer;
 use crate::engine::config::Config;
 use crate::engine::distill;
 use crate::engine::loss::LossSpec;
@@ -25,10 +25,11 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Key, Memo, Node};
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
+use crate::paper::experiment_run::ExperimentRun;
+use crate::paper::graph::{Memo, Node};
+use crate::paper::key::Key;
 use crate::paper::preset::PresetConfigs;
-use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};

@@ -1,4 +1,4 @@
-//! The paper's tables, one file each, and what several of them are made of.
+//! The paper's tables, one file each.
 
 pub mod logits;
 pub mod mnist;
@@ -7,102 +7,5 @@ pub mod regularizer;
 pub mod specialists;
 pub mod speech;
 pub mod temperature;
+mod transfer;
 pub mod variance;
-
-use super::graph::{Graph, Key, Memo, Node};
-use super::preset::PresetConfigs;
-use super::scheduler::ExperimentRun;
-use super::{Conclusion, Data, Experiment, ExperimentSpec, Input, Request};
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
-use crate::files::error::{Error, Result};
-use crate::run::summary::Summary;
-use limbeck_datasets::{Dataset, Split, permute};
-use std::rc::Rc;
-
-/// The teachers of all seeds, and the set on which students are trained.
-struct Transfer {
-    configs: PresetConfigs,
-    dataset: Rc<Dataset>,
-    /// What teachers and students are trained on: all of the training set, or its first examples.
-    train: Rc<Split>,
-    /// The logits of a seed's teacher on `train`.
-    logits: Memo<u64, Vec<f32>>,
-}
-
-impl Transfer {
-    fn new(configs: PresetConfigs, dataset: &Rc<Dataset>) -> Transfer {
-        let train = Rc::new(configs.train_set(dataset));
-        Transfer { configs, dataset: dataset.clone(), train, logits: Memo::default() }
-    }
-
-    fn teacher(seed: u64) -> Key {
-        Key::row("teacher", seed)
-    }
-
-    fn teacher_node(&self, seed: u64) -> Node {
-        Node::teacher("teacher", &self.configs.teacher, seed, &self.train, &self.dataset)
-    }
-
-    /// The logits [n, C] of the seed's teacher on the training set, untranslated: good for any T.
-    fn logits(&self, run: &mut ExperimentRun, seed: u64) -> Result<Rc<Vec<f32>>> {
-        self.logits.get(seed, || {
-            let teacher = run.model(&Transfer::teacher(seed))?;
-            let teachers = std::slice::from_ref(&*teacher);
-            Ok(distill::teacher_logits(run.kernels(), teachers, &self.train, 1.0, None))
-        })
-    }
-
-    /// What `experiment` consists of, with these models and this conclusion from their rows.
-    fn spec(
-        &self,
-        experiment: &dyn Experiment,
-        request: &Request,
-        configs: &[(&'static str, &Config)],
-        nodes: Vec<Node>,
-        conclude: impl FnOnce(&Summary) -> Conclusion + 'static,
-    ) -> ExperimentSpec {
-        let limit = self.configs.teacher.data.train_limit;
-        ExperimentSpec {
-            experiment: experiment.about().name,
-            dataset: self.dataset.clone(),
-            train_limit: limit.filter(|&limit| limit < self.dataset.train.len()),
-            seeds: request.seeds.clone().collect(),
-            configs: configs.iter().map(|(name, config)| (*name, (*config).clone())).collect(),
-            loss: Some(LossSpec::soft(&self.configs.student)),
-            paper_errors: Vec::new(),
-            graph: Graph::new(nodes),
-            conclude: Box::new(|run| Ok(conclude(&run.summary))),
-        }
-    }
-}
-
-impl Input {
-    /// The images that `experiment` is done on.
-    fn images(&self, experiment: &dyn Experiment) -> Result<&Rc<Dataset>> {
-        match self {
-            Input::Images(dataset) => Ok(dataset),
-            Input::Speech => Err(Error::Internal(format!(
-                "'{}' is done on {:?}, not on {:?}",
-                experiment.about().name,
-                experiment.about().data,
-                Data::Speech
-            ))),
-        }
-    }
-}
-
-/// The first `percent` % of the permutation of `examples` that belongs to the seed: a draw without
-/// order.
-fn draw(examples: usize, seed: u64, percent: usize) -> Vec<u32> {
-    let mut order = vec![0; examples];
-    permute(seed, 0, &mut order);
-    order.truncate((examples * percent / 100).max(1));
-    order
-}
-
-/// The rows `chosen` of a row-major matrix of `width` columns.
-fn rows(matrix: &[f32], width: usize, chosen: &[u32]) -> Vec<f32> {
-    chosen.iter().flat_map(|&i| &matrix[i as usize * width..][..width]).copied().collect()
-}

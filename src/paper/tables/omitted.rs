@@ -13,7 +13,7 @@
 //! That second student is trained like the first on what remains of the transfer set; its offset
 //! is then applied to the first. Each student takes about as many steps as one of the whole set.
 
-use super::Transfer;
+use super::transfer::Transfer;
 use crate::engine::bias::Correction;
 use crate::engine::config::Config;
 use crate::engine::distill;
@@ -22,10 +22,11 @@ use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
-use crate::paper::graph::{Key, Node};
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
+use crate::paper::experiment_run::ExperimentRun;
+use crate::paper::graph::Node;
+use crate::paper::key::Key;
 use crate::paper::preset::PresetConfigs;
-use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};

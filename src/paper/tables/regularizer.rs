@@ -13,16 +13,18 @@
 //! no arm is trained on; it is the same run as the hard arm, read at another epoch.
 
 use super::speech;
-use super::{draw, rows};
+use super::transfer::{draw, rows};
 use crate::engine::config::Config;
 use crate::engine::distill;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{EpochRecord, Task, Watched};
 use crate::files::error::Result;
-use crate::paper::graph::{Graph, Key, Memo, Node};
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Setup};
+use crate::paper::experiment_run::ExperimentRun;
+use crate::paper::graph::{Graph, Memo, Node};
+use crate::paper::key::Key;
 use crate::paper::preset::{Preset, PresetConfigs};
-use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Request, Setup};
+use crate::paper::request::Request;
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::context::RunContext;
 use crate::run::folder::RunFolder;

@@ -4,14 +4,14 @@
 //! T²-weighted loss keeps the gradient's size about the same at every T, so that one learning
 //! rate serves all.
 
-use super::Transfer;
+use super::transfer::Transfer;
 use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};

@@ -13,15 +13,15 @@
 //! initial weights and with those of a trained student. Then nets are trained on hard and on soft
 //! targets with a part of the data, and with higher learning rates, for equally many steps.
 
-use super::{Transfer, draw, rows};
+use super::transfer::{Transfer, draw, rows};
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
+use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
-use crate::paper::scheduler::ExperimentRun;
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};

@@ -1,12 +1,13 @@
 //! What became of the paper's claims on speech.
 
-use super::alignment::{Labelled, MIXTURES};
+use super::alignment::MIXTURES;
+use super::labelled::Labelled;
 use super::recognition::{HOLDOUT_ERRORS, MODELS, Search, word_measure};
-use super::{ENSEMBLE, MEMBER, Spend, mean_logits, student_at};
+use super::spend::{ENSEMBLE, MEMBER, Spend, mean_logits, student_at};
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::files::error::{Error, Result};
-use crate::paper::Conclusion;
+use crate::paper::experiment::Conclusion;
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::{self, Paired};
 use crate::run::summary::{Claim, Row, Summary, Table, Verdict};

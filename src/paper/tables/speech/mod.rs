@@ -19,101 +19,35 @@
 
 mod alignment;
 mod conclusion;
+mod labelled;
 mod recognition;
+mod spend;
 
-use crate::engine::config::{Config, DatasetKind, OptimizerKind};
+use crate::engine::config::Config;
 use crate::engine::distill;
-use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::Task;
 use crate::files::error::{Error, Result};
-use crate::paper::graph::{Graph, Key, Memo, Node};
+use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
+use crate::paper::experiment_run::ExperimentRun;
+use crate::paper::graph::{Graph, Memo, Node};
+use crate::paper::key::Key;
 use crate::paper::preset::Preset;
-use crate::paper::scheduler::{self, ExperimentRun};
-use crate::paper::{About, Conclusion, Data, Experiment, ExperimentSpec, Request, Setup};
+use crate::paper::request::Request;
+use crate::paper::scheduler;
 use crate::run::context::RunContext;
 use crate::run::summary::{Row, Summary};
 use crate::run::training::combined_row;
-use crate::speech::aligner::AlignerOptions;
 use crate::speech::corpus::SpeechCorpus;
-use crate::speech::features;
-pub(in crate::paper) use alignment::Labelled;
-use alignment::{Alignment, unlabelled};
+use alignment::Alignment;
 use conclusion::{Comparison, conclude};
-use limbeck_kernels::Context;
+pub(in crate::paper) use labelled::Labelled;
+use labelled::unlabelled;
 use recognition::{HOLDOUT_ERRORS, Search};
+use spend::{ENSEMBLE, MEMBER, Spend, loss_at, mean_logits, student_at};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// The variants' names in the summary.
-const MEMBER: &str = "member";
-const ENSEMBLE: &str = "ensemble";
-/// Weight of the hard term in the student's loss (paper, section 4).
-const HARD_WEIGHT: f64 = 0.5;
-
-fn student_at(temperature: f64) -> String {
-    format!("student, T = {temperature}")
-}
-
-fn loss_at(temperature: f64) -> LossSpec {
-    let (temperature, hard_weight) = (temperature as f32, HARD_WEIGHT as f32);
-    LossSpec { temperature, soft_weight: 1.0, hard_weight }
-}
-
-/// What a preset spends.
-struct Spend {
-    alignment: alignment::Spend,
-    /// Of the members.
-    member: Config,
-    student: Config,
-    members: u64,
-    temperatures: &'static [f64],
-    /// At the chosen temperature.
-    students: u64,
-}
-
-impl Spend {
-    /// For nets of so many `states`.
-    fn new(preset: Preset, states: usize) -> Spend {
-        // Dropout and epochs of the standard nets are those with the fewest held-out errors of those
-        // in results/speech-standard/README.md. An epoch of perturbed frames is one of each warp.
-        let (layers, [epochs, member_epochs, student_epochs]): (&[usize], _) = match preset {
-            Preset::Smoke => (&[64], [3, 1, 2]),
-            Preset::Quick => (&[256, 256], [4, 2, 4]),
-            Preset::Standard => (&[512, 512, 512], [8, 4, 6]),
-            Preset::Paper => (&[1024, 1024, 1024], [12, 8, 16]),
-        };
-        let mut config = Config::default();
-        let inputs = 26 * features::BINS;
-        config.model.layers = [&[inputs], layers, &[states]].concat();
-        (config.data.dataset, config.data.classes) = (DatasetKind::An4, states);
-        config.training.epochs = epochs;
-        config.training.batch_size = 256;
-        config.training.optimizer = OptimizerKind::Adam;
-        config.training.learning_rate = 1e-3;
-        if preset != Preset::Smoke {
-            let hidden = std::iter::repeat_n(0.15, layers.len());
-            config.model.dropout = Some(std::iter::once(0.0).chain(hidden).collect());
-        }
-        let mut member = config.clone();
-        member.training.epochs = member_epochs;
-        // Soft targets are a regulariser themselves.
-        let mut student = config.clone();
-        student.model.dropout = None;
-        student.training.epochs = student_epochs;
-        let small = AlignerOptions { iterations: 12, gaussians: 250, settling: 4 };
-        let medium = AlignerOptions { iterations: 20, gaussians: 500, settling: 6 };
-        let (recipe, members, temperatures, students): (_, _, &[f64], _) = match preset {
-            Preset::Smoke => (small, 2, &[2.0], 1),
-            Preset::Quick => (medium, 3, &[2.0, 5.0], 1),
-            Preset::Standard => (AlignerOptions::default(), 10, &[1.0, 2.0, 5.0, 10.0], 3),
-            Preset::Paper => (AlignerOptions::default(), 10, &[1.0, 2.0, 5.0, 10.0], 5),
-        };
-        let alignment = alignment::Spend { recipe, config };
-        Spend { alignment, member, student, members, temperatures, students }
-    }
-}
 
 /// The corpus, and what the preset spends on it.
 ///
@@ -350,10 +284,4 @@ impl Nets {
             Comparison::new(run.kernels(), &labelled, &members?, &students?, &run.summary)?;
         Ok(conclude(&run.summary, &self.spend, &labelled, temperature, &comparison))
     }
-}
-
-/// The logits of the members' mean posterior on held-out and test frames.
-fn mean_logits(context: &Context, labelled: &Labelled, members: &[Mlp]) -> [Vec<f32>; 2] {
-    [&labelled.holdout, &labelled.dataset.test]
-        .map(|split| distill::teacher_logits(context, members, split, 1.0, None))
 }

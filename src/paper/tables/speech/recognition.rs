@@ -1,6 +1,6 @@
 //! Words from the logits of nets, and the scales of the search that finds them.
 
-use super::alignment::Labelled;
+use super::labelled::Labelled;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::run::summary::{Measure, Measures, Row};

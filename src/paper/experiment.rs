@@ -1,0 +1,117 @@
+//! What an experiment is: what it says of itself, what it is asked for, and what it consists of.
+
+use super::experiment_run::ExperimentRun;
+use super::graph::Graph;
+use super::request::Request;
+use crate::engine::config::Config;
+use crate::engine::loss::LossSpec;
+use crate::files::error::Result;
+use crate::run::chart::Chart;
+use crate::run::context::RunContext;
+use crate::run::summary::{Claim, Summary, Table};
+use limbeck_datasets::Dataset;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// A table of the paper.
+pub trait Experiment: Sync {
+    /// What it is about.
+    fn about(&self) -> About;
+
+    /// The models and the conclusion.
+    ///
+    /// # Errors
+    /// Those of the data, and of making what must be there first.
+    fn declare(&self, setup: Setup) -> Result<ExperimentSpec>;
+}
+
+/// What the command line, `reproduce all` and the help text know of an experiment.
+pub struct About {
+    /// Its name on the command line and in `summary.json`.
+    pub name: &'static str,
+    /// The paper's section.
+    pub section: &'static str,
+    /// What it shows, in a line.
+    pub shows: &'static str,
+    /// What it is done on; a table for each that is there.
+    pub data: &'static [Data],
+    /// Whether it takes trained teachers in place of its own.
+    pub takes_teachers: bool,
+}
+
+/// The kinds of data that experiments are done on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// MNIST, or the embedded glyphs where it is absent.
+    Images,
+    /// The embedded glyphs of ten writers, in 100 classes.
+    Writers,
+    /// The corpus AN4.
+    Speech,
+}
+
+/// The data of an experiment.
+pub enum Input {
+    /// Images in classes.
+    Images(Rc<Dataset>),
+    /// The speech corpus of the data folder.
+    Speech,
+}
+
+/// What an experiment is declared from.
+pub struct Setup<'s, 'c> {
+    /// What it works with.
+    pub run: &'s mut RunContext<'c>,
+    /// What the user asked for.
+    pub request: &'s Request,
+    /// Its data.
+    pub input: &'s Input,
+    /// Its run folder, for what must be there first, such as the states of speech frames.
+    pub out: &'s Path,
+}
+
+/// What an experiment consists of.
+pub struct ExperimentSpec {
+    /// Its name.
+    pub experiment: &'static str,
+    /// What its models are evaluated on.
+    pub dataset: Rc<Dataset>,
+    /// Training examples, where the preset takes fewer than there are.
+    pub train_limit: Option<usize>,
+    /// The seeds of its models, for the manifest.
+    pub seeds: Vec<u64>,
+    /// The configurations that its models are derived from, by name; written to the run folder, and
+    /// not to change while the experiment lasts.
+    pub configs: Vec<(&'static str, Config)>,
+    /// The distillation loss, where there is one.
+    pub loss: Option<LossSpec>,
+    /// The paper's test errors, by variant.
+    pub paper_errors: Vec<(String, u64)>,
+    /// Its models.
+    pub graph: Graph,
+    /// What is concluded once all of them are there.
+    pub conclude: Conclude,
+}
+
+/// Draws the conclusion from the rows.
+pub type Conclude = Box<dyn FnOnce(&mut ExperimentRun) -> Result<Conclusion>>;
+
+/// What is concluded from the rows.
+pub struct Conclusion {
+    /// Ours beside the paper's.
+    pub tables: Vec<Table>,
+    /// What became of the paper's claims.
+    pub claims: Vec<Claim>,
+    /// Figures, by file name without `.svg`.
+    pub charts: Vec<(String, Chart)>,
+}
+
+/// A finished table.
+pub struct Outcome {
+    /// Its run folder.
+    pub run: PathBuf,
+    /// Training examples, where the preset takes fewer than there are.
+    pub train_limit: Option<usize>,
+    /// What was found.
+    pub summary: Summary,
+}

@@ -1,0 +1,30 @@
+//! What the user asked for.
+
+use super::preset::Preset;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How much to spend.
+    pub preset: Preset,
+    /// Seeds to train.
+    pub seeds: Range<u64>,
+    /// Whether to add rows that are not the paper's.
+    pub extended: bool,
+    /// Teachers that are given, by seed; others are trained.
+    pub teachers: BTreeMap<u64, PathBuf>,
+    /// The number of this process, of several that share the run folder: it begins with its
+    /// `worker`-th model, from 0. Any numbers do; different ones get in each other's way least.
+    /// `None` where the folder is this process's own.
+    pub worker: Option<u32>,
+}
+
+impl Request {
+    /// `seeds` of a preset by this process alone, with teachers of its own.
+    pub fn new(preset: Preset, seeds: Range<u64>) -> Request {
+        Request { preset, seeds, extended: false, teachers: BTreeMap::new(), worker: None }
+    }
+}
