@@ -209,6 +209,17 @@ fn configurations_load() {
 }
 
 #[test]
+fn every_key_of_the_configuration_is_documented() {
+    let page = read(&root().join("docs/configuration.md"));
+    let documented: BTreeSet<&str> = page.code().collect();
+    let config = Config { distillation: Some(Default::default()), ..Config::default() };
+    let resolved = config.to_toml().unwrap();
+    let keys = resolved.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key);
+    let missing: Vec<&str> = keys.filter(|key| !documented.contains(key)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn the_program_knows_the_commands_that_are_shown() {
     let (mut tried, mut refused) = (BTreeSet::new(), Vec::new());
     for page in pages() {
