@@ -8,7 +8,7 @@
 //! is bounded by what the header announces *and* by what a file of that length can hold, and the
 //! stream is read to its end, so that the gzip checksum is verified.
 
-use crate::digest::sha256_hex;
+use crate::digest::sha256_of;
 use crate::{Dataset, Error, Split};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::MultiGzDecoder;
@@ -264,7 +264,7 @@ impl<'p> Source<'p> {
             Ordering::Less => Err(Error::Truncated { path, found, expected }),
             Ordering::Greater => Err(Error::Trailing { path, expected }),
             Ordering::Equal => {
-                let sha256 = sha256_hex(&[header, &body]);
+                let sha256 = sha256_of(&[header, &body]);
                 Ok((body, sha256))
             }
         }

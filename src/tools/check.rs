@@ -35,7 +35,7 @@
 //! Where two formulas differ by less than this, both are said to fit.
 
 use crate::files::error::Result;
-use crate::files::read::TensorFile;
+use crate::files::safetensors::TensorFile;
 use limbeck_kernels::reference::{log_softmax, softmax};
 use ndarray::{Array1, Array2};
 use safetensors::tensor::{Dtype, TensorInfo};
