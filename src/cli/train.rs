@@ -82,7 +82,7 @@ pub fn distill(
             let logits = npy::read_logits(path, dataset.train.len(), classes)?;
             let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
             teacher_hashes
-                .insert("teacher logits".to_string(), limbeck::files::digest::sha256_hex(&bytes));
+                .insert("teacher logits".to_string(), limbeck::files::digest::sha256_of([&bytes]));
             logits
         }
         (None, paths @ [_, ..]) => {
@@ -251,7 +251,7 @@ impl Model<'_> {
         limbeck::files::write::atomic_write(&folder.config(), resolved.as_bytes())?;
         let mut manifest = limbeck::run::context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
-        manifest.loss_contract = self.teacher_logits.map(|_| self.objective.contract());
+        manifest.loss_contract = self.teacher_logits.map(|_| self.objective);
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)?;
         Ok(folder)

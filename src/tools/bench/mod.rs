@@ -11,7 +11,7 @@ use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
-use crate::engine::optimizer::Optimizer;
+use crate::engine::optimizer::{NotFinite, Optimizer};
 use crate::engine::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
 use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
@@ -599,7 +599,7 @@ impl StepBench {
         communicator: &mut Communicator,
         steps: usize,
     ) -> Result<Vec<f64>> {
-        self.config.training.shards = communicator.size();
+        self.config.training.microbatches = communicator.size();
         let run = |task: &Task, watch: &mut Stopwatch| {
             trainer::train_together(context, task, communicator, None, watch)
         };
@@ -639,8 +639,8 @@ impl StepBench {
                 loss::distillation(context, &self.objective, &model, teacher, labels, &mut work);
             losses.push(self.objective.value(sum, batch));
             optimizer.backward_step(context, 0.0, &mut model, &mut work, &[]).map_err(
-                |(layer, tensor)| Error::Diverged {
-                    tensor: tensor.into(),
+                |NotFinite { layer, update }| Error::Diverged {
+                    tensor: update.into(),
                     layer: Some(layer),
                     epoch: 1,
                     step,
