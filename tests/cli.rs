@@ -2,7 +2,7 @@
 #![cfg(feature = "cli")]
 
 use limbeck::engine::config::Config;
-use limbeck::files::checkpoint::{Layer, ModelFile};
+use limbeck::files::model::{Layer, ModelFile};
 use limbeck::paper::preset::{Preset, PresetConfigs};
 use limbeck::tools::verify;
 use limbeck_datasets::{Dataset, glyphs, idx};

@@ -12,7 +12,7 @@ use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
-use limbeck::engine::reference::{Batch, Loss, Net};
+use limbeck::engine::reference::{Batch, Net};
 use limbeck::engine::trainer::{self, Task, Trained};
 use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::random::{Dropout, Key};
@@ -87,7 +87,7 @@ fn at_high_temperatures_the_logits_are_matched() {
     };
     let (limit, raw) = (difference(true), difference(false));
     let gradient = |temperature: f64| -> Vec<f64> {
-        let loss = Loss { temperature, soft_weight: 1.0, hard_weight: 0.0 };
+        let loss = objective(temperature as f32, 1.0, 0.0);
         (Batch { loss, ..exact.clone() }.d_logits(&logits) * batch_size).into_iter().collect()
     };
     // Infinity is the limit, in the engine too.

@@ -18,7 +18,7 @@ use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
-use limbeck::files::checkpoint::{Layer, ModelFile};
+use limbeck::files::model::{Layer, ModelFile};
 use limbeck::tools::check::{CheckCase, Precision, Reduction, Verdict, check};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::softmax::{Distillation, Loss};

@@ -110,11 +110,11 @@ fn f64_gradients_are_the_finite_differences() {
         assert!(worst < 1.0, "{worst} {:?} {objective:?}", net.widths);
         // The entropy is all that was left out of L.
         let (logits, v) = (net.logits(&batch), batch.teacher.as_ref().unwrap());
-        let t = batch.loss.temperature;
+        let t = f64::from(batch.loss.temperature);
         let entropy = |v: &[f64]| -> f64 { softmax(v, t).iter().map(|p| -p * p.ln()).sum() };
         let entropies: f64 = v.rows().into_iter().map(|v| entropy(&v.to_vec())).sum();
         let constant = if t.is_finite() { t * t * entropies / v.nrows() as f64 } else { 0.0 };
-        let whole = batch.reducible_loss(&logits) + batch.loss.soft_weight * constant;
+        let whole = batch.reducible_loss(&logits) + f64::from(batch.loss.soft_weight) * constant;
         let loss = net.loss(&batch);
         assert!((loss - whole).abs() < 1e-13 * loss, "{loss} {whole} {objective:?}");
     }

@@ -27,8 +27,8 @@ fn images() -> Split {
     Split::of_images(pixels, (2, 4), Some(labels))
 }
 
-/// Steps of 24 and 24 examples and one of 5, fewer than the shards; everything switched on.
-fn config(optimizer: OptimizerKind, shards: usize) -> Config {
+/// Steps of 24 and 24 examples and one of 5, fewer than the microbatches; everything switched on.
+fn config(optimizer: OptimizerKind, microbatches: usize) -> Config {
     let mut config = Config { seed: 5, ..Config::default() };
     config.data.jitter = Some(1);
     config.model.layers = vec![8, 21, 17, CLASSES];
@@ -36,7 +36,7 @@ fn config(optimizer: OptimizerKind, shards: usize) -> Config {
     config.training = TrainingConfig {
         epochs: 4,
         batch_size: 24,
-        shards,
+        microbatches,
         learning_rate: 0.02,
         optimizer,
         max_norm: Some(1.0),
@@ -73,12 +73,12 @@ fn any_number_of_ranks_gives_the_bits_of_one_process() {
     let logits = distill::teacher_logits(&context, &teachers, &split, 4.0, Some(1));
     for optimizer in [OptimizerKind::Nesterov, OptimizerKind::Adam] {
         let mut hashes = Vec::new();
-        for shards in [1, 4, 8] {
-            let config = config(optimizer, shards);
+        for microbatches in [1, 4, 8] {
+            let config = config(optimizer, microbatches);
             let task = Task::soft("net", &config, &split, MIXED, &logits);
             let alone = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
             let alone = hash(alone);
-            for ranks in [1, 2, 4, 8].into_iter().filter(|ranks| *ranks <= shards) {
+            for ranks in [1, 2, 4, 8].into_iter().filter(|ranks| *ranks <= microbatches) {
                 let together = on_each(ranks, |context, communicator| {
                     let shared = distill::teacher_logits_together(
                         context,
@@ -93,34 +93,38 @@ fn any_number_of_ranks_gives_the_bits_of_one_process() {
                         trainer::train_together(context, &task, communicator, None, &mut Silent);
                     hash(trained.unwrap().model)
                 });
-                assert_eq!(together, vec![alone.clone(); ranks], "{optimizer:?}, {shards} shards");
+                assert_eq!(
+                    together,
+                    vec![alone.clone(); ranks],
+                    "{optimizer:?}, {microbatches} microbatches"
+                );
             }
             hashes.push(alone);
         }
         hashes.dedup();
-        assert_eq!(hashes.len(), 3, "the number of shards does not matter to {optimizer:?}");
+        assert_eq!(hashes.len(), 3, "the number of microbatches does not matter to {optimizer:?}");
     }
 }
 
-/// Without dropout the shards' gradients sum to that of the batch, whatever their number: the
+/// Without dropout the microbatches' gradients sum to that of the batch, whatever their number: the
 /// parameters differ by roundings only.
 #[test]
-fn shards_sum_to_the_gradient_of_the_batch() {
+fn microbatches_sum_to_the_gradient_of_the_batch() {
     let (split, context) = (images(), best(1));
-    let trained = |shards| {
-        let mut config = config(OptimizerKind::Nesterov, shards);
+    let trained = |microbatches| {
+        let mut config = config(OptimizerKind::Nesterov, microbatches);
         config.model.dropout = None;
         let task = Task::hard("net", &config, &split);
         trainer::train(&context, &task, None, &mut Silent).unwrap().model.params().to_vec()
     };
     let whole = trained(1);
-    for shards in [2, 8, 16] {
-        let parted = trained(shards);
+    for microbatches in [2, 8, 16] {
+        let parted = trained(microbatches);
         let distance = whole.iter().zip(&parted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // 12 steps, each of gradients below 1 whose 24 terms are summed in another order, moved by
         // at most 0.02·(1 + m + m² + …) = 0.2: 12 · 0.2 · 24 · 2⁻²⁴ = 3.4e-6.
-        assert!(distance < 3.4e-6, "{shards} shards: {distance:e}");
-        assert!(distance > 0.0, "{shards} shards: not another order of summation");
+        assert!(distance < 3.4e-6, "{microbatches} microbatches: {distance:e}");
+        assert!(distance > 0.0, "{microbatches} microbatches: not another order of summation");
     }
 }
 

@@ -10,7 +10,9 @@ use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfi
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
 use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
-use limbeck::engine::optimizer::{Optimizer, learning_rate, momentum};
+use limbeck::engine::optimizer::Optimizer;
+use limbeck::engine::optimizer::hinton2012::momentum;
+use limbeck::engine::optimizer::schedule::learning_rate;
 use limbeck::engine::reference::Net;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint::{self, TrainingState};
@@ -156,8 +158,8 @@ fn three_steps_of_every_optimizer_are_those_in_f64() {
         };
         (rate(step), rule)
     });
-    let mut hinton = config(OptimizerKind::Sgd);
-    hinton.training.schedule = ScheduleKind::Hinton2012;
+    let mut hinton = config(OptimizerKind::Hinton2012);
+    hinton.training.schedule = ScheduleKind::Exponential;
     hinton.training.learning_rate = 0.5;
     check(&hinton, 1.0, &|step| {
         let momentum = (0.5 + 0.49 * step as f64 / 3.0 / 2.0) as f32;
@@ -692,7 +694,7 @@ fn divergence_names_the_tensor_and_leaves_the_last_finite_checkpoint() {
 
 #[test]
 fn schedules_pass_through_their_known_values() {
-    use ScheduleKind::{Constant, Cosine, Exponential, Hinton2012, Linear, Step};
+    use ScheduleKind::{Constant, Cosine, Exponential, Linear, Step};
     let training = |schedule| TrainingConfig {
         epochs: 1000,
         learning_rate: 0.1,
@@ -711,7 +713,6 @@ fn schedules_pass_through_their_known_values() {
         (Step, [0.1, 0.025, 0.003_125, 0.1 / 1024.0]),
         (Linear, [0.1, 0.074_95, 0.05, 0.0]),
         (Cosine, [0.1, 0.085_299_759_4, 0.05, 0.0]),
-        (Hinton2012, [0.1, 0.060_622_706_5, 0.036_751_125_5, 0.013_506_452_2]),
     ];
     for (schedule, rates) in known {
         let training = training(schedule);
@@ -719,11 +720,8 @@ fn schedules_pass_through_their_known_values() {
             let found = learning_rate(&training, epochs);
             assert!((found - expected).abs() < 1e-9, "{schedule:?} {epochs}: {found} {expected}");
         }
-        if schedule != Hinton2012 {
-            assert_eq!([0.0, 500.0, 1000.0].map(|e| momentum(&training, e)), [0.9; 3]);
-        }
     }
-    let hinton = training(Hinton2012);
+    let hinton = training(Exponential);
     for (epochs, expected) in
         [(0.0, 0.5), (125.0, 0.6225), (250.0, 0.745), (500.0, 0.99), (900.0, 0.99)]
     {

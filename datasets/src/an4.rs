@@ -25,7 +25,7 @@ mod archive;
 pub use archive::fetch;
 
 use crate::Error;
-use crate::digest::{FileStatus, sha256_hex, sha256_of_file};
+use crate::digest::{FileStatus, sha256_of, sha256_of_file};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Cursor, Read};
@@ -324,7 +324,7 @@ impl Text {
     fn read(folder: &Path, name: &str) -> Result<Text, Error> {
         let path = folder.join(name);
         let bytes = read_limited(&path, MAX_TEXT)?;
-        let sha256 = sha256_hex(&[&bytes]);
+        let sha256 = sha256_of([&bytes]);
         match String::from_utf8(bytes) {
             Ok(content) => Ok(Text { path, content, sha256 }),
             Err(error) => {

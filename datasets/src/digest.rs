@@ -36,7 +36,7 @@ impl FileStatus {
 }
 
 /// Lower-case hex SHA-256 of the parts, one behind the other.
-pub fn sha256_hex(parts: &[&[u8]]) -> String {
+pub fn sha256_of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part);
@@ -69,7 +69,7 @@ mod tests {
     fn known_answer() {
         // FIPS 180-4's example.
         assert_eq!(
-            super::sha256_hex(&[b"a", b"", b"bc"]),
+            super::sha256_of(["a", "", "bc"]),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
     }

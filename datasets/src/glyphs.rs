@@ -17,7 +17,7 @@
 mod strokes;
 pub mod writers;
 
-use crate::digest::sha256_hex;
+use crate::digest::sha256_of;
 use crate::random::{Purpose, below, keystream, unit};
 use crate::{Dataset, Split};
 use rand_chacha::ChaCha8Rng;
@@ -55,7 +55,7 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
 fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
     let digest = |split: &Split| {
         let labels = split.labels.iter().flatten();
-        sha256_hex(&[&split.images().pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
+        sha256_of([&split.images().pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
     };
     Dataset {
         name: name.to_owned(),

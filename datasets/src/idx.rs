@@ -8,7 +8,7 @@
 //! the header announces *and* by what a file of that length can hold. It reads the stream to its
 //! end, so that the gzip checksum is verified.
 
-use crate::digest::sha256_hex;
+use crate::digest::sha256_of;
 use crate::{Dataset, Error, Split};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::MultiGzDecoder;
@@ -266,7 +266,7 @@ impl<'p> Source<'p> {
             Ordering::Less => Err(Error::Truncated { path, found, expected }),
             Ordering::Greater => Err(Error::Trailing { path, expected }),
             Ordering::Equal => {
-                let sha256 = sha256_hex(&[header, &body]);
+                let sha256 = sha256_of([header, &body]);
                 Ok((body, sha256))
             }
         }

@@ -19,7 +19,7 @@
 pub mod an4;
 pub mod augment;
 mod batches;
-mod digest;
+pub mod digest;
 mod error;
 mod features;
 #[cfg(feature = "fetch")]

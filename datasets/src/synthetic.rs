@@ -65,7 +65,7 @@ fn split(states: usize, purpose: Purpose, count: usize) -> (Split, String) {
     }
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let states: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-    let digest = digest::sha256_hex(&[&bytes, &states]);
+    let digest = digest::sha256_of([&bytes, &states]);
     let frames = Features::new(values, BINS, &vec![UTTERANCE; count / UTTERANCE], CONTEXT);
     (Split { inputs: Inputs::Features(frames), labels: Some(labels) }, digest)
 }

@@ -2,7 +2,7 @@
 
 use crate::arrays::{self, Logits};
 use crate::exception;
-use limbeck::files::checkpoint::ModelFile;
+use limbeck::files::model::ModelFile;
 use limbeck::engine::config::Config;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;

@@ -8,7 +8,7 @@ use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
-use limbeck::files::digest::sha256_hex;
+use limbeck::files::digest::sha256_of;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ fn read_logits(path: &Path, config: &Config, dataset: &Dataset) -> Result<Teache
     }
     let logits = npy::read_logits(path, dataset.train.len(), dataset.classes)?;
     let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
-    Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_hex(&bytes))])))
+    Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_of([&bytes]))])))
 }
 
 /// Computes the logits of teacher models, of several those of their ensemble.

@@ -7,7 +7,7 @@ use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::metrics::{self, Evaluation};
-use limbeck::files::checkpoint::ModelFile;
+use limbeck::files::model::ModelFile;
 use limbeck::files::write::atomic_write;
 use limbeck::run::statistics::{self, McNemar};
 use limbeck_datasets::{Dataset, npy};

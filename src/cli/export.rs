@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use clap::Args;
-use limbeck::files::checkpoint::ModelFile;
+use limbeck::files::model::ModelFile;
 use limbeck::files::onnx;
 use limbeck::run::tensorboard;
 use limbeck::{Error, Result};

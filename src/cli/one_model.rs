@@ -171,7 +171,7 @@ impl ModelRun<'_> {
         atomic_write(&folder.config(), resolved.as_bytes())?;
         let mut manifest = context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
-        manifest.loss_contract = self.teacher_logits.map(|_| self.loss.contract());
+        manifest.loss_contract = self.teacher_logits.map(|_| self.loss);
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)
     }

@@ -3,8 +3,8 @@
 use crate::engine::config::{Config, DatasetKind};
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
-use crate::files::checkpoint::ModelFile;
 use crate::files::error::{Error, Result};
+use crate::files::model::ModelFile;
 use limbeck_datasets::{
     Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
 };

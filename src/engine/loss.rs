@@ -19,7 +19,7 @@ use crate::engine::config::Config;
 use crate::engine::mlp::{Mlp, Workspace};
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::{Context, Panels};
-use serde::{Serialize, Serializer};
+use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 /// The weights of the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,17 +59,6 @@ impl LossSpec {
     pub fn reducible(&self, loss: Loss, examples: usize) -> f64 {
         self.value(Loss { soft: loss.soft - loss.entropy, ..loss }, examples)
     }
-
-    /// What the manifest says about the loss.
-    pub fn contract(&self) -> LossContract {
-        // The decimal digits that were asked for, not the tail of their nearest f32.
-        let digits = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
-        LossContract::new(
-            digits(self.temperature),
-            digits(self.soft_weight),
-            digits(self.hard_weight),
-        )
-    }
 }
 
 /// Writes d_logits of the batch in `work` and returns its summed cross-entropies.
@@ -106,43 +95,24 @@ pub fn add(sum: &mut Loss, loss: Loss) {
     sum.hard += loss.hard;
 }
 
-/// What exactly was minimised:
-/// soft_weight · T² · CE(p, q) + hard_weight · CE(label, softmax(z)), p = softmax(v/T) of the
-/// teacher, q = softmax(z/T) of the student, averaged over the batch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LossContract {
-    /// Which distribution is the target.
-    pub direction: &'static str,
-    /// How examples are combined.
-    pub reduction: &'static str,
-    /// T; the string `inf`, which JSON has no number for, where logits are matched.
-    #[serde(serialize_with = "number_or_inf")]
-    pub temperature: f64,
-    /// Whether the soft term is multiplied by T².
-    pub t_squared: bool,
-    /// Weight of the soft term.
-    pub soft_weight: f64,
-    /// Weight of the hard term.
-    pub hard_weight: f64,
-}
-
-impl LossContract {
-    /// The contract at this temperature and these weights.
-    pub fn new(temperature: f64, soft_weight: f64, hard_weight: f64) -> LossContract {
-        LossContract {
-            direction: "forward cross-entropy: soft targets p from the teacher, q from the student",
-            reduction: "mean over the batch",
-            temperature,
-            t_squared: true,
-            soft_weight,
-            hard_weight,
+/// What the manifest says about the loss: what exactly was minimised, and how it was averaged. JSON
+/// has no number for T = ∞, which is the string `inf`.
+impl Serialize for LossSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        // The decimal digits that were asked for, not the tail of their nearest f32.
+        let digits = |x: f32| x.to_string().parse().unwrap_or(f64::from(x));
+        let direction =
+            "forward cross-entropy: soft targets p from the teacher, q from the student";
+        let mut contract = serializer.serialize_struct("LossSpec", 6)?;
+        contract.serialize_field("direction", direction)?;
+        contract.serialize_field("reduction", "mean over the batch")?;
+        match self.temperature.is_infinite() {
+            true => contract.serialize_field("temperature", "inf")?,
+            false => contract.serialize_field("temperature", &digits(self.temperature))?,
         }
+        contract.serialize_field("t_squared", &true)?;
+        contract.serialize_field("soft_weight", &digits(self.soft_weight))?;
+        contract.serialize_field("hard_weight", &digits(self.hard_weight))?;
+        contract.end()
     }
-}
-
-fn number_or_inf<S: Serializer>(
-    value: &f64,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    if value.is_infinite() { serializer.serialize_str("inf") } else { value.serialize(serializer) }
 }

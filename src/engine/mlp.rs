@@ -5,7 +5,7 @@
 
 use crate::engine::init;
 use crate::engine::params::{self, LayerParams};
-use crate::files::checkpoint::{Layer, ModelFile};
+use crate::files::model::{Layer, ModelFile};
 use limbeck_datasets::{Batch, Inputs, Split};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::softmax::Loss;

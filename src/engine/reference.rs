@@ -15,27 +15,6 @@ use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::{Panels, reference};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
 
-/// What the loss is made of; see [`crate::engine::loss`] for the formula.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Loss {
-    /// T > 0; infinity for the matching of logits.
-    pub temperature: f64,
-    /// Weight of the soft term.
-    pub soft_weight: f64,
-    /// Weight of the hard term.
-    pub hard_weight: f64,
-}
-
-impl From<LossSpec> for Loss {
-    fn from(objective: LossSpec) -> Loss {
-        Loss {
-            temperature: objective.temperature.into(),
-            soft_weight: objective.soft_weight.into(),
-            hard_weight: objective.hard_weight.into(),
-        }
-    }
-}
-
 /// A minibatch: inputs, dropout, targets and the loss.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -49,7 +28,7 @@ pub struct Batch {
     /// The class of each example; without them there is no hard term.
     pub labels: Option<Vec<usize>>,
     /// The loss.
-    pub loss: Loss,
+    pub loss: LossSpec,
 }
 
 impl Batch {
@@ -63,15 +42,15 @@ impl Batch {
         logits: &Array2<f64>,
         work: impl Fn(reference::Distillation, &[f64]) -> R,
     ) -> Vec<R> {
-        let Loss { temperature, soft_weight, hard_weight } = self.loss;
+        let LossSpec { temperature, soft_weight, hard_weight } = self.loss;
         let example = |e: usize| {
             let teacher = self.teacher.as_ref().map(|v| v.row(e).to_vec());
             let task = reference::Distillation {
                 teacher: teacher.as_deref().filter(|_| soft_weight > 0.0),
                 label: self.labels.as_ref().filter(|_| hard_weight > 0.0).map(|y| y[e]),
-                temperature,
-                soft_weight,
-                hard_weight,
+                temperature: temperature.into(),
+                soft_weight: soft_weight.into(),
+                hard_weight: hard_weight.into(),
             };
             work(task, &logits.row(e).to_vec())
         };

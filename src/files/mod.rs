@@ -1,11 +1,14 @@
 //! What lies on disk: bounded reading, atomic writing, digests, and the files of models.
 
 pub mod checkpoint;
-pub mod digest;
 pub mod error;
+pub mod model;
 #[cfg(feature = "paper")]
 pub mod onnx;
 #[cfg(feature = "paper")]
 pub(crate) mod protobuf;
 pub mod read;
+pub(crate) mod safetensors;
 pub mod write;
+
+pub use limbeck_datasets::digest;

@@ -9,8 +9,8 @@
 //! 0. Weights are [outputs, inputs], as in our files (Gemm's transB); the size of the batch is free.
 //! Message and field numbers are those of onnx.proto, IR version 8, operators of opset 13.
 
-use crate::files::checkpoint::ModelFile;
 use crate::files::error::{Error, Result};
+use crate::files::model::ModelFile;
 use crate::files::protobuf::Message;
 use crate::files::write::atomic_write;
 use std::path::Path;

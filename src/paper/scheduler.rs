@@ -106,7 +106,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             atomic_write(&self.config(name), config.to_toml()?.as_bytes())?;
         }
         let mut manifest = manifest(self.run, &self.dataset, spec.seeds.clone());
-        manifest.loss_contract = spec.loss.as_ref().map(|loss| loss.contract());
+        manifest.loss_contract = spec.loss;
         if self.folder.is_shared() {
             // There before anybody looks for it, so that nobody on a network misses it.
             self.folder.write_json("summary.json", &self.summary)?;

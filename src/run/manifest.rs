@@ -1,6 +1,6 @@
 //! The manifest of a run: what is needed to repeat the run and to judge its figures.
 
-use crate::engine::loss::LossContract;
+use crate::engine::loss::LossSpec;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ pub struct Manifest {
     /// SHA-256 of each data file and teacher, by name.
     pub data: BTreeMap<String, String>,
     /// The distillation loss; absent for training on labels alone.
-    pub loss_contract: Option<LossContract>,
+    pub loss_contract: Option<LossSpec>,
     /// The words of the command line that repeats the run.
     pub command: Vec<String>,
     /// The resolved configuration as TOML; absent for experiments of several configurations.
@@ -149,12 +149,18 @@ mod tests {
     #[test]
     fn manifests_hold_the_loss_contract() {
         let mut manifest = Manifest::new(vec!["limbeck".into()], None, "avx2", 2);
-        manifest.loss_contract = Some(LossContract::new(20.0, 1.0, 0.05));
+        manifest.loss_contract =
+            Some(LossSpec { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 });
         let json = serde_json::to_value(&manifest).unwrap();
         assert_eq!(json["program"], "limbeck");
         assert_eq!(json["loss_contract"]["t_squared"], true);
         assert_eq!(json["loss_contract"]["temperature"], 20.0);
-        let limit = serde_json::to_value(LossContract::new(f64::INFINITY, 1.0, 0.0)).unwrap();
+        let limit = serde_json::to_value(LossSpec {
+            temperature: f32::INFINITY,
+            soft_weight: 1.0,
+            hard_weight: 0.0,
+        })
+        .unwrap();
         assert_eq!(limit["temperature"], "inf");
         assert!(json["cores"].as_u64().unwrap() >= 1);
         assert!(!json["cpu"].as_str().unwrap().is_empty());

@@ -45,7 +45,7 @@ pub struct Row {
     pub seconds: f64,
     /// Path of the model, relative to the run folder; empty where several models answer together.
     pub model: String,
-    /// SHA-256 of its parameters, see [`crate::files::checkpoint::ModelFile::sha256`]; of several models
+    /// SHA-256 of its parameters, see [`crate::files::model::ModelFile::sha256`]; of several models
     /// that answer together, that of their test logits.
     pub sha256: String,
     /// Mean negative log-likelihood of the test labels, in nats.

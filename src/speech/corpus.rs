@@ -6,12 +6,11 @@ use super::hmm::{Lexicon, STATES_PER_PHONE};
 use super::lm::LanguageModel;
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
-use crate::files::read::TensorFile;
-use crate::files::write::atomic_write;
+use crate::files::safetensors::{TensorFile, header, layout, write};
 use limbeck_datasets::an4::{self, Corpus, SILENCE};
 use limbeck_datasets::{Features, Inputs, Split, permute};
 use limbeck_kernels::Pool;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -276,17 +275,13 @@ impl Alignments {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let internal = |e: safetensors::SafeTensorError| Error::Internal(e.to_string());
         let bytes = self.parts.each_ref().map(|part| {
             part.iter().flatten().flat_map(|state| state.to_le_bytes()).collect::<Vec<u8>>()
         });
-        let views = PARTS.iter().zip(&bytes).map(|(name, bytes)| {
-            TensorView::new(Dtype::U16, vec![bytes.len() / 2], bytes).map(|view| (*name, view))
-        });
-        let views: std::result::Result<Vec<_>, _> = views.collect();
-        let metadata = HashMap::from([("sha256".to_string(), sha256_of(&bytes))]);
-        let file = safetensors::serialize(views.map_err(internal)?, Some(metadata));
-        atomic_write(path, &file.map_err(internal)?)
+        let names = PARTS.iter().zip(&bytes);
+        let names = names.map(|(name, bytes)| (name.to_string(), vec![bytes.len() / 2]));
+        let metadata = BTreeMap::from([("sha256".to_string(), sha256_of(&bytes))]);
+        write(path, &header(&metadata, &layout(Dtype::U16, names))?, &bytes)
     }
 
     /// Reads the alignments of `corpus`.

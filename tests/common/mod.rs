@@ -11,7 +11,7 @@ pub mod program;
 use limbeck::Result;
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
-use limbeck::engine::reference::{Batch, Loss, Net};
+use limbeck::engine::reference::{Batch, Net};
 use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
 use limbeck_datasets::Split;
 use limbeck_kernels::random::Dropout;
@@ -83,7 +83,7 @@ impl Minibatch {
             masks: self.dropout.iter().enumerate().map(mask).collect(),
             teacher: self.teacher.as_ref().map(|logits| matrix(self.size, widen(logits))),
             labels: self.labels.as_ref().map(|y| y.iter().map(|&y| y.into()).collect()),
-            loss: self.objective.into(),
+            loss: self.objective,
         }
     }
 }
@@ -117,7 +117,9 @@ pub fn tolerance(net: &Net, batch: &Batch) -> Vec<f64> {
     let (examples, classes) = logits.dim();
     let size = |m: &Array2<f64>| m.iter().fold(1.0, |max: f64, z| max.max(z.abs()));
     let largest = size(&logits);
-    let Loss { temperature, soft_weight, hard_weight } = batch.loss;
+    let LossSpec { temperature, soft_weight, hard_weight } = batch.loss;
+    let [temperature, soft_weight, hard_weight] =
+        [temperature, soft_weight, hard_weight].map(f64::from);
     let mut terms = Array2::zeros((examples, classes));
     for (e, z) in logits.rows().into_iter().enumerate() {
         let mut add = |weight: f64, a: &[f64], b: &[f64]| {

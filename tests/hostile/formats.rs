@@ -3,7 +3,8 @@
 //! Shared with fuzz/.
 
 use limbeck::engine::config::Config;
-use limbeck::files::checkpoint::{Layer, ModelFile, TrainingState};
+use limbeck::files::checkpoint::TrainingState;
+use limbeck::files::model::{Layer, ModelFile};
 use limbeck::files::read::read_json;
 use limbeck::pages::{contents, report as page};
 use limbeck::run::folder::RunFolder;

@@ -1,7 +1,7 @@
 //! AN4 from the archive of the repository that publishes it.
 
 use super::{MAX_WAV, SUMS, SUMS_SHA256, folder, verify};
-use crate::digest::{FileStatus, sha256_hex};
+use crate::digest::{FileStatus, sha256_of};
 use crate::fetch::{Fetched, Fetcher, settle};
 use crate::{Error, an4};
 use flate2::read::GzDecoder;
@@ -82,11 +82,11 @@ fn unpack(archive: &Path, staging: &Path) -> Result<BTreeMap<String, String>, Er
         let path = staging.join(&name);
         make_parent(&path)?;
         fs::write(&path, &bytes).map_err(Error::write(&path))?;
-        sums.insert(name, sha256_hex(&[&bytes]));
+        sums.insert(name, sha256_of([&bytes]));
     }
     let list: String = sums.iter().map(|(name, sha256)| format!("{sha256}  ./{name}\n")).collect();
     let path = staging.join(SUMS);
-    let found = Ok(sha256_hex(&[list.as_bytes()]));
+    let found = Ok(sha256_of([list.as_bytes()]));
     FileStatus { path: path.clone(), found, expected: SUMS_SHA256.to_owned() }.verified()?;
     fs::write(&path, list).map_err(Error::write(&path))?;
     Ok(sums)

@@ -264,7 +264,7 @@ fn seconds_of_update(context: &Context, widths: &[usize]) -> Result<f64> {
     for _ in 0..9 {
         let start = Instant::now();
         let stepped = context.pool.install(|| optimizer.step(context, 0.0, &mut model, &grads));
-        stepped.map_err(|(layer, tensor)| crate::Error::Internal(format!("{tensor} {layer}")))?;
+        stepped.map_err(|e| crate::Error::Internal(format!("{e:?}")))?;
         seconds.push(start.elapsed().as_secs_f64());
     }
     Ok(Spread::of(seconds).median)

@@ -190,7 +190,7 @@ impl StepBench {
         communicator: &mut Communicator,
         steps: usize,
     ) -> Result<Vec<f64>> {
-        self.config.training.shards = communicator.size();
+        self.config.training.microbatches = communicator.size();
         let run = |task: &Task, watch: &mut Stopwatch| {
             trainer::train_together(context, task, communicator, None, watch)
         };

@@ -3,7 +3,7 @@
 use super::step::StepBench;
 use crate::engine::loss;
 use crate::engine::mlp::{Mlp, Workspace};
-use crate::engine::optimizer::Optimizer;
+use crate::engine::optimizer::{NotFinite, Optimizer};
 use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
@@ -67,8 +67,8 @@ impl StepBench {
                 loss::distillation(context, &self.objective, &model, teacher, labels, &mut work);
             losses.push(self.objective.value(sum, batch));
             optimizer.backward_step(context, 0.0, &mut model, &mut work, &[]).map_err(
-                |(layer, tensor)| Error::Diverged {
-                    tensor: tensor.into(),
+                |NotFinite { layer, update }| Error::Diverged {
+                    tensor: update.into(),
                     layer: Some(layer),
                     epoch: 1,
                     step,

@@ -1,7 +1,7 @@
 //! A loss that somebody's code computed: what from, and what came out; read from safetensors.
 
 use crate::files::error::Result;
-use crate::files::read::TensorFile;
+use crate::files::safetensors::TensorFile;
 use ndarray::Array2;
 use safetensors::tensor::{Dtype, TensorInfo};
 use std::collections::BTreeMap;

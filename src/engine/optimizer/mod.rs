@@ -1,6 +1,17 @@
-//! Learning-rate schedules and the state of the optimiser.
+//! Optimisers: how the parameters move, and the state that they move with.
+//!
+//! One optimiser is one file here: what it computes, the rule of [`limbeck_kernels::update`] that
+//! does it, and what it keeps between steps. [`limbeck_kernels::reference::step`] is the same in
+//! f64. [`Optimizer`] has what all share: moments, max-norm, the average of the weights, and the
+//! update of weights while their gradient is still in registers.
 
-use crate::engine::config::{OptimizerKind, ScheduleKind, TrainingConfig};
+mod adam;
+pub mod hinton2012;
+mod nesterov;
+pub mod schedule;
+mod sgd;
+
+use crate::engine::config::{OptimizerKind, TrainingConfig};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::params::{self, LayerParams};
 use crate::files::error::{Error, Result};
@@ -8,49 +19,63 @@ use limbeck_kernels::gemm::{self, WeightStep};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
 use limbeck_kernels::{Buffer, Context, PanelsMut};
+use schedule::learning_rate;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-/// The learning rate after `epochs_done` epochs (fractional within an epoch), η₀ at the start.
-///
-/// | schedule | η |
-/// |---|---|
-/// | constant | η₀ |
-/// | exponential | η₀ · decay^⌊e⌋ |
-/// | step | η₀ · step_factor^⌊e / step_epochs⌋ |
-/// | linear | η₀ · (1 − e/epochs) |
-/// | cosine | η₀ · ½(1 + cos(π e/epochs)) |
-/// | hinton2012 | η₀ · decay^⌊e⌋, with the momentum of [`momentum`] (arXiv 1207.0580, A.1) |
-pub fn learning_rate(training: &TrainingConfig, epochs_done: f64) -> f64 {
-    let rate = training.learning_rate;
-    let fraction = epochs_done / training.epochs as f64;
-    match training.schedule {
-        ScheduleKind::Constant => rate,
-        ScheduleKind::Exponential | ScheduleKind::Hinton2012 => {
-            rate * libm::pow(training.decay, epochs_done.floor())
-        }
-        ScheduleKind::Step => {
-            let steps = (epochs_done / training.step_epochs as f64).floor();
-            rate * libm::pow(training.step_factor, steps)
-        }
-        ScheduleKind::Linear => rate * (1.0 - fraction),
-        ScheduleKind::Cosine => rate * 0.5 * (1.0 + libm::cos(std::f64::consts::PI * fraction)),
+/// What is different in each optimiser.
+trait Method: Send {
+    /// Moments of a parameter: arrays as large as the model that are kept between steps.
+    fn moments(&self) -> usize {
+        1
+    }
+
+    /// What the next step does to a parameter. It is called once a step, so that what depends on
+    /// the number of steps can be counted.
+    fn rule(&mut self, training: &TrainingConfig, at: StepSize) -> Rule;
+
+    /// What is kept between steps beside the moments, by name, for a checkpoint.
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Method::scalars`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if one is missing: a checkpoint of this configuration cannot lack it.
+    fn restore(&mut self, scalars: &BTreeMap<String, f64>) -> Result<()> {
+        let _ = scalars;
+        Ok(())
     }
 }
 
-/// The momentum after `epochs_done` epochs: constant, but with `hinton2012` linear from 0.5 to
-/// 0.99 over `momentum_epochs`.
-pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
-    match training.schedule {
-        ScheduleKind::Hinton2012 => {
-            let t = (epochs_done / training.momentum_epochs as f64).min(1.0);
-            t * 0.99 + (1.0 - t) * 0.5
-        }
-        _ => training.momentum,
+/// What the schedule says about a step.
+#[derive(Clone, Copy)]
+struct StepSize {
+    /// Fractional within an epoch.
+    epochs_done: f64,
+    /// η.
+    learning_rate: f32,
+}
+
+/// The optimiser of this name, before its first step.
+fn method(kind: OptimizerKind) -> Box<dyn Method> {
+    match kind {
+        OptimizerKind::Sgd => Box::new(sgd::Sgd),
+        OptimizerKind::Nesterov => Box::new(nesterov::Nesterov),
+        OptimizerKind::Adam => Box::<adam::Adam>::default(),
+        OptimizerKind::Hinton2012 => Box::new(hinton2012::Hinton2012),
     }
 }
 
-/// The layer of an update from which something is not finite, and of what it is.
-pub type NotFinite = (usize, &'static str);
+/// A step after which a parameter or a moment of a layer is NaN or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFinite {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// `weight update` or `bias update`.
+    pub update: &'static str,
+}
 
 /// Calls `work` with one or two moments as a slice, without allocating.
 fn with_moments<'a, R>(
@@ -64,20 +89,19 @@ fn with_moments<'a, R>(
     }
 }
 
-/// Moments, averaged weights, and the rule they follow.
+/// An optimiser at work on a model: its moments and, if asked for, the average of the weights.
 pub struct Optimizer {
     training: TrainingConfig,
+    method: Box<dyn Method>,
     moments: Vec<Buffer>,
     average: Option<Buffer>,
-    /// β₁ᵗ and β₂ᵗ after t steps, for Adam.
-    powers: [f64; 2],
 }
 
 impl Optimizer {
     /// An optimiser at rest for `model`.
     pub fn new(training: &TrainingConfig, model: &Mlp) -> Self {
         let len = params::len(model.layers());
-        let moments = if training.optimizer == OptimizerKind::Adam { 2 } else { 1 };
+        let method = method(training.optimizer);
         let average = (training.average > 0.0).then(|| {
             let mut average = Buffer::zeroed(len);
             average.copy_from_slice(model.params());
@@ -85,9 +109,9 @@ impl Optimizer {
         });
         Self {
             training: training.clone(),
-            moments: (0..moments).map(|_| Buffer::zeroed(len)).collect(),
+            moments: (0..method.moments()).map(|_| Buffer::zeroed(len)).collect(),
+            method,
             average,
-            powers: [1.0; 2],
         }
     }
 
@@ -96,7 +120,7 @@ impl Optimizer {
     /// average of the weights.
     ///
     /// # Errors
-    /// The layer and kind of an update from which something is not finite.
+    /// [`NotFinite`] for the first such layer, from the last one down.
     pub fn step(
         &mut self,
         context: &Context,
@@ -104,7 +128,7 @@ impl Optimizer {
         model: &mut Mlp,
         grads: &[f32],
     ) -> std::result::Result<(), NotFinite> {
-        let rule = self.rule(epochs_done);
+        let rule = self.next_rule(epochs_done);
         for i in (0..model.layers().len()).rev() {
             let range = model.layers()[i].all();
             self.step_layer(context, rule, model, &grads[range], i)?;
@@ -133,7 +157,7 @@ impl Optimizer {
         let within =
             |limit| update::max_norm(context, limit, PanelsMut::new(params, inputs, outputs));
         if !(finite && max_norm.is_none_or(within)) {
-            return Err((i, "weight update"));
+            return Err(NotFinite { layer: i, update: "weight update" });
         }
         self.step_biases(context, rule, model, db, i)
     }
@@ -151,7 +175,7 @@ impl Optimizer {
         work: &mut Workspace,
         dropout: &[Option<Dropout>],
     ) -> std::result::Result<(), NotFinite> {
-        let rule = self.rule(epochs_done);
+        let rule = self.next_rule(epochs_done);
         for i in (0..model.layers().len()).rev() {
             model.backward_layer(context, work, dropout, i);
             let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
@@ -163,7 +187,7 @@ impl Optimizer {
                 gemm::weight_update(context, x, dz_transposed, step, w, moments)
             });
             if !finite {
-                return Err((i, "weight update"));
+                return Err(NotFinite { layer: i, update: "weight update" });
             }
             self.step_biases(context, rule, model, db, i)?;
         }
@@ -193,7 +217,7 @@ impl Optimizer {
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, 0.0, params, db, moments)
         });
-        if finite { Ok(()) } else { Err((i, "bias update")) }
+        if finite { Ok(()) } else { Err(NotFinite { layer: i, update: "bias update" }) }
     }
 
     pub(crate) fn average(&mut self, context: &Context, model: &Mlp) {
@@ -202,29 +226,10 @@ impl Optimizer {
         }
     }
 
-    /// The rule for the next step; counts it.
-    pub(crate) fn rule(&mut self, epochs_done: f64) -> Rule {
+    /// The rule for the next step, which is counted.
+    pub(crate) fn next_rule(&mut self, epochs_done: f64) -> Rule {
         let learning_rate = learning_rate(&self.training, epochs_done) as f32;
-        let momentum = momentum(&self.training, epochs_done);
-        match self.training.optimizer {
-            _ if self.training.schedule == ScheduleKind::Hinton2012 => {
-                Rule::Hinton2012 { learning_rate, momentum: momentum as f32 }
-            }
-            OptimizerKind::Sgd => Rule::Sgd { learning_rate, momentum: momentum as f32 },
-            OptimizerKind::Nesterov => Rule::Nesterov { learning_rate, momentum: momentum as f32 },
-            OptimizerKind::Adam => {
-                // A running product: unlike powi it is the same on every platform.
-                self.powers[0] *= momentum;
-                self.powers[1] *= self.training.beta2;
-                Rule::Adam {
-                    learning_rate,
-                    beta1: momentum as f32,
-                    beta2: self.training.beta2 as f32,
-                    epsilon: self.training.epsilon as f32,
-                    corrections: self.powers.map(|power| (1.0 - power) as f32),
-                }
-            }
-        }
+        self.method.rule(&self.training, StepSize { epochs_done, learning_rate })
     }
 
     /// The model to evaluate: the average of its weights where one is kept, else `model` itself.
@@ -241,19 +246,22 @@ impl Optimizer {
         moments.chain(self.average.iter().map(|a| ("average".to_string(), &a[..])))
     }
 
-    /// β₁ᵗ and β₂ᵗ, for a checkpoint.
-    pub fn powers(&self) -> [f64; 2] {
-        self.powers
-    }
-
-    /// Takes back what [`Optimizer::powers`] gave.
-    pub(crate) fn set_powers(&mut self, powers: [f64; 2]) {
-        self.powers = powers;
+    /// The state's numbers by name, for a checkpoint.
+    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
+        self.method.scalars()
     }
 
     /// The arrays of [`Optimizer::tensors`], to be overwritten.
     pub(crate) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
         self.moments.iter_mut().chain(&mut self.average).map(|array| &mut array[..])
+    }
+
+    /// Takes back what [`Optimizer::scalars`] gave; other names are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if one is missing: a checkpoint of this configuration cannot lack it.
+    pub fn restore_scalars(&mut self, scalars: &BTreeMap<String, f64>) -> Result<()> {
+        self.method.restore(scalars)
     }
 
     /// Takes back what [`Optimizer::tensors`] gave.
@@ -270,6 +278,15 @@ impl Optimizer {
         }
         Ok(())
     }
+}
+
+/// The number `name` of a checkpoint.
+///
+/// # Errors
+/// [`Error::Internal`] if it is missing.
+pub(crate) fn scalar(scalars: &BTreeMap<String, f64>, name: &str) -> Result<f64> {
+    let found = scalars.get(name).copied();
+    found.ok_or_else(|| Error::Internal(format!("checkpoint without '{name}'")))
 }
 
 /// Copies the array `name` of a checkpoint to `buffer`.

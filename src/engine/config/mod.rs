@@ -1,0 +1,158 @@
+//! The training configuration: a TOML file of five tables in which unknown keys are refused.
+//!
+//! Fractions are held as `f64`, so that the resolved file prints the digits that were read, and
+//! are checked as the `f32` that the engine will compute with: a learning rate of 1e-60 is zero.
+
+mod check;
+mod explain;
+mod old_names;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use tables::{
+    DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
+    TrainingConfig,
+};
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+
+use crate::files::error::{Error, Result};
+use crate::files::read::read_at_most;
+use check::{Violation, require};
+use explain::{explain, line_of, offset_of};
+
+/// Largest number of parameters a model may have: 4 GiB of `f32`.
+pub const MAX_PARAMS: usize = 1 << 30;
+
+/// A whole configuration. Absent keys take the defaults of each table.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Seed of every random stream: initialisation, shuffles, dropout, jitter.
+    pub seed: u64,
+    /// What is trained on.
+    pub data: DataConfig,
+    /// The network.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub training: TrainingConfig,
+    /// The distillation loss; absent = [`DistillationConfig::default`] where a teacher is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationConfig>,
+}
+
+impl Config {
+    /// Parses and checks `text`. `origin` is the file it came from: messages name it, and relative
+    /// paths in `text` are taken from its folder and made absolute.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with file, line, what was found and what was expected.
+    pub fn from_toml(text: &str, origin: &Path) -> Result<Config> {
+        let error = |offset: Option<usize>, message: String| Error::Config {
+            path: origin.to_path_buf(),
+            line: offset.map(|at| line_of(text, at)),
+            message,
+        };
+        let not_toml = |e: toml::de::Error| {
+            let at = e.span().map(|span| span.start);
+            let message = explain(text, at, e.message());
+            // Too deep a nesting has no place of its own.
+            let expected =
+                if at.is_none() { ", expected the tables of a configuration" } else { "" };
+            error(at, message + expected)
+        };
+        let violation = |v: Violation| error(offset_of(text, v.key), v.message);
+        let mut document = DeTable::parse(text).map_err(not_toml)?;
+        old_names::replace(document.get_mut()).map_err(violation)?;
+        let mut config =
+            Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
+        config.check().map_err(violation)?;
+
+        let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
+        let folder = origin.parent().unwrap_or(&origin);
+        let data = &mut config.data;
+        let paths = [
+            &mut data.train_images,
+            &mut data.train_labels,
+            &mut data.test_images,
+            &mut data.test_labels,
+            &mut data.train_table,
+            &mut data.test_table,
+            &mut data.arrays,
+        ];
+        let logits = config.distillation.as_mut().map(|table| &mut table.teacher_logits);
+        for path in paths.into_iter().chain(logits).flatten() {
+            *path = folder.join(&*path);
+        }
+        Ok(config)
+    }
+
+    /// Reads, parses and checks the file at `path`, of at most 64 KiB, in at most 256 times its
+    /// size of memory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read, else as [`Config::from_toml`].
+    pub fn load(path: &Path) -> Result<Config> {
+        const MAX_BYTES: u64 = 1 << 16;
+        let bytes = read_at_most(path, MAX_BYTES)?.ok_or_else(|| Error::Config {
+            path: path.to_path_buf(),
+            line: None,
+            message: format!("found more than {MAX_BYTES} bytes, expected a TOML file"),
+        })?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            Error::Config {
+                path: path.to_path_buf(),
+                line: Some(1 + e.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count()),
+                message: format!(
+                    "found byte {:#04x} at offset {at}, expected UTF-8 text",
+                    e.as_bytes()[at]
+                ),
+            }
+        })?;
+        Config::from_toml(&text, path)
+    }
+
+    /// The resolved configuration: every key with its value, defaults included.
+    /// [`Config::from_toml`] reads it back unchanged.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::Internal(format!("configuration to TOML: {e}")))
+    }
+
+    /// Checks every range. For a configuration put together in memory, from the command line.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with key, value expected and value found.
+    pub fn validate(&self) -> Result<()> {
+        self.check().map_err(|violation| Error::Usage(violation.message))
+    }
+
+    /// [`Config::validate`] for examples in memory, of `inputs` values each: `data.dataset`, its
+    /// paths and classes play no part.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with key, value expected and value found.
+    pub fn validate_in_memory(&self, inputs: usize) -> Result<()> {
+        let check = || {
+            self.data.check_jitter()?;
+            self.model.check()?;
+            self.training.check()?;
+            self.distillation.as_ref().map_or(Ok(()), DistillationConfig::check)?;
+            let layers = &self.model.layers;
+            require(
+                layers[0] == inputs,
+                "model.layers",
+                &format!("starting with {inputs}, the values of an example"),
+                format!("{layers:?}"),
+            )
+        };
+        check().map_err(|violation| Error::Usage(violation.message))
+    }
+}

@@ -1,0 +1,255 @@
+//! The keys of each table, their defaults and what they mean.
+
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[data]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// Where the examples come from.
+    pub dataset: DatasetKind,
+    /// The first N of the training split (after the hold-out is taken); absent = all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
+    /// The last N of the training split are held out and take the test set's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<usize>,
+    /// Largest random translation of a training image, in pixels, 0 to 13; absent = none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<usize>,
+    /// `idx`: training images. Relative paths in a file are relative to that file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_images: Option<PathBuf>,
+    /// `idx`: training labels; absent = an unlabelled transfer set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_labels: Option<PathBuf>,
+    /// `idx`: test images; may be absent only with `holdout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_images: Option<PathBuf>,
+    /// `idx`: test labels; may be absent only with `holdout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_labels: Option<PathBuf>,
+    /// `csv`: the training table, see [`limbeck_datasets::table`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train_table: Option<PathBuf>,
+    /// `csv`: the test table; may be absent only with `holdout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_table: Option<PathBuf>,
+    /// `csv`: the column of the labels; absent = `label`. A training table without it is an
+    /// unlabelled transfer set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// `npz`: an archive of arrays or a folder of them, see [`limbeck_datasets::npy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrays: Option<PathBuf>,
+    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`,
+    /// `frames` and `an4`.
+    pub classes: usize,
+}
+
+/// Source of the examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatasetKind {
+    /// The MNIST files of the data folder.
+    Mnist,
+    /// The embedded handwritten-like digits.
+    Glyphs,
+    /// The same by ten writers who are told apart: 100 classes.
+    Writers,
+    /// Synthetic frames of speech of `classes` states, see [`limbeck_datasets::synthetic`].
+    Frames,
+    /// The speech corpus of the data folder; only `reproduce` trains on it, for its labels come
+    /// from an aligner.
+    An4,
+    /// IDX files named in the configuration.
+    Idx,
+    /// Tables in CSV named in the configuration.
+    Csv,
+    /// Arrays of NumPy in a file or folder named in the configuration.
+    Npz,
+}
+
+impl Display for DatasetKind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
+/// The `[model]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Inputs, width of each hidden layer, classes: `[784, 1200, 1200, 10]`.
+    pub layers: Vec<usize>,
+    /// Probability of dropping a unit, in [0, 1): the inputs, then each hidden layer.
+    /// Absent = none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<Vec<f64>>,
+    /// Factor > 0 of the initial weights, see [`crate::engine::init::he_uniform`]; 1 = He's.
+    pub init_scale: f64,
+}
+
+/// The `[training]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Passes over the training set, 1 to 1,000,000.
+    pub epochs: usize,
+    /// Examples per step, 1 to 65,536.
+    pub batch_size: usize,
+    /// Parts of a batch whose gradients are summed in a fixed tree, a power of two up to 1024 and
+    /// at most `batch_size`; 1 = the batch as a whole. Part of the numerics: the same bits however
+    /// many processes share the microbatches, see [`crate::engine::microbatches`]. `shards`, its old
+    /// name, is read too.
+    #[serde(alias = "shards", skip_serializing_if = "is_one")]
+    pub microbatches: usize,
+    /// Base learning rate, > 0, scaled by the schedule.
+    pub learning_rate: f64,
+    /// How the learning rate changes over the run.
+    pub schedule: ScheduleKind,
+    /// The update rule.
+    pub optimizer: OptimizerKind,
+    /// In [0, 1): the velocity's decay for `sgd` and `nesterov`, β₁ for `adam`. `hinton2012` has a
+    /// schedule of its own instead.
+    pub momentum: f64,
+    /// In [0, 1): decay of the exponential average of the weights that evaluation uses; 0 = none.
+    pub average: f64,
+    /// Largest L2 norm of a hidden unit's incoming weights, > 0; absent = none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_norm: Option<f64>,
+    /// Coefficient λ ≥ 0 of the L2 penalty λ/2·‖W‖².
+    pub weight_decay: f64,
+    /// Minutes between checkpoints, > 0 and at most 1,000,000. At an epoch's end there is one
+    /// sooner, where that costs less than 0.5 % of the time: see [`crate::engine::trainer`].
+    pub checkpoint_minutes: f64,
+    /// In [0, 1): β₂ of `adam`.
+    pub beta2: f64,
+    /// ε > 0 of `adam`.
+    pub epsilon: f64,
+    /// Optimiser `hinton2012`: epochs over which the momentum rises, at least 1.
+    pub momentum_epochs: usize,
+    /// In (0, 1]: factor per epoch of the schedule `exponential`.
+    pub decay: f64,
+    /// Schedule `step`: epochs between two steps, at least 1.
+    pub step_epochs: usize,
+    /// In (0, 1]: factor of each step of the schedule `step`.
+    pub step_factor: f64,
+}
+
+/// The key is left out where the batch is whole: runs that began before there was such a key go on.
+fn is_one(microbatches: &usize) -> bool {
+    *microbatches == 1
+}
+
+/// The update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// The same with Nesterov's look-ahead.
+    Nesterov,
+    /// Adam.
+    Adam,
+    /// Gradient descent whose momentum rises over `momentum_epochs`, with the gradient weighted by
+    /// one minus the momentum (Hinton et al. 2012, with the schedule `exponential`).
+    Hinton2012,
+}
+
+/// How the learning rate changes over the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Not at all.
+    Constant,
+    /// Times `decay` every epoch.
+    Exponential,
+    /// Times `step_factor` every `step_epochs` epochs.
+    Step,
+    /// A straight line to zero.
+    Linear,
+    /// Half a cosine to zero.
+    Cosine,
+}
+
+/// The `[distillation]` table:
+/// soft_weight · T² · CE(softmax(v/T), softmax(z/T)) + hard_weight · CE(label, softmax(z)).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillationConfig {
+    /// T > 0 of teacher and student alike; `inf` for the limit in which logits are matched, see
+    /// [`crate::engine::loss`].
+    pub temperature: f64,
+    /// Weight ≥ 0 of the soft term; not both weights may be 0.
+    pub soft_weight: f64,
+    /// Weight ≥ 0 of the hard term; 0 for an unlabelled transfer set.
+    pub hard_weight: f64,
+    /// Teacher logits from a file, in place of a teacher model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_logits: Option<PathBuf>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        DataConfig {
+            dataset: DatasetKind::Mnist,
+            train_limit: None,
+            holdout: None,
+            jitter: None,
+            train_images: None,
+            train_labels: None,
+            test_images: None,
+            test_labels: None,
+            train_table: None,
+            test_table: None,
+            label_column: None,
+            arrays: None,
+            classes: 10,
+        }
+    }
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig { layers: vec![784, 1200, 1200, 10], dropout: None, init_scale: 1.0 }
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        TrainingConfig {
+            epochs: 200,
+            batch_size: 128,
+            microbatches: 1,
+            learning_rate: 0.05,
+            schedule: ScheduleKind::Cosine,
+            optimizer: OptimizerKind::Sgd,
+            momentum: 0.9,
+            average: 0.0,
+            max_norm: None,
+            weight_decay: 0.0,
+            checkpoint_minutes: 5.0,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            momentum_epochs: 500,
+            decay: 0.998,
+            step_epochs: 100,
+            step_factor: 0.5,
+        }
+    }
+}
+
+impl Default for DistillationConfig {
+    fn default() -> Self {
+        DistillationConfig {
+            temperature: 20.0,
+            soft_weight: 1.0,
+            hard_weight: 0.05,
+            teacher_logits: None,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::explain::edit_distance;
+use super::*;
+use crate::files::digest::sha256_of;
+
+fn parse(text: &str) -> Result<Config> {
+    Config::from_toml(text, Path::new("/etc/limbeck/a.toml"))
+}
+
+fn refusal(text: &str) -> String {
+    let error = parse(text).unwrap_err();
+    assert_eq!(error.exit_code(), 65);
+    error.to_string()
+}
+
+const DESIGN: &str = r#"
+seed = 0
+[data]
+dataset = "mnist"
+train_limit = 60000
+jitter = 2
+[model]
+layers = [784, 1200, 1200, 10]
+dropout = [0.2, 0.5, 0.5]
+[training]
+epochs = 200
+batch_size = 128
+learning_rate = 0.05
+schedule = "cosine"
+optimizer = "sgd"
+momentum = 0.9
+average = 0.0
+max_norm = 3.5
+weight_decay = 0.0
+checkpoint_minutes = 5
+[distillation]
+temperature = 20.0
+soft_weight = 1.0
+hard_weight = 0.05
+teacher_logits = "t.npy"
+"#;
+
+#[test]
+fn the_documented_file_parses_and_resolves() {
+    let config = parse(DESIGN).unwrap();
+    assert_eq!(config.data.jitter, Some(2));
+    assert_eq!(config.model.dropout, Some(vec![0.2, 0.5, 0.5]));
+    assert_eq!(config.training.max_norm, Some(3.5));
+    assert_eq!(config.training.checkpoint_minutes, 5.0);
+    let logits = config.distillation.as_ref().unwrap().teacher_logits.clone();
+    assert_eq!(logits, Some(PathBuf::from("/etc/limbeck/t.npy")));
+
+    let resolved = config.to_toml().unwrap();
+    assert!(resolved.contains("learning_rate = 0.05\n"), "{resolved}");
+    assert!(resolved.contains("beta2 = 0.999\n"), "{resolved}");
+    let again = Config::from_toml(&resolved, Path::new("/elsewhere/b.toml")).unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    assert_eq!(parse("").unwrap(), Config::default());
+    let table = parse("[distillation]").unwrap().distillation.unwrap();
+    assert_eq!(table, DistillationConfig::default());
+}
+
+#[test]
+fn an_infinite_temperature_survives() {
+    let config = parse("[distillation]\ntemperature = inf").unwrap();
+    assert_eq!(config.distillation.as_ref().unwrap().temperature, f64::INFINITY);
+    assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
+    assert!(refusal("[distillation]\ntemperature = -inf").contains("found -inf"));
+    assert!(refusal("[distillation]\ntemperature = nan").contains("found NaN"));
+}
+
+#[test]
+fn the_whole_range_of_seeds_survives() {
+    let config = Config { seed: u64::MAX, ..Config::default() };
+    assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
+}
+
+#[test]
+fn every_enum_value_parses() {
+    for name in ["constant", "exponential", "step", "linear", "cosine"] {
+        parse(&format!("[training]\nschedule = \"{name}\"")).unwrap();
+    }
+    for name in ["sgd", "nesterov", "adam", "hinton2012"] {
+        parse(&format!("[training]\noptimizer = \"{name}\"")).unwrap();
+    }
+}
+
+#[test]
+fn unknown_names_get_the_nearest_known_one() {
+    assert_eq!(
+        refusal("[training]\nepochs = 3\nlearning_rat = 0.1\n"),
+        "/etc/limbeck/a.toml:3: found the unknown key `learning_rat`; \
+         did you mean `learning_rate`? Expected one of: epochs, batch_size, microbatches, \
+         learning_rate, schedule, optimizer, momentum, average, max_norm, weight_decay, \
+         checkpoint_minutes, beta2, epsilon, momentum_epochs, decay, step_epochs, step_factor"
+    );
+    assert_eq!(
+        refusal("\n\n[data]\ndataset = \"cifar\""),
+        "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
+         Expected one of: mnist, glyphs, writers, frames, an4, idx, csv, npz"
+    );
+    assert!(refusal("[trainning]").contains("did you mean `training`?"));
+}
+
+#[test]
+fn wrong_types_and_broken_syntax_name_the_line() {
+    let message = refusal("seed = 1\n[training]\nepochs = \"many\"");
+    assert!(message.starts_with("/etc/limbeck/a.toml:3: "), "{message}");
+    assert!(message.contains("expected usize, in `epochs = \"many\"`"), "{message}");
+    let message = refusal("seed = 1\n[training\nepochs = 2");
+    assert!(message.starts_with("/etc/limbeck/a.toml:2: "), "{message}");
+    assert!(refusal("seed = -1").contains("a.toml:1: "));
+}
+
+#[test]
+fn values_out_of_range_name_line_key_range_and_value() {
+    assert_eq!(
+        refusal("[distillation]\nsoft_weight = 1.0\ntemperature = 0"),
+        "/etc/limbeck/a.toml:3: distillation.temperature must be > 0 and finite, or inf \
+         to match logits; found 0"
+    );
+    let cases = [
+        ("[distillation]\ntemperature = -2.0", "found -2"),
+        ("[distillation]\ntemperature = nan", "found NaN"),
+        ("[distillation]\ntemperature = 1e-60", "> 0 and finite"),
+        ("[distillation]\nsoft_weight = 0\nhard_weight = 0", "soft_weight must be > 0"),
+        ("[distillation]\nhard_weight = -0.5", "hard_weight must be >= 0"),
+        ("[model]\nlayers = [784]", "at least 2 sizes; found [784]"),
+        ("[model]\nlayers = [784, 0, 10]", "sizes of 1 to 65536"),
+        ("[model]\nlayers = [784, 65537, 10]", "sizes of 1 to 65536"),
+        ("[model]\nlayers = [784, 65536, 65536, 10]", "parameters"),
+        ("[model]\nlayers = [784, 30, 9]", "number of classes, 10"),
+        ("[model]\nlayers = [783, 30, 10]", "starting with 784"),
+        ("[model]\ndropout = [0.2, 0.5]", "3 values"),
+        ("[model]\ndropout = [0.2, 0.5, 1.0]", "values in [0, 1)"),
+        ("[model]\ndropout = [0.2, 0.5, 0.999999999999]", "values in [0, 1)"),
+        ("[model]\ninit_scale = 0", "init_scale must be > 0"),
+        ("[training]\nepochs = 0", "epochs must be 1 to 1000000; found 0"),
+        ("[training]\nbatch_size = 0", "1 to 65536; found 0"),
+        ("[training]\nbatch_size = 65537", "1 to 65536; found 65537"),
+        ("[training]\nlearning_rate = 0", "learning_rate must be > 0"),
+        ("[training]\nlearning_rate = 1e39", "learning_rate must be > 0 and finite"),
+        ("[training]\nmomentum = 1.0", "momentum must be in [0, 1); found 1"),
+        ("[training]\naverage = -0.1", "average must be in [0, 1)"),
+        ("[training]\nmax_norm = 0", "max_norm must be > 0"),
+        ("[training]\nweight_decay = -1", "weight_decay must be >= 0"),
+        ("[training]\ncheckpoint_minutes = 0", "checkpoint_minutes must be > 0"),
+        ("[training]\nbeta2 = 1", "beta2 must be in [0, 1)"),
+        ("[training]\nepsilon = 0", "epsilon must be > 0"),
+        ("[training]\nmomentum_epochs = 0", "momentum_epochs must be 1"),
+        ("[training]\ndecay = 1.5", "decay must be in (0, 1]"),
+        ("[training]\nstep_epochs = 0", "step_epochs must be 1"),
+        ("[training]\nstep_factor = 0", "step_factor must be in (0, 1]"),
+        (
+            "[training]\noptimizer = \"adam\"\nschedule = \"hinton2012\"",
+            "optimizer must be \"sgd\"",
+        ),
+        ("[data]\njitter = 14", "jitter must be 0 to 13 pixels; found 14"),
+        ("[data]\ntrain_limit = 0", "train_limit must be at least 1"),
+        ("[data]\nholdout = 0", "holdout must be at least 1"),
+        ("[data]\nclasses = 12", "classes must be 10"),
+        ("[data]\ndataset = \"frames\"\nclasses = 1", "classes must be 2 to 65536; found 1"),
+        ("[data]\ndataset = \"frames\"\n[model]\nlayers = [784, 10]", "starting with 1040"),
+        ("[data]\ntrain_images = \"x\"", "absent unless data.dataset is \"idx\""),
+    ];
+    for (text, expected) in cases {
+        let message = refusal(text);
+        assert!(message.contains(expected), "{text}: {message}");
+        assert!(!message.starts_with("/etc/limbeck/a.toml: "), "no line: {message}");
+    }
+}
+
+#[test]
+fn idx_needs_its_files() {
+    let idx = |rest: &str| format!("[data]\ndataset = \"idx\"\n{rest}");
+    assert!(refusal(&idx("")).contains("data.train_images must be a path"));
+    assert!(refusal(&idx("train_images = \"a\"")).contains("data.test_images must be"));
+    assert!(
+        refusal(&idx("train_images = \"a\"\nholdout = 5")).contains("data.train_labels must be")
+    );
+    let unlabelled = idx("train_images = \"a\"\ntest_images = \"b\"\ntest_labels = \"c\"\n");
+    let config = parse(&unlabelled).unwrap();
+    assert_eq!(config.data.train_images, Some("/etc/limbeck/a".into()));
+    assert_eq!(config.data.train_labels, None);
+    assert!(refusal(&format!("{unlabelled}[distillation]")).contains("hard_weight must be 0"));
+    parse(&format!("{unlabelled}[distillation]\nhard_weight = 0")).unwrap();
+}
+
+#[test]
+fn tables_and_arrays_need_their_files() {
+    let csv = |rest: &str| format!("[data]\ndataset = \"csv\"\n{rest}");
+    assert!(refusal(&csv("")).contains("data.train_table must be a path"));
+    assert!(refusal(&csv("train_table = \"a\"")).contains("data.test_table must be"));
+    let config = parse(&csv("train_table = \"a\"\nholdout = 5")).unwrap();
+    assert_eq!(config.data.train_table, Some("/etc/limbeck/a".into()));
+    assert!(refusal(&csv("arrays = \"a\"")).contains(":3: data.arrays must be absent"));
+
+    let npz = |rest: &str| format!("[data]\ndataset = \"npz\"\n{rest}");
+    assert!(refusal(&npz("")).contains("data.arrays must be a path"));
+    let config = parse(&npz("arrays = \"a.npz\"\nclasses = 3\n[model]\nlayers = [7, 3]"));
+    assert_eq!(config.unwrap().data.arrays, Some("/etc/limbeck/a.npz".into()));
+    assert!(refusal(&npz("label_column = \"y\"")).contains("unless data.dataset is \"csv\""));
+    assert!(refusal(&npz("arrays = \"a\"\nclasses = 65537")).contains("2 to 65536"));
+}
+
+#[test]
+fn in_memory_violations_are_usage_errors() {
+    let mut config = Config::default();
+    config.validate().unwrap();
+    config.training.epochs = 0;
+    assert_eq!(config.validate().unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn examples_in_memory_may_have_any_size() {
+    let mut config = Config::default();
+    config.model.layers = vec![5, 4, 3];
+    config.validate_in_memory(5).unwrap();
+    let refusal =
+        |config: &Config, inputs| config.validate_in_memory(inputs).unwrap_err().to_string();
+    assert!(refusal(&config, 6).contains("starting with 6"));
+    config.data.jitter = Some(14);
+    assert!(refusal(&config, 5).contains("found 14"));
+}
+
+#[test]
+fn files_that_are_not_text_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    assert_eq!(Config::load(&path).unwrap_err().exit_code(), 74);
+    fs::write(&path, b"seed = 1\n\xff").unwrap();
+    let message = Config::load(&path).unwrap_err().to_string();
+    assert!(message.contains("a.toml:2: found byte 0xff at offset 9"), "{message}");
+    fs::write(&path, b"seed = 7").unwrap();
+    assert_eq!(Config::load(&path).unwrap().seed, 7);
+}
+
+#[test]
+fn edit_distances() {
+    assert_eq!(edit_distance("kitten", "sitting"), 3);
+    assert_eq!(edit_distance("", "abc"), 3);
+    assert_eq!(edit_distance("epoch", "epochs"), 1);
+    assert_eq!(edit_distance("same", "same"), 0);
+}
+
+#[test]
+fn old_names_stay_valid() {
+    let parted = parse("[training]\nshards = 4").unwrap();
+    assert_eq!(parted, parse("[training]\nmicrobatches = 4").unwrap());
+    assert!(parted.to_toml().unwrap().contains("\nmicrobatches = 4\n"));
+    assert!(refusal("[training]\nshards = 3").contains("microbatches must be a power of two"));
+
+    let hinton = parse("[training]\noptimizer = \"hinton2012\"\nschedule = \"exponential\"");
+    let hinton = hinton.unwrap();
+    for old in ["", "optimizer = \"sgd\"", "optimizer = \"hinton2012\""] {
+        let text = format!("[training]\nschedule = \"hinton2012\"\n{old}");
+        assert_eq!(parse(&text).unwrap(), hinton);
+    }
+    assert!(hinton.to_toml().unwrap().contains("optimizer = \"hinton2012\"\n"));
+    assert_eq!(parse(&hinton.to_toml().unwrap()).unwrap(), hinton);
+}
+
+/// Against the `config.toml` that the version before these names wrote, and hashed.
+#[test]
+fn runs_of_earlier_versions_are_known_by_the_same_hash() {
+    let known = [
+        ("", "6a904c051deb96f149f34c99d582f97342937e1d6dc12233b28d36d4792186d6"),
+        ("microbatches = 4", "397e3d50e99d8d451090cf7d71259a323e870f83c29f628a5204db9a9a3d3a9d"),
+        (
+            "optimizer = \"adam\"\nlearning_rate = 0.002",
+            "853b5670b5883bf24a8cb20c7f44f75058c523d6387df4735862fcff7265d715",
+        ),
+        (
+            "optimizer = \"hinton2012\"\nschedule = \"exponential\"\nmomentum_epochs = 2",
+            "fe484b6f64a97579d4defb1dba89bc08f18257ef73435faebc315f38c2bc8504",
+        ),
+        (
+            "microbatches = 4\noptimizer = \"hinton2012\"\nschedule = \"exponential\"",
+            "dd1139188383ae242a7f8f28b17c1d0c9557ff0f910739b0c4558d671a0cb239",
+        ),
+    ];
+    for (keys, sha256) in known {
+        let rate = if keys.contains("learning_rate") { "" } else { "learning_rate = 0.1" };
+        let text = format!(
+            "seed = 3\n[data]\ndataset = \"glyphs\"\ntrain_limit = 500\n[model]\nlayers = [784, 12, \
+             10]\ndropout = [0.1, 0.2]\n[training]\nepochs = 2\nbatch_size = 32\n{rate}\n{keys}"
+        );
+        let config = parse(&text).unwrap();
+        assert_eq!(sha256_of([config.to_first_toml().unwrap()]), sha256, "{keys}");
+    }
+}

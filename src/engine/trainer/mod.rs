@@ -1,0 +1,303 @@
+//! The training loop: five calls a step (see the crate's documentation), checkpoints, progress.
+//!
+//! A run can stop after any step and go on elsewhere with the same bits. A checkpoint holds
+//! parameters, moments, average, what the optimiser counts, the sums of the current epoch, and the
+//! position (epoch, step). Nothing more is needed: the order of the examples is a function of
+//! (seed, epoch), jitter and dropout of (seed, epoch, step), so that the position of every random
+//! stream follows from it; and no sum depends on threads or ISA.
+
+mod distributed;
+mod observer;
+mod resume;
+mod step;
+mod task;
+
+pub use observer::{EpochRecord, Observer, Progress, Watched};
+pub use task::Task;
+
+use crate::engine::communicator::Communicator;
+use crate::engine::loss::{self, LossSpec};
+use crate::engine::metrics;
+use crate::engine::mlp::Mlp;
+use crate::engine::optimizer::{Optimizer, schedule};
+use crate::files::digest::sha256_of;
+use crate::files::error::{Error, Result};
+use limbeck_datasets::{Batches, Split};
+use limbeck_kernels::Context;
+use limbeck_kernels::softmax::Loss;
+use resume::Timetable;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use step::{Position, Replica, StepOutcome, Update};
+
+/// A trained model.
+pub struct Trained {
+    /// The model: the average of the weights where one is kept.
+    pub model: Mlp,
+    /// Time spent training, interruptions not counted.
+    pub seconds: f64,
+}
+
+/// Trains a model from scratch or from `task.initial`, or goes on from the newest checkpoint in
+/// `checkpoints`.
+///
+/// The weights are a function of configuration, data, teacher and initial model alone: not of
+/// threads, ISA, or of where the run was interrupted.
+///
+/// # Errors
+/// [`Error::Diverged`] in the step in which a loss, gradient, weight, bias or moment is not finite,
+/// or the norm of a unit's weights where it is limited. So checkpoints are finite.
+/// [`Error::Interrupted`] after a checkpoint when
+/// [`Observer::stop`] says so. [`Error::Data`] for a checkpoint of another configuration or with
+/// values that are not finite; [`Error::Io`] where a checkpoint cannot be written.
+pub fn train(
+    context: &Context,
+    task: &Task,
+    checkpoints: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| {
+        let update = match task.config.training.microbatches {
+            1 => Update::Fused,
+            _ => Update::accumulated(task, 0, 1)?,
+        };
+        Run::new(task, update, None)?.train(context, checkpoints, observer)
+    })
+}
+
+/// [`train`] by all ranks of `communicator` together, each with the same task and its part of every
+/// batch ([`crate::engine::microbatches`]). All get the model that one process gets with as many
+/// [`microbatches`](crate::engine::config::TrainingConfig::microbatches), bit for bit.
+///
+/// Rank 0 reads and writes the `checkpoints`, which the others leave alone. When
+/// [`Observer::stop`] says so on one rank, all end after the same step.
+///
+/// # Errors
+/// As [`train`], on all ranks alike where the numbers are at fault; [`Error::Usage`] for tasks that
+/// differ between ranks, or a number of ranks that does not divide the microbatches; [`Error::Lost`].
+pub fn train_together(
+    context: &Context,
+    task: &Task,
+    communicator: &mut Communicator,
+    checkpoints: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| {
+        let update = Update::accumulated(task, communicator.rank(), communicator.size())?;
+        let checkpoints = checkpoints.filter(|_| communicator.rank() == 0);
+        Run::new(task, update, Some(communicator))?.train(context, checkpoints, observer)
+    })
+}
+
+/// [`train`] from scratch with the optimiser's step apart from backpropagation: every gradient goes
+/// through memory, which is slower and must give the same bits. For verification.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_unfused(
+    context: &Context,
+    task: &Task,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    context.pool.install(|| {
+        let update = Update::accumulated(task, 0, 1)?;
+        Run::new(task, update, None)?.train(context, None, observer)
+    })
+}
+
+/// A run on its way.
+struct Run<'a> {
+    task: &'a Task<'a>,
+    batches: Batches<'a>,
+    replica: Replica<'a>,
+    optimizer: Optimizer,
+    update: Update,
+    /// The other ranks, where there are any.
+    communicator: Option<&'a mut Communicator>,
+    at: Position,
+    sums: EpochSums,
+    /// Training time before this process.
+    earlier: Duration,
+    /// SHA-256 of configuration, loss and initial model: the run that a checkpoint belongs to.
+    config_sha256: String,
+}
+
+/// Sums over the examples of the current epoch.
+#[derive(Clone, Copy, Default)]
+struct EpochSums {
+    loss: Loss,
+    /// Examples misclassified.
+    errors: u64,
+    examples: u64,
+}
+
+impl EpochSums {
+    fn add(&mut self, outcome: StepOutcome, examples: usize) {
+        loss::add(&mut self.loss, outcome.loss);
+        self.errors += outcome.errors;
+        self.examples += examples as u64;
+    }
+}
+
+/// How fast this process is.
+struct Pace {
+    start: Instant,
+    examples: u64,
+    flop: f64,
+}
+
+impl Pace {
+    fn samples_per_second(&self) -> f64 {
+        self.examples as f64 / self.start.elapsed().as_secs_f64()
+    }
+
+    fn gflops(&self) -> f64 {
+        self.flop / self.start.elapsed().as_secs_f64() / 1e9
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        task: &'a Task<'a>,
+        update: Update,
+        communicator: Option<&'a mut Communicator>,
+    ) -> Result<Self> {
+        task.check()?;
+        let config = task.config;
+        let model = task.initial_model();
+        let batch = config.training.batch_size.min(task.split.len());
+        let jitter = config.data.jitter.map(|pixels| pixels as u8);
+        let batches = Batches::new(task.split, batch, config.seed, jitter);
+        // A microbatch of a batch that they do not divide may have one example more.
+        let capacity = batch.div_ceil(config.training.microbatches);
+        Ok(Self {
+            at: Position { epoch: 0, step: 0, steps: batches.steps_per_epoch() },
+            optimizer: Optimizer::new(&config.training, &model),
+            replica: Replica::new(task, model, capacity),
+            config_sha256: config_sha256(task)?,
+            sums: EpochSums::default(),
+            earlier: Duration::ZERO,
+            task,
+            batches,
+            update,
+            communicator,
+        })
+    }
+
+    fn train(
+        mut self,
+        context: &Context,
+        checkpoints: Option<&Path>,
+        observer: &mut dyn Observer,
+    ) -> Result<Trained> {
+        if let Some(folder) = checkpoints {
+            self.resume(folder, observer)?;
+        }
+        self.broadcast_state()?;
+        observer.on_start(self.task.name, self.at.epoch)?;
+        let name: Arc<str> = self.task.name.into();
+        let mut pace = Pace { start: Instant::now(), examples: 0, flop: 0.0 };
+        let mut timetable = Timetable::new(self.task.config, pace.start);
+        while self.at.epoch < self.task.config.training.epochs {
+            self.batches.start_epoch(self.at.epoch as u64, self.at.step);
+            while self.at.step < self.at.steps {
+                let before = self.sums.examples;
+                let outcome = self.step(context, observer)?;
+                let batch = self.sums.examples - before;
+                pace.examples += batch;
+                pace.flop += self.replica.model.flop_per_step(batch as usize);
+                // All ranks stop after the same step.
+                let stop = match &self.communicator {
+                    Some(_) => outcome.stop,
+                    None => observer.stop(),
+                };
+                observer.on_step(&self.progress(&name, &pace));
+                if stop || timetable.is_due(false) {
+                    self.save(checkpoints, pace.start, observer, &mut timetable)?;
+                }
+                if stop {
+                    return Err(Error::Interrupted { command: None });
+                }
+            }
+            observer.on_epoch(&self.epoch_record(context, &pace))?;
+            self.at = Position { epoch: self.at.epoch + 1, step: 0, ..self.at };
+            self.sums = EpochSums::default();
+            if timetable.is_due(true) {
+                self.save(checkpoints, pace.start, observer, &mut timetable)?;
+            }
+        }
+        let seconds = (self.earlier + pace.start.elapsed()).as_secs_f64();
+        Ok(Trained { model: self.optimizer.evaluated(self.replica.model), seconds })
+    }
+
+    fn progress(&self, name: &Arc<str>, pace: &Pace) -> Progress {
+        let EpochSums { loss, errors, examples } = self.sums;
+        let epochs = self.task.config.training.epochs;
+        let left = self.task.split.len() as u64 * (epochs - self.at.epoch) as u64 - examples;
+        let samples_per_second = pace.samples_per_second();
+        Progress {
+            model: name.clone(),
+            epoch: self.at.epoch + 1,
+            epochs,
+            step: self.at.step,
+            steps: self.at.steps,
+            loss: self.task.objective.reducible(loss, examples as usize),
+            errors,
+            examples,
+            samples_per_second,
+            gflops: pace.gflops(),
+            remaining: Duration::from_secs_f64(left as f64 / samples_per_second),
+        }
+    }
+
+    fn epoch_record(&self, context: &Context, pace: &Pace) -> EpochRecord {
+        let EpochSums { loss, errors, examples } = self.sums;
+        let objective = &self.task.objective;
+        let last = Position { step: self.at.steps - 1, ..self.at };
+        EpochRecord {
+            model: self.task.name.to_string(),
+            epoch: self.at.epoch + 1,
+            loss: objective.value(loss, examples as usize),
+            reducible_loss: objective.reducible(loss, examples as usize),
+            train_errors: self.task.split.labels.as_ref().map(|_| errors),
+            examples,
+            learning_rate: schedule::learning_rate(&self.task.config.training, last.epochs_done()),
+            seconds: (self.earlier + pace.start.elapsed()).as_secs_f64(),
+            samples_per_second: pace.samples_per_second(),
+            gflops: pace.gflops(),
+            watched: self.watched(context),
+        }
+    }
+
+    fn watched(&self, context: &Context) -> BTreeMap<String, Watched> {
+        let watch = self.task.watch;
+        if watch.is_empty() {
+            return BTreeMap::new();
+        }
+        let model = self.optimizer.evaluated(self.replica.model.clone());
+        let evaluate = |split: &Split| {
+            let (logits, classes) = (model.logits(context, split), model.classes());
+            let labels = split.labels.as_deref().unwrap_or_default();
+            Watched {
+                examples: labels.len(),
+                errors: metrics::errors(&logits, labels, classes),
+                nll: metrics::nll(&logits, labels, classes),
+            }
+        };
+        watch.iter().map(|(name, split)| (name.to_string(), evaluate(split))).collect()
+    }
+}
+
+/// What a checkpoint is known by, in the words of the first version: runs begun with it go on.
+fn config_sha256(task: &Task) -> Result<String> {
+    let LossSpec { temperature, soft_weight, hard_weight } = task.objective;
+    let loss = format!(
+        "Objective {{ temperature: {temperature:?}, soft_weight: {soft_weight:?}, hard_weight: \
+         {hard_weight:?} }} {}",
+        task.name
+    );
+    let initial = task.initial.map_or(String::new(), |model: &Mlp| model.to_file().sha256());
+    Ok(sha256_of([&task.config.to_first_toml()?, &loss, &initial]))
+}

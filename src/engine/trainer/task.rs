@@ -1,0 +1,126 @@
+//! One model to train, and whether there is all that it needs.
+
+use crate::engine::config::Config;
+use crate::engine::loss::LossSpec;
+use crate::engine::mlp::{InputScale, Mlp};
+use crate::files::error::{Error, Result};
+use limbeck_datasets::{Inputs, Split};
+
+/// One model to train.
+pub struct Task<'a> {
+    /// What it is called in progress and metrics: `teacher`, `student`, …
+    pub name: &'a str,
+    /// Everything but the data and the loss.
+    pub config: &'a Config,
+    /// The training or transfer set.
+    pub split: &'a Split,
+    /// The loss.
+    pub objective: LossSpec,
+    /// The teacher's logits [shifts, n, classes] for the examples of `split`, row-major, as
+    /// [`crate::engine::distill::teacher_logits`] gives them; needed for a soft term.
+    pub teacher_logits: Option<&'a [f32]>,
+    /// The model to start from, in place of random weights; of the widths that `config` has.
+    pub initial: Option<&'a Mlp>,
+    /// Labelled splits on which the model is evaluated after every epoch, by name; for learning
+    /// curves.
+    pub watch: &'a [(&'a str, &'a Split)],
+}
+
+impl<'a> Task<'a> {
+    /// Training on labels.
+    pub fn hard(name: &'a str, config: &'a Config, split: &'a Split) -> Task<'a> {
+        Task {
+            name,
+            config,
+            split,
+            objective: LossSpec::HARD,
+            teacher_logits: None,
+            initial: None,
+            watch: &[],
+        }
+    }
+
+    /// Training on the teacher's `logits`, with what `objective` says.
+    pub fn soft(
+        name: &'a str,
+        config: &'a Config,
+        split: &'a Split,
+        objective: LossSpec,
+        logits: &'a [f32],
+    ) -> Task<'a> {
+        Task { objective, teacher_logits: Some(logits), ..Task::hard(name, config, split) }
+    }
+
+    /// The model before its first step: the one to start from, or He's weights times `init_scale`.
+    pub fn initial_model(&self) -> Mlp {
+        let config = self.config;
+        self.initial.cloned().unwrap_or_else(|| {
+            let mut model = Mlp::new(&config.model.layers, config.seed);
+            model.input = InputScale::of(&self.split.inputs);
+            let init_scale = config.model.init_scale as f32;
+            model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
+            model
+        })
+    }
+
+    /// Whether there is something to train on, and all that the loss needs.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an empty training set, teacher's logits that are missing or do not fit,
+    /// missing labels, or an initial model of other widths; [`Error::Dataset`] for features, logits
+    /// or an initial model that are not finite.
+    pub fn check(&self) -> Result<()> {
+        let examples = self.split.len();
+        if examples == 0 {
+            return Err(Error::Usage("the training set is empty".into()));
+        }
+        if let (Inputs::Features(_), Some(jitter)) = (&self.split.inputs, self.config.data.jitter) {
+            return Err(Error::Usage(format!(
+                "jitter: found {jitter}, expected none: it moves images, and these are frames"
+            )));
+        }
+        let classes = self.config.model.layers.last().copied().unwrap_or(0);
+        let teacher = self.teacher_logits.unwrap_or(&[]);
+        let shifts = self.config.data.jitter.map_or(1, |j| (2 * j + 1) * (2 * j + 1));
+        if let Inputs::Features(frames) = &self.split.inputs {
+            let mut space = vec![0.0; frames.input_size()];
+            for i in 0..examples {
+                let what = || format!("example {i} of the training set");
+                expect_finite(frames.input(i, &mut space), what)?;
+            }
+        }
+        expect_finite(teacher, || "the teacher's logits".into())?;
+        expect_finite(self.initial.map_or(&[], Mlp::params), || "the initial model".into())?;
+        if self.objective.soft_weight > 0.0 && teacher.len() != shifts * examples * classes {
+            return Err(Error::Usage(format!(
+                "the teacher's logits: found {} values, expected {examples} examples × {classes} \
+                 classes × {shifts} shifts",
+                teacher.len(),
+            )));
+        }
+        if self.objective.hard_weight > 0.0 && self.split.labels.is_none() {
+            return Err(Error::Usage(format!(
+                "the training set has no labels, but hard_weight is {}: set it to 0",
+                self.objective.hard_weight
+            )));
+        }
+        if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
+            return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
+        }
+        let widths = self.initial.map(Mlp::widths);
+        if let Some(found) = widths.filter(|widths| *widths != self.config.model.layers) {
+            return Err(Error::Usage(format!(
+                "the initial model: found the widths {found:?}, expected {:?}",
+                self.config.model.layers
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn expect_finite(values: &[f32], what: impl Fn() -> String) -> Result<()> {
+    let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let message =
+        format!("{}: found {} at index {at}, expected finite numbers", what(), values[at]);
+    Err(Error::Dataset { message, io: false })
+}
