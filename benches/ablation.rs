@@ -8,8 +8,9 @@ use limbeck_kernels::matrix::panel_len;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::update::{self, Rule};
-use limbeck_kernels::{Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, activation};
-use limbeck_kernels::{peak, reduce};
+use limbeck_kernels::{
+    Activation, Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, input, peak, reduce,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::time::{Duration, Instant};
@@ -221,7 +222,7 @@ impl Engine {
 
     fn step(&mut self, context: &Context, data: &Data, step: u64, fused: bool) -> f64 {
         let size = WIDTHS[0];
-        activation::load(
+        input::load(
             context,
             |i, _| &data.pixels[i * size..][..size],
             &mut self.staging,
@@ -239,7 +240,7 @@ impl Engine {
                 Panels::new(&self.w[i], inputs, outputs),
                 Panels::new(&below[i], inputs, BATCH),
                 &self.bias[i],
-                hidden,
+                hidden.then_some(Activation::Relu),
                 hidden.then(|| dropout(i + 1, step)),
                 PanelsMut::new(&mut above[0], outputs, BATCH),
             );
@@ -263,7 +264,15 @@ impl Engine {
             if i > 0 {
                 let w = Panels::new(&self.w[i], inputs, outputs);
                 let dx = PanelsMut::new(&mut below[i], inputs, BATCH);
-                gemm::input_gradient(context, w, dz, x, dropout(i, step).scale(), dx);
+                gemm::input_gradient(
+                    context,
+                    w,
+                    dz,
+                    x,
+                    Activation::Relu,
+                    Some(dropout(i, step)),
+                    dx,
+                );
             }
             gemm::transpose(context, dz, PanelsMut::new(&mut self.transposed, BATCH, outputs));
             let dz_transposed = Panels::new(&self.transposed, BATCH, outputs);

@@ -371,7 +371,7 @@ fn the_cross_entropy_of_14000_classes_agrees() {
         masks: Vec::new(),
         teacher: None,
         labels: Some(labels.clone()),
-        loss: LossSpec::HARD.into(),
+        loss: LossSpec::HARD,
     };
     let (loss, (d_logits, d_label)) =
         (batch.loss(&logits), sample(&batch.d_logits(&logits), &labels));

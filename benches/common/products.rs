@@ -2,7 +2,7 @@
 //! row-major operands, and as matrixmultiply, the gemm crate and faer do from the same.
 
 use limbeck_kernels::gemm::{self, Layout, Packed};
-use limbeck_kernels::{Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
+use limbeck_kernels::{Activation, Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::fmt::{self, Display, Formatter};
@@ -203,7 +203,7 @@ impl Product {
                 Panels::new(&self.w, k, n),
                 Panels::new(&self.x, k, m),
                 &self.bias,
-                false,
+                None,
                 None,
                 PanelsMut::new(&mut self.out, n, m),
             ),
@@ -212,7 +212,8 @@ impl Product {
                 Panels::new(&self.w, n, k),
                 Panels::new(&self.dz, k, m),
                 Panels::new(&self.x, n, m),
-                1.0,
+                Activation::Relu,
+                None,
                 PanelsMut::new(&mut self.out, n, m),
             ),
             WeightGradient => {

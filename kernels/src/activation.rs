@@ -1,143 +1,157 @@
-//! The first layer's input: examples to f32 panels, with dropout.
+//! What follows a hidden layer's product: the activation f and dropout.
 //!
-//! Bias, ReLU and the dropout of hidden layers have no pass of their own in training: they are
-//! epilogues of [`crate::gemm`]. [`dropout`] is what they would cost as one.
+//! Y = mask ⊙ f(Z), dZ = dY ⊙ mask ⊙ f′(Z). Both derivatives are functions of f(Z), so Z is not kept.
+//!
+//! ReLU and its dropout are epilogues of [`crate::gemm`] and have no pass of their own in training.
+//! tanh, some forty operations a value, is a pass over the product.
 
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
-use crate::matrix::PanelsMut;
-use crate::pool::{Parts, chunks};
+use crate::matrix::{Panels, PanelsMut};
+use crate::pool::chunks;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
+use crate::tanh::tanh;
+use std::{fmt, str::FromStr};
 
-/// What inputs are stored as.
-pub trait Value: Copy + Default + Send + Sync {
-    /// 16 of them as numbers.
-    fn load<S: Simd>(s: S, values: &[Self; LANES]) -> S::F;
+/// The activation f of the hidden layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// max(z, 0); f′ = 1 where f > 0, else 0.
+    #[default]
+    Relu,
+    /// tanh z, see [`mod@crate::tanh`]; f′ = 1 − f².
+    Tanh,
 }
 
-impl Value for u8 {
+impl Activation {
+    /// Every activation.
+    pub const ALL: [Activation; 2] = [Activation::Relu, Activation::Tanh];
+
+    /// f(z) for 16 values.
     #[inline(always)]
-    fn load<S: Simd>(s: S, values: &[u8; LANES]) -> S::F {
-        s.load_bytes(values)
-    }
-}
-
-impl Value for f32 {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, values: &[f32; LANES]) -> S::F {
-        s.load(values)
-    }
-}
-
-/// X [D, B] ← dropout(value · scale + shift); padding is zero.
-///
-/// `example(i, space)` returns the D values of example i, its own or written to `space`, a part of
-/// `staging` [B, D]; threads gather and convert 16 examples at a time, while they are in cache.
-/// The product and the sum are rounded separately, as NumPy rounds them.
-///
-/// # Panics
-/// If `staging` is shorter than B · D or an example does not have D values.
-pub fn load<'s, T: Value>(
-    context: &Context,
-    example: impl Fn(usize, &'s mut [T]) -> &'s [T] + Sync,
-    staging: &'s mut [T],
-    scale: f32,
-    shift: f32,
-    dropout: Option<Dropout>,
-    mut x: PanelsMut,
-) {
-    let (size, batch) = (x.rows(), x.lanes());
-    if size == 0 {
-        return;
-    }
-    let staging = chunks(&mut staging[..size * batch], size * LANES);
-    let cost = 8 * x.data().len() / LANES;
-    let parts = chunks(x.data(), size * LANES).zip(staging);
-    context.pool.for_each_part(parts, cost, |panel, (out, staging)| {
-        let first = panel * LANES;
-        let mut examples: [&[T]; LANES] = [&[]; LANES];
-        for (i, (slot, space)) in
-            examples.iter_mut().zip(staging.chunks_exact_mut(size)).enumerate()
-        {
-            *slot = example(first + i, space);
-            assert_eq!(slot.len(), size, "values of example {}", first + i);
+    pub(crate) fn forward<S: Simd>(self, s: S, z: S::F) -> S::F {
+        match self {
+            // NaN is the second operand, so it stays NaN and is noticed in the loss.
+            Activation::Relu => s.max(s.splat(0.0), z),
+            Activation::Tanh => tanh(s, z),
         }
-        dispatch(context.isa, Load { examples, scale, shift, dropout, first, out });
-    });
+    }
+
+    /// dY·f′(z) for 16 values, from `y` = f(z).
+    #[inline(always)]
+    pub(crate) fn backward<S: Simd>(self, s: S, y: S::F, dy: S::F) -> S::F {
+        let zero = s.splat(0.0);
+        match self {
+            Activation::Relu => s.select(s.gt(y, zero), dy, zero),
+            Activation::Tanh => s.mul(dy, s.fma(s.sub(zero, y), y, s.splat(1.0))),
+        }
+    }
 }
 
-/// X ← dropout(X): what the fused epilogues do to a matrix, as a pass over it.
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activation::Relu => "relu",
+            Activation::Tanh => "tanh",
+        })
+    }
+}
+
+impl FromStr for Activation {
+    type Err = String;
+
+    /// Parses `relu` or `tanh`.
+    fn from_str(name: &str) -> Result<Activation, String> {
+        let found = Self::ALL.into_iter().find(|activation| activation.to_string() == name);
+        found.ok_or_else(|| format!("unknown activation '{name}', expected relu or tanh"))
+    }
+}
+
+/// Y ← mask ⊙ f(Y), in place; without an activation f is the identity.
 ///
 /// # Panics
-/// If X does not have the lanes that `dropout` was made for.
-pub fn dropout(context: &Context, dropout: Dropout, mut x: PanelsMut) {
-    assert_eq!(x.lanes(), dropout.width(), "lanes of X");
-    let (len, cost) = ((x.rows() * LANES).max(1), 16 * x.data().len() / LANES);
-    context.pool.for_each_part(chunks(x.data(), len), cost, |panel, values| {
-        dispatch(context.isa, Drop { dropout, lane: panel * LANES, values });
+/// If Y does not have the lanes that `dropout` was made for.
+pub fn forward(
+    context: &Context,
+    activation: Option<Activation>,
+    dropout: Option<Dropout>,
+    mut y: PanelsMut,
+) {
+    assert!(dropout.is_none_or(|dropout| dropout.width() == y.lanes()), "lanes of Y");
+    let (len, cost) = ((y.rows() * LANES).max(1), 16 * y.data().len() / LANES);
+    context.pool.for_each_part(chunks(y.data(), len), cost, |panel, values| {
+        dispatch(context.isa, Forward { activation, dropout, panel, values });
     });
 }
 
-struct Drop<'a> {
-    dropout: Dropout,
-    /// The first of the panel.
-    lane: usize,
+struct Forward<'a> {
+    activation: Option<Activation>,
+    dropout: Option<Dropout>,
+    panel: usize,
     values: &'a mut [f32],
 }
 
-impl Kernel for Drop<'_> {
+impl Kernel for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for (row, values) in self.values.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            s.store(self.dropout.apply(s, row, self.lane, s.load(values)), values);
+            let mut y = s.load(values);
+            if let Some(activation) = self.activation {
+                y = activation.forward(s, y);
+            }
+            if let Some(dropout) = &self.dropout {
+                y = dropout.apply(s, row, self.panel * LANES, y);
+            }
+            s.store(y, values);
         }
     }
 }
 
-struct Load<'a, T> {
-    /// Empty in padding lanes.
-    examples: [&'a [T]; LANES],
-    scale: f32,
-    shift: f32,
+/// dZ ← dY ⊙ mask ⊙ f′(Z), in place of dY, from Y = mask ⊙ f(Z).
+///
+/// # Panics
+/// If the shapes differ, or are not those that `dropout` was made for.
+pub fn backward(
+    context: &Context,
+    activation: Activation,
     dropout: Option<Dropout>,
-    /// The first lane.
-    first: usize,
-    out: &'a mut [f32],
+    y: Panels,
+    mut dz: PanelsMut,
+) {
+    assert_eq!((y.rows(), y.lanes()), (dz.rows(), dz.lanes()), "shapes of Y and dZ");
+    assert!(dropout.is_none_or(|dropout| dropout.width() == y.lanes()), "lanes of Y");
+    let (len, cost) = ((dz.rows() * LANES).max(1), 16 * dz.data().len() / LANES);
+    context.pool.for_each_part(chunks(dz.data(), len), cost, |panel, values| {
+        dispatch(context.isa, Backward { activation, dropout, panel, y, values });
+    });
 }
 
-impl<T: Value> Kernel for Load<'_, T> {
+struct Backward<'a> {
+    activation: Activation,
+    dropout: Option<Dropout>,
+    panel: usize,
+    y: Panels<'a>,
+    values: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let rows = self.out.as_chunks_mut::<LANES>().0;
-        for (block, rows) in rows.chunks_mut(LANES).enumerate() {
-            let mut values = [s.splat(0.0); LANES];
-            for (values, example) in values.iter_mut().zip(self.examples) {
-                if example.is_empty() {
-                    continue;
-                }
-                let stored = &example[block * LANES..];
-                let v = match stored.first_chunk() {
-                    Some(stored) => T::load(s, stored),
-                    None => {
-                        let mut edge = [T::default(); LANES];
-                        edge[..stored.len()].copy_from_slice(stored);
-                        T::load(s, &edge)
-                    }
-                };
-                *values = s.add(s.mul(v, s.splat(self.scale)), s.splat(self.shift));
+        for (row, values) in self.values.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut y = s.load(self.y.row(row, self.panel));
+            if let Some(dropout) = &self.dropout {
+                y = s.div(y, s.splat(dropout.scale()));
             }
-            let values = s.transpose(values);
-            for (i, (row, mut v)) in rows.iter_mut().zip(values).enumerate() {
-                if let Some(dropout) = &self.dropout {
-                    v = dropout.apply(s, block * LANES + i, self.first, v);
-                }
-                s.store(v, row);
+            let mut dz = self.activation.backward(s, y, s.load(values));
+            if let Some(dropout) = &self.dropout {
+                dz = dropout.apply(s, row, self.panel * LANES, dz);
             }
+            s.store(dz, values);
         }
     }
 }

@@ -36,6 +36,7 @@ mod tiles;
 pub use pack::transpose;
 
 use crate::Context;
+use crate::activation::{self, Activation};
 use crate::buffer::Buffer;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};
@@ -50,7 +51,8 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
 
-/// A layer: Y = dropout(relu(Wᵀ·X + b)). `bias` has one value per output.
+/// A layer: Y = mask ⊙ f(Wᵀ·X + b). `bias` has one value per output; without an activation f is the
+/// identity.
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], X [inputs, batch] and Y [outputs, batch] do not fit.
@@ -59,14 +61,18 @@ pub fn forward(
     w: Panels,
     x: Panels,
     bias: &[f32],
-    relu: bool,
+    activation: Option<Activation>,
     dropout: Option<Dropout>,
-    y: PanelsMut,
+    mut y: PanelsMut,
 ) {
+    if activation == Some(Activation::Tanh) {
+        forward(context, w, x, bias, None, None, y.reborrow());
+        return activation::forward(context, activation, dropout, y);
+    }
     assert_eq!(w.rows(), x.rows(), "inputs of W and X");
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
-    let epilogue = Activate { bias, relu, dropout };
+    let epilogue = Activate { bias, relu: activation.is_some(), dropout };
     Product { walk: Rows, a: w, depth: x.rows(), beta: 0.0, epilogue }.compute(
         context,
         x,
@@ -74,8 +80,8 @@ pub fn forward(
     );
 }
 
-/// The gradient of a layer's input, taken through the activation Y of the layer below:
-/// dZ_below = (W·dZ) · `scale` where Y > 0, else 0. `scale` is that layer's dropout scale.
+/// The gradient of a layer's input, taken through activation and dropout of the layer below, whose
+/// output Y = mask ⊙ f(Z) is: dZ_below = (W·dZ) ⊙ mask ⊙ f′(Z).
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], dZ [outputs, batch], Y and dX [inputs, batch] do not fit.
@@ -84,18 +90,27 @@ pub fn input_gradient(
     w: Panels,
     dz: Panels,
     y: Panels,
-    scale: f32,
-    dx: PanelsMut,
+    activation: Activation,
+    dropout: Option<Dropout>,
+    mut dx: PanelsMut,
 ) {
     assert_eq!(w.lanes(), dz.rows(), "outputs of W and dZ");
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
-    let epilogue = ActivateGradient { y, scale };
-    Product { walk: Lanes, a: w, depth: dz.rows(), beta: 0.0, epilogue }.compute(
-        context,
-        dz,
-        Tiles::panels([dx]),
-    );
+    let (a, depth, beta) = (w, dz.rows(), 0.0);
+    match activation {
+        Activation::Relu => {
+            let scale = dropout.map_or(1.0, |dropout| dropout.scale());
+            let epilogue = ActivateGradient { y, scale };
+            let product = Product { walk: Lanes, a, depth, beta, epilogue };
+            product.compute(context, dz, Tiles::panels([dx]));
+        }
+        Activation::Tanh => {
+            let product = Product { walk: Lanes, a, depth, beta, epilogue: Store };
+            product.compute(context, dz, Tiles::panels([dx.reborrow()]));
+            activation::backward(context, activation, dropout, y, dx);
+        }
+    }
 }
 
 /// The gradient of the weights: dW = X·dZᵀ; `dz_transposed` [batch, outputs] comes from

@@ -11,6 +11,7 @@ pub mod activation;
 pub mod buffer;
 pub mod exp;
 pub mod gemm;
+pub mod input;
 pub mod isa;
 pub mod matrix;
 pub mod peak;
@@ -20,8 +21,10 @@ pub mod reduce;
 pub mod reference;
 pub mod simd;
 pub mod softmax;
+pub mod tanh;
 pub mod update;
 
+pub use activation::Activation;
 pub use buffer::Buffer;
 pub use isa::Isa;
 pub use matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};

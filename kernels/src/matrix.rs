@@ -118,6 +118,11 @@ impl<'a> PanelsMut<'a> {
         Panels { data: self.data, rows: self.rows, lanes: self.lanes }
     }
 
+    /// The same matrix, for a shorter time.
+    pub fn reborrow(&mut self) -> PanelsMut<'_> {
+        PanelsMut { data: self.data, rows: self.rows, lanes: self.lanes }
+    }
+
     /// All values, padding included.
     pub fn data(&mut self) -> &mut [f32] {
         self.data

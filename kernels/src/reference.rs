@@ -1,7 +1,7 @@
 //! What every fast operation must compute: one plain function each, in f64.
 //!
 //! Nothing here is fast, and nothing is shared with the fast code but the names in
-//! [`Layout`] and [`Rule`], so an error would have to be made twice to go unnoticed. Inputs are
+//! [`Activation`], [`Layout`] and [`Rule`], so an error would have to be made twice to go unnoticed. Inputs are
 //! f32 values widened to f64, which is exact; the rounding error of an f64 sum is 2⁻²⁹ of that
 //! of the f32 sum it judges and is left out of the tests' error bounds.
 //!
@@ -9,6 +9,7 @@
 //! stand for: W [inputs, outputs], X [inputs, batch], Z [outputs, batch]. Softmax and losses are
 //! functions of one example.
 
+use crate::activation::Activation;
 use crate::gemm::Layout;
 use crate::update::Rule;
 
@@ -50,14 +51,14 @@ pub fn gemm(
     }
 }
 
-/// Y = mask ∘ relu(Wᵀ·X + b), Y [outputs, batch]; `mask` [outputs, batch] holds dropout's factor
-/// of each element, 0 or 1/(1 − rate).
+/// Y = mask ⊙ f(Wᵀ·X + b), Y [outputs, batch]; `mask` [outputs, batch] holds dropout's factor of
+/// each element, 0 or 1/(1 − rate).
 pub fn forward(
     (inputs, outputs, batch): (usize, usize, usize),
     w: &[f64],
     x: &[f64],
     bias: &[f64],
-    relu: bool,
+    activation: Option<Activation>,
     mask: Option<&[f64]>,
 ) -> Vec<f64> {
     let mut y = vec![0.0; outputs * batch];
@@ -67,33 +68,44 @@ pub fn forward(
             for i in 0..inputs {
                 z += w[i * outputs + o] * x[i * batch + e];
             }
-            if relu && z < 0.0 {
-                z = 0.0;
-            }
-            y[o * batch + e] = z * mask.map_or(1.0, |mask| mask[o * batch + e]);
+            let f = match activation {
+                None => z,
+                Some(Activation::Relu) => z.max(0.0),
+                Some(Activation::Tanh) => z.tanh(),
+            };
+            y[o * batch + e] = f * mask.map_or(1.0, |mask| mask[o * batch + e]);
         }
     }
     y
 }
 
-/// (W·dZ) · `scale` where Y > 0, else 0; dZ [outputs, batch], Y and the result [inputs, batch].
+/// (W·dZ) ⊙ mask ⊙ f′(Z), dZ [outputs, batch], `mask` and the result [inputs, batch];
+/// Y = mask ⊙ f(Z), f′(Z) = 1 where f(Z) > 0 for ReLU, 1 − f(Z)² for tanh.
 pub fn input_gradient(
     (inputs, outputs, batch): (usize, usize, usize),
     w: &[f64],
     dz: &[f64],
     y: &[f64],
-    scale: f64,
+    activation: Activation,
+    mask: Option<&[f64]>,
 ) -> Vec<f64> {
     let mut dx = vec![0.0; inputs * batch];
     for i in 0..inputs {
         for e in 0..batch {
-            if y[i * batch + e] > 0.0 {
-                let mut sum = 0.0;
-                for o in 0..outputs {
-                    sum += w[i * outputs + o] * dz[o * batch + e];
-                }
-                dx[i * batch + e] = sum * scale;
+            let mask = mask.map_or(1.0, |mask| mask[i * batch + e]);
+            if mask == 0.0 {
+                continue;
             }
+            let f = y[i * batch + e] / mask;
+            let slope = match activation {
+                Activation::Relu => f64::from(u8::from(f > 0.0)),
+                Activation::Tanh => 1.0 - f * f,
+            };
+            let mut sum = 0.0;
+            for o in 0..outputs {
+                sum += w[i * outputs + o] * dz[o * batch + e];
+            }
+            dx[i * batch + e] = sum * mask * slope;
         }
     }
     dx
@@ -301,9 +313,15 @@ pub fn centred_difference(z: &[f64], v: &[f64]) -> Vec<f64> {
     z.iter().zip(v).map(|(z, v)| (z - z_mean) - (v - v_mean)).collect()
 }
 
-/// One step of `rule` for one parameter w with gradient g and moments v and u.
+/// One step of `rule` for one parameter w with the gradient g of the loss and moments v and u.
 pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: &mut f64) {
-    let g = g + weight_decay * *w;
+    let g = match rule {
+        Rule::AdamW { learning_rate, .. } => {
+            *w -= f64::from(learning_rate) * weight_decay * *w;
+            g
+        }
+        _ => g + weight_decay * *w,
+    };
     match rule {
         Rule::Sgd { learning_rate, momentum } => {
             *v = f64::from(momentum) * *v + g;
@@ -318,7 +336,8 @@ pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: 
             *v = momentum * *v - (1.0 - momentum) * learning_rate * g;
             *w += *v;
         }
-        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections }
+        | Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections } => {
             let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
             *v = beta1 * *v + (1.0 - beta1) * g;
             *u = beta2 * *u + (1.0 - beta2) * g * g;

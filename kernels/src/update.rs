@@ -53,19 +53,34 @@ pub enum Rule {
         /// c₁ and c₂
         corrections: [f32; 2],
     },
+    /// w ← w − η·λ·w, then Adam's step with a gradient free of the weight decay λ (Loshchilov &
+    /// Hutter 2019). With λ = 0 the bits are Adam's.
+    AdamW {
+        /// η
+        learning_rate: f32,
+        /// β₁
+        beta1: f32,
+        /// β₂
+        beta2: f32,
+        /// ε
+        epsilon: f32,
+        /// c₁ and c₂
+        corrections: [f32; 2],
+    },
 }
 
 impl Rule {
-    /// How many moment arrays the rule keeps: 1, or 2 for Adam.
+    /// How many moment arrays the rule keeps: 1, or 2 for Adam and AdamW.
     pub fn moments(&self) -> usize {
         match self {
-            Rule::Adam { .. } => 2,
+            Rule::Adam { .. } | Rule::AdamW { .. } => 2,
             _ => 1,
         }
     }
 
-    /// The new (w, v, u) for 16 parameters with gradient `g` + `weight_decay`·w; u is passed
-    /// through where the rule has none.
+    /// The new (w, v, u) of 16 parameters with the gradient `g` of the loss. The weight decay λ is
+    /// added to it as λ·w, or shrinks w itself under [`Rule::AdamW`]; u is passed through where the
+    /// rule has none.
     #[inline(always)]
     pub(crate) fn apply<S: Simd>(
         self,
@@ -76,7 +91,12 @@ impl Rule {
         v: S::F,
         u: S::F,
     ) -> (S::F, S::F, S::F) {
-        let g = s.fma(s.splat(weight_decay), w, g);
+        let (w, g) = match self {
+            Rule::AdamW { learning_rate, .. } => {
+                (s.fma(s.splat(-learning_rate * weight_decay), w, w), g)
+            }
+            _ => (w, s.fma(s.splat(weight_decay), w, g)),
+        };
         let (w, v, u) = match self {
             Rule::Sgd { learning_rate, momentum } => {
                 let v = s.fma(s.splat(momentum), v, g);
@@ -92,7 +112,8 @@ impl Rule {
                 let v = s.fma(s.splat(momentum), v, pull);
                 (s.add(w, v), v, u)
             }
-            Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+            Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections }
+            | Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections } => {
                 let v = s.fma(s.splat(beta1), v, s.mul(s.splat(1.0 - beta1), g));
                 let g = s.at_least(g, NEGLIGIBLE_ROOT);
                 let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
@@ -110,9 +131,10 @@ impl Rule {
 /// Values of one parallel task: 64 KiB an array.
 const CHUNK: usize = 1 << 14;
 
-/// One step of `rule` with g = `grads` + `weight_decay` · `params`.
+/// One step of `rule` with the gradient `grads` of the loss and the weight decay λ = `weight_decay`:
+/// g = `grads` + λ·`params`, and g = `grads` under [`Rule::AdamW`].
 ///
-/// `moments` holds v (and u for Adam). All arrays have the same length, a multiple of 16.
+/// `moments` holds v (and u for Adam and AdamW). All arrays have the same length, a multiple of 16.
 /// Returns whether everything was finite: gradients, parameters, and second moments.
 ///
 /// # Panics
@@ -133,7 +155,7 @@ pub fn step(
         Some(u) if rule.moments() == 2 => u,
         _ => &mut [],
     };
-    assert!(rule.moments() == 1 || u.len() == len, "Adam's second moment");
+    assert!(rule.moments() == 1 || u.len() == len, "the second moment");
 
     let isa = context.isa;
     let finite = AtomicBool::new(true);

@@ -9,7 +9,8 @@ use limbeck_kernels::gemm::{
 };
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reduce::{errors, row_sums};
-use limbeck_kernels::{Context, MatMut, MatRef, reference};
+use limbeck_kernels::tanh::ULPS;
+use limbeck_kernels::{Activation, Context, MatMut, MatRef, reference};
 
 const LAYOUTS: [Layout; 3] = [Layout::Nn, Layout::Nt, Layout::Tn];
 
@@ -242,32 +243,33 @@ fn forward_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
         let (w, x) = (data.panel(inputs, outputs), data.panel(inputs, batch));
         let bias = data.values(outputs);
         let dropout = Dropout::new(Key::new(7, 1, case as u64), 0.5, batch);
-        for (relu, dropout) in [(false, None), (true, None), (true, Some(dropout))] {
-            let name = format!("forward {shape:?} relu {relu} dropout {}", dropout.is_some());
+        let [relu, tanh] = Activation::ALL.map(Some);
+        for (f, dropout) in
+            [(None, None), (relu, None), (relu, Some(dropout)), (tanh, None), (tanh, Some(dropout))]
+        {
+            let name = format!("forward {shape:?} {f:?} dropout {}", dropout.is_some());
             let got = same_bits_everywhere(&name, |context| {
                 let mut y = Panel::unwritten(outputs, batch);
-                forward(context, w.view(), x.view(), &bias, relu, dropout, y.view_mut());
+                forward(context, w.view(), x.view(), &bias, f, dropout, y.view_mut());
                 y.row_major()
             });
 
-            let mask: Vec<f64> = (0..outputs * batch)
-                .map(|i| match dropout {
-                    Some(dropout) if !dropout.keeps(i / batch, i % batch) => 0.0,
-                    Some(dropout) => f64::from(dropout.scale()),
-                    None => 1.0,
-                })
-                .collect();
-            let of = |values: fn(&[f32]) -> Vec<f64>, relu| {
+            let mask = mask(dropout, outputs, batch);
+            let of = |values: fn(&[f32]) -> Vec<f64>, f| {
                 let (w, x) = (values(&w.row_major()), values(&x.row_major()));
-                reference::forward(shape, &w, &x, &values(&bias), relu, Some(&mask))
+                reference::forward(shape, &w, &x, &values(&bias), f, Some(&mask))
             };
+            let want = of(widen, f);
             // The chain's K roundings, the bias's and the scale's each act on at most
-            // scale · (|W|ᵀ|X| + |b|).
-            let bound: Vec<f64> = of(magnitudes, false)
+            // scale · (|W|ᵀ|X| + |b|), which no activation enlarges. tanh has an error of its own,
+            // and one ULP is at most 2ε.
+            let of_f = if f == tanh { 2.0 * ULPS } else { 0.0 };
+            let bound: Vec<f64> = of(magnitudes, None)
                 .into_iter()
-                .map(|sum| (inputs + 2) as f64 * EPS * sum)
+                .zip(&want)
+                .map(|(sum, want)| EPS * ((inputs + 2) as f64 * sum + of_f * want.abs()))
                 .collect();
-            assert_within(&name, &got, &of(widen, relu), &bound);
+            assert_within(&name, &got, &want, &bound);
             for (got, mask) in got.iter().zip(&mask) {
                 assert!(*mask != 0.0 || *got == 0.0, "{name}: a dropped unit is not zero");
             }
@@ -275,13 +277,26 @@ fn forward_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
     }
 }
 
+/// Dropout's factor of each element [rows, batch].
+fn mask(dropout: Option<Dropout>, rows: usize, batch: usize) -> Vec<f64> {
+    (0..rows * batch)
+        .map(|i| match dropout {
+            Some(dropout) if !dropout.keeps(i / batch, i % batch) => 0.0,
+            Some(dropout) => f64::from(dropout.scale()),
+            None => 1.0,
+        })
+        .collect()
+}
+
 #[test]
-fn forward_keeps_nan_visible_through_relu() {
+fn forward_keeps_nan_visible_through_the_activation() {
     let (w, bias) = (Data::new(8).panel(3, 5), [0.5; 5]);
     let x = Panel::from_row_major(3, 2, &[0.1, f32::NAN, 0.2, 0.3, 0.4, 0.5]);
-    for context in common::contexts() {
+    for (context, f) in
+        common::contexts().iter().flat_map(|context| Activation::ALL.map(|f| (context, f)))
+    {
         let mut y = Panel::unwritten(5, 2);
-        forward(&context, w.view(), x.view(), &bias, true, None, y.view_mut());
+        forward(context, w.view(), x.view(), &bias, Some(f), None, y.view_mut());
         for unit in 0..5 {
             assert!(y.view().get(unit, 0).is_finite());
             assert!(y.view().get(unit, 1).is_nan());
@@ -296,23 +311,49 @@ fn gradients_are_within_their_error_bounds_and_have_the_same_bits_everywhere() {
         let (inputs, outputs, batch) = shape;
         let (w, x, dz) =
             (data.panel(inputs, outputs), data.panel(inputs, batch), data.panel(outputs, batch));
-        let scale = 1.25;
         let (w64, x64, dz64) =
             (widen(&w.row_major()), widen(&x.row_major()), widen(&dz.row_major()));
 
-        let name = format!("input gradient {shape:?}");
-        let got = same_bits_everywhere(&name, |context| {
-            let mut dx = Panel::unwritten(inputs, batch);
-            input_gradient(context, w.view(), dz.view(), x.view(), scale, dx.view_mut());
-            dx.assert_padding_is_zero(&name);
-            dx.row_major()
-        });
-        let want = reference::input_gradient(shape, &w64, &dz64, &x64, scale.into());
         let (w_size, dz_size) = (magnitudes(&w.row_major()), magnitudes(&dz.row_major()));
-        let sums = reference::input_gradient(shape, &w_size, &dz_size, &x64, scale.into());
-        // The chain's roundings and the scale's. Where Y ≤ 0 the bound is zero.
-        let bound: Vec<f64> = sums.iter().map(|sum| (outputs + 1) as f64 * EPS * sum).collect();
-        assert_within(&name, &got, &want, &bound);
+        let dropout = Dropout::new(Key::new(7, 2, 0), 0.2, batch);
+        for (f, dropout) in
+            Activation::ALL.into_iter().flat_map(|f| [(f, None), (f, Some(dropout))])
+        {
+            let mask = mask(dropout, inputs, batch);
+            let y: Vec<f64> = x64.iter().zip(&mask).map(|(f, mask)| f * mask).collect();
+            let y32: Vec<f32> = y.iter().map(|&y| y as f32).collect();
+            let (y, y64) = (Panel::from_row_major(inputs, batch, &y32), widen(&y32));
+            let name = format!("input gradient {shape:?} {f:?} dropout {}", dropout.is_some());
+            let got = same_bits_everywhere(&name, |context| {
+                let mut dx = Panel::unwritten(inputs, batch);
+                input_gradient(context, w.view(), dz.view(), y.view(), f, dropout, dx.view_mut());
+                dx.assert_padding_is_zero(&name);
+                dx.row_major()
+            });
+            let of = |w: &[f64], dz: &[f64]| {
+                reference::input_gradient(shape, w, dz, &y64, f, Some(&mask))
+            };
+            let (want, sums) = (of(&w64, &dz64), of(&w_size, &dz_size));
+            // Of the sum before mask and slope, with which the error of the slope counts.
+            let whole = reference::input_gradient(
+                shape,
+                &w_size,
+                &dz_size,
+                &vec![1.0; inputs * batch],
+                Activation::Relu,
+                None,
+            );
+            // The chain's roundings and the scale's; for tanh those of f = Y / scale, which f²
+            // doubles, of the slope, and of the product with it. Where Y ≤ 0 ReLU's bound is zero.
+            let of_slope = if f == Activation::Tanh { 2.0 } else { 0.0 };
+            let bound: Vec<f64> = (0..inputs * batch)
+                .map(|i| {
+                    let slope_error = of_slope * mask[i] * (whole[i] + sums[i].abs());
+                    EPS * ((outputs + 1) as f64 * sums[i].abs() + slope_error)
+                })
+                .collect();
+            assert_within(&name, &got, &want, &bound);
+        }
 
         let name = format!("weight gradient {shape:?}");
         let got = same_bits_everywhere(&name, |context| {

@@ -9,12 +9,14 @@
 mod common;
 
 use common::{Data, contexts};
+use limbeck_kernels::exp::exp_in_place;
 use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss, log_softmax, softmax};
+use limbeck_kernels::tanh::tanh_in_place;
 use limbeck_kernels::update::{self, Rule};
 use limbeck_kernels::{
-    Context, MatMut, MatRef, Panels, PanelsMut, activation, exp, panel_len, reduce,
+    Activation, Context, MatMut, MatRef, Panels, PanelsMut, activation, input, panel_len, reduce,
 };
 use pages::Guarded;
 
@@ -211,38 +213,54 @@ fn a_stray_access_is_caught() {
 }
 
 #[test]
-fn exponentials() {
+fn exponentials_and_tanh() {
     for len in some(0..=50, 19) {
-        everywhere(&format!("e^x of {len}"), |context, operands| {
+        everywhere(&format!("e^x and tanh x of {len}"), |context, operands| {
             let mut x = operands.values(len);
-            exp::exp_in_place(context.isa, &mut x);
+            exp_in_place(context.isa, &mut x);
+            tanh_in_place(context.isa, &mut x);
             x.to_vec()
         });
     }
 }
 
 #[test]
-fn inputs_and_dropout() {
+fn activations() {
+    for (rows, lanes) in shapes() {
+        everywhere(&format!("f of [{rows}, {lanes}]"), |context, operands| {
+            let dropout = Some(Dropout::new(Key::new(1, 2, 3), 0.4, lanes));
+            let (mut y, mut dz) = (operands.panels(rows, lanes), operands.panels(rows, lanes));
+            let to = PanelsMut::new(&mut y, rows, lanes);
+            activation::forward(context, Some(Activation::Tanh), dropout, to);
+            let (of, to) = (Panels::new(&y, rows, lanes), PanelsMut::new(&mut dz, rows, lanes));
+            activation::backward(context, Activation::Tanh, dropout, of, to);
+            [&y[..], &dz].concat()
+        });
+    }
+}
+
+#[test]
+fn inputs() {
     for (size, batch) in shapes() {
         let name = format!("{batch} examples of {size}");
-        let dropout = |key| Dropout::new(Key::new(1, key, 3), 0.4, batch);
+        let dropout = Dropout::new(Key::new(1, 1, 3), 0.4, batch);
         everywhere(&name, |context, operands| {
             let pixels: Vec<u8> = (0..size * batch).map(|i| i as u8).collect();
             let pixels = operands.put(&pixels);
             let reals = operands.values(size * batch);
             let (pixels, reals) = (&pixels[..], &reals[..]);
             let mut all = Vec::new();
-            for dropped in [None, Some(dropout(1))] {
+            for dropped in [None, Some(dropout)] {
                 // Every example from its slice, then every example through the staging space.
                 let mut staging = operands.put(&vec![0u8; size * batch]);
                 let mut x = operands.values(panel_len(size, batch));
                 let own = |i: usize| &pixels[i * size..][..size];
                 let to = PanelsMut::new(&mut x, size, batch);
-                activation::load(context, |i, _| own(i), &mut staging, 0.1, 0.2, dropped, to);
+                input::load(context, |i, _| own(i), &mut staging, 0.1, 0.2, dropped, to);
                 all.extend_from_slice(&x);
                 let mut staging = operands.put(&vec![0f32; size * batch]);
                 let to = PanelsMut::new(&mut x, size, batch);
-                activation::load(
+                input::load(
                     context,
                     |i, space| {
                         space.copy_from_slice(&reals[i * size..][..size]);
@@ -256,9 +274,6 @@ fn inputs_and_dropout() {
                 );
                 all.extend_from_slice(&x);
             }
-            let mut x = operands.panels(size, batch);
-            activation::dropout(context, dropout(2), PanelsMut::new(&mut x, size, batch));
-            all.extend_from_slice(&x);
             all
         });
     }
@@ -371,7 +386,7 @@ fn products_of_panels() {
                 Panels::new(&w, inputs, outputs),
                 Panels::new(&x, inputs, batch),
                 &bias,
-                true,
+                Some(Activation::Relu),
                 Some(dropout),
                 PanelsMut::new(&mut y, outputs, batch),
             );
@@ -384,7 +399,8 @@ fn products_of_panels() {
                 Panels::new(&w, inputs, outputs),
                 dz,
                 Panels::new(&x, inputs, batch),
-                1.5,
+                Activation::Relu,
+                Some(dropout),
                 PanelsMut::new(&mut dx, inputs, batch),
             );
             all.extend_from_slice(&dx);

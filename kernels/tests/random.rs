@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Panel, load, same_bits_everywhere};
-use limbeck_kernels::activation;
+use limbeck_kernels::activation::{self, Activation};
 use limbeck_kernels::gemm::forward;
 use limbeck_kernels::random::{Dropout, Key};
 
@@ -175,14 +175,15 @@ fn vectors_draw_what_scalars_draw() {
             let bias = vec![0.5; units];
             let got = same_bits_everywhere("hidden dropout", |context| {
                 let mut y = Panel::unwritten(units, batch);
-                forward(context, w.view(), x.view(), &bias, true, Some(dropout), y.view_mut());
+                let relu = Some(Activation::Relu);
+                forward(context, w.view(), x.view(), &bias, relu, Some(dropout), y.view_mut());
                 y.row_major()
             });
             assert_eq!(got, want, "{units} units, {batch} examples");
 
             let got = same_bits_everywhere("a pass of dropout", |context| {
                 let mut y = Panel::from_row_major(units, batch, &vec![1.0; units * batch]);
-                activation::dropout(context, dropout, y.view_mut());
+                activation::forward(context, None, Some(dropout), y.view_mut());
                 y.assert_padding_is_zero("a pass of dropout");
                 y.row_major()
             });

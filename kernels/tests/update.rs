@@ -10,20 +10,27 @@ use limbeck_kernels::{PanelsMut, reference};
 /// Values of the arrays: more than two parallel tasks of 2¹⁴ and one odd vector.
 const LEN: usize = (2 << 14) + 48;
 
-fn rules(t: i32) -> [Rule; 5] {
-    let (beta1, beta2) = (0.9, 0.999);
+/// Adam's and AdamW's settings at step `t`.
+fn adam_and_adamw(t: i32) -> [Rule; 2] {
+    let (learning_rate, beta1, beta2, epsilon) = (1e-3, 0.9_f32, 0.999_f32, 1e-8);
+    let corrections = [1.0 - beta1.powi(t), 1.0 - beta2.powi(t)];
+    [
+        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections },
+        Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections },
+    ]
+}
+
+const RULES: usize = 6;
+
+fn rules(t: i32) -> [Rule; RULES] {
+    let [adam, adamw] = adam_and_adamw(t);
     [
         Rule::Sgd { learning_rate: 0.1, momentum: 0.0 },
         Rule::Sgd { learning_rate: 0.05, momentum: 0.9 },
         Rule::Nesterov { learning_rate: 0.05, momentum: 0.9 },
         Rule::Hinton2012 { learning_rate: 10.0, momentum: 0.95 },
-        Rule::Adam {
-            learning_rate: 1e-3,
-            beta1,
-            beta2,
-            epsilon: 1e-8,
-            corrections: [1.0 - beta1.powi(t), 1.0 - beta2.powi(t)],
-        },
+        adam,
+        adamw,
     ]
 }
 
@@ -39,7 +46,8 @@ struct State<T> {
 /// Each is the number of roundings on a term's way to the result times ε times the sum of the
 /// terms' magnitudes. g + decay·w has one rounding, counted with every use.
 fn bounds(rule: Rule, decay: f64, (w, g, v, u): (f64, f64, f64, f64)) -> [f64; 3] {
-    let g = (g + decay * w).abs();
+    let decoupled = matches!(rule, Rule::AdamW { .. });
+    let g = if decoupled { g.abs() } else { (g + decay * w).abs() };
     // The sizes of v and of the change of w, each with its roundings; for u the product of both.
     let (v_size, v_roundings, move_size, move_roundings, u_size) = match rule {
         Rule::Sgd { learning_rate, momentum } => {
@@ -57,7 +65,8 @@ fn bounds(rule: Rule, decay: f64, (w, g, v, u): (f64, f64, f64, f64)) -> [f64; 3
             let v = momentum * v.abs() + (1.0 - momentum) * rate * g;
             (v, 5.0, v, 5.0, 0.0)
         }
-        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections } => {
+        Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections }
+        | Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections } => {
             let (beta1, beta2) = (f64::from(beta1), f64::from(beta2));
             let v = beta1 * v.abs() + (1.0 - beta1) * g;
             let u = beta2 * u + (1.0 - beta2) * g * g;
@@ -69,16 +78,21 @@ fn bounds(rule: Rule, decay: f64, (w, g, v, u): (f64, f64, f64, f64)) -> [f64; 3
             (v, 4.0, change, 12.0, 6.0 * u)
         }
     };
+    // AdamW's decay of w: the product η·λ, and w itself once more.
+    let decay_error = match rule {
+        Rule::AdamW { learning_rate, .. } => w.abs() * (f64::from(learning_rate) * decay + 1.0),
+        _ => 0.0,
+    };
     // The last operation rounds w itself. The smallest normal number stands for underflow.
     let tiny = f64::from(f32::MIN_POSITIVE);
-    let w_bound = EPS * (w.abs() + (move_roundings + 1.0) * move_size) + tiny;
+    let w_bound = EPS * (w.abs() + (move_roundings + 1.0) * move_size + decay_error) + tiny;
     [w_bound, EPS * v_roundings * v_size + tiny, EPS * u_size + tiny]
 }
 
 #[test]
 fn every_rule_takes_the_step_of_its_formula() {
     let len = 4 * 48;
-    for rule_index in 0..5 {
+    for rule_index in 0..RULES {
         for decay in [0.0, 0.01] {
             let mut data = Data::new(50);
             let start = data.values(len);
@@ -146,8 +160,41 @@ fn the_first_steps_are_the_known_ones() {
     assert_eq!(one_step(Rule::Nesterov { learning_rate, momentum }, 2.0), (0.5625, 3.5 - 0.5));
     assert_eq!(one_step(Rule::Hinton2012 { learning_rate, momentum }, 0.5), (1.125, 0.125));
     // Adam's first step is the learning rate, whatever the gradient.
-    let (w, _) = one_step(rules(1)[4], 0.0);
-    assert!((w - (1.0 - 1e-3)).abs() < 2e-7, "{w}");
+    for rule in adam_and_adamw(1) {
+        let (w, _) = one_step(rule, 0.0);
+        assert!((w - (1.0 - 1e-3)).abs() < 2e-7, "{rule:?}: {w}");
+    }
+}
+
+/// Without a gradient Adam's decay is a gradient like any other, which it normalises: w moves by
+/// about η whatever λ is. AdamW's shrinks w by the factor 1 − η·λ and leaves the moments at rest.
+/// Without decay the two are one.
+#[test]
+fn the_weight_decay_of_adamw_is_not_part_of_the_gradient() {
+    let mut data = Data::new(53);
+    let (start, grads) = (data.values(48), data.values(48));
+    let [adam, adamw] = adam_and_adamw(1);
+    for context in contexts() {
+        let stepped = |rule: Rule, decay: f32, grads: &[f32]| {
+            let (mut w, mut v, mut u) = (start.clone(), vec![0.0; 48], vec![0.0; 48]);
+            step(&context, rule, decay, &mut w, grads, &mut [&mut v, &mut u]);
+            [w, v, u]
+        };
+        assert_eq!(stepped(adam, 0.0, &grads), stepped(adamw, 0.0, &grads));
+
+        let [w, v, u] = stepped(adamw, 0.5, &[0.0; 48]);
+        assert!([v, u].concat().iter().all(|&moment| moment == 0.0));
+        for (w, start) in w.iter().zip(&start) {
+            assert_eq!(w.to_bits(), (-5e-4_f32).mul_add(*start, *start).to_bits());
+        }
+        for decay in [0.5, 0.05] {
+            let [w, ..] = stepped(adam, decay, &[0.0; 48]);
+            for (w, start) in w.iter().zip(&start) {
+                let moved = f64::from(w - start).abs();
+                assert!(start.abs() < 1e-3 || (moved - 1e-3).abs() < 1e-6, "{start} by {moved}");
+            }
+        }
+    }
 }
 
 /// A unit that has died: moments of any size and no gradient, or one whose square is no f32.
@@ -182,7 +229,7 @@ fn moments_fade_to_zero_without_becoming_subnormal() {
 
 #[test]
 fn long_arrays_have_the_same_bits_everywhere() {
-    for rule_index in 0..5 {
+    for rule_index in 0..RULES {
         let rule = rules(3)[rule_index];
         same_bits_everywhere(&format!("{rule:?}"), |context| {
             let mut data = Data::new(51);
@@ -417,9 +464,11 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
 fn an_update_that_overflows_is_seen() {
     let (inputs, outputs, batch) = (17, 33, 5);
     let sgd = |learning_rate| Rule::Sgd { learning_rate, momentum: 0.0 };
-    let [.., adam] = rules(3);
+    let [adam, adamw] = adam_and_adamw(3);
     // Weight decay takes w to −2w; Adam squares g; the norm squares w.
     let cases = [
+        (WeightStep { rule: adamw, weight_decay: 3000.0, max_norm: None }, [3.3e38, 0.0], false),
+        (WeightStep { rule: adamw, weight_decay: 3000.0, max_norm: None }, [1.6e38, 0.0], true),
         (WeightStep { rule: sgd(300.0), weight_decay: 0.01, max_norm: None }, [3.3e38, 0.0], false),
         (WeightStep { rule: sgd(300.0), weight_decay: 0.01, max_norm: None }, [1.6e38, 0.0], true),
         (WeightStep { rule: adam, weight_decay: 0.0, max_norm: None }, [0.0, 1e25], false),

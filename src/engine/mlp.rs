@@ -10,7 +10,7 @@ use limbeck_datasets::{Batch, Inputs, Split};
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{
-    Buffer, Context, LANES, Panels, PanelsMut, activation, gemm, panel_len, reduce,
+    Activation, Buffer, Context, LANES, Panels, PanelsMut, gemm, input, panel_len, reduce,
 };
 use std::ops::Range;
 
@@ -149,7 +149,8 @@ impl Mlp {
                 Panels::new(&below[work.activations[i].clone()], self.layers[i].inputs, work.batch);
             let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
             let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
-            gemm::forward(context, self.weight(i), x, self.bias(i), i < last, dropout, y);
+            let activation = (i < last).then_some(Activation::Relu);
+            gemm::forward(context, self.weight(i), x, self.bias(i), activation, dropout, y);
         }
     }
 
@@ -200,9 +201,9 @@ impl Mlp {
             let (known, dx) = work.arena.split_at_mut(work.gradients[i - 1].start);
             let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
             let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
-            let scale = dropout.get(i).copied().flatten().map_or(1.0, |d| d.scale());
+            let dropout = dropout.get(i).copied().flatten();
             let dx = PanelsMut::new(dx, *inputs, batch);
-            gemm::input_gradient(context, self.weight(i), dz, y, scale, dx);
+            gemm::input_gradient(context, self.weight(i), dz, y, Activation::Relu, dropout, dx);
         }
         let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
         let (transposed, db) = scratch.split_at_mut(work.transposed.len());
@@ -325,7 +326,7 @@ impl Workspace {
         }
     }
 
-    /// Takes a batch as input, with the input's dropout; see [`activation::load`].
+    /// Takes a batch as input, with the input's dropout; see [`input::load`].
     ///
     /// # Panics
     /// If the batch exceeds the capacity or an example does not have D values.
@@ -345,12 +346,12 @@ impl Workspace {
             Inputs::Images(_) => {
                 self.pixels.resize(len, 0);
                 let image = |i: usize, space| batch.image(i, space);
-                activation::load(context, image, &mut self.pixels, scale, shift, dropout, x);
+                input::load(context, image, &mut self.pixels, scale, shift, dropout, x);
             }
             Inputs::Features(frames) => {
                 self.values.resize(len, 0.0);
                 let input = |i: usize, space| frames.input(batch.indices[i] as usize, space);
-                activation::load(context, input, &mut self.values, scale, shift, dropout, x);
+                input::load(context, input, &mut self.values, scale, shift, dropout, x);
             }
         }
     }

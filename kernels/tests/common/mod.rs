@@ -5,7 +5,7 @@
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::{
     Buffer, Context, Isa, Panels, PanelsMut, Pool,
-    activation::{self, Value},
+    input::{self, Value},
     panel_len,
 };
 use rand_chacha::ChaCha8Rng;
@@ -14,6 +14,11 @@ use std::io::Write;
 use std::sync::Once;
 
 pub use limbeck_kernels::reference::EPSILON as EPS;
+
+/// Whether the tests that are sampled by default run in full, as `.ci/run` has them.
+pub fn is_full() -> bool {
+    std::env::var_os("LIMBECK_FULL").is_some()
+}
 
 /// Every available instruction set with 1, 2 and 3 threads, which share even the smallest job.
 ///
@@ -80,7 +85,7 @@ pub fn load<T: Value>(
     let size = x.rows();
     let example = |i: usize| &values[i * size..][..size];
     let mut staging = vec![T::default(); values.len()];
-    activation::load(
+    input::load(
         context,
         |i, space| {
             if i % 2 == 0 {

@@ -11,7 +11,7 @@ use crate::files::error::{Error, Result};
 use limbeck_datasets::Batch;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
-use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, activation, panel_len, reduce};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, input, panel_len, reduce};
 
 /// Streams of the counter-based generator: dropout of layer i in microbatch m of a batch is stream
 /// `DROPOUT + i + MICROBATCH·m`.
@@ -175,7 +175,7 @@ impl<'a> Replica<'a> {
                 &logits[row * classes..][..classes]
             };
             let panels = PanelsMut::new(&mut self.teacher, classes, size);
-            activation::load(context, row, &mut self.staging, 1.0, 0.0, None, panels);
+            input::load(context, row, &mut self.staging, 1.0, 0.0, None, panels);
             Panels::new(&self.teacher, classes, size)
         });
         // The gradient is that of the mean over the whole batch.

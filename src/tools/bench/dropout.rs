@@ -24,12 +24,12 @@ pub struct Dropout {
     pub dropout_ns: Spread,
 }
 
-/// Times [`activation::dropout`] on ones.
+/// Times [`activation::forward`] without an activation, on ones.
 pub fn dropout(context: &Context, units: usize, batch: usize, rate: f64) -> Dropout {
     let mut y = random(1, panel_len(units, batch));
     let mask = Mask::new(Key::new(0, 0, 0), rate as f32, batch);
     let pass = |y: &mut Buffer| {
-        activation::dropout(context, mask, PanelsMut::new(y, units, batch));
+        activation::forward(context, None, Some(mask), PanelsMut::new(y, units, batch));
     };
     // The same elements are dropped each time and the others scaled up, to infinity at the most,
     // which takes no longer.

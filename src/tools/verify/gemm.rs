@@ -21,7 +21,9 @@ use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::{self, EPSILON};
 use limbeck_kernels::update::Rule;
-use limbeck_kernels::{Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, panel_len};
+use limbeck_kernels::{
+    Activation, Buffer, Context, Isa, MatMut, MatRef, Panels, PanelsMut, panel_len,
+};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
@@ -216,14 +218,18 @@ impl Operands {
                 let (w, x) = (Panel::new(&transposed(a, m, k), k, m), Panel::new(b, k, n));
                 let mut y = Panel::unwritten(m, n);
                 let dropout = dropout.then_some(self.dropout);
-                gemm::forward(context, w.view(), x.view(), &self.bias, relu, dropout, y.write());
+                let f = relu.then_some(Activation::Relu);
+                gemm::forward(context, w.view(), x.view(), &self.bias, f, dropout, y.write());
                 y.row_major()
             }
             Product::InputGradient => {
                 let (w, dz, y) =
                     (Panel::new(a, m, k), Panel::new(b, k, n), Panel::new(&self.c, m, n));
                 let mut dx = Panel::unwritten(m, n);
-                gemm::input_gradient(context, w.view(), dz.view(), y.view(), SCALE, dx.write());
+                let (w, dz, y) = (w.view(), dz.view(), y.view());
+                // Kept where Y > 0.
+                let dropout = Some(Dropout::new(Key::new(0, 0, 0), 1.0 - 1.0 / SCALE, n));
+                gemm::input_gradient(context, w, dz, y, Activation::Relu, dropout, dx.write());
                 dx.row_major()
             }
             Product::WeightGradient => {
