@@ -75,7 +75,12 @@ fn nearest_mean(examples: usize) -> ModelFile {
     let squares = weight.chunks(784).map(|w| w.iter().map(|w| w * w).sum::<f32>());
     let bias = squares.map(|sum| -0.5 * sum).collect();
     let layers = vec![Layer { inputs: 784, outputs: 10, weight, bias }];
-    ModelFile { layers, input_scale: scale, input_shift: 0.0 }
+    ModelFile {
+        layers,
+        activation: limbeck_kernels::Activation::Relu,
+        input_scale: scale,
+        input_shift: 0.0,
+    }
 }
 
 /// The test examples that a one-layer net gets wrong, in f64.

@@ -153,7 +153,12 @@ impl Golden {
             Some(Layer { outputs: shape[0], inputs: shape[1], weight, bias })
         };
         let layers = (0..).map_while(layer).collect();
-        Mlp::from_file(&ModelFile { layers, input_scale: 1.0 / 256.0, input_shift: -0.5 })
+        Mlp::from_file(&ModelFile {
+            layers,
+            activation: limbeck_kernels::Activation::Relu,
+            input_scale: 1.0 / 256.0,
+            input_shift: -0.5,
+        })
     }
 
     fn minibatch(&self, task: &Task) -> Minibatch {

@@ -6,7 +6,9 @@ mod common;
 use common::{
     Minibatch, best, distance_to_kink, engine_step, small_net, tolerance, uniform, widen,
 };
+use limbeck::engine::activation::Activation;
 use limbeck::engine::loss::LossSpec;
+use limbeck::engine::mlp::Mlp;
 use limbeck::engine::reference::{Batch, Net};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::random::{Dropout, Key};
@@ -21,7 +23,7 @@ const DISTANCE: f64 = 0.01;
 
 /// A net and a minibatch for it, with dropout on the input and each hidden layer.
 struct Case {
-    model: limbeck::engine::mlp::Mlp,
+    model: Mlp,
     batch: Minibatch,
 }
 
@@ -143,6 +145,33 @@ fn the_engines_gradients_and_loss_are_those_in_f64() {
 
         let loss = net.loss(&batch);
         assert!((step.loss - loss).abs() < 64.0 * common::UNIT * loss, "{} {loss}", step.loss);
+    }
+}
+
+/// tanh has no kinks. |tanh z| ≤ |z| and |tanh′| ≤ 1, so the bound for ReLU holds for the products; the
+/// kernel's tanh errs by less than 4 UNIT, less than one more term of each sum.
+#[test]
+fn a_net_of_tanh_has_the_gradients_of_finite_differences_and_of_f64() {
+    let context = best(1);
+    for dropout in [false, true] {
+        let objective = LossSpec { temperature: 4.0, soft_weight: 0.7, hard_weight: 0.3 };
+        let Case { model: relu, batch } = case(0.0, &[7, 17, 5, 3], 19, dropout, objective);
+        let mut model = Mlp::with_activation(&relu.widths(), Activation::Tanh, 5);
+        model.input = relu.input;
+        let (step, net) = (engine_step(&context, &model, &batch), Net::new(&model));
+        let batch = batch.exact(&model);
+        let (analytic, numeric) = (net.gradient(&batch), numeric_gradient(&net, &batch));
+        let allowed = 1e-7 * largest(&numeric);
+        assert!(deviation(&analytic, &numeric, |_| allowed) < 1.0);
+        let tolerance = tolerance(&net, &batch);
+        let found = Net::flatten(&model, &step.grads);
+        let worst = deviation(&found, &analytic, |k| tolerance[k]);
+        assert!(worst < 1.0, "{worst}");
+        // The negative control: ReLU's slope in place of tanh's.
+        let wrong = Net { activation: Activation::Relu, ..net.clone() };
+        let wrong =
+            wrong.backward(&batch, &net.forward(&batch), { batch.d_logits(&net.logits(&batch)) });
+        assert!(deviation(&wrong, &analytic, |k| tolerance[k]) > 10.0);
     }
 }
 

@@ -6,6 +6,7 @@ mod common;
 use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
+use limbeck::engine::activation::Activation;
 use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
@@ -158,6 +159,17 @@ fn three_steps_of_every_optimizer_are_those_in_f64() {
         };
         (rate(step), rule)
     });
+    check(&config(OptimizerKind::AdamW), 2.0 / 0.05, &|step| {
+        let corrections = [0.9, 0.999].map(|beta: f64| (1.0 - beta.powi(step as i32 + 1)) as f32);
+        let rule = Rule::AdamW {
+            learning_rate: rate(step),
+            beta1: momentum,
+            beta2: 0.999,
+            epsilon: 0.05,
+            corrections,
+        };
+        (rate(step), rule)
+    });
     let mut hinton = config(OptimizerKind::Hinton2012);
     hinton.training.schedule = ScheduleKind::Exponential;
     hinton.training.learning_rate = 0.5;
@@ -167,18 +179,27 @@ fn three_steps_of_every_optimizer_are_those_in_f64() {
     });
 }
 
+/// Optimisers with the activation of the net that they are tried on.
+const METHODS: [(OptimizerKind, Activation); 4] = [
+    (OptimizerKind::Sgd, Activation::Relu),
+    (OptimizerKind::Nesterov, Activation::Tanh),
+    (OptimizerKind::Adam, Activation::Relu),
+    (OptimizerKind::AdamW, Activation::Tanh),
+];
+
 /// [`Optimizer::backward_step`] updates weights where their gradient arises; it must not show.
 #[test]
 fn the_fused_step_has_the_bits_of_the_plain_one() {
     let split = noise(1, 40, 5, CLASSES);
     let labels = split.labels.as_deref();
-    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Nesterov, OptimizerKind::Adam] {
+    for (optimizer, activation) in METHODS {
         let mut config = config(optimizer);
         config.model.layers = vec![20, 37, 5, CLASSES.into()];
         for isa in Isa::available() {
             let context = Context::new(isa, 2).unwrap();
             let train = |fused: bool| {
-                let mut model = Mlp::new(&config.model.layers, config.seed);
+                let widths = &config.model.layers;
+                let mut model = Mlp::with_activation(widths, activation, config.seed);
                 let mut optimizer = Optimizer::new(&config.training, &model);
                 let mut work = Workspace::for_training(&model, 40);
                 for step in 0..3 {
@@ -212,8 +233,9 @@ fn the_same_bits_on_any_threads_and_isa() {
     }
     let split = glyphs::load(2, 200, 1).train;
     let teacher = teacher(200, 10);
-    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Nesterov, OptimizerKind::Adam] {
+    for (optimizer, activation) in METHODS {
         let mut config = config(optimizer);
+        config.model.activation = activation;
         config.data.jitter = Some(2);
         config.model.layers = vec![784, 40, 33, 10];
         config.training.epochs = 2;

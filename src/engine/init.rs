@@ -1,24 +1,24 @@
 //! Initial parameters.
 
+use crate::engine::activation::{self, Activation};
 use crate::engine::params::LayerParams;
 use limbeck_kernels::PanelsMut;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Fills `params` for ReLU layers: W ~ U(−a, a), a = √(6 / inputs), b = 0.
+/// Fills `params`: W ~ U(−a, a) with the a of [`activation::initial_bound`], b = 0.
 ///
-/// The variance 2/inputs keeps the scale of activations through ReLU layers (He et al. 2015).
 /// The paper does not say how it initialised. Uniform rather than normal because it needs no
 /// transcendental function, whose last bit differs between platforms.
 ///
 /// The draw is ChaCha8, seeded with `seed`, one stream per layer, in the order of the model
 /// file ([outputs, inputs]).
-pub fn he_uniform(seed: u64, layers: &[LayerParams], params: &mut [f32]) {
+pub fn uniform(seed: u64, activation: Activation, layers: &[LayerParams], params: &mut [f32]) {
     params.fill(0.0);
     for (i, layer) in layers.iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(i as u64);
-        let bound = (6.0 / layer.inputs as f64).sqrt();
+        let bound = activation::initial_bound(activation, layer.inputs, layer.outputs);
         let weight: Vec<f32> = (0..layer.inputs * layer.outputs)
             .map(|_| {
                 // 24 bits, at the middle of their interval: symmetric about zero.

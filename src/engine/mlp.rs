@@ -44,17 +44,24 @@ impl InputScale {
 pub struct Mlp {
     layers: Vec<LayerParams>,
     params: Buffer,
+    /// f of the hidden layers.
+    activation: Activation,
     /// How its inputs are scaled.
     pub input: InputScale,
 }
 
 impl Mlp {
-    /// A net of these widths, initialised by [`init::he_uniform`].
+    /// A net of these widths with ReLU, initialised by [`init::uniform`].
     pub fn new(widths: &[usize], seed: u64) -> Self {
+        Self::with_activation(widths, Activation::Relu, seed)
+    }
+
+    /// A net of these widths and activation, initialised by [`init::uniform`].
+    pub fn with_activation(widths: &[usize], activation: Activation, seed: u64) -> Self {
         let layers = params::layers(widths);
         let mut params = Buffer::zeroed(params::len(&layers));
-        init::he_uniform(seed, &layers, &mut params);
-        Self { layers, params, input: InputScale::UNIT }
+        init::uniform(seed, activation, &layers, &mut params);
+        Self { layers, params, activation, input: InputScale::UNIT }
     }
 
     /// The net in a model file.
@@ -69,7 +76,7 @@ impl Mlp {
             params[layer.bias.clone()][..layer.outputs].copy_from_slice(&from.bias);
         }
         let input = InputScale { scale: file.input_scale, shift: file.input_shift };
-        Self { layers, params, input }
+        Self { layers, params, activation: file.activation, input }
     }
 
     /// The net as a model file: weights [outputs, inputs].
@@ -82,6 +89,7 @@ impl Mlp {
         });
         ModelFile {
             layers: layers.collect(),
+            activation: self.activation,
             input_scale: self.input.scale,
             input_shift: self.input.shift,
         }
@@ -96,6 +104,11 @@ impl Mlp {
     pub fn widths(&self) -> Vec<usize> {
         let outputs = self.layers.iter().map(|layer| layer.outputs);
         std::iter::once(self.inputs()).chain(outputs).collect()
+    }
+
+    /// f of the hidden layers.
+    pub fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// Values of an example.
@@ -149,7 +162,7 @@ impl Mlp {
                 Panels::new(&below[work.activations[i].clone()], self.layers[i].inputs, work.batch);
             let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
             let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
-            let activation = (i < last).then_some(Activation::Relu);
+            let activation = (i < last).then_some(self.activation);
             gemm::forward(context, self.weight(i), x, self.bias(i), activation, dropout, y);
         }
     }
@@ -203,7 +216,7 @@ impl Mlp {
             let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
             let dropout = dropout.get(i).copied().flatten();
             let dx = PanelsMut::new(dx, *inputs, batch);
-            gemm::input_gradient(context, self.weight(i), dz, y, Activation::Relu, dropout, dx);
+            gemm::input_gradient(context, self.weight(i), dz, y, self.activation, dropout, dx);
         }
         let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
         let (transposed, db) = scratch.split_at_mut(work.transposed.len());

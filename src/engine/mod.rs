@@ -1,5 +1,6 @@
 //! A net, its loss, its optimisers, the trainer, distillation and the f64 reference.
 
+pub mod activation;
 pub mod bias;
 pub mod communicator;
 pub mod config;

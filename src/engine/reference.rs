@@ -9,6 +9,7 @@
 //! engine's may be. It is the oracle of the tests, and agrees with PyTorch and JAX in f64
 //! (`tests/golden.rs`).
 
+use crate::engine::activation::{self, Activation};
 use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use limbeck_kernels::gemm::WeightStep;
@@ -85,11 +86,13 @@ fn mean(values: Vec<f64>) -> f64 {
     values.into_iter().sum::<f64>() / count
 }
 
-/// A multilayer perceptron: Yᵢ = relu(Yᵢ₋₁·Wᵢ + bᵢ), the last layer without ReLU.
+/// A multilayer perceptron: Yᵢ = f(Yᵢ₋₁·Wᵢ + bᵢ), the last layer without f.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Net {
     /// Inputs, hidden widths, classes.
     pub widths: Vec<usize>,
+    /// f of the hidden layers.
+    pub activation: Activation,
     /// W₀ [D, H], b₀ \[H\], W₁, …: row-major, without padding.
     pub params: Vec<f64>,
 }
@@ -99,7 +102,8 @@ impl Net {
     pub fn new(model: &Mlp) -> Net {
         let outputs = model.layers().iter().map(|layer| layer.outputs);
         let widths = std::iter::once(model.inputs()).chain(outputs).collect();
-        Net { widths, params: Net::flatten(model, model.params()) }
+        let activation = model.activation();
+        Net { widths, activation, params: Net::flatten(model, model.params()) }
     }
 
     /// An array in the order of [`Mlp::params`], such as gradients, in that of [`Net::params`].
@@ -146,7 +150,7 @@ impl Net {
         inputs.dot(&self.weight(&self.params, i)) + self.bias(&self.params, i)
     }
 
-    /// X after its dropout, each hidden layer's relu(Z) after its dropout, and the logits.
+    /// X after its dropout, each hidden layer's f(Z) after its dropout, and the logits.
     pub fn forward(&self, batch: &Batch) -> Vec<Array2<f64>> {
         let dropped = |i, y: Array2<f64>| match batch.mask(i) {
             Some(mask) => y * mask,
@@ -156,7 +160,11 @@ impl Net {
         for i in 0..self.layers() {
             let z = self.linear(i, &activations[i]);
             let hidden = i + 1 < self.layers();
-            activations.push(if hidden { dropped(i + 1, z.mapv(|z| z.max(0.0))) } else { z });
+            activations.push(if hidden {
+                dropped(i + 1, z.mapv(|z| activation::value(self.activation, z)))
+            } else {
+                z
+            });
         }
         activations
     }
@@ -190,15 +198,19 @@ impl Net {
             grads[bias..end].iter_mut().zip(&db).for_each(|(g, db)| *g = *db);
             if i > 0 {
                 dz = dz.dot(&self.weight(&self.params, i).t());
+                let mut y = activations[i].clone();
                 if let Some(mask) = batch.mask(i) {
                     dz *= mask;
+                    // f(Z) before the dropout; what was dropped hands nothing down whatever it was.
+                    Zip::from(&mut y).and(mask).for_each(|y, &mask| {
+                        if mask > 0.0 {
+                            *y /= mask;
+                        }
+                    });
                 }
-                // What ReLU or dropout made zero hands nothing down.
-                Zip::from(&mut dz).and(&activations[i]).for_each(|d, &y| {
-                    if y <= 0.0 {
-                        *d = 0.0;
-                    }
-                });
+                Zip::from(&mut dz)
+                    .and(&y)
+                    .for_each(|d, &y| *d *= activation::slope(self.activation, y));
             }
         }
         grads

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
+use limbeck_kernels::Activation;
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use crate::files::digest::sha256_of;
@@ -43,6 +44,8 @@ pub struct Layer {
 pub struct ModelFile {
     /// First layer first; each takes the outputs of the one before.
     pub layers: Vec<Layer>,
+    /// f of the hidden layers.
+    pub activation: Activation,
     /// Factor of a pixel of 0 to 255.
     pub input_scale: f32,
     /// Added to the scaled pixel.
@@ -68,7 +71,7 @@ impl ModelFile {
         let classes = self.layers.last().map_or(0, |layer| layer.outputs);
         let mut metadata: BTreeMap<String, String> = [
             ("format", FORMAT.to_string()),
-            ("activation", "relu".to_string()),
+            ("activation", self.activation.to_string()),
             ("input_scale", self.input_scale.to_string()),
             ("input_shift", self.input_shift.to_string()),
             ("classes", classes.to_string()),
@@ -100,10 +103,10 @@ impl ModelFile {
                 return Err(file.bad("sha256 of the metadata", actual, stored));
             }
         }
-        file.expect("activation", "relu")?;
+        let activation = file.parse("activation", "`relu` or `tanh`", |_: &Activation| true)?;
         let input_scale = file.parse("input_scale", "a finite number", |x: &f32| x.is_finite())?;
         let input_shift = file.parse("input_shift", "a finite number", |x: &f32| x.is_finite())?;
-        let model = ModelFile { layers: layers(&file)?, input_scale, input_shift };
+        let model = ModelFile { layers: layers(&file)?, activation, input_scale, input_shift };
         let outputs = model.layers.last().map_or(0, |layer| layer.outputs);
         file.parse(
             "classes",
@@ -261,6 +264,7 @@ mod tests {
                     bias: vec![0.0, 7.0, -3.5],
                 },
             ],
+            activation: Activation::Relu,
             input_scale: 1.0 / 127.5,
             input_shift: -1.0,
         }
@@ -383,11 +387,21 @@ mod tests {
     }
 
     #[test]
+    fn the_activation_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tanh.safetensors");
+        let tanh = ModelFile { activation: Activation::Tanh, ..model() };
+        tanh.save(&path).unwrap();
+        assert_eq!(ModelFile::load(&path).unwrap().0, tanh);
+    }
+
+    #[test]
     fn wrong_metadata_is_refused() {
         let cases = [
             ("format", Some("pt"), "metadata `format`: found `pt`, expected `limbeck-mlp/1`"),
             ("format", None, "metadata `format`: found `none`"),
-            ("activation", Some("tanh"), "found `tanh`, expected `relu`"),
+            ("activation", Some("gelu"), "found `gelu`, expected `relu` or `tanh`"),
+            ("activation", None, "metadata `activation`: found none"),
             ("input_scale", Some("inf"), "found `inf`, expected a finite number"),
             ("input_scale", None, "metadata `input_scale`: found none"),
             ("input_shift", Some("x"), "found `x`, expected a finite number"),

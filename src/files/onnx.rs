@@ -1,7 +1,7 @@
 //! A model as an ONNX graph.
 //!
 //! ```text
-//! inputs [batch, D] ─ Mul input_scale ─ Add input_shift ─ Gemm W₀, b₀ ─ Relu ─ … ─ logits [batch, C]
+//! inputs [batch, D] ─ Mul input_scale ─ Add input_shift ─ Gemm W₀, b₀ ─ Relu or Tanh ─ … ─ logits [batch, C]
 //! ```
 //!
 //! `inputs` are f32 as the model file takes them: pixels of 0 to 255, or features as they are. Their
@@ -13,6 +13,7 @@ use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use crate::files::protobuf::Message;
 use crate::files::write::atomic_write;
+use limbeck_kernels::Activation;
 use std::path::Path;
 
 /// No protobuf message is longer.
@@ -82,13 +83,21 @@ fn graph(model: &ModelFile) -> Message {
         x = z;
         if !last {
             let y = format!("y.{i}");
-            graph = add(graph, "Relu", &[&x], &y);
+            graph = add(graph, operator(model.activation), &[&x], &y);
             x = y;
         }
     }
     let widths = [model.layers.first().map(|l| l.inputs), model.layers.last().map(|l| l.outputs)];
     let [inputs, classes] = widths.map(Option::unwrap_or_default);
     graph.part(11, matrix("inputs", inputs)).part(12, matrix("logits", classes)) // input, output
+}
+
+/// The operator of an activation.
+fn operator(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Relu => "Relu",
+        Activation::Tanh => "Tanh",
+    }
 }
 
 /// NodeProto. Gemm takes the weights transposed.

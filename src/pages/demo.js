@@ -32,11 +32,12 @@ const samples = data.samples.map((sample) => ({ ...sample, pixels: bytes(sample.
 // Of hidden layers, by the name that a model has for it.
 const ACTIVATIONS = {
   relu: (z) => (z < 0 ? 0 : z),
+  tanh: Math.tanh,
 };
 
 // z = W·f(…W·x + b…) + b on x = pixel·scale + shift, f the activation; W is [outputs, inputs].
 function logits(model, pixels) {
-  const activation = ACTIVATIONS[model.activation ?? "relu"];
+  const activation = ACTIVATIONS[model.activation];
   let x = Float64Array.from(pixels, (pixel) => pixel * model.input_scale + model.input_shift);
   model.layers.forEach((layer, i) => {
     const y = new Float64Array(layer.outputs);

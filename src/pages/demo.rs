@@ -135,6 +135,7 @@ fn model_json(
         "parameters": sizes.sum::<usize>(),
         "test_errors": row.test_errors,
         "microseconds": latency(context, model, &predictions.dataset.test).as_secs_f64() * 1e6,
+        "activation": file.activation.to_string(),
         "input_scale": file.input_scale,
         "input_shift": file.input_shift,
         "layers": layers.collect::<Vec<_>>(),

@@ -234,6 +234,7 @@ impl Folder {
             bias: (0..outputs).map(|i| 0.1 - i as f32).collect(),
         };
         let model = ModelFile {
+            activation: limbeck_kernels::Activation::Relu,
             layers: vec![layer(3, 2), layer(2, 3)],
             input_scale: 1.0 / 127.5,
             input_shift: -1.0,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use crate::engine::activation::{self, Activation};
 use serde::{Deserialize, Serialize};
 
 /// The `[data]` table.
@@ -89,7 +90,10 @@ pub struct ModelConfig {
     /// Absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<Vec<f64>>,
-    /// Factor > 0 of the initial weights, see [`crate::engine::init::he_uniform`]; 1 = He's.
+    /// f of the hidden layers: `relu` or `tanh`.
+    #[serde(with = "activation", skip_serializing_if = "activation::is_relu")]
+    pub activation: Activation,
+    /// Factor > 0 of the initial weights, see [`crate::engine::init::uniform`]; 1 = as they are there.
     pub init_scale: f64,
 }
 
@@ -155,6 +159,8 @@ pub enum OptimizerKind {
     Nesterov,
     /// Adam.
     Adam,
+    /// Adam with decoupled weight decay.
+    AdamW,
     /// Gradient descent whose momentum rises over `momentum_epochs`, with the gradient weighted by
     /// one minus the momentum (Hinton et al. 2012, with the schedule `exponential`).
     Hinton2012,
@@ -215,7 +221,12 @@ impl Default for DataConfig {
 
 impl Default for ModelConfig {
     fn default() -> Self {
-        ModelConfig { layers: vec![784, 1200, 1200, 10], dropout: None, init_scale: 1.0 }
+        ModelConfig {
+            layers: vec![784, 1200, 1200, 10],
+            dropout: None,
+            activation: Activation::Relu,
+            init_scale: 1.0,
+        }
     }
 }
 

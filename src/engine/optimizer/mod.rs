@@ -6,6 +6,7 @@
 //! update of weights while their gradient is still in registers.
 
 mod adam;
+mod adamw;
 pub mod hinton2012;
 mod nesterov;
 pub mod schedule;
@@ -64,6 +65,7 @@ fn method(kind: OptimizerKind) -> Box<dyn Method> {
         OptimizerKind::Sgd => Box::new(sgd::Sgd),
         OptimizerKind::Nesterov => Box::new(nesterov::Nesterov),
         OptimizerKind::Adam => Box::<adam::Adam>::default(),
+        OptimizerKind::AdamW => Box::<adamw::AdamW>::default(),
         OptimizerKind::Hinton2012 => Box::new(hinton2012::Hinton2012),
     }
 }

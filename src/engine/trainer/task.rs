@@ -55,7 +55,8 @@ impl<'a> Task<'a> {
     pub fn initial_model(&self) -> Mlp {
         let config = self.config;
         self.initial.cloned().unwrap_or_else(|| {
-            let mut model = Mlp::new(&config.model.layers, config.seed);
+            let mut model =
+                Mlp::with_activation(&config.model.layers, config.model.activation, config.seed);
             model.input = InputScale::of(&self.split.inputs);
             let init_scale = config.model.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
@@ -106,6 +107,13 @@ impl<'a> Task<'a> {
         }
         if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
             return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
+        }
+        let (found, expected) = (self.initial.map(Mlp::activation), self.config.model.activation);
+        if let Some(found) = found.filter(|found| *found != expected) {
+            return Err(Error::Usage(format!(
+                "the initial model: found the activation {found}, expected {expected} \
+                 (model.activation)"
+            )));
         }
         let widths = self.initial.map(Mlp::widths);
         if let Some(found) = widths.filter(|widths| *widths != self.config.model.layers) {
