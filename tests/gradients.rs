@@ -170,7 +170,7 @@ fn a_net_of_tanh_has_the_gradients_of_finite_differences_and_of_f64() {
         // The negative control: ReLU's slope in place of tanh's.
         let wrong = Net { activation: Activation::Relu, ..net.clone() };
         let wrong =
-            wrong.backward(&batch, &net.forward(&batch), { batch.d_logits(&net.logits(&batch)) });
+            wrong.backward(&batch, &net.forward(&batch), batch.d_logits(&net.logits(&batch)));
         assert!(deviation(&wrong, &analytic, |k| tolerance[k]) > 10.0);
     }
 }
