@@ -1,6 +1,6 @@
 //! A dropout mask: drawn, and applied to activations.
 
-use super::{Machine, Spread, beside_peak, random};
+use super::measure::{Machine, Spread, beside_peak, random};
 use limbeck_kernels::random::{Dropout as Mask, Key};
 use limbeck_kernels::{Buffer, Context, PanelsMut, activation, panel_len};
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! A row-major matrix product.
 
-use super::{Machine, Spread, beside_peak, median_shares, random, write_rate};
+use super::measure::{Machine, Spread, beside_peak, median_shares, random, write_rate};
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef};
 use serde::Serialize;

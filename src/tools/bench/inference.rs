@@ -1,7 +1,7 @@
 //! Evaluation: the logits of many images.
 
+use super::measure::{Machine, Spread, beside_peak, median_shares, write_rate};
 use super::step::{EXAMPLES, StepBench, StepTask};
-use super::{Machine, Spread, beside_peak, median_shares, write_rate};
 use crate::engine::mlp::Mlp;
 use crate::files::error::Result;
 use limbeck_kernels::Context;

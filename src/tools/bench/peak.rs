@@ -1,6 +1,6 @@
 //! The machine's limits: fused multiply-adds, and reading from caches and memory.
 
-use super::{Machine, Spread};
+use super::measure::{Machine, Spread};
 use crate::files::error::{Error, Result};
 use limbeck_kernels::{Context, Isa, peak};
 use serde::Serialize;

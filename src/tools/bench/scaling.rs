@@ -16,7 +16,8 @@
 //! What the model leaves out: nodes of unequal speed, switches that cannot serve all links at once,
 //! the other cores that a message may use, and the wait for the loss (one more small message).
 
-use super::{Machine, Spread, StepBench, StepTask};
+use super::measure::{Machine, Spread, random};
+use super::step::{StepBench, StepTask};
 use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
 use crate::engine::mlp::Mlp;
@@ -259,7 +260,7 @@ fn seconds_of_update(context: &Context, widths: &[usize]) -> Result<f64> {
     config.training.learning_rate = 1e-9;
     let mut model = Mlp::new(widths, 0);
     let mut optimizer = Optimizer::new(&config.training, &model);
-    let grads = super::random(1, model.params().len());
+    let grads = random(1, model.params().len());
     let mut seconds = Vec::new();
     for _ in 0..9 {
         let start = Instant::now();
@@ -272,7 +273,7 @@ fn seconds_of_update(context: &Context, widths: &[usize]) -> Result<f64> {
 
 /// γ: one array added to another by one thread, as the thread that talks does it.
 fn addition() -> f64 {
-    let (mut sum, other) = (super::random(1, 1 << 22), super::random(2, 1 << 22));
+    let (mut sum, other) = (random(1, 1 << 22), random(2, 1 << 22));
     let rate = |_| {
         let start = Instant::now();
         sum.iter_mut().zip(&*other).for_each(|(s, o)| *s += o);

@@ -1,6 +1,6 @@
 //! Softmax with temperature, its logarithm, and the distillation gradient.
 
-use super::{Machine, beside_peak, random};
+use super::measure::{Machine, beside_peak, random};
 use limbeck_kernels::softmax::{self, Distillation};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 use serde::Serialize;

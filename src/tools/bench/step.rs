@@ -1,6 +1,6 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
-use super::{Machine, PROBE, Sample, Spread, median_shares, write_rate};
+use super::measure::{Machine, PROBE, Sample, Spread, median_shares, write_rate};
 use crate::engine::communicator::Communicator;
 use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
