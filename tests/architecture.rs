@@ -184,7 +184,15 @@ fn arrows_of(files: &[Source]) -> Arrows {
             let full = resolve(&module, &path);
             // The module is the longest part of the path that is one; the rest names an item.
             let target = (1..=full.len()).rev().find_map(|n| by_module.get(&full[..n]));
-            if let Some(target) = target.filter(|target| **target != file.path) {
+            // A folder inside a room is one part: its files use what its mod.rs declares.
+            let own_front = |target: &str| {
+                let folder = target.strip_suffix("/mod.rs").filter(|folder| folder.contains('/'));
+                folder
+                    .is_some_and(|folder| Path::new(&file.path).parent() == Some(Path::new(folder)))
+            };
+            if let Some(target) =
+                target.filter(|target| **target != file.path && !own_front(target))
+            {
                 arrows.insert((file.path.clone(), target.to_string()));
             }
         }

@@ -1,7 +1,7 @@
 //! What the ranks of a run tell each other.
 
 use super::Run;
-use super::step::StepOutcome;
+use super::outcome::StepOutcome;
 use crate::engine::communicator::Communicator;
 use crate::files::error::Result;
 use limbeck_kernels::softmax::Loss;

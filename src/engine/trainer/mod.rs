@@ -8,6 +8,7 @@
 
 mod distributed;
 mod observer;
+mod outcome;
 mod resume;
 mod step;
 mod task;
@@ -25,12 +26,13 @@ use crate::files::error::{Error, Result};
 use limbeck_datasets::{Batches, Split};
 use limbeck_kernels::Context;
 use limbeck_kernels::softmax::Loss;
+use outcome::StepOutcome;
 use resume::Timetable;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use step::{Position, Replica, StepOutcome, Update};
+use step::{Position, Replica, Update};
 
 /// A trained model.
 pub struct Trained {

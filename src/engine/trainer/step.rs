@@ -1,5 +1,6 @@
 //! One training step: the five calls of the crate's documentation.
 
+use super::outcome::StepOutcome;
 use super::{Observer, Run, Task, distributed};
 use crate::engine::communicator::Communicator;
 use crate::engine::loss::{self, LossSpec};
@@ -62,30 +63,6 @@ impl Position {
 
     fn diverged(self, (tensor, layer): (String, Option<usize>)) -> Error {
         Error::Diverged { tensor, layer, epoch: self.epoch as u64 + 1, step: self.step as u64 + 1 }
-    }
-}
-
-/// What a step, or one of its microbatches, came to.
-#[derive(Clone, Copy, Default)]
-pub(super) struct StepOutcome {
-    /// Sums over the examples.
-    pub loss: Loss,
-    /// Examples misclassified.
-    pub errors: u64,
-    /// Whether a rank is asked to stop.
-    pub stop: bool,
-}
-
-impl StepOutcome {
-    /// That of a whole batch, from those of its microbatches in their order.
-    pub fn of(microbatches: &[StepOutcome]) -> StepOutcome {
-        let mut whole = StepOutcome::default();
-        for part in microbatches {
-            loss::add(&mut whole.loss, part.loss);
-            whole.errors += part.errors;
-            whole.stop |= part.stop;
-        }
-        whole
     }
 }
 

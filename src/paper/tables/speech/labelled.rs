@@ -6,7 +6,7 @@ use limbeck_datasets::{Dataset, Inputs, Split};
 use std::rc::Rc;
 
 /// The corpus with states of its frames.
-pub(in crate::paper) struct Labelled {
+pub(crate) struct Labelled {
     pub material: Rc<SpeechCorpus>,
     /// Whose states they are.
     pub lexicon: Lexicon,

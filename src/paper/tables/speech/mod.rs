@@ -41,7 +41,7 @@ use crate::run::training::combined_row;
 use crate::speech::corpus::SpeechCorpus;
 use alignment::Alignment;
 use conclusion::{Comparison, conclude};
-pub(in crate::paper) use labelled::Labelled;
+pub(crate) use labelled::Labelled;
 use labelled::unlabelled;
 use recognition::{HOLDOUT_ERRORS, Search};
 use spend::{ENSEMBLE, MEMBER, Spend, loss_at, mean_logits, student_at};
