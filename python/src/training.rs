@@ -2,14 +2,14 @@
 
 use crate::arrays::{self, Logits};
 use crate::exception;
-use limbeck::files::model::ModelFile;
+use limbeck::Error;
 use limbeck::engine::config::Config;
+use limbeck::engine::distill as teachers;
 use limbeck::engine::loss::LossSpec;
+use limbeck::engine::metrics;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::engine::distill as teachers;
-use limbeck::engine::metrics;
-use limbeck::Error;
+use limbeck::files::model::ModelFile;
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, Isa};
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
