@@ -1,6 +1,6 @@
 //! The paper's experiments: each declared in one file, all run by one scheduler.
 //!
-//! An [`Experiment`](experiment::Experiment) says what it is about and returns a graph of models
+//! An [`Experiment`] says what it is about and returns a graph of models
 //! and what is concluded from them. The [`scheduler`] does the rest. A new table is one file in
 //! [`tables`] and one line in [`EXPERIMENTS`].
 

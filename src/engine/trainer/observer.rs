@@ -97,7 +97,7 @@ pub trait Observer: Send {
         Ok(())
     }
     /// Asked after each step: whether the run is to write a checkpoint and end with
-    /// [`Error::Interrupted`].
+    /// [`Error::Interrupted`](crate::Error::Interrupted).
     fn stop(&self) -> bool {
         false
     }

@@ -20,7 +20,7 @@ use std::fmt::Write;
 /// and a line says so.
 ///
 /// # Errors
-/// [`Error::Internal`] for an image that has no PNG.
+/// [`Error::Internal`](crate::Error::Internal) for an image that has no PNG.
 pub fn page(runs: &[RunContents]) -> Result<String> {
     let title = match runs {
         [run] => format!("{}: {} on {}", run.name(), run.summary.experiment, run.summary.dataset),
