@@ -7,7 +7,7 @@ use ::mpi::collective::SystemOperation;
 use ::mpi::environment::Universe;
 use ::mpi::point_to_point::send_receive_into;
 use ::mpi::topology::SimpleCommunicator;
-use ::mpi::traits::{Communicator, CommunicatorCollectives};
+use ::mpi::traits::{Communicator as _, CommunicatorCollectives};
 use std::time::Duration;
 
 /// The job that this process was started in, if any.
