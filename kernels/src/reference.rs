@@ -51,6 +51,22 @@ pub fn gemm(
     }
 }
 
+/// f(z).
+pub fn activate(activation: Activation, z: f64) -> f64 {
+    match activation {
+        Activation::Relu => z.max(0.0),
+        Activation::Tanh => z.tanh(),
+    }
+}
+
+/// f′(z), from y = f(z).
+pub fn slope(activation: Activation, y: f64) -> f64 {
+    match activation {
+        Activation::Relu => f64::from(u8::from(y > 0.0)),
+        Activation::Tanh => 1.0 - y * y,
+    }
+}
+
 /// Y = mask ⊙ f(Wᵀ·X + b), Y [outputs, batch]; `mask` [outputs, batch] holds dropout's factor of
 /// each element, 0 or 1/(1 − rate).
 pub fn forward(
@@ -68,11 +84,7 @@ pub fn forward(
             for i in 0..inputs {
                 z += w[i * outputs + o] * x[i * batch + e];
             }
-            let f = match activation {
-                None => z,
-                Some(Activation::Relu) => z.max(0.0),
-                Some(Activation::Tanh) => z.tanh(),
-            };
+            let f = activation.map_or(z, |activation| activate(activation, z));
             y[o * batch + e] = f * mask.map_or(1.0, |mask| mask[o * batch + e]);
         }
     }
@@ -97,15 +109,11 @@ pub fn input_gradient(
                 continue;
             }
             let f = y[i * batch + e] / mask;
-            let slope = match activation {
-                Activation::Relu => f64::from(u8::from(f > 0.0)),
-                Activation::Tanh => 1.0 - f * f,
-            };
             let mut sum = 0.0;
             for o in 0..outputs {
                 sum += w[i * outputs + o] * dz[o * batch + e];
             }
-            dx[i * batch + e] = sum * mask * slope;
+            dx[i * batch + e] = sum * mask * slope(activation, f);
         }
     }
     dx

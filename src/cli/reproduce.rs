@@ -11,7 +11,6 @@ use limbeck::paper::preset::Preset;
 use limbeck::paper::request::Request;
 use limbeck::paper::{self, EXPERIMENTS};
 use limbeck::run::context::RunContext;
-use limbeck::run::summary::Summary;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -146,9 +145,8 @@ pub fn run(
         }
         session.resumable(error, arguments)
     })?;
-    let runs: Vec<Printed> = runs.into_iter().map(Printed::from).collect();
     let folders: Vec<PathBuf> = runs.iter().map(|outcome| outcome.run.clone()).collect();
-    match <[Printed; 1]>::try_from(runs) {
+    match <[Outcome; 1]>::try_from(runs) {
         Ok([outcome]) => session.result(&outcome),
         Err(runs) => session.result(&Outcomes { runs }),
     }?;
@@ -220,42 +218,11 @@ fn tables(
 /// Those of several experiments.
 #[derive(Serialize)]
 struct Outcomes {
-    runs: Vec<Printed>,
+    runs: Vec<Outcome>,
 }
 
 impl Display for Outcomes {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.runs.iter().try_for_each(|outcome| writeln!(f, "{outcome}"))
-    }
-}
-
-/// Our figures beside the paper's.
-#[derive(Serialize)]
-struct Printed {
-    run: PathBuf,
-    /// Training examples used, where the preset takes fewer than there are.
-    train_limit: Option<usize>,
-    #[serde(flatten)]
-    summary: Summary,
-}
-
-impl From<Outcome> for Printed {
-    fn from(Outcome { run, train_limit, summary }: Outcome) -> Printed {
-        Printed { run, train_limit, summary }
-    }
-}
-
-impl Display for Printed {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for table in &self.summary.tables {
-            writeln!(f, "{table}")?;
-        }
-        for claim in &self.summary.claims {
-            writeln!(f, "{:<15} {} Ours: {}.", claim.verdict, claim.paper, claim.ours)?;
-        }
-        if let Some(limit) = self.train_limit {
-            writeln!(f, "Trained on the first {limit} images only: not the paper's experiment.")?;
-        }
-        writeln!(f, "Run folder: {}", self.run.display())
     }
 }

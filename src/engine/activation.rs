@@ -1,7 +1,8 @@
 //! Activations of the hidden layers, Y = f(Z).
 //!
 //! One activation is a variant of [`Activation`], whose kernels are its own: f in the epilogue of the
-//! forward product, f′ from Y in that of the input gradient. Here is what a net needs beside them.
+//! forward product, f′ from Y in that of the input gradient, both in f64 in
+//! [`limbeck_kernels::reference`]. Here is what a net needs beside them.
 
 pub use limbeck_kernels::Activation;
 use serde::{Deserialize, Deserializer, Serializer};
@@ -18,22 +19,6 @@ pub fn initial_bound(activation: Activation, inputs: usize, outputs: usize) -> f
         Activation::Tanh => inputs + outputs,
     };
     (6.0 / fan as f64).sqrt()
-}
-
-/// f(z) in f64.
-pub fn value(activation: Activation, z: f64) -> f64 {
-    match activation {
-        Activation::Relu => z.max(0.0),
-        Activation::Tanh => z.tanh(),
-    }
-}
-
-/// f′(z) in f64, from y = f(z).
-pub fn slope(activation: Activation, y: f64) -> f64 {
-    match activation {
-        Activation::Relu => f64::from(u8::from(y > 0.0)),
-        Activation::Tanh => 1.0 - y * y,
-    }
 }
 
 pub(crate) fn is_relu(activation: &Activation) -> bool {

@@ -9,7 +9,7 @@
 //! engine's may be. It is the oracle of the tests, and agrees with PyTorch and JAX in f64
 //! (`tests/golden.rs`).
 
-use crate::engine::activation::{self, Activation};
+use crate::engine::activation::Activation;
 use crate::engine::loss::LossSpec;
 use crate::engine::mlp::Mlp;
 use limbeck_kernels::gemm::WeightStep;
@@ -161,7 +161,7 @@ impl Net {
             let z = self.linear(i, &activations[i]);
             let hidden = i + 1 < self.layers();
             activations.push(if hidden {
-                dropped(i + 1, z.mapv(|z| activation::value(self.activation, z)))
+                dropped(i + 1, z.mapv(|z| reference::activate(self.activation, z)))
             } else {
                 z
             });
@@ -210,7 +210,7 @@ impl Net {
                 }
                 Zip::from(&mut dz)
                     .and(&y)
-                    .for_each(|d, &y| *d *= activation::slope(self.activation, y));
+                    .for_each(|d, &y| *d *= reference::slope(self.activation, y));
             }
         }
         grads

@@ -10,6 +10,8 @@ use crate::run::chart::Chart;
 use crate::run::context::RunContext;
 use crate::run::summary::{Claim, Summary, Table};
 use limbeck_datasets::Dataset;
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -86,7 +88,7 @@ pub struct ExperimentSpec {
     /// The distillation loss, where there is one.
     pub loss: Option<LossSpec>,
     /// The paper's test errors, by variant.
-    pub paper_errors: Vec<(String, u64)>,
+    pub paper_errors: Vec<(&'static str, u64)>,
     /// Its models.
     pub graph: Graph,
     /// What is concluded once all of them are there.
@@ -106,12 +108,29 @@ pub struct Conclusion {
     pub charts: Vec<(String, Chart)>,
 }
 
-/// A finished table.
+/// A finished table: our figures beside the paper's.
+#[derive(Serialize)]
 pub struct Outcome {
     /// Its run folder.
     pub run: PathBuf,
     /// Training examples, where the preset takes fewer than there are.
     pub train_limit: Option<usize>,
     /// What was found.
+    #[serde(flatten)]
     pub summary: Summary,
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for table in &self.summary.tables {
+            writeln!(f, "{table}")?;
+        }
+        for claim in &self.summary.claims {
+            writeln!(f, "{:<15} {} Ours: {}.", claim.verdict, claim.paper, claim.ours)?;
+        }
+        if let Some(limit) = self.train_limit {
+            writeln!(f, "Trained on the first {limit} images only: not the paper's experiment.")?;
+        }
+        writeln!(f, "Run folder: {}", self.run.display())
+    }
 }

@@ -127,10 +127,17 @@ impl<K: PartialEq, V> Memo<K, V> {
             return Ok(value.clone());
         }
         // The old one first: both may not fit in memory.
-        self.0.replace(None);
+        self.forget();
         let value = Rc::new(make()?);
         self.0.replace(Some((key, value.clone())));
         Ok(value)
+    }
+}
+
+impl<K, V> Memo<K, V> {
+    /// Gives the memory back.
+    pub fn forget(&self) {
+        self.0.replace(None);
     }
 }
 

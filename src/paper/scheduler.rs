@@ -75,8 +75,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         out: &Path,
     ) -> Result<Self> {
         let (preset, dataset) = (request.preset.name(), spec.dataset.clone());
-        let paper: Vec<_> = spec.paper_errors.iter().map(|(v, n)| (v.as_str(), *n)).collect();
-        let summary = Summary::new(spec.experiment, &dataset.name, preset, Vec::new(), &paper);
+        let (experiment, paper) = (spec.experiment, &spec.paper_errors);
+        let summary = Summary::new(experiment, &dataset.name, preset, Vec::new(), paper);
         let folder = match request.worker {
             Some(_) => RunFolder::share(out)?,
             None if out.join("manifest.json").exists() => RunFolder::open(out)?,

@@ -352,12 +352,8 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_string();
+        entries(folder).unwrap().iter().map(name).collect()
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Experiment for Mnist {
             ("baseline", &configs.baseline),
             ("student", &configs.student),
         ];
-        let paper_errors = PAPER.map(|(variant, errors)| (variant.to_string(), errors)).into();
+        let paper_errors = PAPER.into();
         Ok(ExperimentSpec {
             paper_errors,
             ..models.transfer.spec(self, request, &configs, nodes, conclude)

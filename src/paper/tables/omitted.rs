@@ -131,7 +131,7 @@ impl Experiment for Omitted {
         }
         let configs = &transfer.configs;
         let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
-        let paper = TRANSFER_SETS.iter().map(|set| (set.student.to_string(), set.paper[0]));
+        let paper = TRANSFER_SETS.iter().map(|set| (set.student, set.paper[0]));
         let paper_errors = paper.collect();
         Ok(ExperimentSpec {
             paper_errors,

@@ -156,7 +156,11 @@ impl Alignment {
             let utterance = material.parts()[part].utterance(i);
             scores(&net.logits(context, &utterance), ln_priors, 1.0)
         })?;
-        alignments.save(&run.folder.root.join(ALIGNMENT))
+        alignments.save(&run.folder.root.join(ALIGNMENT))?;
+        // Likelihoods of every frame, which nothing needs any more.
+        self.mixtures.forget();
+        self.by_mixtures.forget();
+        Ok(())
     }
 }
 
