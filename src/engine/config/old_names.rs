@@ -16,11 +16,20 @@ use crate::files::error::Result;
 
 const HINTON: &str = "hinton2012";
 
-/// Gives the schedule that was an optimiser its names of today. (`shards` is a serde alias.)
+/// Gives old keys and values their names of today.
 pub(super) fn replace(root: &mut DeTable) -> Check {
     let Some(DeValue::Table(training)) = root.get_mut("training").map(Spanned::get_mut) else {
         return Ok(());
     };
+    if let Some(value) = training.remove("shards") {
+        require(
+            !training.contains_key("microbatches"),
+            "training.microbatches",
+            "given once",
+            "it beside its old name, shards",
+        )?;
+        training.insert(Spanned::new(0..0, Cow::Borrowed("microbatches")), value);
+    }
     let text = |key| training.get(key).map(|value| value.get_ref().as_str().unwrap_or_default());
     if text("schedule") != Some(HINTON) {
         return Ok(());

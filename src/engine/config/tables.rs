@@ -109,7 +109,7 @@ pub struct TrainingConfig {
     /// at most `batch_size`; 1 = the batch as a whole. Part of the numerics: the same bits however
     /// many processes share the microbatches, see [`crate::engine::microbatches`]. `shards`, its old
     /// name, is read too.
-    #[serde(alias = "shards", skip_serializing_if = "is_one")]
+    #[serde(skip_serializing_if = "is_one")]
     pub microbatches: usize,
     /// Base learning rate, > 0, scaled by the schedule.
     pub learning_rate: f64,

@@ -86,7 +86,7 @@ fn every_enum_value_parses() {
     for name in ["constant", "exponential", "step", "linear", "cosine"] {
         parse(&format!("[training]\nschedule = \"{name}\"")).unwrap();
     }
-    for name in ["sgd", "nesterov", "adam", "hinton2012"] {
+    for name in ["sgd", "nesterov", "adam", "adamw", "hinton2012"] {
         parse(&format!("[training]\noptimizer = \"{name}\"")).unwrap();
     }
 }
@@ -255,6 +255,7 @@ fn old_names_stay_valid() {
     assert_eq!(parted, parse("[training]\nmicrobatches = 4").unwrap());
     assert!(parted.to_toml().unwrap().contains("\nmicrobatches = 4\n"));
     assert!(refusal("[training]\nshards = 3").contains("microbatches must be a power of two"));
+    assert!(refusal("[training]\nshards = 4\nmicrobatches = 4").contains("its old name, shards"));
 
     let hinton = parse("[training]\noptimizer = \"hinton2012\"\nschedule = \"exponential\"");
     let hinton = hinton.unwrap();
