@@ -21,7 +21,8 @@ Labels = npt.NDArray[np.integer[Any]]
 Images = npt.NDArray[np.uint8]
 """[n, pixels] or [n, height, width]."""
 Schedule = Literal["constant", "exponential", "step", "linear", "cosine", "hinton2012"]
-Optimizer = Literal["sgd", "nesterov", "adam"]
+Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "hinton2012"]
+Activation = Literal["relu", "tanh"]
 
 class Epoch(TypedDict):
     """What on_epoch is told."""
@@ -124,6 +125,7 @@ def train(
     jitter: int | None = None,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,
+    activation: Activation = "relu",
     init_scale: float = 1.0,
     epochs: int = 200,
     batch_size: int = 128,
@@ -163,6 +165,7 @@ def distill(
     jitter: int | None = None,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,
+    activation: Activation = "relu",
     init_scale: float = 1.0,
     epochs: int = 200,
     batch_size: int = 128,

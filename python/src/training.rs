@@ -149,7 +149,7 @@ fn config(keywords: Option<&Bound<PyDict>>) -> PyResult<Config> {
         let name = match &key[..] {
             "seed" => None,
             "jitter" => Some("data"),
-            "layers" | "dropout" | "init_scale" => Some("model"),
+            "layers" | "dropout" | "activation" | "init_scale" => Some("model"),
             "temperature" | "soft_weight" | "hard_weight" => Some("distillation"),
             // An unknown key is refused there, with the names of those that are known.
             _ => Some("training"),
@@ -165,7 +165,7 @@ fn config(keywords: Option<&Bound<PyDict>>) -> PyResult<Config> {
         };
         table.insert(key, value);
     }
-    root.try_into().map_err(|e: toml::de::Error| {
+    Config::from_text(&root.to_string()).map_err(|e| {
         let message = e.message().trim().to_string();
         if message.starts_with("unknown field") {
             PyTypeError::new_err(message.replacen("unknown field", "unknown keyword", 1))
@@ -197,7 +197,7 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 /// images: uint8 [n, pixels] or [n, height, width]; labels: integers [n]. on_epoch is called with
 /// a dict after each epoch; an exception in it ends the training. threads changes no bit of the
 /// result. Every other keyword is a key of a configuration file, with its default: seed, jitter,
-/// layers, dropout, init_scale, epochs, batch_size, learning_rate, schedule, optimizer, momentum,
+/// layers, dropout, activation, init_scale, epochs, batch_size, learning_rate, schedule, optimizer, momentum,
 /// average, max_norm, weight_decay, beta2, epsilon, momentum_epochs, decay, step_epochs,
 /// step_factor.
 #[pyfunction]

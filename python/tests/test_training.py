@@ -59,8 +59,16 @@ def test_weights_are_a_function_of_data_and_settings(teacher):
     again = [limbeck.train(IMAGES, LABELS, threads=n, **SETTINGS) for n in (1, 3)]
     assert {model.sha256 for model in again} == {teacher.sha256}
     for change in [dict(seed=1), dict(jitter=1), dict(dropout=[0.1, 0.5]), dict(max_norm=0.5),
-                   dict(optimizer="nesterov"), dict(schedule="linear"), dict(average=0.9)]:
+                   dict(optimizer="nesterov"), dict(schedule="linear"), dict(average=0.9),
+                   dict(optimizer="adamw"), dict(activation="tanh")]:
         assert limbeck.train(IMAGES, LABELS, **SETTINGS, **change).sha256 != teacher.sha256
+
+
+def test_names_of_yesterday_give_the_same_bits():
+    old = limbeck.train(IMAGES, LABELS, **SETTINGS, schedule="hinton2012", shards=2)
+    new = limbeck.train(IMAGES, LABELS, **SETTINGS, schedule="exponential",
+                        optimizer="hinton2012", microbatches=2)
+    assert old.sha256 == new.sha256
 
 
 def test_models_are_saved_and_loaded(teacher, tmp_path):

@@ -91,6 +91,18 @@ impl Config {
         Ok(config)
     }
 
+    /// The configuration of a `text` that is no file's, such as keywords that a program was given:
+    /// paths stay as they are, ranges are for [`Config::validate`].
+    ///
+    /// # Errors
+    /// The parser's, for what is no TOML or no key or value of a configuration.
+    pub fn from_text(text: &str) -> std::result::Result<Config, toml::de::Error> {
+        let mut document = DeTable::parse(text)?;
+        old_names::replace(document.get_mut())
+            .map_err(|violation| serde::de::Error::custom(violation.message))?;
+        Config::deserialize(toml::Deserializer::from(document))
+    }
+
     /// Reads, parses and checks the file at `path`, of at most 64 KiB, in at most 256 times its
     /// size of memory.
     ///

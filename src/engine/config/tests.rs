@@ -254,6 +254,8 @@ fn old_names_stay_valid() {
     let parted = parse("[training]\nshards = 4").unwrap();
     assert_eq!(parted, parse("[training]\nmicrobatches = 4").unwrap());
     assert!(parted.to_toml().unwrap().contains("\nmicrobatches = 4\n"));
+    let keywords = "[training]\nshards = 2\nschedule = \"hinton2012\"";
+    assert_eq!(Config::from_text(keywords).unwrap(), parse(keywords).unwrap());
     assert!(refusal("[training]\nshards = 3").contains("microbatches must be a power of two"));
     assert!(refusal("[training]\nshards = 4\nmicrobatches = 4").contains("its old name, shards"));
 
