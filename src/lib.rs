@@ -7,15 +7,15 @@
 //!
 //! ```text
 //! 1 Batches::next        gather, jitter                              pixels [B, D], labels [B]
-//! 2 Mlp::forward         Z = Wᵀ·X + b, Y = dropout(relu(Z)) a layer  logits [C, B]
+//! 2 Mlp::forward         Z = X·W + b, Y = dropout(f(Z)) a layer      logits [B, C]
 //! 3 loss::distillation   d_logits = (soft_weight·T·(q − p) + hard_weight·(softmax(z) − y)) / B
-//! 4 Mlp::backward        dW = X·dZᵀ, db = Σ dZ, dX = W·dZ            last layer first
+//! 4 Mlp::backward        dW = Xᵀ·dZ, db = Σ dZ, dX = dZ·Wᵀ           last layer first
 //! 5 Optimizer::step      elementwise over the flat parameters; backward_step fuses it into 4
 //! ```
 //!
 //! # As a library
 //!
-//! `cargo add limbeck --no-default-features` leaves out the program and what only it needs:
+//! `default-features = false` leaves out the program and what only it needs:
 //!
 //! | feature | what it adds |
 //! |---|---|

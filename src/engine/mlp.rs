@@ -1,7 +1,7 @@
-//! The net: dense layers with ReLU, forwards and backwards.
+//! The net: dense layers with an activation, forwards and backwards.
 //!
-//! B batch, layer i from Dᵢ inputs to Hᵢ units; all matrices are panels with the examples as
-//! lanes, so what is written [B, D] in the paper's terms is [D rows, B lanes] here.
+//! Layer i takes X [B, D] to Z = X·W + b [B, H], W [D, H], for a batch of B examples. Panels are how
+//! these matrices are stored: X as [D rows, B lanes], W as [D rows, H lanes].
 
 use crate::engine::init;
 use crate::engine::params::{self, LayerParams};
@@ -39,7 +39,7 @@ impl InputScale {
     }
 }
 
-/// A multilayer perceptron: Yᵢ = relu(Wᵢᵀ·Yᵢ₋₁ + bᵢ), the last layer without ReLU.
+/// A multilayer perceptron: Yᵢ = f(Yᵢ₋₁·Wᵢ + bᵢ), the last layer without f.
 #[derive(Clone)]
 pub struct Mlp {
     layers: Vec<LayerParams>,
@@ -169,7 +169,7 @@ impl Mlp {
 
     /// The gradients of all parameters, in the order of [`Mlp::params`], to `grads`, from d_logits
     /// in `work`; [`Mlp::forward`] must have run with the same `dropout`. Last layer first:
-    /// dW = X·dZᵀ, db = Σ dZ, dZ_below = (W·dZ) ⊙ relu′ ⊙ mask. The input gets no gradient.
+    /// dW = Xᵀ·dZ, db = Σ dZ, dZ below = (dZ·Wᵀ) ⊙ f′ ⊙ mask. The input gets no gradient.
     pub fn backward(
         &self,
         context: &Context,

@@ -181,7 +181,7 @@ impl Net {
 
     /// ∂L of all parameters, in their order, from the `activations` of [`Net::forward`] and
     /// ∂L/∂Z of the logits; last layer first:
-    /// dW = Yᵀ·dZ, db = Σ dZ, dZ below = (dZ·Wᵀ) ⊙ mask ⊙ relu′.
+    /// dW = Yᵀ·dZ, db = Σ dZ, dZ below = (dZ·Wᵀ) ⊙ mask ⊙ f′.
     pub fn backward(
         &self,
         batch: &Batch,
