@@ -15,7 +15,7 @@
 //! ```text
 //! LOOP 3  tasks: blocks of C's rows × panels          shared by the threads, outputs only
 //!   LOOP 2  K in blocks of kc                         often one: the sum stays in registers
-//!     LOOP 1  groups of at most NP panels of B        A's block stays in L2
+//!     LOOP 1  groups of panels of B, a tile wide      A's block stays in L2
 //!       LOOP 0  tiles of MR rows × the group → microkernel, at the end of K the epilogue
 //! ```
 //!
@@ -45,7 +45,7 @@ use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use blocking::Blocking;
 use epilogue::{Activate, ActivateGradient, Epilogue, Store, Update};
-use microkernel::{Acc, Aside, Lanes, Rows, Walk, microkernel, parts};
+use microkernel::{Acc, Aside, Idle, Lanes, Operands, Rows, Walk, microkernel, parts};
 use pack::{PACKED_DEPTH, PACKED_PANELS, Pack, PackedB};
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -281,6 +281,7 @@ impl<W: Walk, E> Product<'_, W, E> {
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         // Whole microtiles.
         let nc = (panels.div_ceil(panel_blocks) / MAX_NP * MAX_NP).max(MAX_NP);
+        // LOOP 3
         c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, self.depth, |block| {
             dispatch(context.isa, Task { product: &self, b, kc, block });
         });
@@ -308,6 +309,62 @@ struct Work<'t, 'a, W, E, const P: usize> {
 /// A tile in memory, aligned to cache lines.
 #[repr(align(64))]
 struct Sums([[f32; LANES]; MAX_SUMS]);
+
+// Loops, not iterator closures: a closure is compiled without the ISA's features.
+impl Sums {
+    /// Where a sum over k begins: zeros, or what is `resumed`.
+    #[inline(always)]
+    fn load<S: Simd, const MR: usize, const NP: usize>(
+        &self,
+        s: S,
+        resumed: bool,
+    ) -> Acc<S, MR, NP> {
+        let mut acc = [[s.splat(0.0); NP]; MR];
+        if resumed {
+            for (r, acc) in acc.iter_mut().enumerate() {
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    *acc = s.load(&self.0[p * MR + r]);
+                }
+            }
+        }
+        acc
+    }
+
+    /// Takes a tile's sums, from which a loop finishes them: in registers each would need code of
+    /// its own.
+    #[inline(always)]
+    fn store<S: Simd, const MR: usize, const NP: usize>(&mut self, s: S, acc: Acc<S, MR, NP>) {
+        for (r, acc) in acc.into_iter().enumerate() {
+            for (p, acc) in acc.into_iter().enumerate() {
+                s.store(acc, &mut self.0[p * MR + r]);
+            }
+        }
+    }
+}
+
+/// Calls a method in the instance for a tile's (panels, rows), of which there is one for each shape
+/// whose rows are `$taken` and whose sums fit the registers.
+macro_rules! of_shape {
+    ($tile:expr, $S:ident, $taken:expr, $self:ident.$method:ident $args:tt) => {
+        of_shape!(@ $tile, $S, $taken, $self.$method $args;
+            1: 1 2 3 4 5 6 7 8;
+            2: 1 2 3 4 5 6 7 8;
+            3: 1 2 3 4 5 6 7 8;
+        )
+    };
+    (@ $tile:expr, $S:ident, $taken:expr, $self:ident.$method:ident $args:tt;
+        $($np:literal: $($mr:literal)+;)+) => {
+        match $tile {
+            $($(($np, $mr) if $np <= $S::TILE.panels
+                && $np * $mr <= $S::TILE.accumulators
+                && $taken.contains(&$mr) =>
+            {
+                $self.$method::<$S, $mr, $np> $args
+            })+)+
+            (panels, rows) => unreachable!("a tile of {rows} rows, {panels} panels"),
+        }
+    };
+}
 
 /// Rows of the highest tile, panels of the widest, and room for the sums of both, in vectors.
 const MAX_MR: usize = 8;
@@ -364,65 +421,46 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
         k: Range<usize>,
         b: &[&[f32]],
     ) {
-        // One microkernel for each shape.
-        macro_rules! shapes {
-            ($($np:literal: $($mr:literal)+;)+) => {
-                match (b.len(), rows.len()) {
-                    $($(($np, $mr) if $np <= S::NP && $np * $mr <= S::SUMS => {
-                        let b = b.first_chunk().expect("the panels counted");
-                        self.tile_of::<S, $mr, $np>(s, rows.start, panel, k, b)
-                    })+)+
-                    (panels, rows) => unreachable!("a tile of {rows} rows, {panels} panels"),
-                }
-            };
-        }
-        shapes! {
-            1: 1 2 3 4 5 6 7 8;
-            2: 1 2 3 4 5 6 7 8;
-            3: 1 2 3 4 5 6 7 8;
-        }
-    }
-
-    #[inline(always)]
-    fn tile_of<S: Simd, const MR: usize, const NP: usize>(
-        &mut self,
-        s: S,
-        row: usize,
-        panel: usize,
-        k: Range<usize>,
-        b: &[&[f32]; NP],
-    ) {
         let Product { walk, a, depth, beta, .. } = *self.product;
-        let rows = TileRows::new(row..row + MR, panel..panel + NP);
-        // Loops, not iterator closures: a closure is compiled without the ISA's features.
-        let mut acc = [[s.splat(0.0); NP]; MR];
-        if k.start > 0 || beta != 0.0 {
+        let tile = TileRows::new(rows.clone(), panel..panel + b.len());
+        let last = k.end == depth;
+        let resumed = k.start > 0 || beta != 0.0;
+        if resumed {
             let factor = s.splat(if k.start > 0 { 1.0 } else { beta });
-            let mut rows = rows.clone();
-            while let Some((index, row, panel)) = rows.next() {
+            let mut tile = tile.clone();
+            while let Some((index, row, panel)) = tile.next() {
                 let c = self.block.row(row, panel).load(s, 0);
                 s.store(s.mul(factor, c), &mut self.sums.0[index]);
             }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                for (p, acc) in acc.iter_mut().enumerate() {
-                    *acc = s.load(&self.sums.0[p * MR + r]);
-                }
-            }
         }
         self.step = MAX_SUMS.div_ceil(parts(k.len()).max(1));
-        self.unfetched = rows.clone();
-        let acc: Acc<S, MR, NP> = microkernel(s, walk, a, b, row, k.clone(), self, acc);
-        self.finish(s);
-        // Through memory, or else the epilogue would be compiled once for each of the sums.
-        for (r, acc) in acc.into_iter().enumerate() {
-            for (p, acc) in acc.into_iter().enumerate() {
-                s.store(acc, &mut self.sums.0[p * MR + r]);
-            }
+        self.unfetched = tile.clone();
+        let shape = (b.len(), rows.len());
+        let operands = Operands { a, b, row: rows.start, k };
+        if rows.len() >= S::TILE.full_rows {
+            of_shape!(shape, S, (S::TILE.full_rows..=MAX_MR), self.full(s, &operands, resumed));
+        } else {
+            self.finish(s);
+            s.call(LowTile { walk, shape, operands, resumed, sums: &mut self.sums });
         }
-        (self.unfinished, self.last) = (rows, k.end == depth);
-        if !(E::DEFERRED && S::SPARE_REGISTERS) {
+        (self.unfinished, self.last) = (tile, last);
+        if !(E::DEFERRED && S::TILE.spare_registers) {
             self.finish(s);
         }
+    }
+
+    /// The sums of a tile, with the work that is left of the one before in their shadow.
+    #[inline(always)]
+    fn full<S: Simd, const MR: usize, const NP: usize>(
+        &mut self,
+        s: S,
+        operands: &Operands,
+        resumed: bool,
+    ) {
+        let acc: Acc<S, MR, NP> = self.sums.load(s, resumed);
+        let acc = microkernel(s, self.product.walk, operands, self, acc);
+        self.finish(s);
+        self.sums.store(s, acc);
     }
 
     /// Finishes the rows that are left.
@@ -449,7 +487,7 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
 impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S) {
-        if !S::SPARE_REGISTERS || !E::WEIGHTS && !E::DEFERRED {
+        if !S::TILE.spare_registers || !E::WEIGHTS && !E::DEFERRED {
             return;
         }
         for _ in 0..self.step {
@@ -465,11 +503,38 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     }
 }
 
+/// The sums of a tile with fewer rows than [`RegisterTile::full_rows`](crate::simd::RegisterTile::full_rows). A function of its own, the same for all
+/// epilogues: such tiles are few, and their shapes are most of all shapes.
+struct LowTile<'t, W> {
+    walk: W,
+    shape: (usize, usize),
+    operands: Operands<'t>,
+    resumed: bool,
+    sums: &'t mut Sums,
+}
+
+impl<W: Walk> Kernel for LowTile<'_, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        of_shape!(self.shape, S, 1..S::TILE.full_rows, self.sum(s));
+    }
+}
+
+impl<W: Walk> LowTile<'_, W> {
+    #[inline(always)]
+    fn sum<S: Simd, const MR: usize, const NP: usize>(self, s: S) {
+        let acc: Acc<S, MR, NP> = self.sums.load(s, self.resumed);
+        self.sums.store(s, microkernel(s, self.walk, &self.operands, &mut Idle, acc));
+    }
+}
+
 /// Most rows of a tile as wide as the micropanels `b`.
 #[inline(always)]
 fn mr<S: Simd>(b: &[&[f32]]) -> usize {
     // Eight sums are enough to hide the latency of the multiply-adds, and 8 rows divide a panel.
-    (S::SUMS / b.len()).min(MAX_MR)
+    (S::TILE.accumulators / b.len()).min(MAX_MR)
 }
 
 /// The part of a product that one thread computes.
@@ -489,16 +554,18 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
         // Along A's rows a tile must lie in one of its panels.
         let group = if W::ROWS { LANES } else { rows.len().max(1) };
         let mut work = Work::new(self.product, self.block);
-        // With K = 0 one pass still writes beta·C through the epilogue.
+        // LOOP 2; with K = 0 one pass still writes beta·C through the epilogue.
         for first in (0..depth.max(1)).step_by(self.kc) {
             let k = first..depth.min(first + self.kc);
-            for panels in blocking::tiles(panels.clone(), S::NP) {
+            // LOOP 1
+            for panels in blocking::tiles(panels.clone(), S::TILE.panels) {
                 let mut b: [&[f32]; MAX_NP] = [&[]; MAX_NP];
                 for (b, panel) in b.iter_mut().zip(panels.clone()) {
                     let start = (panel * depth + first) * LANES;
                     *b = &self.b.data()[start..][..k.len() * LANES];
                 }
                 let b = &b[..panels.len()];
+                // LOOP 0
                 for first in rows.clone().step_by(group) {
                     for tile in blocking::tiles(first..rows.end.min(first + group), mr::<S>(b)) {
                         work.tile(s, tile, panels.start, k.clone(), b);
@@ -539,7 +606,7 @@ impl Kernel for PackingTask<'_, '_> {
             // A tile of A stays in L1 while the panels pass.
             let b: [&[f32]; PACKED_PANELS] = std::array::from_fn(|i| packed.panel(i));
             for first in rows.clone().step_by(LANES) {
-                for group in blocking::tiles(0..panels.len(), S::NP) {
+                for group in blocking::tiles(0..panels.len(), S::TILE.panels) {
                     let b = &b[group.clone()];
                     for tile in blocking::tiles(first..rows.end.min(first + LANES), mr::<S>(b)) {
                         work.tile(s, tile, panels.start + group.start, k.clone(), b);

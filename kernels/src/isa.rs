@@ -78,8 +78,10 @@ impl FromStr for Isa {
 
 /// Work that is compiled once per ISA. `run` must be `#[inline(always)]`, and so must all it
 /// calls with the token: otherwise it is compiled without the ISA's features and is slow.
-pub(crate) trait Kernel {
+pub trait Kernel {
+    /// What it gives.
     type Output;
+    /// The work, with the vector operations of an ISA.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
@@ -90,28 +92,14 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         if isa == Isa::Avx512
             && let Some(token) = Avx512::detect()
         {
-            // SAFETY: the token proves that the CPU has the features.
-            return unsafe { run_avx512(token, kernel) };
+            return token.call(kernel);
         }
         if isa != Isa::Portable
             && let Some(token) = Avx2::detect()
         {
-            // SAFETY: the token proves that the CPU has the features.
-            return unsafe { run_avx2(token, kernel) };
+            return token.call(kernel);
         }
     }
     let _ = isa;
-    kernel.run(Portable)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
-fn run_avx512<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
-    kernel.run(token)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn run_avx2<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
-    kernel.run(token)
+    Portable.call(kernel)
 }

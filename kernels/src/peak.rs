@@ -106,7 +106,11 @@ impl Kernel for MultiplyAdds {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> usize {
         // Enough chains to hide the latency, few enough to stay in registers.
-        if S::SUMS > 8 { chains::<S, 12>(s, self.rounds) } else { chains::<S, 6>(s, self.rounds) }
+        if S::TILE.accumulators > 8 {
+            chains::<S, 12>(s, self.rounds)
+        } else {
+            chains::<S, 6>(s, self.rounds)
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! another's share.
 //!
 //! A job so small that a fork costs more than the others' help saves is the leader's alone. Small
-//! nets so use as many threads as pay, job by job; see `WORTH_A_FORK`.
+//! nets so use as many threads as pay, job by job; see `MIN_SHARED_COST`.
 //!
 //! Work is split over outputs only, never over a sum, so the number of threads cannot change a
 //! bit.
@@ -31,7 +31,7 @@ pub struct Pool {
     workers: rayon::ThreadPool,
     team: Team,
     /// The cost from which on a job is shared.
-    worth: usize,
+    min_cost: usize,
     /// Held by the thread that leads the team.
     lead: Mutex<()>,
 }
@@ -49,17 +49,17 @@ thread_local! {
 }
 
 /// Sets the thread's role for its lifetime.
-struct Acting {
+struct RoleGuard {
     before: Role,
 }
 
-impl Acting {
+impl RoleGuard {
     fn new(role: Role) -> Self {
         Self { before: ROLE.replace(role) }
     }
 }
 
-impl Drop for Acting {
+impl Drop for RoleGuard {
     fn drop(&mut self) {
         ROLE.set(self.before);
     }
@@ -81,14 +81,14 @@ impl Pool {
         workers.broadcast(|_| ());
         // Spinning pays only where every thread has a core.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let patience = if threads <= cores { PATIENCE } else { 0 };
-        let team = Team::new(threads, patience);
-        Ok(Self { threads, workers, team, worth: WORTH_A_FORK, lead: Mutex::new(()) })
+        let spins = if threads <= cores { SPINS } else { 0 };
+        let team = Team::new(threads, spins);
+        Ok(Self { threads, workers, team, min_cost: MIN_SHARED_COST, lead: Mutex::new(()) })
     }
 
     /// Shares every job, however small, so that tests on small shapes see the threads at work.
     pub fn eager(self) -> Self {
-        Self { worth: 0, ..self }
+        Self { min_cost: 0, ..self }
     }
 
     /// Threads, the leader's included.
@@ -104,7 +104,7 @@ impl Pool {
             return work();
         }
         let _lead = lock(&self.lead);
-        let _acting = Acting::new(Role::Leader(&self.team));
+        let _role = RoleGuard::new(Role::Leader(&self.team));
         self.team.gather();
         self.workers.in_place_scope(|scope| {
             for thread in 1..self.threads {
@@ -133,7 +133,7 @@ impl Pool {
     /// about how many vectors of 16 values are multiplied and added, or else read or written, in
     /// all.
     pub(crate) fn for_each(&self, tasks: usize, cost: usize, work: impl Fn(usize) + Sync) {
-        let alone = tasks <= 1 || self.threads == 1 || cost < self.worth;
+        let alone = tasks <= 1 || self.threads == 1 || cost < self.min_cost;
         if alone || ROLE.get() == Role::Helper {
             (0..tasks).for_each(work);
         } else {
@@ -157,10 +157,10 @@ impl Pool {
 /// costs 0.35 µs between cores of one last-level cache and 1.1 µs between others, and what the
 /// threads wrote then changes cores. Measured on Zen 4 with the net 784-30-30-10: at batch 16, two
 /// jobs of 25,000 vectors a step, two threads gained 1 % or lost 25 %.
-const WORTH_A_FORK: usize = 1 << 15;
+const MIN_SHARED_COST: usize = 1 << 15;
 
 /// How often a helper looks for a job before it sleeps: about 100 µs.
-const PATIENCE: usize = 4096;
+const SPINS: usize = 4096;
 
 /// One of the helpers at work, in [`Team::state`].
 const HELPER: u64 = 1;
@@ -183,10 +183,10 @@ struct Team {
     job: AtomicPtr<Job<'static>>,
     /// What is left of each thread's tasks.
     shares: Box<[Share]>,
-    patience: usize,
+    spins: usize,
     sleepers: AtomicUsize,
-    bed: Mutex<()>,
-    alarm: Condvar,
+    sleep: Mutex<()>,
+    wake_up: Condvar,
 }
 
 /// Tasks that threads take one by one.
@@ -223,15 +223,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Team {
-    fn new(threads: usize, patience: usize) -> Self {
+    fn new(threads: usize, spins: usize) -> Self {
         Self {
             shares: (0..threads).map(|_| Share::default()).collect(),
             state: AtomicU64::new(DISMISSED),
             job: AtomicPtr::new(ptr::null_mut()),
-            patience,
+            spins,
             sleepers: AtomicUsize::new(0),
-            bed: Mutex::new(()),
-            alarm: Condvar::new(),
+            sleep: Mutex::new(()),
+            wake_up: Condvar::new(),
         }
     }
 
@@ -255,7 +255,7 @@ impl Team {
             // Also when a task panics: helpers may still be inside.
             let _closed = Closing(self);
             // What a task shares out itself, the thread that runs it does alone.
-            let _acting = Acting::new(Role::Helper);
+            let _role = RoleGuard::new(Role::Helper);
             self.work_through(&job, 0);
         }
         if let Some(panic) = lock(&job.panic).take() {
@@ -277,7 +277,7 @@ impl Team {
 
     /// Waits for jobs and works on them until the team is dismissed.
     fn help(&self, thread: usize) {
-        let _acting = Acting::new(Role::Helper);
+        let _role = RoleGuard::new(Role::Helper);
         let mut last = 0;
         loop {
             let state = self.wait(last);
@@ -303,7 +303,7 @@ impl Team {
     /// The state as soon as a job other than `last` is open, or the team is dismissed.
     fn wait(&self, last: u64) -> u64 {
         let ready = |state: u64| state & DISMISSED != 0 || state & OPEN != 0 && state / JOB != last;
-        for _ in 0..self.patience {
+        for _ in 0..self.spins {
             let state = self.state.load(Ordering::Relaxed);
             if ready(state) {
                 return state;
@@ -314,13 +314,13 @@ impl Team {
         // write, then read, in sequentially consistent order. `state` is written in no other
         // order: that leaves no older value for the check to read, and costs nothing on x86.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let mut bed = lock(&self.bed);
+        let mut sleep = lock(&self.sleep);
         let state = loop {
             let state = self.state.load(Ordering::SeqCst);
             if ready(state) {
                 break state;
             }
-            bed = self.alarm.wait(bed).unwrap_or_else(PoisonError::into_inner);
+            sleep = self.wake_up.wait(sleep).unwrap_or_else(PoisonError::into_inner);
         };
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         state
@@ -328,8 +328,8 @@ impl Team {
 
     fn wake(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _bed = lock(&self.bed);
-            self.alarm.notify_all();
+            let _sleep = lock(&self.sleep);
+            self.wake_up.notify_all();
         }
     }
 }
@@ -344,7 +344,7 @@ impl Drop for Closing<'_> {
             if state & HELPERS == 0 {
                 return;
             }
-            if looks < PATIENCE {
+            if looks < SPINS {
                 std::hint::spin_loop()
             } else {
                 std::thread::yield_now()
@@ -502,9 +502,9 @@ mod tests {
     fn small_jobs_are_the_leaders_alone_and_others_are_counted() {
         let pool = Pool::new(2).unwrap();
         let leader = std::thread::current().id();
-        pool.for_each(64, WORTH_A_FORK - 1, |_| assert_eq!(std::thread::current().id(), leader));
+        pool.for_each(64, MIN_SHARED_COST - 1, |_| assert_eq!(std::thread::current().id(), leader));
         assert_eq!(pool.forks(), 0);
-        pool.for_each(64, WORTH_A_FORK, |_| ());
+        pool.for_each(64, MIN_SHARED_COST, |_| ());
         assert_eq!(pool.forks(), 1);
     }
 
@@ -516,7 +516,7 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(20));
                 // Two tasks that wait for each other need two threads.
                 let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
-                pool.for_each(2, WORTH_A_FORK, |task| {
+                pool.for_each(2, MIN_SHARED_COST, |task| {
                     let (mine, other) =
                         if task == 0 { (&first, &second) } else { (&second, &first) };
                     mine.store(true, Ordering::Release);
@@ -554,7 +554,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..100 {
                         one.install(|| {
-                            two.for_each(5, WORTH_A_FORK, |i| {
+                            two.for_each(5, MIN_SHARED_COST, |i| {
                                 sum.fetch_add(i, Ordering::Relaxed);
                             });
                         });

@@ -10,12 +10,28 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod portable;
 
+use crate::isa::Kernel;
+
 /// 2⁻¹⁰⁰: gradients and first moments below it count as 0. What they would add to a parameter, with
 /// every learning rate and Adam's ε of use, is far below its last bit.
 pub(crate) const NEGLIGIBLE: f32 = f32::from_bits((127 - 100) << 23);
 
 /// Lanes of a vector, and the width of a panel (see [`crate::matrix::Panels`]).
 pub const LANES: usize = 16;
+
+/// The tile of C whose sums one ISA keeps in registers, in vectors of 16 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisterTile {
+    /// Sums at once: rows × panels, as many as the registers hold beside the operands.
+    pub accumulators: usize,
+    /// Most panels that it is wide.
+    pub panels: usize,
+    /// Fewest rows of a tile that is compiled together with each epilogue. A lower one, which an edge
+    /// leaves over, is compiled once.
+    pub full_rows: usize,
+    /// Whether registers are left for other work between the multiply-adds.
+    pub spare_registers: bool,
+}
 
 /// Sixteen lanes of f32 and u32 arithmetic on one ISA.
 ///
@@ -30,12 +46,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// 16 lane conditions.
     type Mask: Copy;
 
-    /// Sums of the GEMM microtile, in vectors: as many as the registers hold.
-    const SUMS: usize;
-    /// Most panels that the microtile is wide.
-    const NP: usize;
-    /// Whether the microkernel leaves registers for other work between its multiply-adds.
-    const SPARE_REGISTERS: bool;
+    /// The microtile of the products.
+    const TILE: RegisterTile;
+
+    /// Runs `kernel` in a function of its own, compiled for the ISA.
+    fn call<K: Kernel>(self, kernel: K) -> K::Output;
 
     /// All lanes `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -85,8 +100,6 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn splat_u(self, x: u32) -> Self::U;
     /// Loads 16 consecutive words.
     fn load_u(self, x: &[u32; LANES]) -> Self::U;
-    /// Stores 16 consecutive words.
-    fn store_u(self, v: Self::U, out: &mut [u32; LANES]);
     /// Wrapping `a + b`.
     fn add_u(self, a: Self::U, b: Self::U) -> Self::U;
     /// Wrapping `a · b`.
@@ -105,7 +118,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// With a `limit` far above 2⁻¹²⁶, values that fade away never become subnormal, with which some
     /// processors compute far more slowly.
     #[inline(always)]
-    fn at_least(self, a: Self::F, limit: f32) -> Self::F {
+    fn flush_below(self, a: Self::F, limit: f32) -> Self::F {
         let zero = self.splat(0.0);
         let size = self.max(a, self.sub(zero, a));
         self.select(self.gt(self.splat(limit), size), zero, a)

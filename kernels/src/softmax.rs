@@ -242,7 +242,7 @@ impl Kernel for Gradient<'_> {
                 own = s.fma(p, teacher_exponent, own);
                 // One product each, subtracted last: identical logits give exactly zero.
                 let difference = s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale));
-                s.store(s.at_least(difference, NEGLIGIBLE), d);
+                s.store(s.flush_below(difference, NEGLIGIBLE), d);
             }
             // CE = ln S − Σ p·(z − m)/T
             loss.soft = total(s, width, [q_sum, p_sum, expected], |_, [q_sum, p_sum, expected]| {
@@ -260,7 +260,7 @@ impl Kernel for Gradient<'_> {
             let scale = s.div(s.splat(weight), sum);
             for (row, d) in rows.iter_mut().enumerate() {
                 let q = exp(s, student.exponent(s, row));
-                s.store(s.at_least(s.fma(q, scale, s.load(d)), NEGLIGIBLE), d);
+                s.store(s.flush_below(s.fma(q, scale, s.load(d)), NEGLIGIBLE), d);
             }
             for (lane, &label) in labels.iter().enumerate() {
                 rows[usize::from(label)][lane] -= weight;

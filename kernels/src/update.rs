@@ -115,16 +115,16 @@ impl Rule {
             Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections }
             | Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections } => {
                 let v = s.fma(s.splat(beta1), v, s.mul(s.splat(1.0 - beta1), g));
-                let g = s.at_least(g, NEGLIGIBLE_ROOT);
+                let g = s.flush_below(g, NEGLIGIBLE_ROOT);
                 let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
                 let u = s.fma(s.splat(beta2), u, square);
-                let u = s.at_least(u, NEGLIGIBLE_ROOT * NEGLIGIBLE_ROOT);
+                let u = s.flush_below(u, NEGLIGIBLE_ROOT * NEGLIGIBLE_ROOT);
                 let root = s.sqrt(s.mul(u, s.splat(1.0 / corrections[1])));
                 let step = s.div(v, s.add(root, s.splat(epsilon)));
                 (s.fma(s.splat(-learning_rate / corrections[0]), step, w), v, u)
             }
         };
-        (w, s.at_least(v, NEGLIGIBLE), u)
+        (w, s.flush_below(v, NEGLIGIBLE), u)
     }
 }
 

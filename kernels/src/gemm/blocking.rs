@@ -7,7 +7,7 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Blocking {
     /// Depth of one pass over K. Between passes C is stored and loaded again, which costs more
-    /// than reading the tile's micropanels (one of A and [`crate::simd::Simd::NP`] of B, kc × 16
+    /// than reading the tile's micropanels (one of A and [`crate::simd::RegisterTile::panels`] of B, kc × 16
     /// × 4 bytes each) from L2: only where they would not leave room there for the next ones is K
     /// cut.
     pub kc: usize,

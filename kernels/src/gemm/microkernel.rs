@@ -51,6 +51,14 @@ pub(crate) trait Aside {
     fn part<S: Simd>(&mut self, s: S);
 }
 
+/// No work.
+pub(crate) struct Idle;
+
+impl Aside for Idle {
+    #[inline(always)]
+    fn part<S: Simd>(&mut self, _: S) {}
+}
+
 /// How often the microkernel calls [`Aside::part`] in a pass of `k` steps: before each 16 steps,
 /// and before the rest.
 pub(crate) fn parts(k: usize) -> usize {
@@ -60,27 +68,31 @@ pub(crate) fn parts(k: usize) -> usize {
 /// The sums of a tile: MR rows of NP panels.
 pub(crate) type Acc<S, const MR: usize, const NP: usize> = [[<S as Simd>::F; NP]; MR];
 
-/// Adds to `acc` the products for C's rows `row` … `row + MR` over `k`; `b` are the micropanels
-/// [k, 16].
+/// What a tile's sums run over: C's rows from `row` on, A and B's micropanels `b` [k, 16] over `k`.
 ///
-/// `k.start` must be a multiple of 16; along [`Rows`] the tile's rows must lie in one
-/// panel of A. The bounds are checked once per call.
+/// `k.start` must be a multiple of 16; along [`Rows`] the tile's rows must lie in one panel of A.
+pub(crate) struct Operands<'t> {
+    pub a: Panels<'t>,
+    pub b: &'t [&'t [f32]],
+    pub row: usize,
+    pub k: Range<usize>,
+}
+
+/// Adds the products to `acc`. The bounds are checked once per call.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the operands of one product")]
 pub(crate) fn microkernel<S: Simd, W: Walk, const MR: usize, const NP: usize>(
     s: S,
     _: W,
-    a: Panels,
-    b: &[&[f32]; NP],
-    row: usize,
-    k: Range<usize>,
+    operands: &Operands,
     aside: &mut impl Aside,
     acc: Acc<S, MR, NP>,
 ) -> Acc<S, MR, NP> {
+    let Operands { a, b, row, ref k } = *operands;
     // Without terms A and B may hold no values, and no address in them exists.
     if k.is_empty() {
         return acc;
     }
+    let b: &[&[f32]; NP] = b.first_chunk().expect("a micropanel for each panel");
     assert!(b.iter().all(|b| b.len() >= k.len() * LANES) && k.start.is_multiple_of(LANES));
     let b = b.map(|b| b.as_ptr());
     let (start, rows, data) = (k.start, a.rows(), a.data());
@@ -163,7 +175,7 @@ unsafe fn step<S: Simd, const MR: usize, const NP: usize, const RS: usize>(
         let mut rows = [s.splat(0.0); NP];
         for (row, b) in rows.iter_mut().zip(b) {
             // Where tiles are one panel wide its micropanel, 24 KiB, stays in L1.
-            if S::NP > 1 {
+            if S::TILE.panels > 1 {
                 s.prefetch(b.wrapping_add((i + AHEAD) * LANES));
             }
             *row = s.load(&*b.add(i * LANES).cast::<[f32; LANES]>());

@@ -1,6 +1,7 @@
 //! AVX2 with FMA: a vector of 16 lanes is two 256-bit registers.
 
-use super::{LANES, Simd};
+use super::{LANES, RegisterTile, Simd};
+use crate::isa::Kernel;
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX2 and FMA.
@@ -76,15 +77,24 @@ macro_rules! halves {
     };
 }
 
+#[target_feature(enable = "avx2,fma")]
+fn run<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
+    kernel.run(token)
+}
+
 impl Simd for Avx2 {
     type F = F;
     type U = U;
     type Mask = F;
 
-    const SUMS: usize = 6;
-    const NP: usize = 1;
-    const SPARE_REGISTERS: bool = false;
+    const TILE: RegisterTile =
+        RegisterTile { accumulators: 6, panels: 1, full_rows: 1, spare_registers: false };
 
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves that the CPU has the features.
+        unsafe { run(self, kernel) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> F {
         // SAFETY: the token `self` exists only where `detect` found AVX2 and FMA.
@@ -227,14 +237,6 @@ impl Simd for Avx2 {
         // SAFETY: `x` holds 16 words, so both halves are in bounds; ISA as above.
         unsafe {
             U(_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast()))
-        }
-    }
-    #[inline(always)]
-    fn store_u(self, v: U, out: &mut [u32; LANES]) {
-        // SAFETY: `out` holds 16 words, so both halves are in bounds; ISA as above.
-        unsafe {
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), v.0);
-            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v.1);
         }
     }
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! AVX-512F: a vector of 16 lanes is one 512-bit register.
 
-use super::{LANES, Simd};
+use super::{LANES, RegisterTile, Simd};
+use crate::isa::Kernel;
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX-512F, and with it AVX2 and FMA.
@@ -33,15 +34,24 @@ fn first(lanes: usize) -> __mmask16 {
     ((1_u32 << lanes.min(LANES)) - 1) as __mmask16
 }
 
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn run<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
+    kernel.run(token)
+}
+
 impl Simd for Avx512 {
     type F = __m512;
     type U = __m512i;
     type Mask = __mmask16;
 
-    const SUMS: usize = 24;
-    const NP: usize = 3;
-    const SPARE_REGISTERS: bool = true;
+    const TILE: RegisterTile =
+        RegisterTile { accumulators: 24, panels: 3, full_rows: 8, spare_registers: true };
 
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: the token proves that the CPU has the features.
+        unsafe { run(self, kernel) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         call!(_mm512_set1_ps; x)
@@ -170,11 +180,6 @@ impl Simd for Avx512 {
     fn load_u(self, x: &[u32; LANES]) -> __m512i {
         // SAFETY: `x` holds 16 words; ISA as above.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn store_u(self, v: __m512i, out: &mut [u32; LANES]) {
-        // SAFETY: `out` holds 16 words; ISA as above.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
     }
     #[inline(always)]
     fn add_u(self, a: __m512i, b: __m512i) -> __m512i {

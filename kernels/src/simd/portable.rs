@@ -4,7 +4,8 @@
 //! numerical contract needs one rounding, so there the sum is computed in f64, rounded to odd,
 //! and only then to f32, which is exact (Boldo & Melquiond 2008) and slow: bits before speed.
 
-use super::{LANES, Simd};
+use super::{LANES, RegisterTile, Simd};
+use crate::isa::Kernel;
 use wide::{f32x16, u32x16};
 
 /// The token of the portable backend; needs no proof.
@@ -41,10 +42,13 @@ impl Simd for Portable {
     type U = u32x16;
     type Mask = f32x16;
 
-    const SUMS: usize = 4;
-    const NP: usize = 1;
-    const SPARE_REGISTERS: bool = false;
+    const TILE: RegisterTile =
+        RegisterTile { accumulators: 4, panels: 1, full_rows: 1, spare_registers: false };
 
+    #[inline(always)]
+    fn call<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {
         f32x16::splat(x)
@@ -145,10 +149,6 @@ impl Simd for Portable {
     #[inline(always)]
     fn load_u(self, x: &[u32; LANES]) -> u32x16 {
         u32x16::new(*x)
-    }
-    #[inline(always)]
-    fn store_u(self, v: u32x16, out: &mut [u32; LANES]) {
-        *out = v.to_array();
     }
     #[inline(always)]
     fn add_u(self, a: u32x16, b: u32x16) -> u32x16 {
