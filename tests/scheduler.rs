@@ -33,7 +33,8 @@ const SUM: Measure = Measure::named("sum");
 fn row(run: &ExperimentRun, variant: &str, seed: u64, errors: u64) -> Result<Row> {
     let log = run.folder.root.join("log");
     let mut log = OpenOptions::new().create(true).append(true).open(log).unwrap();
-    writeln!(log, "{variant} {seed}").unwrap();
+    // In one write: those of several workers would mix.
+    log.write_all(format!("{variant} {seed}\n").as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(3 + 7 * (errors % 5)));
     Ok(serde_json::from_value(serde_json::json!({
         "variant": variant, "seed": seed, "test_errors": errors, "train_errors": null,
