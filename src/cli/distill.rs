@@ -31,8 +31,9 @@ pub fn run(
 ) -> Result<()> {
     let (config, resumed) = args.config.open(session)?;
     let loss = LossSpec::soft(&config);
-    let dataset = args.config.load_data(session, &config)?;
-    let file = config.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let located = args.config.located(session, &config)?;
+    let dataset = args.config.load_data(session, &located)?;
+    let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
         (Some(path), []) => read_logits(path, &config, &dataset)?,
         (None, [_, ..]) => {

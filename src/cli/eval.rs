@@ -7,6 +7,7 @@ use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::metrics::{self, Evaluation};
+use limbeck::engine::mlp::Mlp;
 use limbeck::files::model::ModelFile;
 use limbeck::files::write::atomic_write;
 use limbeck::run::statistics::{self, McNemar};
@@ -35,11 +36,9 @@ pub struct EvalArgs {
 }
 
 pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
-    // The models' files are opened before minutes are spent on data.
-    let mut hashes = Vec::new();
-    for path in &args.models {
-        hashes.push(ModelFile::load(path)?.1);
-    }
+    // The models' files are read, once, before minutes are spent on data.
+    let files = args.models.iter().map(|path| ModelFile::load(path));
+    let files = files.collect::<Result<Vec<_>>>()?;
     let dataset = match &args.config {
         Some(path) => {
             let config = Config::load(path)?;
@@ -49,9 +48,10 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     };
     let mut logits = Vec::new();
     let mut models = Vec::new();
-    for (path, sha256) in args.models.iter().zip(hashes) {
-        let model = data::load_model(path, dataset.test.input_size(), dataset.classes)?;
-        logits.push(model.logits(&session.context, &dataset.test));
+    for (path, (file, sha256)) in args.models.iter().zip(files) {
+        let model = Mlp::from_file(&file);
+        data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes)?;
+        logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
         models.push(ModelReport {
             model: path.clone(),
             layers: model.widths(),

@@ -9,9 +9,11 @@ use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::Task;
+use limbeck::files::read::read_json;
 use limbeck::files::write::atomic_write;
 use limbeck::run::context::{self, RunContext};
 use limbeck::run::folder::{RunFolder, default_out};
+use limbeck::run::manifest;
 use limbeck::run::summary::{Row, Summary};
 use limbeck::run::training;
 use limbeck::{Error, Result};
@@ -64,14 +66,24 @@ impl ConfigArgs {
         Ok((Config::load(&folder.config())?, Some(folder)))
     }
 
-    /// Loads the data set of the configuration. Its paths are relative to the file that was read.
+    /// `config` with the places where its files are now: a resumed run may have been moved.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Data`] of the manifest.
+    pub fn located(&self, session: &Session, config: &Config) -> Result<Config> {
+        let Some(folder) = &self.resume else { return Ok(config.clone()) };
+        let manifest = read_json(&folder.join("manifest.json"), "manifest")?;
+        Ok(manifest::located(config, &manifest, session.data.as_deref(), session.data_is_asked))
+    }
+
+    /// Loads the data set of a [located](ConfigArgs::located) configuration.
     ///
     /// # Errors
     /// Those of [`data::load_data`].
-    pub fn load_data(&self, session: &Session, config: &Config) -> Result<Dataset> {
+    pub fn load_data(&self, session: &Session, located: &Config) -> Result<Dataset> {
         let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
         let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
-        data::load_data(config, &origin, session.data.as_deref())
+        data::load_data(located, &origin, session.data.as_deref())
     }
 }
 
@@ -119,6 +131,12 @@ impl ModelRun<'_> {
         if let Some(communicator) = &mut communicator {
             communicator.agree("the data", &format!("{:?}", self.sources(dataset)))?;
         }
+        let doubts = [
+            data::doubtful_labels(dataset),
+            self.teacher_logits
+                .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
+        ];
+        doubts.into_iter().flatten().for_each(|doubt| session.warn(&doubt));
         let mut progress = progress::observer(session);
         let mut run = session.run_context(&mut *progress)?;
         if let Some(communicator) =
@@ -167,11 +185,13 @@ impl ModelRun<'_> {
 
     /// Writes the configuration and the manifest, before any training.
     fn record_start(&self, run: &RunContext, dataset: &Dataset, folder: &RunFolder) -> Result<()> {
-        let resolved = self.config.to_toml()?;
+        let resolved = self.config.kept_in(&folder.root)?.to_toml()?;
         atomic_write(&folder.config(), resolved.as_bytes())?;
         let mut manifest = context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
         manifest.loss_contract = self.teacher_logits.map(|_| self.loss);
+        let mut config = self.config.clone();
+        manifest.paths = config.paths_mut().map(|(key, path)| (key, path.clone())).collect();
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)
     }

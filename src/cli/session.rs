@@ -31,6 +31,8 @@ pub struct Session {
     pub context: Context,
     /// `--data` or `LIMBECK_DATA`: the folder of the data sets.
     pub data: Option<PathBuf>,
+    /// Whether `--data` named it, which is a wish, and not the environment, which is a habit.
+    pub data_is_asked: bool,
     /// `--out`: where the files of the command go.
     pub out: Option<PathBuf>,
     /// `--seed`, which goes before any seed of a configuration.
@@ -49,12 +51,24 @@ pub struct Session {
 }
 
 /// Signals that ask a run to write a checkpoint and end.
+///
+/// Terminals and ssh send SIGHUP when they go, batch systems SIGUSR1 or SIGUSR2 ahead of the end, a
+/// limit of processor time SIGXCPU.
 const SIGNALS: &[i32] = &[
     SIGINT,
     SIGTERM,
     #[cfg(unix)]
+    SIGHUP,
+    #[cfg(unix)]
     SIGUSR1,
+    #[cfg(unix)]
+    SIGUSR2,
+    #[cfg(unix)]
+    SIGXCPU,
 ];
+
+/// Most threads for each core: more only take turns.
+const THREADS_PER_CORE: usize = 4;
 
 /// The exit code of [`Error::Interrupted`].
 const INTERRUPTED: i32 = 75;
@@ -77,11 +91,27 @@ impl Session {
     /// # Errors
     /// [`Error::Usage`] when the operating system refuses the threads.
     pub fn new(global: GlobalArgs, leads: bool, stop: Arc<AtomicBool>) -> Result<Session> {
-        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
-        let threads = global.threads.map_or_else(available, usize::from);
+        // A limit of file size must fail a write, with a message, not end the process without one.
+        #[cfg(unix)]
+        flag::register(SIGXFSZ, Arc::default()).map_err(not_handled)?;
+        // Of a container's quota too.
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let asked = global.threads.map_or(cores, usize::from);
+        let threads = asked.min(cores * THREADS_PER_CORE);
+        if threads < asked && leads {
+            to_stderr(&format!(
+                "warning: --threads: found {asked}, expected at most {THREADS_PER_CORE} for each of \
+                 {cores} cores: using {threads}, with the same results"
+            ));
+        }
+        let data = global.data.filter(|folder| !folder.as_os_str().is_empty());
+        let habit = std::env::var_os("LIMBECK_DATA");
+        let data_is_asked =
+            data.as_ref().is_some_and(|data| Some(data.as_os_str()) != habit.as_deref());
         Ok(Session {
             context: Context::new(global.isa, threads).map_err(Error::Usage)?,
-            data: global.data,
+            data,
+            data_is_asked,
             out: global.out,
             seed: global.seed,
             json: global.json,
@@ -111,8 +141,8 @@ impl Session {
         to_stdout(&json)
     }
 
-    /// What training runs with. From this call on, SIGINT, SIGTERM and SIGUSR1 end the run after
-    /// its current step, with a checkpoint. A SIGINT after one of them ends it at once; the run can
+    /// What training runs with. From this call on, [`SIGNALS`] end the run after its current step,
+    /// with a checkpoint. A SIGINT after one of them ends it at once; the run can
     /// then go on from the checkpoint before.
     ///
     /// # Errors
@@ -124,9 +154,10 @@ impl Session {
             flag::register_conditional_shutdown(SIGINT, INTERRUPTED, self.stop.clone())?;
             SIGNALS
                 .iter()
+                .filter(|&&signal| !is_left_to_be_ignored(signal))
                 .try_for_each(|&signal| flag::register(signal, self.stop.clone()).map(drop))
         };
-        listen().map_err(|e: std::io::Error| Error::Internal(format!("signal handlers: {e}")))?;
+        listen().map_err(not_handled)?;
         Ok(RunContext {
             data: self.data.as_deref(),
             command: self.command(),
@@ -145,7 +176,7 @@ impl Session {
     /// the data folder where only `--data` names it. Other errors pass unchanged.
     pub fn resumable(&self, error: Error, mut arguments: Vec<String>) -> Error {
         let Error::Interrupted { .. } = error else { return error };
-        if let (Some(data), None) = (&self.data, std::env::var_os("LIMBECK_DATA"))
+        if let (Some(data), true) = (&self.data, self.data_is_asked)
             && !arguments.iter().any(|argument| argument.starts_with("--data"))
         {
             arguments.extend(["--data".into(), data.display().to_string()]);
@@ -163,6 +194,13 @@ impl Session {
     pub fn note(&self, message: &str) {
         if !self.quiet {
             to_stderr(&format!("note: {message}"));
+        }
+    }
+
+    /// Prints a warning to stderr: what was asked for is most likely not meant.
+    pub fn warn(&self, message: &str) {
+        if self.leads {
+            to_stderr(&format!("warning: {message}"));
         }
     }
 
@@ -184,9 +222,10 @@ impl Session {
     /// and a note says which.
     ///
     /// # Errors
-    /// As [`Session::data_dir`] and [`mnist::load`].
+    /// As [`Session::data_dir`] and [`mnist::load`]; [`Error::Usage`] without a name where MNIST is
+    /// not in the folder of `--data`.
     pub fn dataset(&self, name: Option<DatasetName>) -> Result<Dataset> {
-        match name.unwrap_or_else(|| self.default_dataset()) {
+        match name.map_or_else(|| self.default_dataset(), Ok)? {
             DatasetName::Mnist => Ok(mnist::load(self.data_dir()?)?),
             DatasetName::Glyphs => Ok(glyphs::default()),
             DatasetName::Writers => Ok(writers::default()),
@@ -198,18 +237,43 @@ impl Session {
         self.data.as_deref().is_some_and(an4::is_present)
     }
 
-    fn default_dataset(&self) -> DatasetName {
+    fn default_dataset(&self) -> Result<DatasetName> {
         let missing = match &self.data {
             Some(folder) if mnist::is_present(folder) => {
                 self.note(&format!("MNIST found in {}", folder.display()));
-                return DatasetName::Mnist;
+                return Ok(DatasetName::Mnist);
             }
             Some(folder) => format!("no complete MNIST in {}", folder.join("mnist").display()),
             None => "no data folder (--data, LIMBECK_DATA)".into(),
         };
+        // What was asked for is not replaced by something else.
+        let is_there = self.data.as_ref().is_none_or(|folder| folder.is_dir());
+        if self.data_is_asked || !is_there {
+            return Err(Error::Usage(format!(
+                "{missing}: correct the folder, fetch the files with `limbeck data fetch mnist`, or \
+                 leave out --data and LIMBECK_DATA for the embedded glyphs"
+            )));
+        }
         self.note(&format!("{missing}: using the embedded glyphs"));
-        DatasetName::Glyphs
+        Ok(DatasetName::Glyphs)
     }
+}
+
+fn not_handled(e: std::io::Error) -> Error {
+    Error::Internal(format!("signal handlers: {e}"))
+}
+
+/// Whether the caller has this process ignore the signal, as nohup does with SIGHUP. Shells that start
+/// a job in the background do it with SIGINT, where other programs listen all the same.
+fn is_left_to_be_ignored(signal: i32) -> bool {
+    #[cfg(unix)]
+    if signal == SIGHUP {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        return ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1);
+    }
+    false
 }
 
 /// Writes to stdout. A reader that has gone, as with `| head`, is no error.

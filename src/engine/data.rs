@@ -9,18 +9,8 @@ use limbeck_datasets::{
     Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
 };
 use limbeck_kernels::Context;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// MNIST where `data` holds it, else the embedded glyphs.
-///
-/// # Errors
-/// Those of a damaged MNIST.
-pub fn mnist_or_glyphs(data: Option<&Path>) -> Result<Dataset> {
-    match data {
-        Some(folder) if mnist_files::is_present(folder) => Ok(mnist_files::load(folder)?),
-        _ => Ok(glyphs::default()),
-    }
-}
 
 /// The data set that `config` names, with its hold-out and limit applied: the last `holdout`
 /// training examples become the test set, then the first `train_limit` are kept.
@@ -79,6 +69,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
         }
     };
+    dataset.sha256 = by_key(config, dataset.sha256);
     if let (Inputs::Features(_), Some(jitter)) = (&dataset.train.inputs, keys.jitter) {
         return Err(fault(format!(
             "data.jitter: found {jitter}, expected none: it moves images, and the examples of {} \
@@ -110,34 +101,141 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
     Ok(dataset)
 }
 
-/// Reads a model and checks that it fits images of `inputs` pixels in `classes` classes.
+/// SHA-256 by the configuration's keys in place of its paths, which change when files are moved: of a
+/// file in the folder `arrays`, `arrays/NAME`.
+fn by_key(config: &Config, sha256: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut config = config.clone();
+    let paths: Vec<(&str, String)> =
+        config.paths_mut().map(|(key, path)| (key, path.display().to_string())).collect();
+    let name = |path: &str| {
+        let (key, rest) =
+            paths.iter().find_map(|(key, place)| Some((*key, path.strip_prefix(place)?)))?;
+        Some(format!("{key}{rest}"))
+    };
+    sha256.into_iter().map(|(path, digest)| (name(&path).unwrap_or(path), digest)).collect()
+}
+
+/// What is possible and most likely not meant: a test set with classes that no training example has.
+pub fn doubtful_labels(dataset: &Dataset) -> Option<String> {
+    let (Some(train), Some(test)) = (&dataset.train.labels, &dataset.test.labels) else {
+        return None;
+    };
+    let train: BTreeSet<u16> = train.iter().copied().collect();
+    let missing: BTreeSet<u16> = test.iter().copied().filter(|y| !train.contains(y)).collect();
+    let count = test.iter().filter(|label| missing.contains(label)).count();
+    (count > 0).then(|| {
+        format!(
+            "{count} of {} test examples have classes that no training example has ({}): if the \
+             rows are sorted by class, shuffle them before a hold-out is taken",
+            test.len(),
+            missing.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+/// What is possible of a teacher's `logits` [n, classes] for `split` and most likely not meant:
+/// probabilities in their place, or rows or classes in another order.
+pub fn doubtful_logits(logits: &[f32], split: &Split, classes: usize) -> Option<String> {
+    let rows = || logits.chunks(classes);
+    let is_distribution = |row: &[f32]| {
+        row.iter().all(|p| (0.0..=1.0).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
+    };
+    if rows().all(is_distribution) {
+        return Some(
+            "the teacher's logits are probabilities (each row sums to 1): give the values before \
+             the softmax, or the logarithms of the probabilities"
+                .into(),
+        );
+    }
+    let labels = split.labels.as_ref()?;
+    let n = labels.len() as f64;
+    let (mut agree, mut by_label, mut by_teacher) = (0.0, vec![0.0; classes], vec![0.0; classes]);
+    for (row, &label) in rows().zip(labels) {
+        let answer = metrics::predict(row)?;
+        agree += f64::from(u8::from(answer == usize::from(label)));
+        by_label[usize::from(label)] += 1.0;
+        by_teacher[answer] += 1.0;
+    }
+    // Were rows and labels independent: a binomial number of p·n.
+    let pairs = by_label.iter().zip(&by_teacher);
+    let p: f64 = pairs.map(|(label, teacher)| label * teacher / (n * n)).sum();
+    let bound = n * p + 3.0 * (n * p * (1.0 - p)).sqrt();
+    (agree <= bound && agree < n).then(|| {
+        format!(
+            "the teacher's logits agree with {agree} of {n} labels, no more than chance would \
+             ({:.0}): are their rows in the order of the examples, and their columns in that of \
+             the classes?",
+            n * p
+        )
+    })
+}
+
+/// Reads a model and checks that it fits examples of `inputs` values in `classes` classes.
 ///
 /// # Errors
-/// Those of [`ModelFile::load`]; [`Error::Data`] if the sizes do not fit.
+/// Those of [`ModelFile::load`] and [`expect_fit`].
 pub fn load_model(path: &Path, inputs: usize, classes: usize) -> Result<Mlp> {
-    let (file, _) = ModelFile::load(path)?;
-    let model = Mlp::from_file(&file);
-    let unfit = |what: &str, found: usize, expected: usize| Error::Data {
-        path: path.to_path_buf(),
-        what: what.into(),
-        found: found.to_string(),
-        expected: format!("{expected}, as the data has"),
-    };
-    if model.inputs() != inputs {
-        return Err(unfit("inputs of the model", model.inputs(), inputs));
-    }
-    if model.classes() != classes {
-        return Err(unfit("classes of the model", model.classes(), classes));
-    }
+    let model = Mlp::from_file(&ModelFile::load(path)?.0);
+    expect_fit(&model, path, inputs, classes)?;
     Ok(model)
 }
 
-/// Errors, likelihood and calibration of `model` on a labelled split.
+/// Checks that `model`, read from `path`, fits examples of `inputs` values in `classes` classes.
 ///
 /// # Errors
-/// [`Error::Usage`] if the split has no labels.
+/// [`Error::Data`] if the sizes do not fit.
+pub fn expect_fit(model: &Mlp, path: &Path, inputs: usize, classes: usize) -> Result<()> {
+    let sizes = [
+        ("inputs of the model", model.inputs(), inputs),
+        ("classes of the model", model.classes(), classes),
+    ];
+    match sizes.into_iter().find(|(_, found, expected)| found != expected) {
+        None => Ok(()),
+        Some((what, found, expected)) => Err(Error::Data {
+            path: path.to_path_buf(),
+            what: what.into(),
+            found: found.to_string(),
+            expected: format!("{expected}, as the data has"),
+        }),
+    }
+}
+
+/// Errors, likelihood and calibration of `model` on a labelled test set.
+///
+/// # Errors
+/// [`Error::Usage`] if the split has no labels; those of [`finite_logits`].
 pub fn evaluate(context: &Context, model: &Mlp, split: &Split) -> Result<metrics::Evaluation> {
     let labels =
         split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
-    Ok(metrics::evaluate(&model.logits(context, split), labels, model.classes()))
+    Ok(metrics::evaluate(&finite_logits(context, model, split)?, labels, model.classes()))
+}
+
+/// The logits [n, classes] of `model` on a test set.
+///
+/// # Errors
+/// [`Error::Dataset`] with the first example for which one is not finite: a finite feature of 10³⁸
+/// overflows in the first layer.
+pub fn finite_logits(context: &Context, model: &Mlp, split: &Split) -> Result<Vec<f32>> {
+    let logits = model.logits(context, split);
+    let mut rows = logits.chunks(model.classes());
+    let Some(example) = rows.position(|row| row.iter().any(|z| !z.is_finite())) else {
+        return Ok(logits);
+    };
+    let cause = match &split.inputs {
+        Inputs::Images(_) => "the model's weights are too large".to_string(),
+        Inputs::Features(features) => {
+            let mut space = vec![0.0; features.input_size()];
+            let values = features.input(example, &mut space).iter();
+            let largest = values.fold(0.0f32, |most, value| most.max(value.abs()));
+            format!(
+                "its features reach {largest:e}: correct it, or scale the test set as the training \
+                 set was"
+            )
+        }
+    };
+    let message = format!(
+        "test example {example}, counted from 0: found logits of NaN or infinity, expected finite \
+         numbers; {cause}"
+    );
+    Err(Error::Dataset { message, io: false })
 }

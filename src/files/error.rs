@@ -93,8 +93,7 @@ pub enum Error {
 
     /// Training produced a number that is not finite. Exit code 76.
     #[error(
-        "diverged: {tensor}{} is not finite in epoch {epoch}, step {step}; \
-         lower the learning rate",
+        "diverged: {tensor}{} is not finite in epoch {epoch}, step {step}; {advice}",
         optional(" of layer ", layer)
     )]
     Diverged {
@@ -107,6 +106,8 @@ pub enum Error {
         epoch: u64,
         /// Step within the epoch, counted from 1.
         step: u64,
+        /// What to do.
+        advice: String,
     },
 
     /// A promise of this program to itself was broken. Exit code 70.
@@ -166,8 +167,13 @@ mod tests {
             expected: "F32".into(),
         };
         assert_eq!(data.to_string(), "x: layers.0.bias: found F64, expected F32");
-        let diverged =
-            Error::Diverged { tensor: "weight".into(), layer: Some(1), epoch: 2, step: 5 };
+        let diverged = Error::Diverged {
+            tensor: "weight".into(),
+            layer: Some(1),
+            epoch: 2,
+            step: 5,
+            advice: "rest".into(),
+        };
         assert!(
             diverged.to_string().contains("weight of layer 1 is not finite in epoch 2, step 5")
         );

@@ -1,12 +1,15 @@
 //! Atomic writing.
 
 use crate::files::error::{Error, Result};
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Replaces `path` by a file of these `bytes`, or leaves it untouched: a temporary file in the
-/// same folder is written, synced and renamed, and the folder synced.
+/// same folder is written, synced and renamed, and the folder synced. A link stays, and the file
+/// that it leads to is replaced; its permissions stay. What is no regular file, a device or a pipe,
+/// is never replaced: the bytes are written into it.
 ///
 /// # Errors
 /// [`Error::Io`] naming `path`; the temporary file is removed.
@@ -22,22 +25,37 @@ pub fn atomic_write_with(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    let name = path.file_name().ok_or_else(|| {
-        Error::io("write", path)(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not the name of a file",
-        ))
+    let found = fs::metadata(path).ok();
+    if found.as_ref().is_some_and(|found| !found.is_file() && !found.is_dir()) {
+        let write_into = || {
+            let mut file = BufWriter::new(OpenOptions::new().write(true).open(path)?);
+            write(&mut file)?;
+            file.flush()
+        };
+        return write_into().map_err(Error::io("write", path));
+    }
+    let target = followed(path).map_err(Error::io("write", path))?;
+    let name = target.file_name().ok_or_else(|| {
+        let kind = io::ErrorKind::InvalidInput;
+        Error::io("write", path)(io::Error::new(kind, "not the name of a file"))
     })?;
-    let folder = match path.parent() {
+    let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let temporary = folder.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = folder.join(temporary);
     let replace = || -> io::Result<()> {
         let mut file = BufWriter::new(File::create(&temporary)?);
         write(&mut file)?;
-        file.into_inner()?.sync_all()?;
-        fs::rename(&temporary, path)
+        let file = file.into_inner()?;
+        if let Some(found) = found {
+            file.set_permissions(found.permissions())?;
+        }
+        file.sync_all()?;
+        fs::rename(&temporary, &target)
     };
     replace().map_err(|source| {
         // The first failure is the one to report; the temporary may not even exist.
@@ -51,6 +69,20 @@ pub fn atomic_write_with(
             .map_err(Error::io("sync the folder of", path))?;
     }
     Ok(())
+}
+
+/// Where the links from `path` lead, which need not exist.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    // As many as Linux follows.
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(next) => path = path.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("more than 40 links"))
 }
 
 /// Whether this is a temporary file of [`atomic_write_with`]: `.NAME.PID.tmp`.
@@ -80,6 +112,55 @@ mod tests {
         atomic_write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["a.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_and_permissions_too() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        fs::write(at("sub/secret"), "old").unwrap();
+        fs::set_permissions(at("sub/secret"), fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("sub/secret", at("link")).unwrap();
+        symlink(at("link"), at("second")).unwrap();
+        symlink("sub/new", at("dangling")).unwrap();
+        atomic_write(&at("second"), b"new").unwrap();
+        atomic_write(&at("dangling"), b"made").unwrap();
+        assert_eq!(fs::read(at("sub/secret")).unwrap(), b"new");
+        assert_eq!(fs::metadata(at("sub/secret")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(at("sub/new")).unwrap(), b"made");
+        for link in ["link", "second", "dangling"] {
+            assert!(fs::symlink_metadata(at(link)).unwrap().is_symlink(), "{link}");
+        }
+        assert_eq!(names(folder.path()), ["dangling", "link", "second", "sub"]);
+        assert_eq!(names(&at("sub")), ["new", "secret"]);
+
+        symlink("circle", at("circle")).unwrap();
+        assert_eq!(atomic_write(&at("circle"), b"x").unwrap_err().exit_code(), 74);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_written_into() {
+        use std::io::Read;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        let text = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut text = String::new();
+                File::open(&path).unwrap().read_to_string(&mut text).unwrap();
+                text
+            });
+            atomic_write(&path, b"through").unwrap();
+            reader.join().unwrap()
+        });
+        assert_eq!(text, "through");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(names(folder.path()), ["pipe"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use crate::files::read::read_json;
 use crate::run::folder::entries;
+use crate::run::manifest::{differing, located};
 use crate::run::records::{SeededRecord, all_records};
 use crate::run::summary::{Row, Summary};
 use limbeck_datasets::{Dataset, Inputs, glyphs, mnist};
@@ -181,7 +182,9 @@ impl RunContents {
         let config = self.root.join("config.toml");
         let name = self.summary.dataset.as_str();
         let loaded = if config.is_file() {
-            Config::load(&config).and_then(|keys| load_data(&keys, &config, data))
+            Config::load(&config)
+                .map(|keys| located(&keys, &self.manifest, data, false))
+                .and_then(|keys| load_data(&keys, &config, data))
         } else {
             match (name, data) {
                 ("mnist", Some(folder)) => mnist::load(folder).map_err(Error::from),
@@ -192,8 +195,8 @@ impl RunContents {
             }
         };
         let dataset = loaded.map_err(|error| error.to_string())?;
-        let known = |(file, sha256): (&String, &String)| self.manifest["data"][file] == **sha256;
-        if !dataset.sha256.iter().all(known) {
+        let changed = differing(&self.manifest["data"], &dataset.sha256);
+        if changed.iter().any(|(name, ..)| dataset.sha256.contains_key(name)) {
             return Err(format!("the data of {name} are others than the run's manifest names"));
         }
         match (&dataset.test.inputs, &dataset.test.labels) {

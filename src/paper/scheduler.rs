@@ -263,6 +263,8 @@ struct Divergence {
     layer: Option<usize>,
     epoch: u64,
     step: u64,
+    #[serde(default)]
+    advice: String,
 }
 
 impl Divergence {
@@ -281,16 +283,17 @@ impl Divergence {
 
     /// Keeps `error` if it is one.
     fn keep(error: &Error, path: &Path) -> Result<()> {
-        let Error::Diverged { tensor, layer, epoch, step } = error else { return Ok(()) };
+        let Error::Diverged { tensor, layer, epoch, step, advice } = error else { return Ok(()) };
         let (tensor, layer, epoch, step) = (tensor.clone(), *layer, *epoch, *step);
-        let json = serde_json::to_vec(&Divergence { tensor, layer, epoch, step });
+        let advice = advice.clone();
+        let json = serde_json::to_vec(&Divergence { tensor, layer, epoch, step, advice });
         let json = json.map_err(|e| Error::Internal(format!("divergence to JSON: {e}")))?;
         atomic_write(path, &json)
     }
 }
 
 impl From<Divergence> for Error {
-    fn from(Divergence { tensor, layer, epoch, step }: Divergence) -> Error {
-        Error::Diverged { tensor, layer, epoch, step }
+    fn from(Divergence { tensor, layer, epoch, step, advice }: Divergence) -> Error {
+        Error::Diverged { tensor, layer, epoch, step, advice }
     }
 }

@@ -11,7 +11,7 @@
 use crate::files::error::{Error, Result};
 use crate::files::read::read_json;
 use crate::files::write::{atomic_write, is_temporary};
-use crate::run::manifest::utc;
+use crate::run::manifest::{differing, utc};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -178,16 +178,20 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Data`] with the names and digests of the manifest and those of now.
     pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
-        let found = self.read_manifest()?.remove("data").unwrap_or_default();
-        let expected = serde_json::json!(sources);
-        if found == expected {
+        let data = self.read_manifest()?.remove("data").unwrap_or_default();
+        let differing = differing(&data, sources);
+        if differing.is_empty() {
             return Ok(());
         }
+        let list = |side: fn(&(String, String, String)) -> &String| {
+            let each = differing.iter().map(|all| format!("{} {}", all.0, side(all)));
+            each.collect::<Vec<_>>().join(", ")
+        };
         Err(Error::Data {
             path: self.manifest(),
-            what: "data and teachers of the run".into(),
-            found: found.to_string(),
-            expected: format!("{expected}, as given now"),
+            what: "SHA-256 of the data and teachers that the run began with".into(),
+            found: list(|(_, then, _)| then),
+            expected: format!("{}, as given now; give the files of then", list(|(_, _, now)| now)),
         })
     }
 

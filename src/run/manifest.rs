@@ -1,9 +1,11 @@
 //! The manifest of a run: what is needed to repeat the run and to judge its figures.
 
+use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `manifest.json`: what is needed to repeat the run and to judge its figures.
@@ -30,8 +32,11 @@ pub struct Manifest {
     pub peak_gflops: Option<f64>,
     /// The seeds of the models.
     pub seeds: Vec<u64>,
-    /// SHA-256 of each data file and teacher, by name.
+    /// SHA-256 of each data file and teacher: by the configuration's key, or its published name.
     pub data: BTreeMap<String, String>,
+    /// Where the files of the configuration's keys lay when the run began.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub paths: BTreeMap<&'static str, PathBuf>,
     /// The distillation loss; absent for training on labels alone.
     pub loss_contract: Option<LossSpec>,
     /// The words of the command line that repeats the run.
@@ -62,11 +67,64 @@ impl Manifest {
             peak_gflops: None,
             seeds: Vec::new(),
             data: BTreeMap::new(),
+            paths: BTreeMap::new(),
             loss_contract: None,
             command,
             config: None,
         }
     }
+}
+
+/// `config`, which is the run's that has this `manifest`, with the places where its files are now: where
+/// it says; else in `data` by their names; else where they lay when the run began. A folder that was
+/// `asked` for goes first.
+pub fn located(
+    config: &Config,
+    manifest: &serde_json::Value,
+    data: Option<&Path>,
+    asked: bool,
+) -> Config {
+    let mut config = config.clone();
+    for (key, path) in config.paths_mut() {
+        let by_name = data.zip(path.file_name()).map(|(folder, name)| folder.join(name));
+        let then = manifest["paths"][key].as_str().map(PathBuf::from);
+        let mut places = [Some(path.clone()), by_name, then];
+        if asked {
+            places.swap(0, 1);
+        }
+        if let Some(place) = places.into_iter().flatten().find(|place| place.exists()) {
+            *path = place;
+        }
+    }
+    config
+}
+
+/// What of `sources`, SHA-256 by name, differs from the `data` of a manifest: name, digest there and
+/// digest here. Earlier versions named the files of a configuration by their paths; such a file is
+/// known by its content.
+pub fn differing(
+    data: &serde_json::Value,
+    sources: &BTreeMap<String, String>,
+) -> Vec<(String, String, String)> {
+    let none = || "none".to_string();
+    let of = |name: &str| data[name].as_str().map(str::to_string);
+    let by_path = |digest: &str| {
+        let files = data.as_object().into_iter().flatten();
+        files.into_iter().any(|(name, found)| found == digest && name.contains(['/', '\\']))
+    };
+    let changed = sources
+        .iter()
+        .filter(|(name, digest)| match of(name) {
+            Some(found) => found != **digest,
+            None => !by_path(digest),
+        })
+        .map(|(name, digest)| (name.clone(), of(name).unwrap_or_else(none), digest.clone()));
+    let gone = data.as_object().into_iter().flatten().filter_map(|(name, found)| {
+        let found = found.as_str().unwrap_or_default();
+        let is_here = sources.contains_key(name) || sources.values().any(|digest| digest == found);
+        (!is_here).then(|| (name.clone(), found.to_string(), none()))
+    });
+    changed.chain(gone).collect()
 }
 
 /// The processor's model name, as `/proc/cpuinfo` has it; where it has none, the architecture.

@@ -6,6 +6,7 @@
 mod check;
 mod explain;
 mod old_names;
+mod paths;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -74,18 +75,7 @@ impl Config {
 
         let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
         let folder = origin.parent().unwrap_or(&origin);
-        let data = &mut config.data;
-        let paths = [
-            &mut data.train_images,
-            &mut data.train_labels,
-            &mut data.test_images,
-            &mut data.test_labels,
-            &mut data.train_table,
-            &mut data.test_table,
-            &mut data.arrays,
-        ];
-        let logits = config.distillation.as_mut().map(|table| &mut table.teacher_logits);
-        for path in paths.into_iter().chain(logits).flatten() {
+        for (_, path) in config.paths_mut() {
             *path = folder.join(&*path);
         }
         Ok(config)
@@ -130,10 +120,11 @@ impl Config {
     }
 
     /// The resolved configuration: every key with its value, defaults included.
-    /// [`Config::from_toml`] reads it back unchanged.
+    /// [`Config::from_toml`] reads it back unchanged. A path that is not UTF-8 is written as a
+    /// `file:` address, its bytes as `%XX`.
     ///
     /// # Errors
-    /// [`Error::Internal`] for a path that is not UTF-8.
+    /// [`Error::Internal`], which no configuration gives.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::Internal(format!("configuration to TOML: {e}")))
     }

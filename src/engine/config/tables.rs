@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
+use super::paths;
 use crate::engine::activation::{self, Activation};
 use serde::{Deserialize, Serialize};
 
@@ -22,29 +23,29 @@ pub struct DataConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<usize>,
     /// `idx`: training images. Relative paths in a file are relative to that file's folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub train_images: Option<PathBuf>,
     /// `idx`: training labels; absent = an unlabelled transfer set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub train_labels: Option<PathBuf>,
     /// `idx`: test images; may be absent only with `holdout`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub test_images: Option<PathBuf>,
     /// `idx`: test labels; may be absent only with `holdout`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub test_labels: Option<PathBuf>,
     /// `csv`: the training table, see [`limbeck_datasets::table`].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub train_table: Option<PathBuf>,
     /// `csv`: the test table; may be absent only with `holdout`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub test_table: Option<PathBuf>,
     /// `csv`: the column of the labels; absent = `label`. A training table without it is an
     /// unlabelled transfer set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// `npz`: an archive of arrays or a folder of them, see [`limbeck_datasets::npy`].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub arrays: Option<PathBuf>,
     /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`,
     /// `frames` and `an4`.
@@ -195,7 +196,7 @@ pub struct DistillationConfig {
     /// Weight ≥ 0 of the hard term; 0 for an unlabelled transfer set.
     pub hard_weight: f64,
     /// Teacher logits from a file, in place of a teacher model.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub teacher_logits: Option<PathBuf>,
 }
 

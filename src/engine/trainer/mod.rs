@@ -17,6 +17,7 @@ pub use observer::{EpochRecord, Observer, Progress, Watched};
 pub use task::Task;
 
 use crate::engine::communicator::Communicator;
+use crate::engine::config::Config;
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
@@ -178,7 +179,7 @@ impl<'a> Run<'a> {
             at: Position { epoch: 0, step: 0, steps: batches.steps_per_epoch() },
             optimizer: Optimizer::new(&config.training, &model),
             replica: Replica::new(task, model, capacity),
-            config_sha256: config_sha256(task)?,
+            config_sha256: config_sha256(task, &task.config.without_places())?,
             sums: EpochSums::default(),
             earlier: Duration::ZERO,
             task,
@@ -292,8 +293,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a checkpoint is known by, in the words of the first version: runs begun with it go on.
-fn config_sha256(task: &Task) -> Result<String> {
+/// What a checkpoint is known by, in the words of the first version: runs begun with it go on. It says
+/// nothing of where the data lie, whose contents the caller knows.
+fn config_sha256(task: &Task, config: &Config) -> Result<String> {
     let LossSpec { temperature, soft_weight, hard_weight } = task.objective;
     let loss = format!(
         "Objective {{ temperature: {temperature:?}, soft_weight: {soft_weight:?}, hard_weight: \
@@ -301,5 +303,5 @@ fn config_sha256(task: &Task) -> Result<String> {
         task.name
     );
     let initial = task.initial.map_or(String::new(), |model: &Mlp| model.to_file().sha256());
-    Ok(sha256_of([&task.config.to_first_toml()?, &loss, &initial]))
+    Ok(sha256_of([&config.to_first_toml()?, &loss, &initial]))
 }

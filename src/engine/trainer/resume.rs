@@ -84,7 +84,9 @@ impl Run<'_> {
     }
 
     fn restore(&mut self, path: &Path, state: &TrainingState) -> Result<()> {
-        if state.config_sha256 != self.config_sha256 {
+        // Earlier versions knew it by its absolute paths too.
+        let earlier = super::config_sha256(self.task, self.task.config)?;
+        if ![&self.config_sha256, &earlier].contains(&&state.config_sha256) {
             return Err(Error::Data {
                 path: path.to_path_buf(),
                 what: "configuration of the checkpoint".into(),

@@ -61,8 +61,9 @@ impl Position {
         self.epoch as f64 + self.step as f64 / self.steps as f64
     }
 
-    fn diverged(self, (tensor, layer): (String, Option<usize>)) -> Error {
-        Error::Diverged { tensor, layer, epoch: self.epoch as u64 + 1, step: self.step as u64 + 1 }
+    fn diverged(self, task: &Task, (tensor, layer): (String, Option<usize>)) -> Error {
+        let (epoch, step) = (self.epoch as u64 + 1, self.step as u64 + 1);
+        Error::Diverged { tensor, layer, epoch, step, advice: task.advice() }
     }
 }
 
@@ -260,10 +261,8 @@ impl<'a> Replica<'a> {
         }
         let output = || Some(("output".to_string(), self.work.not_finite(&self.model)?));
         let cause = self.not_finite(optimizer).or_else(output);
-        Err(at.diverged(match cause {
-            Some((tensor, layer)) => (tensor, Some(layer)),
-            None => ("loss".to_string(), None),
-        }))
+        let cause = cause.map(|(tensor, layer)| (tensor, Some(layer)));
+        Err(at.diverged(self.task, cause.unwrap_or(("loss".to_string(), None))))
     }
 
     fn expect_updated(
@@ -274,7 +273,7 @@ impl<'a> Replica<'a> {
     ) -> Result<()> {
         updated.map_err(|NotFinite { layer, update }| {
             let cause = self.not_finite(optimizer).unwrap_or((update.to_string(), layer));
-            at.diverged((cause.0, Some(cause.1)))
+            at.diverged(self.task, (cause.0, Some(cause.1)))
         })
     }
 

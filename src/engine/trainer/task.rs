@@ -100,10 +100,16 @@ impl<'a> Task<'a> {
             )));
         }
         if self.objective.hard_weight > 0.0 && self.split.labels.is_none() {
-            return Err(Error::Usage(format!(
-                "the training set has no labels, but hard_weight is {}: set it to 0",
-                self.objective.hard_weight
-            )));
+            return Err(Error::Usage(match self.objective.soft_weight > 0.0 {
+                false => "the training set has no labels, and training without a teacher needs \
+                          them: add them, or distil from a teacher (`limbeck distill`)"
+                    .into(),
+                true => format!(
+                    "the training set has no labels, but distillation.hard_weight is {}: set it to \
+                     0 in the configuration",
+                    self.objective.hard_weight
+                ),
+            }));
         }
         if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
             return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
@@ -123,6 +129,35 @@ impl<'a> Task<'a> {
             )));
         }
         Ok(())
+    }
+
+    /// What to do when training diverges: the first of its causes that is out of the ordinary.
+    pub(super) fn advice(&self) -> String {
+        /// Inputs of a net are of the order of 1; from here on they are taken for the cause.
+        const LARGE: f32 = 100.0;
+        let mut space = vec![0.0; self.split.input_size()];
+        let mut largest = 0.0f32;
+        if let Inputs::Features(features) = &self.split.inputs {
+            for i in 0..features.len() {
+                let values = features.input(i, &mut space).iter();
+                largest = values.fold(largest, |most, value| most.max(value.abs()));
+            }
+        }
+        if largest > LARGE {
+            return format!(
+                "the features reach {largest:e}: scale each to about 1, as by (x − mean)/sd"
+            );
+        }
+        let init_scale = self.config.model.init_scale;
+        if self.initial.is_none() && init_scale > f64::from(LARGE) {
+            return format!("model.init_scale is {init_scale:e}: lower it, to 1");
+        }
+        let teacher = self.teacher_logits.unwrap_or_default().iter();
+        let largest = teacher.fold(0.0f32, |most, value| most.max(value.abs()));
+        if largest > LARGE * LARGE {
+            return format!("the teacher's logits reach {largest:e}: correct them");
+        }
+        "lower the learning rate".into()
     }
 }
 

@@ -72,6 +72,7 @@ impl StepBench {
                     layer: Some(layer),
                     epoch: 1,
                     step,
+                    advice: "lower the learning rate".into(),
                 },
             )?;
         }
