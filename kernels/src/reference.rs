@@ -321,6 +321,11 @@ pub fn centred_difference(z: &[f64], v: &[f64]) -> Vec<f64> {
     z.iter().zip(v).map(|(z, v)| (z - z_mean) - (v - v_mean)).collect()
 }
 
+/// `a`, and 0 below 2⁻¹⁰⁰, as [`Rule`] keeps weights and moments.
+fn flushed(a: f64) -> f64 {
+    if a.abs() < 2.0_f64.powi(-100) { 0.0 } else { a }
+}
+
 /// One step of `rule` for one parameter w with the gradient g of the loss and moments v and u.
 pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: &mut f64) {
     let g = match rule {
@@ -354,12 +359,13 @@ pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: 
             *w -= f64::from(learning_rate) * first / (second.sqrt() + f64::from(epsilon));
         }
     }
+    (*w, *v) = (flushed(*w), flushed(*v));
 }
 
 /// average ← decay · average + (1 − decay) · params.
 pub fn average(params: &[f64], decay: f64, average: &mut [f64]) {
     for (average, params) in average.iter_mut().zip(params) {
-        *average = decay * *average + (1.0 - decay) * params;
+        *average = flushed(decay * *average + (1.0 - decay) * params);
     }
 }
 

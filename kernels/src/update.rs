@@ -13,9 +13,9 @@ const NEGLIGIBLE_ROOT: f32 = f32::from_bits((127 - 57) << 23);
 
 /// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.
 ///
-/// The moments of a unit that no longer learns fade away. Once |v| < 2⁻¹⁰⁰ or u < 2⁻¹¹⁴ they are kept
-/// as 0, and g² with |g| < 2⁻⁵⁷ counts as 0: they would become subnormal numbers and stay so, with
-/// which some processors compute far more slowly.
+/// The moments of a unit that no longer learns fade away, and so do weights under weight decay. Once
+/// |w| or |v| < 2⁻¹⁰⁰ or u < 2⁻¹¹⁴ they are kept as 0, and g² with |g| < 2⁻⁵⁷ counts as 0: they would
+/// become subnormal numbers and stay so, with which some processors compute far more slowly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// v ← m·v + g; w ← w − η·v (PyTorch's form).
@@ -124,7 +124,7 @@ impl Rule {
                 (s.fma(s.splat(-learning_rate / corrections[0]), step, w), v, u)
             }
         };
-        (w, s.flush_below(v, NEGLIGIBLE), u)
+        (s.flush_below(w, NEGLIGIBLE), s.flush_below(v, NEGLIGIBLE), u)
     }
 }
 
@@ -234,7 +234,7 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// average ← average + (1 − `decay`)·(params − average).
+/// average ← average + (1 − `decay`)·(params − average), and 0 below 2⁻¹⁰⁰, as [`Rule`] has it.
 ///
 /// # Panics
 /// If the lengths differ or are no multiple of 16.
@@ -262,7 +262,7 @@ impl Kernel for Average<'_> {
         for (average, params) in self.average.as_chunks_mut::<LANES>().0.iter_mut().zip(params) {
             let old = s.load(average);
             let v = s.fma(s.splat(self.weight), s.sub(s.load(params), old), old);
-            s.store(v, average);
+            s.store(s.flush_below(v, NEGLIGIBLE), average);
         }
     }
 }

@@ -227,6 +227,40 @@ fn moments_fade_to_zero_without_becoming_subnormal() {
     }
 }
 
+/// Weight decay without a gradient, and the average that follows it.
+#[test]
+fn decayed_weights_become_zero_and_never_subnormal() {
+    let len = 48;
+    for rule in rules(1000) {
+        same_bits_everywhere(&format!("{rule:?}"), |context| {
+            let start: Vec<f32> = (0..len).map(|i| 0.5_f32.powi(i * 2)).collect();
+            let (mut w, mut v, mut u) =
+                (start.clone(), vec![0.0; start.len()], vec![0.0; start.len()]);
+            let (mut mean, grads) = (start.clone(), vec![0.0; start.len()]);
+            let mut exact: Vec<_> = start.iter().map(|&w| (f64::from(w), 0.0, 0.0)).collect();
+            // Of AdamW the step is 10⁻³ of this.
+            let decay = if matches!(rule, Rule::AdamW { .. }) { 100.0 } else { 0.5 };
+            for _ in 0..3000 {
+                let mut moments: [&mut [f32]; 2] = [&mut v, &mut u];
+                step(context, rule, decay, &mut w, &grads, &mut moments[..rule.moments()]);
+                average(context, &w, 0.9, &mut mean);
+                assert!(![&w[..], &v, &mean].concat().iter().any(|x| x.is_subnormal()));
+                for (w, v, u) in &mut exact {
+                    reference::step(rule, f64::from(decay), w, 0.0, v, u);
+                }
+            }
+            for (&w, (exact, _, _)) in w.iter().zip(&exact) {
+                assert!((f64::from(w) - exact).abs() < 1e-4 * exact.abs().max(1.0), "{exact}");
+            }
+            // Adam's steps do not shrink with the weights.
+            if !matches!(rule, Rule::Adam { .. }) {
+                assert!(w.iter().chain(&mean).all(|&w| w == 0.0), "{rule:?}: {w:?}");
+            }
+            w
+        });
+    }
+}
+
 #[test]
 fn long_arrays_have_the_same_bits_everywhere() {
     for rule_index in 0..RULES {

@@ -21,6 +21,7 @@ use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::io;
 use std::path::PathBuf;
 use std::slice;
 
@@ -69,11 +70,18 @@ impl ConfigArgs {
     /// `config` with the places where its files are now: a resumed run may have been moved.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Data`] of the manifest.
+    /// [`Error::Io`] for a file that is nowhere; [`Error::Io`] and [`Error::Data`] of the manifest.
     pub fn located(&self, session: &Session, config: &Config) -> Result<Config> {
         let Some(folder) = &self.resume else { return Ok(config.clone()) };
         let manifest = read_json(&folder.join("manifest.json"), "manifest")?;
-        Ok(manifest::located(config, &manifest, session.data.as_deref(), session.data_is_asked))
+        let (data, asked) = (session.data.as_deref(), session.data_is_asked);
+        let mut located = manifest::located(config, &manifest, data, asked);
+        if let Some((key, path)) = located.paths_mut().find(|(_, path)| !path.exists()) {
+            let advice = format!("no such file, the run's {key}: give its folder as --data DIR");
+            let source = io::Error::new(io::ErrorKind::NotFound, advice);
+            return Err(Error::io("read", path)(source));
+        }
+        Ok(located)
     }
 
     /// Loads the data set of a [located](ConfigArgs::located) configuration.
@@ -191,7 +199,8 @@ impl ModelRun<'_> {
         manifest.data = self.sources(dataset);
         manifest.loss_contract = self.teacher_logits.map(|_| self.loss);
         let mut config = self.config.clone();
-        manifest.paths = config.paths_mut().map(|(key, path)| (key, path.clone())).collect();
+        let paths = config.paths_mut();
+        manifest.paths = paths.map(|(key, path)| (key, path.display().to_string())).collect();
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)
     }

@@ -178,13 +178,20 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Data`] with the names and digests of the manifest and those of now.
     pub fn expect_data(&self, sources: &BTreeMap<String, String>) -> Result<()> {
-        let data = self.read_manifest()?.remove("data").unwrap_or_default();
+        let mut manifest = self.read_manifest()?;
+        let mut part = |name: &str| manifest.remove(name).unwrap_or_default();
+        let (data, paths) = (part("data"), part("paths"));
         let differing = differing(&data, sources);
         if differing.is_empty() {
             return Ok(());
         }
         let list = |side: fn(&(String, String, String)) -> &String| {
-            let each = differing.iter().map(|all| format!("{} {}", all.0, side(all)));
+            let each = differing.iter().map(|all| {
+                let name = &all.0;
+                let key = name.split('/').next().unwrap_or_default();
+                let path = paths[key].as_str().map(|path| format!(", {path}")).unwrap_or_default();
+                format!("{} ({name}{path})", side(all))
+            });
             each.collect::<Vec<_>>().join(", ")
         };
         Err(Error::Data {

@@ -36,7 +36,7 @@ pub struct Manifest {
     pub data: BTreeMap<String, String>,
     /// Where the files of the configuration's keys lay when the run began.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub paths: BTreeMap<&'static str, PathBuf>,
+    pub paths: BTreeMap<&'static str, String>,
     /// The distillation loss; absent for training on labels alone.
     pub loss_contract: Option<LossSpec>,
     /// The words of the command line that repeats the run.
