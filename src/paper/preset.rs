@@ -87,6 +87,11 @@ impl PresetConfigs {
         PresetConfigs { teacher, baseline, student }
     }
 
+    /// All three by name.
+    pub fn all(&self) -> [(&'static str, &Config); 3] {
+        [("teacher", &self.teacher), ("baseline", &self.baseline), ("student", &self.student)]
+    }
+
     /// What is trained on: all of the training set, or its first `train_limit` examples.
     pub fn train_set(&self, dataset: &Dataset) -> limbeck_datasets::Split {
         let limit = self.teacher.data.train_limit.unwrap_or(dataset.train.len());
@@ -112,15 +117,10 @@ mod tests {
             sha256: BTreeMap::new(),
         };
         let configs = PresetConfigs::new(Preset::Paper, &dataset);
-        let planned = [
-            ("teacher", configs.teacher),
-            ("baseline", configs.baseline),
-            ("student", configs.student),
-        ];
-        for (name, planned) in planned {
+        for (name, planned) in configs.all() {
             let file = format!("configs/mnist-{name}.toml");
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-            assert_eq!(Config::load(&path).unwrap(), planned, "{}", path.display());
+            assert_eq!(Config::load(&path).unwrap(), *planned, "{}", path.display());
         }
     }
 }

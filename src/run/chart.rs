@@ -42,7 +42,19 @@ pub struct Point {
     pub spread: f64,
 }
 
+impl Series {
+    /// A line of these points, in their order.
+    pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = Point>) -> Series {
+        Series { name: name.into(), points: points.into_iter().collect() }
+    }
+}
+
 impl Point {
+    /// A point without an error bar.
+    pub fn at(x: f64, y: f64) -> Point {
+        Point { x, y, spread: 0.0 }
+    }
+
     /// Mean ± sample standard deviation of the `values` at `x`; `None` if there are none.
     pub fn of(x: f64, values: &[f64]) -> Option<Point> {
         let spread = statistics::sample_sd(values).unwrap_or(0.0);
@@ -122,6 +134,24 @@ impl Axis {
 }
 
 impl Chart {
+    /// A chart of these lines on linear axes.
+    pub fn new(
+        title: impl Into<String>,
+        x_label: &str,
+        y_label: &str,
+        series: impl IntoIterator<Item = Series>,
+    ) -> Chart {
+        Chart {
+            title: title.into(),
+            x_label: x_label.into(),
+            y_label: y_label.into(),
+            log_x: false,
+            log_y: false,
+            series: series.into_iter().collect(),
+            references: Vec::new(),
+        }
+    }
+
     /// The chart as an SVG document.
     pub fn to_svg(&self) -> String {
         let points = || self.series.iter().flat_map(|series| &series.points);

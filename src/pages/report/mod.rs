@@ -59,10 +59,10 @@ fn comparison(runs: &[RunContents]) -> String {
         let errors = |run: &RunContents| run.summary.errors_cell(variant);
         table.push(std::iter::once(variant.to_string()).chain(runs.iter().map(errors)));
     }
-    table.notes.push("Mean ± standard deviation over the seeds of each run.".into());
+    table.note("Mean ± standard deviation over the seeds of each run.");
     let data: BTreeSet<&str> = runs.iter().map(|run| run.summary.dataset.as_str()).collect();
     if data.len() > 1 {
-        table.notes.push("The runs have different test sets: compare within a column.".into());
+        table.note("The runs have different test sets: compare within a column.");
     }
     let lines = runs.iter().zip(&names).flat_map(|(run, name)| {
         let lines = curves(run).into_iter();
@@ -208,11 +208,10 @@ impl Section<'_> {
         if table.rows.is_empty() {
             return String::new();
         }
-        table.notes.push(
+        table.note(
             "Mean ± standard deviation over the seeds; measured while training, whatever else ran \
              on the machine. GFLOP/s counts the matrix products alone; the peak is that of the \
-             manifest."
-                .into(),
+             manifest.",
         );
         table_html(&table)
     }

@@ -14,7 +14,6 @@
 
 use super::transfer::Transfer;
 use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
@@ -75,20 +74,13 @@ impl Experiment for Logits {
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
         let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
-        let configs = PresetConfigs::new(request.preset, dataset);
-        let transfer = Rc::new(Transfer::new(configs, dataset));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.extend([transfer.teacher_node(seed), plain(&transfer, seed)]);
-            nodes.extend(STUDENTS.map(|(name, t)| distilled(&transfer, name, t, seed)));
-        }
+        let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let configs = &transfer.configs;
-        let configs = [
-            ("teacher", &configs.teacher),
-            ("baseline", &configs.baseline),
-            ("student", &configs.student),
-        ];
-        Ok(transfer.spec(self, request, &configs, nodes, conclude))
+        let nets = |seed| {
+            let student = |(name, t)| transfer.student(name, &configs.student, t, seed);
+            std::iter::once(plain(&transfer, seed)).chain(STUDENTS.map(student))
+        };
+        Ok(transfer.spec(self, request, &configs.all(), nets, conclude))
     }
 }
 
@@ -101,17 +93,6 @@ fn plain(transfer: &Rc<Transfer>, seed: u64) -> Node {
         let (model, row) = run.train(dataset, &Task::hard(BASELINE, &config, train), seed)?;
         let (z, v) = (model.logits(run.kernels(), train), transfer.logits(run, seed)?);
         Ok(Row { measures: limit_errors(&z, &v, dataset.classes), ..row })
-    })
-}
-
-fn distilled(transfer: &Rc<Transfer>, name: &'static str, temperature: f32, seed: u64) -> Node {
-    let transfer = transfer.clone();
-    Node::row(name, seed, vec![Transfer::teacher(seed)], move |run| {
-        let config = Config { seed, ..transfer.configs.student.clone() };
-        let loss = LossSpec { temperature, ..LossSpec::soft(&config) };
-        let logits = transfer.logits(run, seed)?;
-        let task = Task::soft(name, &config, &transfer.train, loss, &logits);
-        Ok(run.train(&transfer.dataset, &task, seed)?.1)
     })
 }
 
@@ -138,7 +119,7 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
             }
         }
         for (limit, [distance, size]) in Limit::BOTH.iter().zip(sums) {
-            limit.error(t).set(&mut measures, (distance / size).sqrt());
+            measures.extend([limit.error(t).of((distance / size).sqrt())]);
         }
     }
     measures
@@ -152,55 +133,48 @@ fn conclude(summary: &Summary) -> Conclusion {
     );
     for t in LIMIT {
         let [centred, raw] = Limit::BOTH.map(|limit| mean(limit, t));
-        let cells = [centred, raw].map(|error| format!("{error:.2e}"));
-        let [centred_cell, raw_cell] = cells;
-        limit.push([t.to_string(), centred_cell, raw_cell, format!("{:.3}", centred * t)]);
+        let [of_centred, of_raw] = [centred, raw].map(|error| format!("{error:.2e}"));
+        limit.push([t.to_string(), of_centred, of_raw, format!("{:.3}", centred * t)]);
     }
     let mut students = Table::new(
         format!("Test errors of students, {}, {}", summary.dataset, summary.preset),
         &["student", "errors", "negative log-likelihood"],
     );
     for (name, _) in STUDENTS {
-        students.push([
-            name.to_string(),
-            summary.errors_cell(name),
-            summary.cell(name, 4, &Measure::TestNll),
-        ]);
+        let nll = summary.cell(name, 4, &Measure::TestNll);
+        students.push([name.to_string(), summary.errors_cell(name), nll]);
     }
-    let series = Limit::BOTH.map(|limit| Series {
-        name: format!("{} difference", limit.name()),
-        points: LIMIT.map(|x| Point { x, y: mean(limit, x), spread: 0.0 }).into(),
+    let series = Limit::BOTH.map(|limit| {
+        let points = LIMIT.map(|t| Point::at(t, mean(limit, t)));
+        Series::new(format!("{} difference", limit.name()), points)
     });
+    let title = format!("Distance of the soft gradient from its limits, {}", summary.dataset);
     let chart = Chart {
-        title: format!("Distance of the soft gradient from its limits, {}", summary.dataset),
-        x_label: "temperature T".into(),
-        y_label: "relative error".into(),
         log_x: true,
         log_y: true,
-        series: series.into(),
-        references: Vec::new(),
+        ..Chart::new(title, "temperature T", "relative error", series)
     };
     // The exponent p of error ~ Tᵖ between T = 100 and T = 10,000.
     let slope = (mean(Limit::Centred, 1e4) / mean(Limit::Centred, 1e2)).log10() / 2.0;
     let (far, raw) = (mean(Limit::Centred, 1e4), mean(Limit::Raw, 1e4));
     let holds = (slope + 1.0).abs() < 0.05 && far < 1e-2 && raw > 10.0 * far;
-    let claims = if slope.is_finite() {
-        vec![Claim {
-            paper: "At high temperature, and with logits of zero mean for each case, distillation \
-                    minimises the squared difference of the logits."
-                .into(),
-            ours: format!(
-                "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
-                 {slope:.2}; of the raw difference {:.1} % at any high T",
-                100.0 * mean(Limit::Centred, 20.0),
-                100.0 * raw
-            ),
-            verdict: if holds { Verdict::Reproduced } else { Verdict::NotReproduced },
-        }]
-    } else {
-        Vec::new()
-    };
-    Conclusion { tables: vec![limit, students], claims, charts: vec![("limit".into(), chart)] }
+    let claim = slope.is_finite().then(|| Claim {
+        paper: "At high temperature, and with logits of zero mean for each case, distillation \
+                minimises the squared difference of the logits."
+            .into(),
+        ours: format!(
+            "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
+             {slope:.2}; of the raw difference {:.1} % at any high T",
+            100.0 * mean(Limit::Centred, 20.0),
+            100.0 * raw
+        ),
+        verdict: Verdict::of(Some(holds)),
+    });
+    Conclusion {
+        tables: vec![limit, students],
+        claims: claim.into_iter().collect(),
+        charts: vec![("limit".into(), chart)],
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@
 use super::transfer::Transfer;
 use crate::engine::bias::Correction;
 use crate::engine::config::Config;
-use crate::engine::distill;
 use crate::engine::loss::LossSpec;
 use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
@@ -119,23 +118,19 @@ impl Experiment for Omitted {
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
         let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
-        let configs = PresetConfigs::new(request.preset, dataset);
-        let transfer = Rc::new(Transfer::new(configs, dataset));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.push(transfer.teacher_node(seed));
-            nodes.extend(TRANSFER_SETS.iter().flat_map(|set| {
+        let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
+        let students = |seed| {
+            let of_set = |set| {
                 let students = Students { transfer: transfer.clone(), set, seed };
                 [students.hold_out(), students.whole(), students.corrections()]
-            }));
-        }
-        let configs = &transfer.configs;
-        let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
-        let paper = TRANSFER_SETS.iter().map(|set| (set.student, set.paper[0]));
-        let paper_errors = paper.collect();
+            };
+            TRANSFER_SETS.iter().flat_map(of_set).collect::<Vec<_>>()
+        };
+        let PresetConfigs { teacher, student, .. } = &transfer.configs;
+        let configs = [("teacher", teacher), ("student", student)];
         Ok(ExperimentSpec {
-            paper_errors,
-            ..transfer.spec(self, request, &configs, nodes, conclude)
+            paper_errors: TRANSFER_SETS.iter().map(|set| (set.student, set.paper[0])).collect(),
+            ..transfer.spec(self, request, &configs, students, conclude)
         })
     }
 }
@@ -161,9 +156,7 @@ impl Students {
             let labels = held.labels.as_deref().unwrap_or_default();
             let (classes, shifted) = (dataset.classes, students.set.shifted);
             let found = Correction::fewest_errors(&logits, labels, classes, shifted);
-            let mut measures = Measures::new();
-            OFFSET.set(&mut measures, found.offset.into());
-            Ok(Row { measures, ..row })
+            Ok(Row { measures: [OFFSET.of(found.offset.into())].into(), ..row })
         })
     }
 
@@ -207,19 +200,19 @@ impl Students {
             logits
         };
         let errors_of = |logits: &[f32]| metrics::errors(logits, labels, classes) as f64;
-        let mut measures = Measures::new();
-        ON_SHOWN.set(&mut measures, count_on_shown(&test, labels, classes));
+        let mut measures = Measures::from([ON_SHOWN.of(count_on_shown(&test, labels, classes))]);
         for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
             let logits = corrected(&correction);
-            offset(protocol).set(&mut measures, correction.offset.into());
-            errors(protocol).set(&mut measures, errors_of(&logits));
-            let on_shown = count_on_shown(&logits, labels, classes);
-            errors_on_shown(protocol).set(&mut measures, on_shown);
+            measures.extend([
+                offset(protocol).of(correction.offset.into()),
+                errors(protocol).of(errors_of(&logits)),
+                errors_on_shown(protocol).of(count_on_shown(&logits, labels, classes)),
+            ]);
         }
-        for offset in drawn_offsets() {
-            let logits = corrected(&with(offset as f32));
-            errors_at(offset).set(&mut measures, errors_of(&logits));
-        }
+        measures.extend(
+            drawn_offsets()
+                .map(|offset| errors_at(offset).of(errors_of(&corrected(&with(offset as f32))))),
+        );
         measures
     }
 
@@ -231,10 +224,7 @@ impl Students {
         let epochs = config.training.epochs * images.len();
         config.training.epochs = epochs.div_ceil(transfer.len().max(1));
         let loss = LossSpec::soft(&config);
-        let teacher = run.model(&Transfer::teacher(self.seed))?;
-        let teachers = std::slice::from_ref(&*teacher);
-        let logits =
-            distill::teacher_logits(run.kernels(), teachers, &transfer, loss.temperature, None);
+        let logits = run.model(&Transfer::teacher(self.seed))?.logits(run.kernels(), &transfer);
         run.train(dataset, &Task::soft(name, &config, &transfer, loss, &logits), self.seed)
     }
 }
@@ -279,10 +269,9 @@ fn conclude(summary: &Summary) -> Conclusion {
             ]);
         }
     }
-    table.notes.push(
+    table.note(
         "Offset of the logits of 3, or of those of 7 and 8. 'test' looks at the test labels, as \
-         the paper did; the others do not."
-            .into(),
+         the paper did; the others do not.",
     );
     let claims = if summary.is_the_papers() { claims(summary) } else { Vec::new() };
     let charts = vec![("offsets".into(), errors_by_offset(summary))];
@@ -291,22 +280,19 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
-    let point = |set: &TransferSet, x| Point::of(x, &summary.values(set.student, &errors_at(x)));
-    let series = TRANSFER_SETS.iter().map(|set| Series {
-        name: set.student.into(),
-        points: drawn_offsets().filter_map(|offset| point(set, offset)).collect(),
+    let series = TRANSFER_SETS.iter().map(|set| {
+        let point = |offset| Point::of(offset, &summary.values(set.student, &errors_at(offset)));
+        Series::new(set.student, drawn_offsets().filter_map(point))
     });
     let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");
+    let title = format!("Test errors against the offset, {}", summary.dataset);
+    let x_label = "offset of the logits of 3, or of 7 and 8";
     Chart {
-        title: format!("Test errors against the offset, {}", summary.dataset),
-        x_label: "offset of the logits of 3, or of 7 and 8".into(),
-        y_label: "test errors".into(),
-        log_x: false,
         log_y: true,
-        series: series.collect(),
         references: papers
             .map(|set| (format!("paper, {}, corrected", set.student), set.paper[1] as f64))
             .collect(),
+        ..Chart::new(title, x_label, "test errors", series)
     }
 }
 
@@ -316,7 +302,6 @@ fn claims(summary: &Summary) -> Vec<Claim> {
     let mean = |set: &TransferSet, measure: &Measure| {
         MeanSd::of(&summary.values(set.student, measure)).map(|errors| errors.mean)
     };
-    let verdict = |holds: bool| if holds { Verdict::Reproduced } else { Verdict::NotReproduced };
     let mut claims = Vec::new();
     if let (Some(before), Some(corrected), Some(on_3)) = (
         mean(without_3, &Measure::TestErrors),
@@ -329,7 +314,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
                     bias of class 3 corrected 109, and gets 98.6 % of the 3s right."
                 .into(),
             ours: format!("{before:.0}, corrected {corrected:.0}, {right:.1} % of the 3s right"),
-            verdict: verdict(corrected <= 109.0 && right >= 98.6),
+            verdict: Verdict::of(Some(corrected <= 109.0 && right >= 98.6)),
         });
     }
     if let (Some(before), Some(after)) =
@@ -340,7 +325,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
                     once the biases of 7 and 8 are lowered."
                 .into(),
             ours: format!("{:.1} %, corrected {:.1} %", before / 100.0, after / 100.0),
-            verdict: verdict(after <= 1320.0),
+            verdict: Verdict::of(Some(after <= 1320.0)),
         });
     }
     claims
