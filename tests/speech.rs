@@ -59,7 +59,7 @@ fn agrees(kind: &str, name: &str, every: usize, ours: &FeatureMatrix, dim: usize
 
 #[track_caller]
 fn agrees_with_kaldi(name: &str, every: usize, samples: &[i16]) {
-    let fbank = Fbank::new().features(samples);
+    let fbank = Fbank::warped(1.0).features(samples);
     agrees("fbank", name, every, &fbank, BINS, 1e-3);
     agrees("mfcc", name, every, &mfcc(&fbank), 3 * CEPSTRA, 1e-3);
 }
@@ -117,7 +117,7 @@ fn of(dim: usize, values: &[f32]) -> FeatureMatrix {
 
 #[test]
 fn frames_are_those_that_fit() {
-    let fbank = Fbank::new();
+    let fbank = Fbank::warped(1.0);
     let counts = [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)];
     for (samples, frames) in counts {
         assert_eq!(fbank.features(&vec![7; samples]).frames(), frames, "{samples} samples");
@@ -146,7 +146,7 @@ fn loudest(frame: &FeatureMatrix) -> usize {
 
 #[test]
 fn a_tone_peaks_in_its_filter_and_doubling_it_adds_ln_4() {
-    let fbank = Fbank::new();
+    let fbank = Fbank::warped(1.0);
     for bin in [5, 20, 35] {
         let loud = fbank.features(&tone(peak(bin), 16_000.0));
         assert_eq!(loudest(&loud), bin);

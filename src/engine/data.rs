@@ -1,8 +1,7 @@
 //! The data set that a configuration names, and a model that fits it.
 
 use crate::engine::config::{Config, DatasetKind};
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use limbeck_datasets::{
@@ -10,17 +9,6 @@ use limbeck_datasets::{
 };
 use limbeck_kernels::Context;
 use std::path::Path;
-
-/// MNIST where `data` holds it, else the embedded glyphs.
-///
-/// # Errors
-/// Those of a damaged MNIST.
-pub fn mnist_or_glyphs(data: Option<&Path>) -> Result<Dataset> {
-    match data {
-        Some(folder) if mnist_files::is_present(folder) => Ok(mnist_files::load(folder)?),
-        _ => Ok(glyphs::default()),
-    }
-}
 
 /// The data set that `config` names, with its hold-out and limit applied: the last `holdout`
 /// training examples become the test set, then the first `train_limit` are kept.
@@ -31,6 +19,8 @@ pub fn mnist_or_glyphs(data: Option<&Path>) -> Result<Dataset> {
 pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
     let Config { data: keys, model, .. } = config;
     let fault = |message| Error::Config { path: origin.to_path_buf(), line: None, message };
+    let missing =
+        |kind: &str, key: &str| fault(format!("dataset = \"{kind}\" needs the key data.{key}"));
     let mut dataset = match keys.dataset {
         DatasetKind::Mnist => {
             let folder = data.ok_or_else(|| {
@@ -51,7 +41,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             ));
         }
         DatasetKind::Idx => {
-            let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
+            let missing = |key| missing("idx", key);
             let train_images =
                 keys.train_images.as_deref().ok_or_else(|| missing("train_images"))?;
             let train_labels = keys.train_labels.as_deref();
@@ -67,15 +57,14 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
         }
         DatasetKind::Csv => {
-            let missing = || fault("dataset = \"csv\" needs the key data.train_table".into());
-            let train = keys.train_table.as_deref().ok_or_else(missing)?;
+            let train = keys.train_table.as_deref();
+            let train = train.ok_or_else(|| missing("csv", "train_table"))?;
             let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
             let label = keys.label_column.as_deref().unwrap_or("label");
             table::load_dataset(train, test, label, keys.classes)?
         }
         DatasetKind::Npz => {
-            let missing = || fault("dataset = \"npz\" needs the key data.arrays".into());
-            let arrays = keys.arrays.as_deref().ok_or_else(missing)?;
+            let arrays = keys.arrays.as_deref().ok_or_else(|| missing("npz", "arrays"))?;
             npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
         }
     };
@@ -117,19 +106,16 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
 pub fn load_model(path: &Path, inputs: usize, classes: usize) -> Result<Mlp> {
     let (file, _) = ModelFile::load(path)?;
     let model = Mlp::from_file(&file);
-    let unfit = |what: &str, found: usize, expected: usize| Error::Data {
-        path: path.to_path_buf(),
-        what: what.into(),
-        found: found.to_string(),
-        expected: format!("{expected}, as the data has"),
-    };
-    if model.inputs() != inputs {
-        return Err(unfit("inputs of the model", model.inputs(), inputs));
+    let sizes = [("inputs", model.inputs(), inputs), ("classes", model.classes(), classes)];
+    match sizes.into_iter().find(|(_, found, expected)| found != expected) {
+        None => Ok(model),
+        Some((what, found, expected)) => Err(Error::Data {
+            path: path.to_path_buf(),
+            what: format!("{what} of the model"),
+            found: found.to_string(),
+            expected: format!("{expected}, as the data has"),
+        }),
     }
-    if model.classes() != classes {
-        return Err(unfit("classes of the model", model.classes(), classes));
-    }
-    Ok(model)
 }
 
 /// Errors, likelihood and calibration of `model` on a labelled split.

@@ -58,9 +58,7 @@ pub(crate) fn largest(row: &[f32], classes: impl Iterator<Item = usize>) -> Opti
 /// Number of examples whose prediction is not their label. A row with a logit that is not finite
 /// is an error whatever its label.
 pub fn errors(logits: &[f32], labels: &[u16], classes: usize) -> usize {
-    labelled_rows(logits, labels, classes)
-        .filter(|&(row, label)| predict(row) != Some(label))
-        .count()
+    misclassified(logits, labels, classes).len()
 }
 
 /// errors/examples; 0 for no examples.
@@ -89,8 +87,6 @@ pub fn nll(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
 
 /// Expected calibration error: Σ_b (n_b/n)·|accuracy_b − confidence_b| over the bins of
 /// [`reliability`]. In [0, 1]; NaN when a logit is not finite or there are no examples.
-///
-/// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
 pub fn calibration_error(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
     let Some(bins) = reliability(logits, labels, classes) else { return f64::NAN };
     // n_b·(accuracy_b − confidence_b) of a bin.

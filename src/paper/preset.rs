@@ -98,29 +98,3 @@ impl PresetConfigs {
         dataset.train.clone().truncated(limit)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use limbeck_datasets::Split;
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
-    #[test]
-    fn the_papers_nets_are_those_of_their_configurations() {
-        let image = || Split::of_images(vec![0; 784], (28, 28), Some(vec![0]));
-        let dataset = Dataset {
-            name: "mnist".into(),
-            train: image(),
-            test: image(),
-            classes: 10,
-            sha256: BTreeMap::new(),
-        };
-        let configs = PresetConfigs::new(Preset::Paper, &dataset);
-        for (name, planned) in configs.all() {
-            let file = format!("configs/mnist-{name}.toml");
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-            assert_eq!(Config::load(&path).unwrap(), *planned, "{}", path.display());
-        }
-    }
-}

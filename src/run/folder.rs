@@ -21,12 +21,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
-/// `report.html`, `models/` and `checkpoints/`.
-///
-/// Either one process writes in it, or several share it. A process keeps `.lock` locked, alone or
-/// together with the others, until the last clone of this value is dropped or the process ends,
-/// however it ends. Processes that share the folder lock what they write: the files that all of them
-/// write with [`exclusive`](RunFolder::exclusive), a model with [`try_lock`](RunFolder::try_lock).
+/// `report.html`, `models/` and `checkpoints/`. It is locked until the last clone of this value is
+/// dropped or the process ends, however it ends.
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     /// The folder itself.

@@ -79,20 +79,9 @@ struct Filter {
     weights: Vec<f64>,
 }
 
-impl Default for Fbank {
-    fn default() -> Self {
-        Fbank::new()
-    }
-}
-
 impl Fbank {
-    /// The filterbank for 16 kHz.
-    pub fn new() -> Fbank {
-        Fbank::warped(1.0)
-    }
-
-    /// The filterbank that treats a frequency f as if it were warp(f). A voice then sounds as if its
-    /// vocal tract were 1/α times as long. With α = `factor`:
+    /// The filterbank for 16 kHz that treats a frequency f as if it were warp(f). A voice then sounds as if its
+    /// vocal tract were 1/α times as long. With α = `factor`, 1 for the plain filterbank:
     ///
     /// ```text
     /// warp(f) = α·f                             f ≤ f₀ = 4800·min(α, 1)/α

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use std::iter::Sum;
-use std::ops::Add;
 
 /// One step of an alignment, from the reference to the hypothesis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +42,14 @@ impl WordErrors {
     }
 }
 
-impl Add for WordErrors {
-    type Output = WordErrors;
-
-    fn add(self, other: WordErrors) -> WordErrors {
-        WordErrors {
-            words: self.words + other.words,
-            substitutions: self.substitutions + other.substitutions,
-            insertions: self.insertions + other.insertions,
-            deletions: self.deletions + other.deletions,
-        }
-    }
-}
-
 impl Sum for WordErrors {
     fn sum<I: Iterator<Item = WordErrors>>(errors: I) -> WordErrors {
-        errors.fold(WordErrors::default(), Add::add)
+        errors.fold(WordErrors::default(), |sum, one| WordErrors {
+            words: sum.words + one.words,
+            substitutions: sum.substitutions + one.substitutions,
+            insertions: sum.insertions + one.insertions,
+            deletions: sum.deletions + one.deletions,
+        })
     }
 }
 

@@ -1,7 +1,6 @@
 //! What the ranks of a run tell each other.
 
-use super::Run;
-use super::outcome::StepOutcome;
+use super::{Run, outcome::StepOutcome};
 use crate::engine::communicator::Communicator;
 use crate::files::error::Result;
 use limbeck_kernels::softmax::Loss;

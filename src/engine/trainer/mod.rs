@@ -16,16 +16,13 @@ mod task;
 pub use observer::{EpochRecord, Observer, Progress, Watched};
 pub use task::Task;
 
-use crate::engine::communicator::Communicator;
 use crate::engine::loss::{self, LossSpec};
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
 use crate::engine::optimizer::{Optimizer, schedule};
+use crate::engine::{communicator::Communicator, metrics, mlp::Mlp};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use limbeck_datasets::{Batches, Split};
-use limbeck_kernels::Context;
-use limbeck_kernels::softmax::Loss;
+use limbeck_kernels::{Context, softmax::Loss};
 use outcome::StepOutcome;
 use resume::Timetable;
 use std::collections::BTreeMap;

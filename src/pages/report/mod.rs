@@ -6,9 +6,8 @@ mod predictions;
 
 use super::contents::RunContents;
 use crate::files::error::Result;
-use crate::run::chart::escape;
-use crate::run::manifest::shell_line;
 use crate::run::summary::{Measure, Table};
+use crate::run::{chart::escape, manifest::shell_line};
 use curves::{curve_figures, curves};
 use html::{figure_html, head, table_html};
 use predictions::{confusions, misclassified, reliability};

@@ -13,12 +13,10 @@
 //! is left of the difference, and by matching logits, T = ∞.
 
 use super::transfer::Transfer;
-use crate::engine::config::Config;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::graph::Node;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{graph::Node, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
@@ -32,29 +30,12 @@ const BASELINE: &str = "baseline";
 const STUDENTS: [(&str, f32); 3] =
     [("T = 20", 20.0), ("T = 1000", 1e3), ("logit matching", f32::INFINITY)];
 
-/// A limit of the soft gradient.
-#[derive(Clone, Copy)]
-enum Limit {
-    /// (d − d̄)/N.
-    Centred,
-    /// d/N.
-    Raw,
-}
+/// What the soft gradient is held against: (d − d̄)/N and d/N.
+const DIFFERENCES: [&str; 2] = ["centred", "raw"];
 
-impl Limit {
-    const BOTH: [Limit; 2] = [Limit::Centred, Limit::Raw];
-
-    fn name(self) -> &'static str {
-        match self {
-            Limit::Centred => "centred",
-            Limit::Raw => "raw",
-        }
-    }
-
-    /// The gradient's relative distance from this limit at T.
-    fn error(self, temperature: f64) -> Measure {
-        Measure::numbered(format!("{}_error_{temperature}", self.name()))
-    }
+/// The gradient's relative distance from one of [`DIFFERENCES`] at T.
+fn distance(difference: &str, temperature: f64) -> Measure {
+    Measure::numbered(format!("{difference}_error_{temperature}"))
 }
 
 /// The experiment.
@@ -118,21 +99,21 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
                 }
             }
         }
-        for (limit, [distance, size]) in Limit::BOTH.iter().zip(sums) {
-            measures.extend([limit.error(t).of((distance / size).sqrt())]);
-        }
+        let of =
+            |(name, [apart, size]): (&str, [f64; 2])| distance(name, t).of((apart / size).sqrt());
+        measures.extend(DIFFERENCES.into_iter().zip(sums).map(of));
     }
     measures
 }
 
 fn conclude(summary: &Summary) -> Conclusion {
-    let mean = |limit: Limit, t: f64| statistics::mean(&summary.values(BASELINE, &limit.error(t)));
+    let mean = |name, t| statistics::mean(&summary.values(BASELINE, &distance(name, t)));
     let mut limit = Table::new(
         format!("The gradient at T against its limits, relative error, {}", summary.dataset),
         &["T", "centred difference", "raw difference", "centred error × T"],
     );
     for t in LIMIT {
-        let [centred, raw] = Limit::BOTH.map(|limit| mean(limit, t));
+        let [centred, raw] = DIFFERENCES.map(|name| mean(name, t));
         let [of_centred, of_raw] = [centred, raw].map(|error| format!("{error:.2e}"));
         limit.push([t.to_string(), of_centred, of_raw, format!("{:.3}", centred * t)]);
     }
@@ -144,9 +125,9 @@ fn conclude(summary: &Summary) -> Conclusion {
         let nll = summary.cell(name, 4, &Measure::TestNll);
         students.push([name.to_string(), summary.errors_cell(name), nll]);
     }
-    let series = Limit::BOTH.map(|limit| {
-        let points = LIMIT.map(|t| Point::at(t, mean(limit, t)));
-        Series::new(format!("{} difference", limit.name()), points)
+    let series = DIFFERENCES.map(|name| {
+        let points = LIMIT.map(|t| Point::at(t, mean(name, t)));
+        Series::new(format!("{name} difference"), points)
     });
     let title = format!("Distance of the soft gradient from its limits, {}", summary.dataset);
     let chart = Chart {
@@ -155,8 +136,8 @@ fn conclude(summary: &Summary) -> Conclusion {
         ..Chart::new(title, "temperature T", "relative error", series)
     };
     // The exponent p of error ~ Tᵖ between T = 100 and T = 10,000.
-    let slope = (mean(Limit::Centred, 1e4) / mean(Limit::Centred, 1e2)).log10() / 2.0;
-    let (far, raw) = (mean(Limit::Centred, 1e4), mean(Limit::Raw, 1e4));
+    let (far, raw) = (mean("centred", 1e4), mean("raw", 1e4));
+    let slope = (far / mean("centred", 1e2)).log10() / 2.0;
     let holds = (slope + 1.0).abs() < 0.05 && far < 1e-2 && raw > 10.0 * far;
     let claim = slope.is_finite().then(|| Claim {
         paper: "At high temperature, and with logits of zero mean for each case, distillation \
@@ -165,7 +146,7 @@ fn conclude(summary: &Summary) -> Conclusion {
         ours: format!(
             "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
              {slope:.2}; of the raw difference {:.1} % at any high T",
-            100.0 * mean(Limit::Centred, 20.0),
+            100.0 * mean("centred", 20.0),
             100.0 * raw
         ),
         verdict: Verdict::of(Some(holds)),

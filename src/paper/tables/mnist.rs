@@ -18,18 +18,11 @@
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
 use super::transfer::Transfer;
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, distill, loss::LossSpec, metrics, mlp::Mlp, trainer::Task};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};

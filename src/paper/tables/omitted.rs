@@ -14,22 +14,17 @@
 //! is then applied to the first. Each student takes about as many steps as one of the whole set.
 
 use super::transfer::Transfer;
-use crate::engine::bias::Correction;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{
+    bias::Correction, config::Config, loss::LossSpec, metrics, mlp::Mlp, trainer::Task,
+};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
-use crate::paper::graph::Node;
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{experiment_run::ExperimentRun, graph::Node, key::Key, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
+use std::fmt::Display;
 use std::rc::Rc;
 
 /// A transfer set.
@@ -78,22 +73,9 @@ const OFFSET: Measure = Measure::named("offset");
 /// Test errors on [`SHOWN`] before the correction.
 const ON_SHOWN: Measure = Measure::named("errors_on_3");
 
-fn offset(protocol: &str) -> Measure {
-    Measure::numbered(format!("offset_{protocol}"))
-}
-
-/// Test errors after the correction.
-fn errors(protocol: &str) -> Measure {
-    Measure::numbered(format!("errors_{protocol}"))
-}
-
-fn errors_on_shown(protocol: &str) -> Measure {
-    Measure::numbered(format!("errors_on_{SHOWN}_{protocol}"))
-}
-
-/// Test errors at an offset.
-fn errors_at(offset: f64) -> Measure {
-    Measure::numbered(format!("errors_at_{offset}"))
+/// `offset`, `errors` and `errors_on_3` after the correction by a protocol; `errors_at` an offset.
+fn measure(what: &str, of: impl Display) -> Measure {
+    Measure::numbered(format!("{what}_{of}"))
 }
 
 /// The offsets of the figure, in steps of ½.
@@ -204,15 +186,14 @@ impl Students {
         for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
             let logits = corrected(&correction);
             measures.extend([
-                offset(protocol).of(correction.offset.into()),
-                errors(protocol).of(errors_of(&logits)),
-                errors_on_shown(protocol).of(count_on_shown(&logits, labels, classes)),
+                measure("offset", protocol).of(correction.offset.into()),
+                measure("errors", protocol).of(errors_of(&logits)),
+                measure("errors_on_3", protocol).of(count_on_shown(&logits, labels, classes)),
             ]);
         }
-        measures.extend(
-            drawn_offsets()
-                .map(|offset| errors_at(offset).of(errors_of(&corrected(&with(offset as f32))))),
-        );
+        measures.extend(drawn_offsets().map(|offset| {
+            measure("errors_at", offset).of(errors_of(&corrected(&with(offset as f32))))
+        }));
         measures
     }
 
@@ -261,10 +242,10 @@ fn conclude(summary: &Summary) -> Conclusion {
             table.push([
                 String::new(),
                 protocol.into(),
-                of(offset(protocol), 2),
-                of(errors(protocol), 1),
+                of(measure("offset", protocol), 2),
+                of(measure("errors", protocol), 1),
                 shown(papers.then_some(set.paper[1])),
-                of(errors_on_shown(protocol), 1),
+                of(measure("errors_on_3", protocol), 1),
                 shown(set.paper_on_shown.filter(|_| papers).map(|errors| errors[1])),
             ]);
         }
@@ -281,7 +262,8 @@ fn conclude(summary: &Summary) -> Conclusion {
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
     let series = TRANSFER_SETS.iter().map(|set| {
-        let point = |offset| Point::of(offset, &summary.values(set.student, &errors_at(offset)));
+        let point =
+            |offset| Point::of(offset, &summary.values(set.student, &measure("errors_at", offset)));
         Series::new(set.student, drawn_offsets().filter_map(point))
     });
     let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");
@@ -305,8 +287,8 @@ fn claims(summary: &Summary) -> Vec<Claim> {
     let mut claims = Vec::new();
     if let (Some(before), Some(corrected), Some(on_3)) = (
         mean(without_3, &Measure::TestErrors),
-        mean(without_3, &errors("test")),
-        mean(without_3, &errors_on_shown("test")),
+        mean(without_3, &measure("errors", "test")),
+        mean(without_3, &measure("errors_on_3", "test")),
     ) {
         let right = 100.0 * (1.0 - on_3 / test_3s);
         claims.push(Claim {
@@ -318,7 +300,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
         });
     }
     if let (Some(before), Some(after)) =
-        (mean(of_7_and_8, &Measure::TestErrors), mean(of_7_and_8, &errors("test")))
+        (mean(of_7_and_8, &Measure::TestErrors), mean(of_7_and_8, &measure("errors", "test")))
     {
         claims.push(Claim {
             paper: "With only 7s and 8s in the transfer set the error rate is 47.3 %, and 13.2 % \

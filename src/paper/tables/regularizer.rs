@@ -14,22 +14,16 @@
 
 use super::speech;
 use super::transfer::{draw, rows};
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{EpochRecord, Task, Watched};
+use crate::engine::{config::Config, loss::LossSpec};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Input, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
 use crate::paper::preset::{Preset, PresetConfigs};
-use crate::paper::request::Request;
+use crate::paper::{experiment_run::ExperimentRun, key::Key, request::Request};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::context::RunContext;
-use crate::run::folder::RunFolder;
-use crate::run::records::records;
-use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
+use crate::run::{context::RunContext, folder::RunFolder, records::records, statistics::MeanSd};
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -173,16 +167,7 @@ fn on_speech(run: &mut RunContext, request: &Request, out: &Path) -> Result<Sett
     config.model.dropout = None;
     config.training.epochs = (config.training.epochs * 3 / 4).max(1);
     let material = labelled.material.clone();
-    let starts: Vec<u32> = material
-        .train
-        .lengths
-        .iter()
-        .scan(0, |start, &length| Some(std::mem::replace(start, *start + length as u32)))
-        .collect();
-    let frames_of = move |utterance: usize, length: usize| {
-        let first = starts[utterance];
-        first..first + length as u32
-    };
+    let frames: Vec<u32> = (0..labelled.dataset.train.len() as u32).collect();
     Ok(Setting {
         train_limit: None,
         dataset: Rc::new(labelled.dataset.clone()),
@@ -190,8 +175,14 @@ fn on_speech(run: &mut RunContext, request: &Request, out: &Path) -> Result<Sett
         config,
         loss: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
         draw: Box::new(move |seed, percent| {
-            let utterances = material.train.draw(seed, percent).into_iter();
-            utterances.flat_map(|u| frames_of(u, material.train.lengths[u])).collect()
+            let frames = material.train.by_utterance(&frames, 1);
+            material
+                .train
+                .draw(seed, percent)
+                .into_iter()
+                .flat_map(|u| frames[u])
+                .copied()
+                .collect()
         }),
         draws: (draws.0.max(request.seeds.end - request.seeds.start), draws.1),
         examples: "frames",

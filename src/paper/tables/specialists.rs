@@ -13,20 +13,15 @@
 //! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
 
 use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{loss::LossSpec, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::Preset;
 use crate::paper::specialists::{self, Answers};
+use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::Preset};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::statistics::McNemar;
 use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
-use crate::run::training::combined_row;
+use crate::run::{statistics::McNemar, training::combined_row};
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;

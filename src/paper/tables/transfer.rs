@@ -1,15 +1,12 @@
 //! What most tables are made of: a teacher for each seed, and the set on which it teaches.
 
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, loss::LossSpec, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::{Conclusion, Data, Experiment, ExperimentSpec, Input};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
-use crate::paper::request::Request;
+use crate::paper::{
+    experiment_run::ExperimentRun, key::Key, preset::PresetConfigs, request::Request,
+};
 use crate::run::summary::Summary;
 use limbeck_datasets::{Dataset, Split, permute};
 use std::rc::Rc;

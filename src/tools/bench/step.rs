@@ -1,11 +1,8 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
 use super::measure::{Machine, PROBE, Rate, Spread};
-use crate::engine::communicator::Communicator;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
+use crate::engine::trainer::{self, Observer, Progress, Task, Trained};
+use crate::engine::{communicator::Communicator, config::Config, loss::LossSpec, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, peak};
@@ -264,10 +261,6 @@ impl Observer for Stopwatch<'_> {
         }
         self.forks_before = self.context.pool.forks();
         self.last = Instant::now();
-    }
-
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        Ok(())
     }
 
     fn warn(&mut self, message: &str) {

@@ -1,11 +1,9 @@
 //! What became of the paper's claims on speech.
 
-use super::alignment::MIXTURES;
-use super::labelled::Labelled;
 use super::recognition::{HOLDOUT_ERRORS, MODELS, Search, word_measure};
 use super::spend::{ENSEMBLE, MEMBER, Spend, mean_logits, student_at};
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use super::{alignment::MIXTURES, labelled::Labelled};
+use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::Conclusion;
 use crate::run::chart::{Chart, Point, Series};

@@ -1,13 +1,11 @@
 //! Words from the logits of nets, and the scales of the search that finds them.
 
 use super::labelled::Labelled;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use crate::engine::{metrics, mlp::Mlp};
 use crate::run::summary::{Measure, Measures, Row};
-use crate::speech::corpus::UtteranceSet;
 use crate::speech::decode::{Decoder, Scales};
-use crate::speech::lm::LanguageModel;
 use crate::speech::wer::{WordErrors, word_errors};
+use crate::speech::{corpus::UtteranceSet, lm::LanguageModel};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, Pool};
 
