@@ -1,8 +1,10 @@
-//! The pages made from run folders: what is on them, what is left out, and what names cannot do.
+//! The pages made from run folders: what is on them, what is left out, and what names cannot do; and
+//! the charts on them.
 #![cfg(feature = "cli")]
 
 use limbeck::pages::contents::RunContents;
 use limbeck::pages::{demo, report as page};
+use limbeck::run::chart::{Chart, MAX_LINES, Point, Series};
 use limbeck_kernels::{Context, Isa};
 use serde_json::{Value, json};
 use std::fs;
@@ -197,4 +199,41 @@ fn the_demo_holds_the_parameters_and_the_engines_logits() {
             Some(predictions.models[2].logits[10 * i + 9].into())
         );
     }
+}
+
+#[test]
+fn a_chart_is_well_formed_and_shows_every_point() {
+    let point = |x, y| Point { x, y, spread: 1.0 };
+    let series = [Series::new("one", [point(1.0, 5.0), point(20.0, 7.0)]), Series::new("none", [])];
+    let mut chart = Chart::new("a < b & c", "T", "errors", series);
+    (chart.log_x, chart.references) = (true, vec![("paper".into(), 6.0)]);
+    let svg = chart.to_svg();
+    assert_eq!(svg.matches("<circle").count(), 2);
+    assert!(svg.contains("a &lt; b &amp; c") && svg.contains("paper") && !svg.contains("NaN"));
+    let opened = svg.matches('<').count() - svg.matches("</").count();
+    assert_eq!(opened, svg.matches("/>").count() + svg.matches("</").count());
+}
+
+#[test]
+fn as_many_lines_as_it_may_have_are_told_apart_and_named_within_the_picture() {
+    let name = |i: usize| format!("a run with a long name: student {i}");
+    let series = (0..MAX_LINES).map(|i| Series::new(name(i), [Point::at(1.0, 2.0); 2]));
+    let chart = Chart::new("", "", "", series);
+    let svg = chart.to_svg();
+    let strokes: std::collections::BTreeSet<&str> = svg
+        .lines()
+        .filter(|line| line.contains("fill=\"none\""))
+        .map(|line| line.split_once("stroke=").unwrap().1)
+        .collect();
+    assert_eq!(strokes.len(), MAX_LINES);
+    let number = |after: &str, of: &str| -> f64 {
+        let rest = of.split_once(after).unwrap().1;
+        rest[..rest.find(['"', ' ']).unwrap()].parse().unwrap()
+    };
+    let width = number("viewBox=\"0 0 ", &svg);
+    let last = svg.lines().find(|line| line.contains(&name(MAX_LINES - 1))).unwrap();
+    // No letter of these is wider than half of the size of the type, 12, and a bit.
+    let letters = name(MAX_LINES - 1).len() as f64;
+    assert!(number("x=\"", last) + 6.2 * letters <= width);
+    assert!(number("y=\"", last) <= 388.0);
 }

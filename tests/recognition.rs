@@ -29,7 +29,7 @@ fn corpus() -> Option<Corpus> {
 fn speech(corpus: &Corpus, speakers: &[&str]) -> (Vec<FeatureMatrix>, Vec<Vec<usize>>) {
     let of = |u: &&an4::Utterance| speakers.contains(&u.speaker.as_str());
     let utterances: Vec<&an4::Utterance> = corpus.train.iter().filter(of).collect();
-    let fbank = Fbank::new();
+    let fbank = Fbank::warped(1.0);
     let cepstra = |u: &&an4::Utterance| mfcc(&fbank.features(&u.samples().unwrap()));
     let mut features: Vec<FeatureMatrix> = utterances.iter().map(cepstra).collect();
     let speakers: Vec<&str> = utterances.iter().map(|u| u.speaker.as_str()).collect();

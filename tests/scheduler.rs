@@ -15,7 +15,7 @@ use limbeck::paper::preset::Preset;
 use limbeck::paper::request::Request;
 use limbeck::paper::scheduler::execute;
 use limbeck::run::context::RunContext;
-use limbeck::run::summary::{Measure, Measures, Row, Summary};
+use limbeck::run::summary::{Measure, Row, Summary};
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
 use std::collections::BTreeMap;
@@ -67,9 +67,7 @@ fn graph(seeds: u64) -> Graph {
                 Some(before) => run.row_of(before)?.value(&SUM).unwrap(),
                 None => 0.0,
             };
-            let mut measures = Measures::new();
-            SUM.set(&mut measures, before + seed as f64);
-            Ok(measures)
+            Ok([SUM.of(before + seed as f64)].into())
         }));
         nodes.push(Node::row("twice", seed, vec![base.clone()], move |run| {
             row(run, "twice", seed, 2 * errors(run, &base))

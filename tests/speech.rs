@@ -1,11 +1,14 @@
-//! Speech on real recordings where there are any, and on a signal made of integers everywhere.
+//! Speech on real recordings where there are any, and on a signal made of integers everywhere;
+//! features and language models worked out by hand.
 //!
 //! tests/golden/speech.safetensors holds what kaldi-native-fbank and python_speech_features
 //! computed, in f32, and a perplexity; the recipe is beside it. The corpus itself is read through
 //! `LIMBECK_DATA`.
 #![cfg(feature = "paper")]
 
-use limbeck::speech::features::{BINS, CEPSTRA, Fbank, FeatureMatrix, mfcc};
+use limbeck::speech::features::{
+    BINS, CEPSTRA, FRAME, Fbank, FeatureMatrix, Normalisation, mfcc, subtract_speaker_means,
+};
 use limbeck::speech::lm::LanguageModel;
 use limbeck_datasets::an4;
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -56,7 +59,7 @@ fn agrees(kind: &str, name: &str, every: usize, ours: &FeatureMatrix, dim: usize
 
 #[track_caller]
 fn agrees_with_kaldi(name: &str, every: usize, samples: &[i16]) {
-    let fbank = Fbank::new().features(samples);
+    let fbank = Fbank::warped(1.0).features(samples);
     agrees("fbank", name, every, &fbank, BINS, 1e-3);
     agrees("mfcc", name, every, &mfcc(&fbank), 3 * CEPSTRA, 1e-3);
 }
@@ -106,4 +109,152 @@ fn language_models_of_an4() {
             assert!((sum - 1.0).abs() < 1e-12, "{previous:?}: {sum}");
         }
     }
+}
+
+fn of(dim: usize, values: &[f32]) -> FeatureMatrix {
+    FeatureMatrix { dim, values: values.to_vec() }
+}
+
+#[test]
+fn frames_are_those_that_fit() {
+    let fbank = Fbank::warped(1.0);
+    let counts = [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)];
+    for (samples, frames) in counts {
+        assert_eq!(fbank.features(&vec![7; samples]).frames(), frames, "{samples} samples");
+    }
+    // A constant has its mean subtracted, and nothing is left but the floor.
+    let silence = fbank.features(&[7; 400]);
+    let floor = (2f64.powi(-23).ln()) as f32;
+    assert_eq!(silence.frame(0), [floor; BINS]);
+}
+
+/// The frequency at which a filter has its peak, from the inverse of mel.
+fn peak(bin: usize) -> f64 {
+    let mel = |hz: f64| 1127.0 * (1.0 + hz / 700.0).ln();
+    let peak = mel(20.0) + (bin + 1) as f64 * (mel(8000.0) - mel(20.0)) / 41.0;
+    700.0 * ((peak / 1127.0).exp() - 1.0)
+}
+
+fn tone(hz: f64, amplitude: f64) -> Vec<i16> {
+    let sample = |i: usize| amplitude * (2.0 * std::f64::consts::PI * hz * i as f64 / 16e3).sin();
+    (0..FRAME).map(|i| sample(i).round() as i16).collect()
+}
+
+fn loudest(frame: &FeatureMatrix) -> usize {
+    (0..BINS).max_by(|&a, &b| frame.values[a].total_cmp(&frame.values[b])).unwrap()
+}
+
+#[test]
+fn a_tone_peaks_in_its_filter_and_doubling_it_adds_ln_4() {
+    let fbank = Fbank::warped(1.0);
+    for bin in [5, 20, 35] {
+        let loud = fbank.features(&tone(peak(bin), 16_000.0));
+        assert_eq!(loudest(&loud), bin);
+        let quiet = fbank.features(&tone(peak(bin), 8_000.0));
+        let difference = f64::from(loud.values[bin] - quiet.values[bin]);
+        assert!((difference - 4f64.ln()).abs() < 1e-3, "{difference}");
+    }
+}
+
+#[test]
+fn a_warped_tone_peaks_where_its_warped_frequency_does() {
+    for factor in [0.9, 1.1] {
+        for bin in [10, 20, 30] {
+            let heard = Fbank::warped(factor).features(&tone(peak(bin) / factor, 16_000.0));
+            assert_eq!(loudest(&heard), bin, "filter {bin}, {factor}");
+        }
+    }
+}
+
+#[test]
+fn the_cepstrum_of_a_flat_spectrum_is_its_level_alone() {
+    let cepstra = mfcc(&of(BINS, &[3.0; 2 * BINS]));
+    assert_eq!((cepstra.dim, cepstra.frames()), (39, 2));
+    // √(1/40)·40·3; the lifter leaves c(0) alone.
+    assert!((cepstra.values[0] - 40f32.sqrt() * 3.0).abs() < 1e-5);
+    assert!(cepstra.frame(0)[1..].iter().all(|c| c.abs() < 1e-5));
+}
+
+#[test]
+fn speakers_are_centred_each_for_itself() {
+    let mut utterances = [of(1, &[1.0, 3.0]), of(1, &[10.0]), of(1, &[8.0]), of(1, &[])];
+    subtract_speaker_means(&mut utterances, &["a", "b", "a", "c"]);
+    assert_eq!(utterances.map(|u| u.values), [vec![-3.0, -1.0], vec![0.0], vec![4.0], vec![]]);
+}
+
+#[test]
+fn normalised_training_frames_have_mean_0_and_variance_1() {
+    let mut train = [of(2, &[1.0, 5.0, 2.0, 5.0]), of(2, &[6.0, 5.0])];
+    let normalisation = Normalisation::of(&train).unwrap();
+    // Deviations −2, −1, 3: variance 14/3. The second column never varies.
+    assert_eq!(normalisation.mean, [3.0, 5.0]);
+    assert_eq!(normalisation.sd, [(14.0f64 / 3.0).sqrt(), 1.0]);
+    normalisation.apply(&mut train);
+    let column = |i| train.iter().flat_map(move |u| u.values.chunks(2).map(move |f| f[i]));
+    assert!(column(0).sum::<f32>().abs() < 1e-6);
+    assert!((column(0).map(|x| x * x).sum::<f32>() / 3.0 - 1.0).abs() < 1e-6);
+    assert!(column(1).all(|x| x == 0.0));
+
+    let mut test = [of(2, &[3.0, 6.0])];
+    normalisation.apply(&mut test);
+    assert_eq!(test[0].values, [0.0, 1.0]);
+    assert_eq!(Normalisation::of(&[of(2, &[])]), None);
+    assert_eq!(Normalisation::of(&[]), None);
+}
+
+fn sums_to_one(model: &LanguageModel) {
+    let outcomes = || (0..model.words()).map(Some).chain([None]);
+    for previous in outcomes() {
+        let sum: f64 = outcomes().map(|next| model.ln_prob(previous, next).exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-12, "{previous:?}: {sum}");
+    }
+}
+
+#[test]
+fn a_bigram_by_hand() {
+    const A: usize = 0;
+    const B: usize = 1;
+    const C: usize = 2;
+    let model = LanguageModel::witten_bell(3, &[vec![A, B], vec![A, A]]);
+    sums_to_one(&model);
+    let prob = |previous, next| model.ln_prob(previous, next).exp();
+    // A thrice, B once, two ends: 6 tokens of 3 types, over 4 outcomes.
+    let single = |count: f64| (count + 3.0 / 4.0) / 9.0;
+    let expected = [
+        // After the start: A, A.
+        (None, Some(A), (2.0 + single(3.0)) / 3.0),
+        (None, Some(C), single(0.0) / 3.0),
+        (None, None, single(2.0) / 3.0),
+        // After A: B, A, end.
+        (Some(A), Some(B), (1.0 + 3.0 * single(1.0)) / 6.0),
+        (Some(A), None, (1.0 + 3.0 * single(2.0)) / 6.0),
+        (Some(A), Some(C), 3.0 * single(0.0) / 6.0),
+        // After B: end.
+        (Some(B), None, (1.0 + single(2.0)) / 2.0),
+        // C was never seen.
+        (Some(C), Some(A), single(3.0)),
+        (Some(C), Some(C), single(0.0)),
+    ];
+    for (previous, next, expected) in expected {
+        let found = prob(previous, next);
+        assert!((found - expected).abs() < 1e-14, "{previous:?} {next:?}: {found} {expected}");
+    }
+
+    let product = prob(None, Some(C)) * prob(Some(C), None) * prob(None, None);
+    let perplexity = model.perplexity(&[vec![C], vec![]]);
+    assert!((perplexity - product.powf(-1.0 / 3.0)).abs() < 1e-10);
+}
+
+#[test]
+fn without_sentences_everything_is_equally_probable() {
+    let model = LanguageModel::witten_bell(4, &[]);
+    sums_to_one(&model);
+    assert!((model.perplexity(&[vec![0, 3, 1]]) - 5.0).abs() < 1e-12);
+    assert!(model.perplexity(&[]).is_nan());
+}
+
+#[test]
+#[should_panic(expected = "word 2 of a vocabulary of 2")]
+fn foreign_words_have_no_probability() {
+    LanguageModel::witten_bell(2, &[vec![1]]).ln_prob(Some(2), None);
 }

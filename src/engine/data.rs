@@ -1,8 +1,7 @@
 //! The data set that a configuration names, and a model that fits it.
 
 use crate::engine::config::{Config, DatasetKind};
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use limbeck_datasets::{
@@ -21,6 +20,8 @@ use std::path::Path;
 pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
     let Config { data: keys, model, .. } = config;
     let fault = |message| Error::Config { path: origin.to_path_buf(), line: None, message };
+    let missing =
+        |kind: &str, key: &str| fault(format!("dataset = \"{kind}\" needs the key data.{key}"));
     let mut dataset = match keys.dataset {
         DatasetKind::Mnist => {
             let folder = data.ok_or_else(|| {
@@ -41,7 +42,7 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             ));
         }
         DatasetKind::Idx => {
-            let missing = |key: &str| fault(format!("dataset = \"idx\" needs the key data.{key}"));
+            let missing = |key| missing("idx", key);
             let train_images =
                 keys.train_images.as_deref().ok_or_else(|| missing("train_images"))?;
             let train_labels = keys.train_labels.as_deref();
@@ -57,15 +58,14 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
         }
         DatasetKind::Csv => {
-            let missing = || fault("dataset = \"csv\" needs the key data.train_table".into());
-            let train = keys.train_table.as_deref().ok_or_else(missing)?;
+            let train = keys.train_table.as_deref();
+            let train = train.ok_or_else(|| missing("csv", "train_table"))?;
             let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
             let label = keys.label_column.as_deref().unwrap_or("label");
             table::load_dataset(train, test, label, keys.classes)?
         }
         DatasetKind::Npz => {
-            let missing = || fault("dataset = \"npz\" needs the key data.arrays".into());
-            let arrays = keys.arrays.as_deref().ok_or_else(missing)?;
+            let arrays = keys.arrays.as_deref().ok_or_else(|| missing("npz", "arrays"))?;
             npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
         }
     };

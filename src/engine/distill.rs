@@ -1,7 +1,6 @@
 //! Soft targets: what teachers say about a transfer set, computed once and cached.
 
-use crate::engine::communicator::Communicator;
-use crate::engine::mlp::Mlp;
+use crate::engine::{communicator::Communicator, mlp::Mlp};
 use crate::files::error::Result;
 use limbeck_datasets::{Split, shifts};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, softmax};

@@ -7,11 +7,10 @@ use crate::engine::init;
 use crate::engine::params::{self, LayerParams};
 use crate::files::model::{Layer, ModelFile};
 use limbeck_datasets::{Batch, Inputs, Split};
-use limbeck_kernels::random::Dropout;
-use limbeck_kernels::softmax::Loss;
 use limbeck_kernels::{
     Activation, Buffer, Context, LANES, Panels, PanelsMut, gemm, input, panel_len, reduce,
 };
+use limbeck_kernels::{random::Dropout, softmax::Loss};
 use std::ops::Range;
 
 /// How a stored value becomes an input: x = value · scale + shift.

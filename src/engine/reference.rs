@@ -9,9 +9,7 @@
 //! engine's may be. It is the oracle of the tests, and agrees with PyTorch and JAX in f64
 //! (`tests/golden.rs`).
 
-use crate::engine::activation::Activation;
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
+use crate::engine::{activation::Activation, loss::LossSpec, mlp::Mlp};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::{Panels, reference};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Zip};
@@ -100,10 +98,8 @@ pub struct Net {
 impl Net {
     /// The net of the engine's `model`.
     pub fn new(model: &Mlp) -> Net {
-        let outputs = model.layers().iter().map(|layer| layer.outputs);
-        let widths = std::iter::once(model.inputs()).chain(outputs).collect();
-        let activation = model.activation();
-        Net { widths, activation, params: Net::flatten(model, model.params()) }
+        let params = Net::flatten(model, model.params());
+        Net { widths: model.widths(), activation: model.activation(), params }
     }
 
     /// An array in the order of [`Mlp::params`], such as gradients, in that of [`Net::params`].

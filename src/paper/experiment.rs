@@ -1,14 +1,10 @@
 //! What an experiment is: what it says of itself, what it is asked for, and what it consists of.
 
-use super::experiment_run::ExperimentRun;
-use super::graph::Graph;
-use super::request::Request;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
+use super::{experiment_run::ExperimentRun, graph::Graph, request::Request};
+use crate::engine::{config::Config, loss::LossSpec};
 use crate::files::error::Result;
-use crate::run::chart::Chart;
-use crate::run::context::RunContext;
 use crate::run::summary::{Claim, Summary, Table};
+use crate::run::{chart::Chart, context::RunContext};
 use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -99,6 +95,7 @@ pub struct ExperimentSpec {
 pub type Conclude = Box<dyn FnOnce(&mut ExperimentRun) -> Result<Conclusion>>;
 
 /// What is concluded from the rows.
+#[derive(Default)]
 pub struct Conclusion {
     /// Ours beside the paper's.
     pub tables: Vec<Table>,

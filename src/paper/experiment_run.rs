@@ -1,16 +1,12 @@
 //! An experiment under way, as its nodes see it: what was found so far, and how to make more.
 
-use super::key::Key;
-use super::request::Request;
-use crate::engine::data::load_model;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use super::{key::Key, request::Request};
+use crate::engine::{data::load_model, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::files::read::read_json;
-use crate::run::context::RunContext;
-use crate::run::folder::RunFolder;
 use crate::run::summary::{Measures, Row, Summary};
 use crate::run::training::{evaluated_row, remove_checkpoints, train_model};
+use crate::run::{context::RunContext, folder::RunFolder};
 use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::Context;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,7 @@
 //! An experiment as a value: the models it consists of, what each needs of others, how each is made.
 
-use super::experiment_run::ExperimentRun;
-use super::key::Key;
-use crate::engine::config::Config;
-use crate::engine::trainer::Task;
+use super::{experiment_run::ExperimentRun, key::Key};
+use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::Result;
 use crate::run::summary::{Measures, Row};
 use limbeck_datasets::{Dataset, Split};

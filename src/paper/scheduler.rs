@@ -17,25 +17,20 @@
 //! do is this one loop.
 
 use super::experiment::{Conclusion, ExperimentSpec};
-use super::experiment_run::ExperimentRun;
 use super::graph::{Graph, Make, Node};
-use super::key::Key;
-use super::request::Request;
+use super::{experiment_run::ExperimentRun, key::Key, request::Request};
 use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use crate::run::context::{RunContext, manifest};
-use crate::run::folder::RunFolder;
-use crate::run::manifest::utc;
 use crate::run::summary::{Row, Summary};
 use crate::run::training::{file_stem, remove_checkpoints};
+use crate::run::{folder::RunFolder, manifest::utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, SystemTime};
+use std::{fs, io::ErrorKind, thread};
 
 /// How often a process looks whether those that it waits for are done.
 const WAIT: Duration = Duration::from_millis(200);
@@ -211,8 +206,9 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// Makes a node whose lock is held, and keeps what it came to.
     fn make(&mut self, node: &Node) -> Result<()> {
         let divergence = self.divergence(&node.key);
-        if let Some(known) = divergence.as_deref().map(Divergence::read).transpose()?.flatten() {
-            return Err(known.into());
+        let known = divergence.as_deref().map(Divergence::read).transpose()?.flatten();
+        if let Some(Divergence { tensor, layer, epoch, step, advice }) = known {
+            return Err(Error::Diverged { tensor, layer, epoch, step, advice });
         }
         let made = match &node.make {
             Make::Row(make) => make(self).and_then(|row| self.keep(row)),
@@ -289,11 +285,5 @@ impl Divergence {
         let json = serde_json::to_vec(&Divergence { tensor, layer, epoch, step, advice });
         let json = json.map_err(|e| Error::Internal(format!("divergence to JSON: {e}")))?;
         atomic_write(path, &json)
-    }
-}
-
-impl From<Divergence> for Error {
-    fn from(Divergence { tensor, layer, epoch, step, advice }: Divergence) -> Error {
-        Error::Diverged { tensor, layer, epoch, step, advice }
     }
 }

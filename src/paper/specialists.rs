@@ -12,8 +12,7 @@
 //! classes are those of its set in that order, then the dustbin. Everything here is f64 in a fixed
 //! order, with `libm` for exp and ln: the same bits everywhere.
 
-use crate::engine::metrics::predict;
-use crate::engine::mlp::Mlp;
+use crate::engine::{metrics::predict, mlp::Mlp};
 use limbeck_datasets::{Dataset, Split};
 
 /// Passes of [`confusable_sets`] over the columns, at most.

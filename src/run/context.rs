@@ -1,7 +1,6 @@
 //! The context of a run: the machine, the data folder, the observer, and the other processes.
 
-use crate::engine::communicator::Communicator;
-use crate::engine::trainer::Observer;
+use crate::engine::{communicator::Communicator, trainer::Observer};
 use crate::files::error::{Error, Result};
 use crate::run::manifest::Manifest;
 use limbeck_datasets::Dataset;

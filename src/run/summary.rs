@@ -1,6 +1,6 @@
 //! `summary.json`: what an experiment found, for programs and for people.
 
-use crate::run::statistics::MeanSd;
+use crate::run::statistics::{self, McNemar, MeanSd};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -92,10 +92,14 @@ impl Measure {
         Measure::Named(Cow::Owned(name))
     }
 
-    /// Writes down `value` under the name of this measure, which must have one.
-    pub fn set(self, measures: &mut Measures, value: f64) {
-        if let Measure::Named(name) = self {
-            measures.insert(name.into_owned(), value);
+    /// The entry of a row's [`Measures`]: `value` under the name of this measure.
+    ///
+    /// # Panics
+    /// If it is not [`Measure::Named`].
+    pub fn of(self, value: f64) -> (String, f64) {
+        match self {
+            Measure::Named(name) => (name.into_owned(), value),
+            _ => panic!("{self:?} is a field of the row"),
         }
     }
 }
@@ -109,6 +113,11 @@ impl Row {
             Measure::TestNll => self.test_nll,
             Measure::Named(name) => self.measures.get(name.as_ref()).copied(),
         }
+    }
+
+    /// McNemar's test of this model against another on the same images.
+    pub fn mcnemar(&self, other: &Row) -> McNemar {
+        statistics::mcnemar(&self.misclassified, &other.misclassified)
     }
 }
 
@@ -150,6 +159,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Of a claim that holds or does not; `None` where that cannot be told.
+    pub fn of(holds: Option<bool>) -> Verdict {
+        match holds {
+            Some(true) => Verdict::Reproduced,
+            Some(false) => Verdict::NotReproduced,
+            None => Verdict::Inconclusive,
+        }
+    }
+
     /// Of a claim that holds in `shown` of `tests` tests of it, one of each seed or setting.
     pub fn of_tests(shown: usize, tests: usize) -> Verdict {
         match shown {
@@ -185,6 +203,11 @@ impl Table {
         let cells: Vec<String> = cells.into_iter().collect();
         assert_eq!(cells.len(), self.columns.len(), "cells of a row of {:?}", self.title);
         self.rows.push(cells);
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
     }
 
     /// The table in Markdown, its title above it.
@@ -266,6 +289,12 @@ impl Summary {
         self.rows.iter().filter(move |row| row.variant == variant)
     }
 
+    /// [`Row::mcnemar`] of two variants, for each seed that both have.
+    pub fn paired(&self, first: &str, second: &str) -> Vec<McNemar> {
+        let pair = |row: &Row| Some(row.mcnemar(self.row(second, row.seed)?));
+        self.rows_of(first).filter_map(pair).collect()
+    }
+
     /// A figure of a variant's rows, in the order of training.
     pub fn values(&self, variant: &str, measure: &Measure) -> Vec<f64> {
         self.rows_of(variant).filter_map(|row| row.value(measure)).collect()
@@ -299,6 +328,29 @@ impl Summary {
         self.count_cell(variant, &Measure::TestErrors)
     }
 
+    /// A table of the test errors of `variants` for each seed of the variant `of`, and of the p-value
+    /// of [`Row::mcnemar`] for each of `pairs`: the column's name, and two variants.
+    pub fn by_seed(
+        &self,
+        title: &str,
+        of: &str,
+        variants: [&str; 3],
+        pairs: [(&str, &str, &str); 2],
+    ) -> Table {
+        let columns = std::iter::once("seed").chain(variants).chain(pairs.map(|pair| pair.0));
+        let mut table = Table::new(title, &columns.collect::<Vec<_>>());
+        for Row { seed, .. } in self.rows_of(of) {
+            let row = |variant| self.row(variant, *seed);
+            let errors = variants.map(|variant| Some(row(variant)?.test_errors.to_string()));
+            let p = pairs.map(|(_, first, second)| {
+                Some(format!("{:.2e}", row(first)?.mcnemar(row(second)?).p_value))
+            });
+            let cells = errors.into_iter().chain(p).map(|cell| cell.unwrap_or("–".into()));
+            table.push(std::iter::once(seed.to_string()).chain(cells));
+        }
+        table
+    }
+
     /// The variants in the order of their first rows, for printed tables.
     pub fn variants(&self) -> Vec<&str> {
         let mut variants: Vec<&str> = Vec::new();
@@ -320,64 +372,4 @@ fn aggregate(rows: &[Row]) -> BTreeMap<String, MeanSd> {
     let of =
         |(variant, errors): (&str, Vec<f64>)| Some((variant.to_string(), MeanSd::of(&errors)?));
     errors.into_iter().filter_map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn summaries_aggregate_by_variant_and_keep_their_order() {
-        let row = |variant: &str, seed, test_errors| Row {
-            variant: variant.into(),
-            seed,
-            test_errors,
-            train_errors: None,
-            seconds: 1.5,
-            model: format!("models/{variant}-{seed}.safetensors"),
-            sha256: "00".into(),
-            test_nll: None,
-            epochs: Some(3),
-            samples_per_second: None,
-            misclassified: Vec::new(),
-            measures: BTreeMap::new(),
-        };
-        let rows = vec![
-            row("teacher", 0, 67),
-            row("baseline", 0, 140),
-            row("baseline", 1, 150),
-            row("baseline", 2, 160),
-        ];
-        let summary = Summary::new("mnist", "mnist", "quick", rows, &[("teacher", 67)]);
-        assert_eq!(summary.variants(), ["teacher", "baseline"]);
-        let teacher = summary.aggregate["teacher"];
-        assert_eq!((teacher.n, teacher.mean, teacher.sd), (1, 67.0, None));
-        let baseline = summary.aggregate["baseline"];
-        assert_eq!((baseline.n, baseline.mean, baseline.sd), (3, 150.0, Some(10.0)));
-
-        let json = serde_json::to_string(&summary).unwrap();
-        assert!(json.contains(r#""teacher":{"n":1,"mean":67.0,"sd":null}"#), "{json}");
-        assert!(json.contains(r#""paper":{"teacher":67}"#), "{json}");
-        assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
-    }
-
-    /// A rate of the speech table, whose last digit an inexact reader of decimals changes.
-    #[test]
-    fn figures_survive_being_read_and_written() {
-        let rate = 16.0 / 43.0;
-        let json = serde_json::to_string(&rate).unwrap();
-        assert_eq!(serde_json::from_str::<f64>(&json).unwrap().to_bits(), f64::to_bits(rate));
-    }
-
-    #[test]
-    fn tables_align_for_people_and_become_markdown() {
-        let mut table = Table::new("Errors", &["", "ours", "paper"]);
-        table.push(["teacher".into(), "7".into(), "67".into()]);
-        table.push(["net".into(), "146 ± 2".into(), "–".into()]);
-        table.notes.push("A note.".into());
-        let text = "Errors\n            ours  paper\nteacher        7     67\n\
-                    net      146 ± 2      –\nA note.\n";
-        assert_eq!(table.to_string(), text);
-        assert!(table.to_markdown().contains("|---|---|---|\n| teacher | 7 | 67 |\n"));
-    }
 }

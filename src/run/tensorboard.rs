@@ -11,8 +11,7 @@
 
 use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
-use crate::files::protobuf::Message;
-use crate::files::write::atomic_write;
+use crate::files::{protobuf::Message, write::atomic_write};
 use crate::run::records::{SeededRecord, all_records};
 use crate::run::training::file_stem;
 use crc::{CRC_32_ISCSI, Crc};

@@ -1,16 +1,10 @@
 //! Training in a run folder: from a task to a model file and its row of the summary.
 
-use crate::engine::communicator::Communicator;
-use crate::engine::data::evaluate;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
+use crate::engine::trainer::{self, Observer, Task};
+use crate::engine::{communicator::Communicator, data::evaluate, metrics, mlp::Mlp};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
-use crate::run::context::RunContext;
-use crate::run::folder::RunFolder;
-use crate::run::records::Recorder;
-use crate::run::summary::Row;
+use crate::run::{context::RunContext, folder::RunFolder, records::Recorder, summary::Row};
 use limbeck_datasets::{Dataset, Inputs, Split};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -58,10 +52,6 @@ pub fn follow(run: &RunContext, task: &Task, communicator: &mut Communicator) ->
     /// Shows nothing, and stops when asked.
     struct Follower<'a>(&'a AtomicBool);
     impl Observer for Follower<'_> {
-        fn on_step(&mut self, _: &Progress) {}
-        fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-            Ok(())
-        }
         fn stop(&self) -> bool {
             self.0.load(Ordering::Relaxed)
         }
@@ -100,20 +90,8 @@ pub(crate) fn evaluated_row(
     let enlarged = split.len() > dataset.train.len();
     let split = if enlarged { &dataset.train } else { split };
     let train_errors = split.labels.as_ref().map(|_| model.errors(run.context, split) as u64);
-    Ok(Row {
-        variant: variant.to_string(),
-        seed,
-        test_errors: test.errors as u64,
-        train_errors,
-        seconds: 0.0,
-        model: format!("models/{name}.safetensors"),
-        sha256,
-        test_nll: Some(test.nll),
-        epochs: None,
-        samples_per_second: None,
-        misclassified: misclassified(dataset, test),
-        measures: BTreeMap::new(),
-    })
+    let model = format!("models/{name}.safetensors");
+    Ok(Row { train_errors, model, sha256, ..tested_row(dataset, variant, seed, test) })
 }
 
 /// The row of a variant that combines several models, such as an ensemble, from its `logits`
@@ -131,28 +109,30 @@ pub fn combined_row(
     let labels = dataset.test.labels.as_ref();
     let labels = labels.ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
     let test = metrics::evaluate(logits, labels, dataset.classes);
-    Ok(Row {
+    let sha256 = sha256_of(logits.iter().map(|z| z.to_le_bytes()));
+    let seconds = time.as_secs_f64();
+    Ok(Row { seconds, sha256, ..tested_row(dataset, variant, seed, test) })
+}
+
+/// The row of what was evaluated on the test set; no model yet.
+fn tested_row(dataset: &Dataset, variant: &str, seed: u64, test: metrics::Evaluation) -> Row {
+    Row {
         variant: variant.into(),
         seed,
         test_errors: test.errors as u64,
         train_errors: None,
-        seconds: time.as_secs_f64(),
+        seconds: 0.0,
         model: String::new(),
-        sha256: sha256_of(logits.iter().map(|z| z.to_le_bytes())),
+        sha256: String::new(),
         test_nll: Some(test.nll),
         epochs: None,
         samples_per_second: None,
-        misclassified: misclassified(dataset, test),
+        misclassified: match &dataset.test.inputs {
+            // Frames of an utterance are not independent, as a test of significance wants it.
+            Inputs::Features(frames) if !frames.are_rows() => Vec::new(),
+            _ => test.misclassified,
+        },
         measures: BTreeMap::new(),
-    })
-}
-
-/// The indices of misclassified test examples, for tests of significance. Frames of an utterance are
-/// not independent examples: of them there are none.
-fn misclassified(dataset: &Dataset, test: metrics::Evaluation) -> Vec<usize> {
-    match &dataset.test.inputs {
-        Inputs::Features(frames) if !frames.are_rows() => Vec::new(),
-        _ => test.misclassified,
     }
 }
 

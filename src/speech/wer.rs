@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use std::iter::Sum;
-use std::ops::Add;
 
 /// One step of an alignment, from the reference to the hypothesis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,22 +42,14 @@ impl WordErrors {
     }
 }
 
-impl Add for WordErrors {
-    type Output = WordErrors;
-
-    fn add(self, other: WordErrors) -> WordErrors {
-        WordErrors {
-            words: self.words + other.words,
-            substitutions: self.substitutions + other.substitutions,
-            insertions: self.insertions + other.insertions,
-            deletions: self.deletions + other.deletions,
-        }
-    }
-}
-
 impl Sum for WordErrors {
     fn sum<I: Iterator<Item = WordErrors>>(errors: I) -> WordErrors {
-        errors.fold(WordErrors::default(), Add::add)
+        errors.fold(WordErrors::default(), |sum, one| WordErrors {
+            words: sum.words + one.words,
+            substitutions: sum.substitutions + one.substitutions,
+            insertions: sum.insertions + one.insertions,
+            deletions: sum.deletions + one.deletions,
+        })
     }
 }
 
@@ -116,90 +107,4 @@ pub fn align<W: PartialEq>(reference: &[W], hypothesis: &[W]) -> Vec<Edit> {
     }
     edits.reverse();
     edits
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Edit::{Deletion, Insertion, Match, Substitution};
-    use rand_chacha::ChaCha8Rng;
-    use rand_chacha::rand_core::{Rng, SeedableRng};
-
-    fn words(sentence: &str) -> Vec<&str> {
-        sentence.split_whitespace().collect()
-    }
-
-    fn aligned(reference: &str, hypothesis: &str) -> Vec<Edit> {
-        align(&words(reference), &words(hypothesis))
-    }
-
-    #[test]
-    fn alignments_by_hand() {
-        assert_eq!(aligned("", ""), []);
-        assert_eq!(aligned("A B", "A B"), [Match, Match]);
-        assert_eq!(aligned("A B", ""), [Deletion, Deletion]);
-        assert_eq!(aligned("", "A"), [Insertion]);
-        assert_eq!(aligned("A B C", "A C"), [Match, Deletion, Match]);
-        assert_eq!(aligned("A C", "A B C"), [Match, Insertion, Match]);
-        assert_eq!(aligned("FIVE NINE", "FIVE FIVE NINE"), [Insertion, Match, Match]);
-        // Both of length 2: one substitution and one insertion in either order.
-        assert_eq!(aligned("A", "B C"), [Insertion, Substitution]);
-        // As short as two substitutions are an insertion and a deletion around a match.
-        assert_eq!(aligned("A B", "B A"), [Substitution, Substitution]);
-        assert_eq!(
-            aligned("GO TO ERASE M NINE", "GO RUBOUT N M NINE TWO"),
-            [Match, Substitution, Substitution, Match, Match, Insertion]
-        );
-    }
-
-    #[test]
-    fn errors_add_up() {
-        let sum: WordErrors = [("A B C D", "A X C"), ("E", "E F G")]
-            .map(|(reference, hypothesis)| word_errors(&words(reference), &words(hypothesis)))
-            .into_iter()
-            .sum();
-        let expected = WordErrors { words: 5, substitutions: 1, insertions: 2, deletions: 1 };
-        assert_eq!(sum, expected);
-        assert_eq!((sum.total(), sum.rate()), (4, 0.8));
-    }
-
-    /// The distance by trying every way, without a table.
-    fn distance(reference: &[u32], hypothesis: &[u32]) -> usize {
-        match (reference, hypothesis) {
-            ([], rest) | (rest, []) => rest.len(),
-            ([r, reference_rest @ ..], [h, hypothesis_rest @ ..]) => {
-                let replaced = distance(reference_rest, hypothesis_rest) + usize::from(r != h);
-                let deleted = distance(reference_rest, hypothesis) + 1;
-                let inserted = distance(reference, hypothesis_rest) + 1;
-                replaced.min(deleted).min(inserted)
-            }
-        }
-    }
-
-    #[test]
-    fn alignments_are_shortest_and_lead_from_reference_to_hypothesis() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut sentence = || -> Vec<u32> {
-            let length = rng.next_u32() % 7;
-            (0..length).map(|_| rng.next_u32() % 3).collect()
-        };
-        for _ in 0..500 {
-            let (reference, hypothesis) = (sentence(), sentence());
-            let edits = align(&reference, &hypothesis);
-            let (mut i, mut j) = (0, 0);
-            for &edit in &edits {
-                match edit {
-                    Match => assert_eq!(reference[i], hypothesis[j]),
-                    Substitution => assert_ne!(reference[i], hypothesis[j]),
-                    Insertion | Deletion => {}
-                }
-                i += usize::from(edit != Insertion);
-                j += usize::from(edit != Deletion);
-            }
-            assert_eq!((i, j), (reference.len(), hypothesis.len()));
-            let errors = word_errors(&reference, &hypothesis);
-            assert_eq!(errors.total(), distance(&reference, &hypothesis));
-            assert_eq!(errors.words + errors.insertions, hypothesis.len() + errors.deletions);
-        }
-    }
 }

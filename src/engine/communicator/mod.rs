@@ -57,14 +57,7 @@ trait Link {
                 let first = rank >> i << i;
                 start(first)..start(first + (1 << i))
             };
-            let (own, others) = (group(rank), group(peer));
-            let middle = if rank < peer { own.end } else { own.start };
-            let (below, above) = all.split_at_mut(middle);
-            let (send, receive) = if rank < peer {
-                (&mut below[own], &mut above[..others.len()])
-            } else {
-                (&mut above[..own.len()], &mut below[others])
-            };
+            let (send, receive) = neighbours(&mut all, group(rank), group(peer));
             self.exchange(peer, send, receive)?;
         }
         Ok(all)
@@ -88,16 +81,20 @@ fn tree_sum(link: &mut impl Link, values: &mut [f32], scratch: &mut Vec<f32>) ->
         owned = keep;
     }
     for (peer, keep, give) in exchanged.into_iter().rev() {
-        let middle = if rank < peer { keep.end } else { keep.start };
-        let (below, above) = values.split_at_mut(middle);
-        let (send, receive) = if rank < peer {
-            (&mut below[keep], &mut above[..give.len()])
-        } else {
-            (&mut above[..keep.len()], &mut below[give])
-        };
+        let (send, receive) = neighbours(values, keep, give);
         link.exchange(peer, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(receive))?;
     }
     Ok(())
+}
+
+/// Two ranges of an array, one of which begins where the other ends.
+fn neighbours<T>(values: &mut [T], one: Range<usize>, other: Range<usize>) -> (&mut [T], &mut [T]) {
+    if one.end == other.start {
+        let (one, other) = values[one.start..other.end].split_at_mut(one.len());
+        return (one, other);
+    }
+    let (other, one) = values[other.start..one.end].split_at_mut(other.len());
+    (one, other)
 }
 
 /// The rank of this process and the number of ranks, where a launcher of MPI has started it: the

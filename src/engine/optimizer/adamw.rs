@@ -1,38 +1,28 @@
 //! `adamw`: w ← w − η·λ·w, then Adam's step with the gradient alone: λ, the key `weight_decay`, is
 //! decoupled from the moments (Loshchilov & Hutter 2019).
 
-use super::adam::BetaPowers;
-use super::{Method, StepSize};
+use super::{Method, StepSize, adam};
 use crate::engine::config::TrainingConfig;
-use crate::files::error::Result;
 use limbeck_kernels::update::Rule;
-use std::collections::BTreeMap;
 
-#[derive(Default)]
-pub(super) struct AdamW {
-    powers: BetaPowers,
-}
+pub(super) struct AdamW;
 
 impl Method for AdamW {
     fn moments(&self) -> usize {
         2
     }
 
-    fn rule(&mut self, training: &TrainingConfig, at: StepSize) -> Rule {
+    fn scalars(&self) -> &'static [(&'static str, f64)] {
+        &adam::POWERS
+    }
+
+    fn rule(&self, training: &TrainingConfig, at: StepSize, powers: &mut [f64]) -> Rule {
         Rule::AdamW {
             learning_rate: at.learning_rate,
             beta1: training.momentum as f32,
             beta2: training.beta2 as f32,
             epsilon: training.epsilon as f32,
-            corrections: self.powers.corrections(training),
+            corrections: adam::corrections(training, powers),
         }
-    }
-
-    fn scalars(&self) -> Vec<(&'static str, f64)> {
-        self.powers.scalars()
-    }
-
-    fn restore(&mut self, scalars: &BTreeMap<String, f64>) -> Result<()> {
-        self.powers.restore(scalars)
     }
 }

@@ -14,7 +14,7 @@ pub fn momentum(training: &TrainingConfig, epochs_done: f64) -> f64 {
 pub(super) struct Hinton2012;
 
 impl Method for Hinton2012 {
-    fn rule(&mut self, training: &TrainingConfig, at: StepSize) -> Rule {
+    fn rule(&self, training: &TrainingConfig, at: StepSize, _: &mut [f64]) -> Rule {
         let momentum = momentum(training, at.epochs_done) as f32;
         Rule::Hinton2012 { learning_rate: at.learning_rate, momentum }
     }

@@ -25,29 +25,20 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What is different in each optimiser.
-trait Method: Send {
+trait Method: Send + Sync {
     /// Moments of a parameter: arrays as large as the model that are kept between steps.
     fn moments(&self) -> usize {
         1
     }
 
+    /// What is kept between steps beside the moments: names in a checkpoint, and first values.
+    fn scalars(&self) -> &'static [(&'static str, f64)] {
+        &[]
+    }
+
     /// What the next step does to a parameter. It is called once a step, so that what depends on
-    /// the number of steps can be counted.
-    fn rule(&mut self, training: &TrainingConfig, at: StepSize) -> Rule;
-
-    /// What is kept between steps beside the moments, by name, for a checkpoint.
-    fn scalars(&self) -> Vec<(&'static str, f64)> {
-        Vec::new()
-    }
-
-    /// Takes back what [`Method::scalars`] gave.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] if one is missing: a checkpoint of this configuration cannot lack it.
-    fn restore(&mut self, scalars: &BTreeMap<String, f64>) -> Result<()> {
-        let _ = scalars;
-        Ok(())
-    }
+    /// the number of steps can be counted in `scalars`, those of [`Method::scalars`].
+    fn rule(&self, training: &TrainingConfig, at: StepSize, scalars: &mut [f64]) -> Rule;
 }
 
 /// What the schedule says about a step.
@@ -59,14 +50,14 @@ struct StepSize {
     learning_rate: f32,
 }
 
-/// The optimiser of this name, before its first step.
-fn method(kind: OptimizerKind) -> Box<dyn Method> {
+/// The optimiser of this name.
+fn method(kind: OptimizerKind) -> &'static dyn Method {
     match kind {
-        OptimizerKind::Sgd => Box::new(sgd::Sgd),
-        OptimizerKind::Nesterov => Box::new(nesterov::Nesterov),
-        OptimizerKind::Adam => Box::<adam::Adam>::default(),
-        OptimizerKind::AdamW => Box::<adamw::AdamW>::default(),
-        OptimizerKind::Hinton2012 => Box::new(hinton2012::Hinton2012),
+        OptimizerKind::Sgd => &sgd::Sgd,
+        OptimizerKind::Nesterov => &nesterov::Nesterov,
+        OptimizerKind::Adam => &adam::Adam,
+        OptimizerKind::AdamW => &adamw::AdamW,
+        OptimizerKind::Hinton2012 => &hinton2012::Hinton2012,
     }
 }
 
@@ -94,7 +85,9 @@ fn with_moments<'a, R>(
 /// An optimiser at work on a model: its moments and, if asked for, the average of the weights.
 pub struct Optimizer {
     training: TrainingConfig,
-    method: Box<dyn Method>,
+    method: &'static dyn Method,
+    /// The values of [`Method::scalars`].
+    scalars: Vec<f64>,
     moments: Vec<Buffer>,
     average: Option<Buffer>,
 }
@@ -111,6 +104,7 @@ impl Optimizer {
         });
         Self {
             training: training.clone(),
+            scalars: method.scalars().iter().map(|(_, first)| *first).collect(),
             moments: (0..method.moments()).map(|_| Buffer::zeroed(len)).collect(),
             method,
             average,
@@ -231,7 +225,8 @@ impl Optimizer {
     /// The rule for the next step, which is counted.
     pub(crate) fn next_rule(&mut self, epochs_done: f64) -> Rule {
         let learning_rate = learning_rate(&self.training, epochs_done) as f32;
-        self.method.rule(&self.training, StepSize { epochs_done, learning_rate })
+        let at = StepSize { epochs_done, learning_rate };
+        self.method.rule(&self.training, at, &mut self.scalars)
     }
 
     /// The model to evaluate: the average of its weights where one is kept, else `model` itself.
@@ -249,13 +244,16 @@ impl Optimizer {
     }
 
     /// The state's numbers by name, for a checkpoint.
-    pub fn scalars(&self) -> Vec<(&'static str, f64)> {
-        self.method.scalars()
+    pub fn scalars(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let names = self.method.scalars().iter().map(|(name, _)| *name);
+        names.zip(self.scalars.iter().copied())
     }
 
-    /// The arrays of [`Optimizer::tensors`], to be overwritten.
-    pub(crate) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        self.moments.iter_mut().chain(&mut self.average).map(|array| &mut array[..])
+    /// [`Optimizer::tensors`], to be overwritten.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = (String, &mut [f32])> {
+        let moments = self.moments.iter_mut().enumerate();
+        let moments = moments.map(|(i, m)| (format!("moment.{i}"), &mut m[..]));
+        moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), &mut a[..])))
     }
 
     /// Takes back what [`Optimizer::scalars`] gave; other names are passed over.
@@ -263,7 +261,10 @@ impl Optimizer {
     /// # Errors
     /// [`Error::Internal`] if one is missing: a checkpoint of this configuration cannot lack it.
     pub fn restore_scalars(&mut self, scalars: &BTreeMap<String, f64>) -> Result<()> {
-        self.method.restore(scalars)
+        for (value, (name, _)) in self.scalars.iter_mut().zip(self.method.scalars()) {
+            *value = scalar(scalars, name)?;
+        }
+        Ok(())
     }
 
     /// Takes back what [`Optimizer::tensors`] gave.
@@ -272,13 +273,7 @@ impl Optimizer {
     /// [`Error::Internal`] if an array is missing or has another length: a checkpoint of this
     /// configuration cannot lack it.
     pub fn restore(&mut self, tensors: &[(String, Cow<[f32]>)]) -> Result<()> {
-        let moments = self.moments.iter_mut().enumerate().map(|(i, m)| (format!("moment.{i}"), m));
-        for (name, buffer) in
-            moments.chain(self.average.iter_mut().map(|a| ("average".to_string(), a)))
-        {
-            restore(tensors, &name, buffer)?;
-        }
-        Ok(())
+        self.tensors_mut().try_for_each(|(name, array)| restore(tensors, &name, array))
     }
 }
 

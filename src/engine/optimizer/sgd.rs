@@ -7,7 +7,7 @@ use limbeck_kernels::update::Rule;
 pub(super) struct Sgd;
 
 impl Method for Sgd {
-    fn rule(&mut self, training: &TrainingConfig, at: StepSize) -> Rule {
+    fn rule(&self, training: &TrainingConfig, at: StepSize, _: &mut [f64]) -> Rule {
         Rule::Sgd { learning_rate: at.learning_rate, momentum: training.momentum as f32 }
     }
 }

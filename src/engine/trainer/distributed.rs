@@ -1,7 +1,6 @@
 //! What the ranks of a run tell each other.
 
-use super::Run;
-use super::outcome::StepOutcome;
+use super::{Run, outcome::StepOutcome};
 use crate::engine::communicator::Communicator;
 use crate::files::error::Result;
 use limbeck_kernels::softmax::Loss;
@@ -52,9 +51,9 @@ impl Run<'_> {
         let scalars = state.scalars.values_mut().zip(words);
         scalars.for_each(|(scalar, word)| *scalar = f64::from_bits(word));
         communicator.broadcast(bytemuck::cast_slice_mut(self.replica.model.params_mut()))?;
-        let mut arrays = self.optimizer.arrays_mut();
-        arrays.try_for_each(|array| communicator.broadcast(bytemuck::cast_slice_mut(array)))?;
-        drop(arrays);
+        for (_, array) in self.optimizer.tensors_mut() {
+            communicator.broadcast(bytemuck::cast_slice_mut(array))?;
+        }
         self.restore_scalars(&state)
     }
 }

@@ -72,27 +72,23 @@ pub struct Watched {
     pub nll: f64,
 }
 
-/// Who watches a training run.
+/// Who watches a training run. An error that it returns ends the run.
 pub trait Observer: Send {
     /// Before the first step: a model starts, or goes on after `epochs_done` epochs.
-    ///
-    /// # Errors
-    /// Ends the run.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
         let _ = (model, epochs_done);
         Ok(())
     }
     /// After each step.
-    fn on_step(&mut self, progress: &Progress);
+    fn on_step(&mut self, progress: &Progress) {
+        let _ = progress;
+    }
     /// After each epoch.
-    ///
-    /// # Errors
-    /// Ends the run.
-    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()>;
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        let _ = record;
+        Ok(())
+    }
     /// Before a checkpoint is written: what was kept of earlier epochs must now last.
-    ///
-    /// # Errors
-    /// Ends the run.
     fn on_checkpoint(&mut self) -> Result<()> {
         Ok(())
     }
@@ -107,9 +103,5 @@ pub trait Observer: Send {
 
 /// Nobody watches.
 impl Observer for () {
-    fn on_step(&mut self, _: &Progress) {}
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        Ok(())
-    }
     fn warn(&mut self, _: &str) {}
 }

@@ -1,8 +1,7 @@
 //! Checkpoints: when one is written, what is in it, and how a run goes on from it.
 
 use super::{EpochSums, Observer, Run};
-use crate::engine::config::Config;
-use crate::engine::optimizer;
+use crate::engine::{config::Config, optimizer};
 use crate::files::checkpoint::{self, TrainingState};
 use crate::files::error::{Error, Result};
 use limbeck_kernels::softmax::Loss;

@@ -2,12 +2,10 @@
 
 use super::outcome::StepOutcome;
 use super::{Observer, Run, Task, distributed};
-use crate::engine::communicator::Communicator;
 use crate::engine::loss::{self, LossSpec};
-use crate::engine::microbatches::Microbatches;
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::optimizer::{NotFinite, Optimizer};
-use crate::engine::params;
+use crate::engine::{communicator::Communicator, microbatches::Microbatches, params};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Batch;
 use limbeck_kernels::random::{Dropout, Key};

@@ -1,8 +1,7 @@
 //! One model to train, and whether there is all that it needs.
 
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
 use crate::engine::mlp::{InputScale, Mlp};
+use crate::engine::{config::Config, loss::LossSpec};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::{Inputs, Split};
 

@@ -59,15 +59,7 @@ pub fn curve_figures(lines: &[(String, Curve)]) -> String {
             let names: Vec<&str> = series.iter().map(|series| series.name.as_str()).collect();
             let caption = format!("{what} in {unit}, by epoch");
             let alt = format!("{caption}, of {}", names.join(", "));
-            let chart = Chart {
-                title: what.to_string(),
-                x_label: "epoch".into(),
-                y_label: unit.to_string(),
-                log_x: false,
-                log_y: false,
-                series,
-                references: Vec::new(),
-            };
+            let chart = Chart::new(what, "epoch", unit, series);
             html += &figure_html(&caption, &alt, chart.to_svg().as_bytes());
         };
         chart("Training errors", "%", |curve| &curve.errors);

@@ -2,8 +2,7 @@
 
 use crate::files::error::{Error, Result};
 use crate::pages::STYLE;
-use crate::run::chart::escape;
-use crate::run::summary::Table;
+use crate::run::{chart::escape, summary::Table};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fmt::Write;

@@ -6,9 +6,8 @@ mod predictions;
 
 use super::contents::RunContents;
 use crate::files::error::Result;
-use crate::run::chart::escape;
-use crate::run::manifest::shell_line;
 use crate::run::summary::{Measure, Table};
+use crate::run::{chart::escape, manifest::shell_line};
 use curves::{curve_figures, curves};
 use html::{figure_html, head, table_html};
 use predictions::{confusions, misclassified, reliability};
@@ -59,10 +58,10 @@ fn comparison(runs: &[RunContents]) -> String {
         let errors = |run: &RunContents| run.summary.errors_cell(variant);
         table.push(std::iter::once(variant.to_string()).chain(runs.iter().map(errors)));
     }
-    table.notes.push("Mean ± standard deviation over the seeds of each run.".into());
+    table.note("Mean ± standard deviation over the seeds of each run.");
     let data: BTreeSet<&str> = runs.iter().map(|run| run.summary.dataset.as_str()).collect();
     if data.len() > 1 {
-        table.notes.push("The runs have different test sets: compare within a column.".into());
+        table.note("The runs have different test sets: compare within a column.");
     }
     let lines = runs.iter().zip(&names).flat_map(|(run, name)| {
         let lines = curves(run).into_iter();
@@ -208,11 +207,10 @@ impl Section<'_> {
         if table.rows.is_empty() {
             return String::new();
         }
-        table.notes.push(
+        table.note(
             "Mean ± standard deviation over the seeds; measured while training, whatever else ran \
              on the machine. GFLOP/s counts the matrix products alone; the peak is that of the \
-             manifest."
-                .into(),
+             manifest.",
         );
         table_html(&table)
     }

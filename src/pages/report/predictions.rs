@@ -144,7 +144,6 @@ fn bars(variant: &str, logits: &[f32], temperature: f64) -> String {
 /// The reliability diagram: accuracy against confidence of each model. On the diagonal they are
 /// equal.
 pub fn reliability(predictions: &Predictions) -> String {
-    let point = |x, y| Point { x, y, spread: 0.0 };
     let mut series = Vec::new();
     let mut table =
         Table::new("Calibration on the test set", &["variant", "expected calibration error"]);
@@ -154,23 +153,16 @@ pub fn reliability(predictions: &Predictions) -> String {
         let filled = bins.iter().filter(|bin| bin.examples > 0);
         let points = filled.map(|bin| {
             let n = bin.examples as f64;
-            point(bin.confidence / n, bin.correct as f64 / n)
+            Point::at(bin.confidence / n, bin.correct as f64 / n)
         });
-        series.push(Series { name: row.variant.clone(), points: points.collect() });
+        series.push(Series::new(&row.variant, points));
         let error = metrics::calibration_error(logits, labels, classes);
         table.push([row.variant.clone(), format!("{error:.4}")]);
     }
-    table.notes.push("At T = 1, in 15 bins of equal width.".into());
-    series.push(Series { name: "ideal".into(), points: vec![point(0.0, 0.0), point(1.0, 1.0)] });
-    let chart = Chart {
-        title: "Reliability".into(),
-        x_label: "mean confidence of the bin".into(),
-        y_label: "accuracy in the bin".into(),
-        log_x: false,
-        log_y: false,
-        series,
-        references: Vec::new(),
-    };
+    table.note("At T = 1, in 15 bins of equal width.");
+    series.push(Series::new("ideal", [0.0, 1.0].map(|x| Point::at(x, x))));
+    let chart =
+        Chart::new("Reliability", "mean confidence of the bin", "accuracy in the bin", series);
     let alt = "Accuracy against confidence in 15 bins; the calibration errors are in the table.";
     figure_html("Accuracy against confidence, test set", alt, chart.to_svg().as_bytes())
         + &table_html(&table)

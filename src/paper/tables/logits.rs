@@ -13,13 +13,10 @@
 //! is left of the difference, and by matching logits, T = ∞.
 
 use super::transfer::Transfer;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::graph::Node;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{graph::Node, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
@@ -33,29 +30,12 @@ const BASELINE: &str = "baseline";
 const STUDENTS: [(&str, f32); 3] =
     [("T = 20", 20.0), ("T = 1000", 1e3), ("logit matching", f32::INFINITY)];
 
-/// A limit of the soft gradient.
-#[derive(Clone, Copy)]
-enum Limit {
-    /// (d − d̄)/N.
-    Centred,
-    /// d/N.
-    Raw,
-}
+/// What the soft gradient is held against: (d − d̄)/N and d/N.
+const DIFFERENCES: [&str; 2] = ["centred", "raw"];
 
-impl Limit {
-    const BOTH: [Limit; 2] = [Limit::Centred, Limit::Raw];
-
-    fn name(self) -> &'static str {
-        match self {
-            Limit::Centred => "centred",
-            Limit::Raw => "raw",
-        }
-    }
-
-    /// The gradient's relative distance from this limit at T.
-    fn error(self, temperature: f64) -> Measure {
-        Measure::numbered(format!("{}_error_{temperature}", self.name()))
-    }
+/// The gradient's relative distance from one of [`DIFFERENCES`] at T.
+fn distance(difference: &str, temperature: f64) -> Measure {
+    Measure::numbered(format!("{difference}_error_{temperature}"))
 }
 
 /// The experiment.
@@ -75,20 +55,13 @@ impl Experiment for Logits {
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
         let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
-        let configs = PresetConfigs::new(request.preset, dataset);
-        let transfer = Rc::new(Transfer::new(configs, dataset));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.extend([transfer.teacher_node(seed), plain(&transfer, seed)]);
-            nodes.extend(STUDENTS.map(|(name, t)| distilled(&transfer, name, t, seed)));
-        }
+        let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let configs = &transfer.configs;
-        let configs = [
-            ("teacher", &configs.teacher),
-            ("baseline", &configs.baseline),
-            ("student", &configs.student),
-        ];
-        Ok(transfer.spec(self, request, &configs, nodes, conclude))
+        let nets = |seed| {
+            let student = |(name, t)| transfer.student(name, &configs.student, t, seed);
+            std::iter::once(plain(&transfer, seed)).chain(STUDENTS.map(student))
+        };
+        Ok(transfer.spec(self, request, &configs.all(), nets, conclude))
     }
 }
 
@@ -101,17 +74,6 @@ fn plain(transfer: &Rc<Transfer>, seed: u64) -> Node {
         let (model, row) = run.train(dataset, &Task::hard(BASELINE, &config, train), seed)?;
         let (z, v) = (model.logits(run.kernels(), train), transfer.logits(run, seed)?);
         Ok(Row { measures: limit_errors(&z, &v, dataset.classes), ..row })
-    })
-}
-
-fn distilled(transfer: &Rc<Transfer>, name: &'static str, temperature: f32, seed: u64) -> Node {
-    let transfer = transfer.clone();
-    Node::row(name, seed, vec![Transfer::teacher(seed)], move |run| {
-        let config = Config { seed, ..transfer.configs.student.clone() };
-        let loss = LossSpec { temperature, ..LossSpec::soft(&config) };
-        let logits = transfer.logits(run, seed)?;
-        let task = Task::soft(name, &config, &transfer.train, loss, &logits);
-        Ok(run.train(&transfer.dataset, &task, seed)?.1)
     })
 }
 
@@ -137,70 +99,63 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
                 }
             }
         }
-        for (limit, [distance, size]) in Limit::BOTH.iter().zip(sums) {
-            limit.error(t).set(&mut measures, (distance / size).sqrt());
-        }
+        let of =
+            |(name, [apart, size]): (&str, [f64; 2])| distance(name, t).of((apart / size).sqrt());
+        measures.extend(DIFFERENCES.into_iter().zip(sums).map(of));
     }
     measures
 }
 
 fn conclude(summary: &Summary) -> Conclusion {
-    let mean = |limit: Limit, t: f64| statistics::mean(&summary.values(BASELINE, &limit.error(t)));
+    let mean = |name, t| statistics::mean(&summary.values(BASELINE, &distance(name, t)));
     let mut limit = Table::new(
         format!("The gradient at T against its limits, relative error, {}", summary.dataset),
         &["T", "centred difference", "raw difference", "centred error × T"],
     );
     for t in LIMIT {
-        let [centred, raw] = Limit::BOTH.map(|limit| mean(limit, t));
-        let cells = [centred, raw].map(|error| format!("{error:.2e}"));
-        let [centred_cell, raw_cell] = cells;
-        limit.push([t.to_string(), centred_cell, raw_cell, format!("{:.3}", centred * t)]);
+        let [centred, raw] = DIFFERENCES.map(|name| mean(name, t));
+        let [of_centred, of_raw] = [centred, raw].map(|error| format!("{error:.2e}"));
+        limit.push([t.to_string(), of_centred, of_raw, format!("{:.3}", centred * t)]);
     }
     let mut students = Table::new(
         format!("Test errors of students, {}, {}", summary.dataset, summary.preset),
         &["student", "errors", "negative log-likelihood"],
     );
     for (name, _) in STUDENTS {
-        students.push([
-            name.to_string(),
-            summary.errors_cell(name),
-            summary.cell(name, 4, &Measure::TestNll),
-        ]);
+        let nll = summary.cell(name, 4, &Measure::TestNll);
+        students.push([name.to_string(), summary.errors_cell(name), nll]);
     }
-    let series = Limit::BOTH.map(|limit| Series {
-        name: format!("{} difference", limit.name()),
-        points: LIMIT.map(|x| Point { x, y: mean(limit, x), spread: 0.0 }).into(),
+    let series = DIFFERENCES.map(|name| {
+        let points = LIMIT.map(|t| Point::at(t, mean(name, t)));
+        Series::new(format!("{name} difference"), points)
     });
+    let title = format!("Distance of the soft gradient from its limits, {}", summary.dataset);
     let chart = Chart {
-        title: format!("Distance of the soft gradient from its limits, {}", summary.dataset),
-        x_label: "temperature T".into(),
-        y_label: "relative error".into(),
         log_x: true,
         log_y: true,
-        series: series.into(),
-        references: Vec::new(),
+        ..Chart::new(title, "temperature T", "relative error", series)
     };
     // The exponent p of error ~ Tᵖ between T = 100 and T = 10,000.
-    let slope = (mean(Limit::Centred, 1e4) / mean(Limit::Centred, 1e2)).log10() / 2.0;
-    let (far, raw) = (mean(Limit::Centred, 1e4), mean(Limit::Raw, 1e4));
+    let (far, raw) = (mean("centred", 1e4), mean("raw", 1e4));
+    let slope = (far / mean("centred", 1e2)).log10() / 2.0;
     let holds = (slope + 1.0).abs() < 0.05 && far < 1e-2 && raw > 10.0 * far;
-    let claims = if slope.is_finite() {
-        vec![Claim {
-            paper: "At high temperature, and with logits of zero mean for each case, distillation \
-                    minimises the squared difference of the logits."
-                .into(),
-            ours: format!(
-                "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
-                 {slope:.2}; of the raw difference {:.1} % at any high T",
-                100.0 * mean(Limit::Centred, 20.0),
-                100.0 * raw
-            ),
-            verdict: if holds { Verdict::Reproduced } else { Verdict::NotReproduced },
-        }]
-    } else {
-        Vec::new()
-    };
-    Conclusion { tables: vec![limit, students], claims, charts: vec![("limit".into(), chart)] }
+    let claim = slope.is_finite().then(|| Claim {
+        paper: "At high temperature, and with logits of zero mean for each case, distillation \
+                minimises the squared difference of the logits."
+            .into(),
+        ours: format!(
+            "relative error of the centred limit {:.1} % at T = 20, falling as T to the power \
+             {slope:.2}; of the raw difference {:.1} % at any high T",
+            100.0 * mean("centred", 20.0),
+            100.0 * raw
+        ),
+        verdict: Verdict::of(Some(holds)),
+    });
+    Conclusion {
+        tables: vec![limit, students],
+        claims: claim.into_iter().collect(),
+        charts: vec![("limit".into(), chart)],
+    }
 }
 
 #[cfg(test)]

@@ -18,18 +18,11 @@
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
 use super::transfer::Transfer;
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, distill, loss::LossSpec, metrics, mlp::Mlp, trainer::Task};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
@@ -82,24 +75,16 @@ impl Experiment for Mnist {
             on_test: Memo::default(),
             ensemble: Memo::default(),
         });
-        let seeds: Vec<u64> = request.seeds.clone().collect();
-        let mut nodes: Vec<Node> =
-            seeds.iter().flat_map(|&seed| models.of_seed(seed, loss, request.extended)).collect();
+        let configs = models.transfer.configs.all();
+        let nets = |seed| models.of_seed(seed, loss, request.extended);
+        let mut spec = models.transfer.spec(self, request, &configs, nets, conclude);
+        spec.paper_errors = PAPER.into();
         // The teacher of one seed alone is not an ensemble.
-        if request.extended && seeds.len() > 1 {
-            nodes.extend(seeds.iter().map(|&seed| models.of_all_teachers(seed, &seeds)));
+        if request.extended && spec.seeds.len() > 1 {
+            let of_all = spec.seeds.iter().map(|&seed| models.of_all_teachers(seed, &spec.seeds));
+            spec.graph.nodes.extend(of_all);
         }
-        let configs = &models.transfer.configs;
-        let configs = [
-            ("teacher", &configs.teacher),
-            ("baseline", &configs.baseline),
-            ("student", &configs.student),
-        ];
-        let paper_errors = PAPER.into();
-        Ok(ExperimentSpec {
-            paper_errors,
-            ..models.transfer.spec(self, request, &configs, nodes, conclude)
-        })
+        Ok(spec)
     }
 }
 
@@ -115,7 +100,7 @@ enum Targets {
 
 /// What the models are made of.
 struct Models {
-    transfer: Transfer,
+    transfer: Rc<Transfer>,
     /// The logits of a seed's teacher on the test set.
     on_test: Memo<u64, Vec<f32>>,
     /// The logits of all teachers together, on the training and on the test set.
@@ -138,7 +123,7 @@ impl Models {
             let needs = vec![Transfer::teacher(seed)];
             Node::row(variant, seed, needs, move |run| models.train(run, variant, targets, seed))
         };
-        std::iter::once(self.transfer.teacher_node(seed)).chain(nets.into_iter().map(net)).collect()
+        nets.into_iter().map(net).collect()
     }
 
     fn train(
@@ -148,7 +133,7 @@ impl Models {
         targets: Targets,
         seed: u64,
     ) -> Result<Row> {
-        let Transfer { configs, dataset, train, .. } = &self.transfer;
+        let Transfer { configs, dataset, train, .. } = &*self.transfer;
         let of = match targets {
             Targets::Labels | Targets::SmoothedLabels => &configs.baseline,
             Targets::Teacher(_) | Targets::Jittered(_) => &configs.student,
@@ -189,7 +174,7 @@ impl Models {
         let models = self.clone();
         let teachers: Vec<Key> = seeds.iter().map(|&seed| Transfer::teacher(seed)).collect();
         Node::row(name.clone(), seed, teachers.clone(), move |run| {
-            let Transfer { configs, dataset, train, .. } = &models.transfer;
+            let Transfer { configs, dataset, train, .. } = &*models.transfer;
             let config = Config { seed, ..configs.student.clone() };
             let loss = LossSpec::soft(&config);
             let ensemble = models.ensemble.get((), || {
@@ -221,10 +206,7 @@ fn with_teacher(context: &Context, model: &Mlp, teacher: &[f32], dataset: &Datas
     let logits = model.logits(context, &dataset.test);
     let agreement = metrics::agreement(teacher, &logits, dataset.classes);
     let kl = metrics::mean_kl(teacher, &logits, dataset.classes, 1.0);
-    let mut measures = Measures::new();
-    AGREEMENT.set(&mut measures, agreement);
-    KL.set(&mut measures, kl);
-    measures
+    [AGREEMENT.of(agreement), KL.of(kl)].into()
 }
 
 /// Logits whose softmax at T = 1 is (1 − ε)·label + ε/C, row-major [n, C].
@@ -258,42 +240,28 @@ fn conclude(summary: &Summary) -> Conclusion {
         ]);
     }
     let seeds = summary.rows_of("student").count();
-    table.notes.push(match seeds {
+    table.note(match seeds {
         1 => "One seed: an example, not a statistic.".into(),
         n => format!("Mean ± standard deviation of {n} seeds, last epoch, chosen on no test set."),
     });
     if summary.rows_of(JITTERED).next().is_some() {
         table
-            .notes
-            .push(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
+            .note(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
     let of_several = |variant: &&str| variant.starts_with(OF_SEVERAL);
     if let Some(variant) = summary.variants().into_iter().find(of_several) {
-        table.notes.push(format!(
+        table.note(format!(
             "'{variant}': of the mean of all these seeds' teachers, the same for every seed, with \
              which it is compared."
         ));
     }
-    let pairs = [("teacher", "student"), ("student", "baseline")];
-    let mut each = Table::new(
-        "Every seed",
-        &["seed", "teacher", "baseline", "student", "p teacher/student", "p student/baseline"],
-    );
-    for student in summary.rows_of("student") {
-        let of = |variant| summary.row(variant, student.seed);
-        let errors = |variant| of(variant).map_or("–".into(), |row| row.test_errors.to_string());
-        let p = |(a, b)| match (of(a), of(b)) {
-            (Some(a), Some(b)) => {
-                format!("{:.2e}", statistics::mcnemar(&a.misclassified, &b.misclassified).p_value)
-            }
-            _ => "–".into(),
-        };
-        let [teacher, baseline] = ["teacher", "baseline"].map(errors);
-        let [first, second] = pairs.map(p);
-        let errors = student.test_errors.to_string();
-        each.push([student.seed.to_string(), teacher, baseline, errors, first, second]);
-    }
-    each.notes.push("p: McNemar's exact test of the two models on the same images.".into());
+    let pairs = [
+        ("p teacher/student", "teacher", "student"),
+        ("p student/baseline", "student", "baseline"),
+    ];
+    let variants = ["teacher", "baseline", "student"];
+    let mut each = summary.by_seed("Every seed", "student", variants, pairs);
+    each.note("p: McNemar's exact test of the two models on the same images.");
     Conclusion {
         tables: vec![table, each],
         claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
@@ -303,22 +271,14 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// How far the seeds differ, beside the paper's single run.
 fn errors_by_seed(summary: &Summary) -> Chart {
-    let series = summary.variants().into_iter().map(|variant| Series {
-        name: variant.to_string(),
-        points: summary
-            .rows_of(variant)
-            .map(|row| Point { x: row.seed as f64, y: row.test_errors as f64, spread: 0.0 })
-            .collect(),
-    });
+    let point = |row: &Row| Point::at(row.seed as f64, row.test_errors as f64);
+    let variants = summary.variants().into_iter();
+    let series = variants.map(|variant| Series::new(variant, summary.rows_of(variant).map(point)));
     let papers = PAPER.iter().filter(|_| summary.dataset == "mnist");
+    let title = format!("Test errors of every seed, {}", summary.dataset);
     Chart {
-        title: format!("Test errors of every seed, {}", summary.dataset),
-        x_label: "seed".into(),
-        y_label: "test errors".into(),
-        log_x: false,
-        log_y: false,
-        series: series.collect(),
         references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
+        ..Chart::new(title, "seed", "test errors", series)
     }
 }
 
@@ -340,11 +300,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
             });
         }
     }
-    let pairs = summary.rows_of("student").filter_map(|student| {
-        let baseline = summary.row("baseline", student.seed)?;
-        Some(statistics::mcnemar(&student.misclassified, &baseline.misclassified))
-    });
-    let pairs: Vec<_> = pairs.collect();
+    let pairs = summary.paired("student", "baseline");
     if !pairs.is_empty() {
         let better = pairs.iter().filter(|pair| pair.first_is_better()).count();
         claims.push(Claim {

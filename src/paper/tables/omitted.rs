@@ -14,23 +14,17 @@
 //! is then applied to the first. Each student takes about as many steps as one of the whole set.
 
 use super::transfer::Transfer;
-use crate::engine::bias::Correction;
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{
+    bias::Correction, config::Config, loss::LossSpec, metrics, mlp::Mlp, trainer::Task,
+};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
-use crate::paper::graph::Node;
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
+use crate::paper::{experiment_run::ExperimentRun, graph::Node, key::Key, preset::PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
+use std::fmt::Display;
 use std::rc::Rc;
 
 /// A transfer set.
@@ -79,22 +73,9 @@ const OFFSET: Measure = Measure::named("offset");
 /// Test errors on [`SHOWN`] before the correction.
 const ON_SHOWN: Measure = Measure::named("errors_on_3");
 
-fn offset(protocol: &str) -> Measure {
-    Measure::numbered(format!("offset_{protocol}"))
-}
-
-/// Test errors after the correction.
-fn errors(protocol: &str) -> Measure {
-    Measure::numbered(format!("errors_{protocol}"))
-}
-
-fn errors_on_shown(protocol: &str) -> Measure {
-    Measure::numbered(format!("errors_on_{SHOWN}_{protocol}"))
-}
-
-/// Test errors at an offset.
-fn errors_at(offset: f64) -> Measure {
-    Measure::numbered(format!("errors_at_{offset}"))
+/// `offset`, `errors` and `errors_on_3` after the correction by a protocol; `errors_at` an offset.
+fn measure(what: &str, of: impl Display) -> Measure {
+    Measure::numbered(format!("{what}_{of}"))
 }
 
 /// The offsets of the figure, in steps of ½.
@@ -119,23 +100,19 @@ impl Experiment for Omitted {
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
         let Setup { request, input, .. } = setup;
         let dataset = input.images(self)?;
-        let configs = PresetConfigs::new(request.preset, dataset);
-        let transfer = Rc::new(Transfer::new(configs, dataset));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.push(transfer.teacher_node(seed));
-            nodes.extend(TRANSFER_SETS.iter().flat_map(|set| {
+        let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
+        let students = |seed| {
+            let of_set = |set| {
                 let students = Students { transfer: transfer.clone(), set, seed };
                 [students.hold_out(), students.whole(), students.corrections()]
-            }));
-        }
-        let configs = &transfer.configs;
-        let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
-        let paper = TRANSFER_SETS.iter().map(|set| (set.student, set.paper[0]));
-        let paper_errors = paper.collect();
+            };
+            TRANSFER_SETS.iter().flat_map(of_set).collect::<Vec<_>>()
+        };
+        let PresetConfigs { teacher, student, .. } = &transfer.configs;
+        let configs = [("teacher", teacher), ("student", student)];
         Ok(ExperimentSpec {
-            paper_errors,
-            ..transfer.spec(self, request, &configs, nodes, conclude)
+            paper_errors: TRANSFER_SETS.iter().map(|set| (set.student, set.paper[0])).collect(),
+            ..transfer.spec(self, request, &configs, students, conclude)
         })
     }
 }
@@ -161,9 +138,7 @@ impl Students {
             let labels = held.labels.as_deref().unwrap_or_default();
             let (classes, shifted) = (dataset.classes, students.set.shifted);
             let found = Correction::fewest_errors(&logits, labels, classes, shifted);
-            let mut measures = Measures::new();
-            OFFSET.set(&mut measures, found.offset.into());
-            Ok(Row { measures, ..row })
+            Ok(Row { measures: [OFFSET.of(found.offset.into())].into(), ..row })
         })
     }
 
@@ -207,19 +182,18 @@ impl Students {
             logits
         };
         let errors_of = |logits: &[f32]| metrics::errors(logits, labels, classes) as f64;
-        let mut measures = Measures::new();
-        ON_SHOWN.set(&mut measures, count_on_shown(&test, labels, classes));
+        let mut measures = Measures::from([ON_SHOWN.of(count_on_shown(&test, labels, classes))]);
         for (protocol, correction) in PROTOCOLS.iter().zip(corrections) {
             let logits = corrected(&correction);
-            offset(protocol).set(&mut measures, correction.offset.into());
-            errors(protocol).set(&mut measures, errors_of(&logits));
-            let on_shown = count_on_shown(&logits, labels, classes);
-            errors_on_shown(protocol).set(&mut measures, on_shown);
+            measures.extend([
+                measure("offset", protocol).of(correction.offset.into()),
+                measure("errors", protocol).of(errors_of(&logits)),
+                measure("errors_on_3", protocol).of(count_on_shown(&logits, labels, classes)),
+            ]);
         }
-        for offset in drawn_offsets() {
-            let logits = corrected(&with(offset as f32));
-            errors_at(offset).set(&mut measures, errors_of(&logits));
-        }
+        measures.extend(drawn_offsets().map(|offset| {
+            measure("errors_at", offset).of(errors_of(&corrected(&with(offset as f32))))
+        }));
         measures
     }
 
@@ -231,10 +205,7 @@ impl Students {
         let epochs = config.training.epochs * images.len();
         config.training.epochs = epochs.div_ceil(transfer.len().max(1));
         let loss = LossSpec::soft(&config);
-        let teacher = run.model(&Transfer::teacher(self.seed))?;
-        let teachers = std::slice::from_ref(&*teacher);
-        let logits =
-            distill::teacher_logits(run.kernels(), teachers, &transfer, loss.temperature, None);
+        let logits = run.model(&Transfer::teacher(self.seed))?.logits(run.kernels(), &transfer);
         run.train(dataset, &Task::soft(name, &config, &transfer, loss, &logits), self.seed)
     }
 }
@@ -271,18 +242,17 @@ fn conclude(summary: &Summary) -> Conclusion {
             table.push([
                 String::new(),
                 protocol.into(),
-                of(offset(protocol), 2),
-                of(errors(protocol), 1),
+                of(measure("offset", protocol), 2),
+                of(measure("errors", protocol), 1),
                 shown(papers.then_some(set.paper[1])),
-                of(errors_on_shown(protocol), 1),
+                of(measure("errors_on_3", protocol), 1),
                 shown(set.paper_on_shown.filter(|_| papers).map(|errors| errors[1])),
             ]);
         }
     }
-    table.notes.push(
+    table.note(
         "Offset of the logits of 3, or of those of 7 and 8. 'test' looks at the test labels, as \
-         the paper did; the others do not."
-            .into(),
+         the paper did; the others do not.",
     );
     let claims = if summary.is_the_papers() { claims(summary) } else { Vec::new() };
     let charts = vec![("offsets".into(), errors_by_offset(summary))];
@@ -291,22 +261,20 @@ fn conclude(summary: &Summary) -> Conclusion {
 
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
-    let point = |set: &TransferSet, x| Point::of(x, &summary.values(set.student, &errors_at(x)));
-    let series = TRANSFER_SETS.iter().map(|set| Series {
-        name: set.student.into(),
-        points: drawn_offsets().filter_map(|offset| point(set, offset)).collect(),
+    let series = TRANSFER_SETS.iter().map(|set| {
+        let point =
+            |offset| Point::of(offset, &summary.values(set.student, &measure("errors_at", offset)));
+        Series::new(set.student, drawn_offsets().filter_map(point))
     });
     let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");
+    let title = format!("Test errors against the offset, {}", summary.dataset);
+    let x_label = "offset of the logits of 3, or of 7 and 8";
     Chart {
-        title: format!("Test errors against the offset, {}", summary.dataset),
-        x_label: "offset of the logits of 3, or of 7 and 8".into(),
-        y_label: "test errors".into(),
-        log_x: false,
         log_y: true,
-        series: series.collect(),
         references: papers
             .map(|set| (format!("paper, {}, corrected", set.student), set.paper[1] as f64))
             .collect(),
+        ..Chart::new(title, x_label, "test errors", series)
     }
 }
 
@@ -316,12 +284,11 @@ fn claims(summary: &Summary) -> Vec<Claim> {
     let mean = |set: &TransferSet, measure: &Measure| {
         MeanSd::of(&summary.values(set.student, measure)).map(|errors| errors.mean)
     };
-    let verdict = |holds: bool| if holds { Verdict::Reproduced } else { Verdict::NotReproduced };
     let mut claims = Vec::new();
     if let (Some(before), Some(corrected), Some(on_3)) = (
         mean(without_3, &Measure::TestErrors),
-        mean(without_3, &errors("test")),
-        mean(without_3, &errors_on_shown("test")),
+        mean(without_3, &measure("errors", "test")),
+        mean(without_3, &measure("errors_on_3", "test")),
     ) {
         let right = 100.0 * (1.0 - on_3 / test_3s);
         claims.push(Claim {
@@ -329,18 +296,18 @@ fn claims(summary: &Summary) -> Vec<Claim> {
                     bias of class 3 corrected 109, and gets 98.6 % of the 3s right."
                 .into(),
             ours: format!("{before:.0}, corrected {corrected:.0}, {right:.1} % of the 3s right"),
-            verdict: verdict(corrected <= 109.0 && right >= 98.6),
+            verdict: Verdict::of(Some(corrected <= 109.0 && right >= 98.6)),
         });
     }
     if let (Some(before), Some(after)) =
-        (mean(of_7_and_8, &Measure::TestErrors), mean(of_7_and_8, &errors("test")))
+        (mean(of_7_and_8, &Measure::TestErrors), mean(of_7_and_8, &measure("errors", "test")))
     {
         claims.push(Claim {
             paper: "With only 7s and 8s in the transfer set the error rate is 47.3 %, and 13.2 % \
                     once the biases of 7 and 8 are lowered."
                 .into(),
             ours: format!("{:.1} %, corrected {:.1} %", before / 100.0, after / 100.0),
-            verdict: verdict(after <= 1320.0),
+            verdict: Verdict::of(Some(after <= 1320.0)),
         });
     }
     claims

@@ -13,20 +13,15 @@
 //! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
 
 use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{loss::LossSpec, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::Preset;
 use crate::paper::specialists::{self, Answers};
+use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::Preset};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::statistics;
-use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
-use crate::run::training::combined_row;
+use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
+use crate::run::{statistics::McNemar, training::combined_row};
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
 use std::collections::BTreeMap;
@@ -251,9 +246,8 @@ impl Models {
         let name = nth_specialist(i);
         let task = Task { initial: Some(&initial), ..Task::hard(&name, &config, &own.train) };
         let row = run.train(&own, &task, seed)?.1;
-        let mut measures = Measures::new();
-        DUSTBIN_RAISE.set(&mut measures, specialists::dustbin_raise(&self.train, set));
-        Ok(Row { measures, ..row })
+        let raise = specialists::dustbin_raise(&self.train, set);
+        Ok(Row { measures: [DUSTBIN_RAISE.of(raise)].into(), ..row })
     }
 
     /// The logits of generalist and specialists together on `split`, where the generalist's are
@@ -359,12 +353,11 @@ fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
             paper.to_string(),
         ]);
     }
-    table.notes.push(
+    table.note(
         "Conditional: of the test images whose class is in some specialist's set. The paper's are \
-         100 million images in 15,000 classes; ours are 100 classes."
-            .into(),
+         100 million images in 15,000 classes; ours are 100 classes.",
     );
-    table.notes.push(format!(
+    table.note(format!(
         "'{CONTINUED}': the generalist for at least as many further steps as one specialist."
     ));
     table
@@ -399,7 +392,7 @@ fn by_coverage(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> (Table
         }
         // Nothing is relative to no correct example.
         let change = (correct > 0.0).then_some(100.0 * delta / correct);
-        points.extend(change.map(|y| Point { x: n as f64, y, spread: 0.0 }));
+        points.extend(change.map(|change| Point::at(n as f64, change)));
         table.push([
             n.to_string(),
             format!("{examples}"),
@@ -407,45 +400,21 @@ fn by_coverage(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> (Table
             change.map_or("–".into(), |change| format!("{change:+.1}")),
         ]);
     }
-    let chart = Chart {
-        title: "What specialists add, by how many cover the correct class".into(),
-        x_label: "specialists that cover the correct class".into(),
-        y_label: "relative change of accuracy, %".into(),
-        log_x: false,
-        log_y: false,
-        series: vec![Series { name: "ours".into(), points }],
-        references: vec![("paper, overall".into(), 4.4)],
-    };
+    let mut chart = Chart::new(
+        "What specialists add, by how many cover the correct class",
+        "specialists that cover the correct class",
+        "relative change of accuracy, %",
+        [Series::new("ours", points)],
+    );
+    chart.references = vec![("paper, overall".into(), 4.4)];
     (table, chart)
 }
 
 fn every_seed(summary: &Summary) -> Table {
-    let mut table = Table::new(
-        "Test errors of every seed",
-        &["seed", GENERALIST, COMBINED, CONTINUED, "p generalist", "p trained on"],
-    );
-    for combined in summary.rows_of(COMBINED) {
-        let row = |variant| summary.row(variant, combined.seed);
-        let errors = |variant| row(variant).map_or("–".into(), |row| row.test_errors.to_string());
-        let p = |variant| match row(variant) {
-            Some(other) => {
-                let test = statistics::mcnemar(&other.misclassified, &combined.misclassified);
-                format!("{:.2e}", test.p_value)
-            }
-            None => "–".into(),
-        };
-        table.push([
-            combined.seed.to_string(),
-            errors(GENERALIST),
-            combined.test_errors.to_string(),
-            errors(CONTINUED),
-            p(GENERALIST),
-            p(CONTINUED),
-        ]);
-    }
-    table.notes.push(
-        "p: McNemar's exact test against generalist + specialists on the same images.".into(),
-    );
+    let variants = [GENERALIST, COMBINED, CONTINUED];
+    let pairs = [("p generalist", GENERALIST, COMBINED), ("p trained on", CONTINUED, COMBINED)];
+    let mut table = summary.by_seed("Test errors of every seed", COMBINED, variants, pairs);
+    table.note("p: McNemar's exact test against generalist + specialists on the same images.");
     table
 }
 
@@ -459,23 +428,19 @@ fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table
     for (i, set) in sets.values().next().into_iter().flatten().enumerate() {
         table.push([(i + 1).to_string(), set.iter().map(name).collect::<Vec<_>>().join(" ")]);
     }
-    table.notes.push("3c: the digit 3 of the third writer.".into());
+    table.note("3c: the digit 3 of the third writer.");
     table
 }
 
 /// Specialists improve the generalist.
 fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
-    let pairs: Vec<_> = summary
-        .rows_of(COMBINED)
-        .filter_map(|combined| Some((combined, coverages.get(&combined.seed)?)))
-        .collect();
-    if pairs.is_empty() {
+    let covered =
+        summary.rows_of(COMBINED).filter_map(|row| Some((row, coverages.get(&row.seed)?)));
+    let tests: Vec<McNemar> =
+        covered.map(|(row, coverage)| row.mcnemar(coverage.generalist)).collect();
+    if tests.is_empty() {
         return Vec::new();
     }
-    let tests = pairs.iter().map(|(combined, coverage)| {
-        statistics::mcnemar(&combined.misclassified, &coverage.generalist.misclassified)
-    });
-    let tests: Vec<_> = tests.collect();
     let better = tests.iter().filter(|test| test.first_is_better()).count();
     let accuracy = |variant| {
         let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
@@ -487,10 +452,10 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
             "{} to {} % right, McNemar p < 0.01 for {better} of {} seeds",
             accuracy(GENERALIST),
             accuracy(COMBINED),
-            pairs.len()
+            tests.len()
         ),
         verdict: match better {
-            n if n == pairs.len() => Verdict::Reproduced,
+            n if n == tests.len() => Verdict::Reproduced,
             _ if tests.iter().all(|test| test.only_first >= test.only_second) => {
                 Verdict::NotReproduced
             }

@@ -5,17 +5,12 @@
 //! rate serves all.
 
 use super::transfer::Transfer;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};
-use std::rc::Rc;
 
 /// The grid: temperatures, widths, and epochs of each student.
 fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
@@ -52,33 +47,23 @@ impl Experiment for Temperature {
         let (temperatures, widths, epochs) = grid(request.preset);
         let mut configs = PresetConfigs::new(request.preset, dataset);
         configs.student.training.epochs = epochs;
-        let transfer = Rc::new(Transfer::new(configs, dataset));
+        let transfer = Transfer::new(configs, dataset);
+        let PresetConfigs { teacher, student, .. } = &transfer.configs;
         let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.push(transfer.teacher_node(seed));
-            nodes.extend(cells().map(|(width, t)| net(&transfer, width, t, seed)));
-        }
-        let configs = &transfer.configs;
-        let configs = [("teacher", &configs.teacher), ("student", &configs.student)];
-        Ok(transfer.spec(self, request, &configs, nodes, move |summary| {
+        let students = |seed| {
+            let student = |(width, t)| {
+                let mut config = student.clone();
+                let hidden = config.model.layers.len() - 1;
+                config.model.layers[1..hidden].fill(width);
+                transfer.student(variant(width, t), &config, t as f32, seed)
+            };
+            cells().map(student).collect::<Vec<_>>()
+        };
+        let configs = [("teacher", teacher), ("student", student)];
+        Ok(transfer.spec(self, request, &configs, students, move |summary| {
             conclude(summary, temperatures, widths)
         }))
     }
-}
-
-/// The student of a cell.
-fn net(transfer: &Rc<Transfer>, width: usize, temperature: f64, seed: u64) -> Node {
-    let (transfer, name) = (transfer.clone(), variant(width, temperature));
-    Node::row(name.clone(), seed, vec![Transfer::teacher(seed)], move |run| {
-        let mut config = Config { seed, ..transfer.configs.student.clone() };
-        let hidden = config.model.layers.len() - 1;
-        config.model.layers[1..hidden].fill(width);
-        let loss = LossSpec { temperature: temperature as f32, ..LossSpec::soft(&config) };
-        let logits = transfer.logits(run, seed)?;
-        let task = Task::soft(&name, &config, &transfer.train, loss, &logits);
-        Ok(run.train(&transfer.dataset, &task, seed)?.1)
-    })
 }
 
 /// Test errors of one cell over the seeds.
@@ -99,22 +84,16 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         table.push(std::iter::once(t.to_string()).chain(cells));
     }
     let seeds = errors(summary, widths[0], temperatures[0]).len();
-    table.notes.push(format!("Mean ± standard deviation of {seeds} seeds."));
-    let series = widths.iter().map(|&width| Series {
-        name: format!("{width} units a layer"),
-        points: temperatures
-            .iter()
-            .filter_map(|&x| Point::of(x, &errors(summary, width, x)))
-            .collect(),
+    table.note(format!("Mean ± standard deviation of {seeds} seeds."));
+    let series = widths.iter().map(|&width| {
+        let point = |&t: &f64| Point::of(t, &errors(summary, width, t));
+        Series::new(format!("{width} units a layer"), temperatures.iter().filter_map(point))
     });
+    let title = format!("Test errors against temperature, {}", summary.dataset);
     let chart = Chart {
-        title: format!("Test errors against temperature, {}", summary.dataset),
-        x_label: "temperature T".into(),
-        y_label: "test errors".into(),
         log_x: true,
         log_y: true,
-        series: series.collect(),
-        references: Vec::new(),
+        ..Chart::new(title, "temperature T", "test errors", series)
     };
     let mean = |width, t| statistics::mean(&errors(summary, width, t));
     // Standard deviation of an error count between seeds, pooled over the temperatures.
@@ -142,12 +121,8 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
                 "{low:.1} to {top:.1} errors, noise of a difference {}",
                 noise.map_or("unknown (one seed)".into(), |noise| format!("{noise:.1}"))
             ),
-            verdict: match noise {
-                None => Verdict::Inconclusive,
-                // Alike: as chance has it, or within a tenth.
-                Some(noise) if top - low <= noise.max(0.1 * low) => Verdict::Reproduced,
-                Some(_) => Verdict::NotReproduced,
-            },
+            // Alike: as chance has it, or within a tenth.
+            verdict: Verdict::of(noise.map(|noise| top - low <= noise.max(0.1 * low))),
         });
     }
     let inside = |t: f64| (2.5..=4.0).contains(&t);
@@ -158,18 +133,15 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     let parts = [best(&inside), best(&|t| t < 2.5), best(&|t| t > 4.0)];
     if let (true, [Some(best), Some(below), Some(above)]) = (widths.contains(&30), parts) {
         let gain = below.min(above) - best;
-        let noise = noise(30);
         claims.push(Claim {
-            paper:
-                "With 30 units a layer temperatures from 2.5 to 4 are clearly better than higher \
-                    or lower ones."
-                    .into(),
+            paper: "With 30 units a layer temperatures from 2.5 to 4 are clearly better than \
+                    higher or lower ones."
+                .into(),
             ours: format!("best mean there {best:.1}, below {below:.1}, above {above:.1} errors"),
-            verdict: match noise {
-                None => Verdict::Inconclusive,
+            verdict: match noise(30) {
                 Some(noise) if gain > noise => Verdict::Reproduced,
                 Some(noise) if gain < -noise => Verdict::NotReproduced,
-                Some(_) => Verdict::Inconclusive,
+                _ => Verdict::Inconclusive,
             },
         });
     }

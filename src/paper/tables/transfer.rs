@@ -1,15 +1,12 @@
 //! What most tables are made of: a teacher for each seed, and the set on which it teaches.
 
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
+use crate::engine::{config::Config, loss::LossSpec, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::{Conclusion, Data, Experiment, ExperimentSpec, Input};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::PresetConfigs;
-use crate::paper::request::Request;
+use crate::paper::{
+    experiment_run::ExperimentRun, key::Key, preset::PresetConfigs, request::Request,
+};
 use crate::run::summary::Summary;
 use limbeck_datasets::{Dataset, Split, permute};
 use std::rc::Rc;
@@ -25,47 +22,66 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn new(configs: PresetConfigs, dataset: &Rc<Dataset>) -> Transfer {
+    pub(super) fn new(configs: PresetConfigs, dataset: &Rc<Dataset>) -> Rc<Transfer> {
         let train = Rc::new(configs.train_set(dataset));
-        Transfer { configs, dataset: dataset.clone(), train, logits: Memo::default() }
+        Rc::new(Transfer { configs, dataset: dataset.clone(), train, logits: Memo::default() })
     }
 
     pub(super) fn teacher(seed: u64) -> Key {
         Key::row("teacher", seed)
     }
 
-    pub(super) fn teacher_node(&self, seed: u64) -> Node {
-        Node::teacher("teacher", &self.configs.teacher, seed, &self.train, &self.dataset)
-    }
-
     /// The logits [n, C] of the seed's teacher on the training set, untranslated: good for any T.
     pub(super) fn logits(&self, run: &mut ExperimentRun, seed: u64) -> Result<Rc<Vec<f32>>> {
         self.logits.get(seed, || {
             let teacher = run.model(&Transfer::teacher(seed))?;
-            let teachers = std::slice::from_ref(&*teacher);
-            Ok(distill::teacher_logits(run.kernels(), teachers, &self.train, 1.0, None))
+            Ok(teacher.logits(run.kernels(), &self.train))
         })
     }
 
-    /// What `experiment` consists of, with these models and this conclusion from their rows.
-    pub(super) fn spec(
+    /// A student of the seed's teacher at temperature T.
+    pub(super) fn student(
+        self: &Rc<Self>,
+        name: impl Into<String>,
+        config: &Config,
+        temperature: f32,
+        seed: u64,
+    ) -> Node {
+        let (transfer, name) = (self.clone(), name.into());
+        let config = Config { seed, ..config.clone() };
+        Node::row(name.clone(), seed, vec![Transfer::teacher(seed)], move |run| {
+            let loss = LossSpec { temperature, ..LossSpec::soft(&config) };
+            let logits = transfer.logits(run, seed)?;
+            let task = Task::soft(&name, &config, &transfer.train, loss, &logits);
+            Ok(run.train(&transfer.dataset, &task, seed)?.1)
+        })
+    }
+
+    /// What `experiment` consists of: for each seed its teacher and the `students`, and this
+    /// conclusion from their rows.
+    pub(super) fn spec<S: IntoIterator<Item = Node>>(
         &self,
         experiment: &dyn Experiment,
         request: &Request,
         configs: &[(&'static str, &Config)],
-        nodes: Vec<Node>,
+        students: impl Fn(u64) -> S,
         conclude: impl FnOnce(&Summary) -> Conclusion + 'static,
     ) -> ExperimentSpec {
-        let limit = self.configs.teacher.data.train_limit;
+        let Transfer { configs: PresetConfigs { teacher, .. }, train, dataset, .. } = self;
+        let of_seed = |seed| {
+            let teacher = Node::teacher("teacher", teacher, seed, train, dataset);
+            std::iter::once(teacher).chain(students(seed))
+        };
+        let limit = teacher.data.train_limit;
         ExperimentSpec {
             experiment: experiment.about().name,
-            dataset: self.dataset.clone(),
-            train_limit: limit.filter(|&limit| limit < self.dataset.train.len()),
+            dataset: dataset.clone(),
+            train_limit: limit.filter(|&limit| limit < dataset.train.len()),
             seeds: request.seeds.clone().collect(),
             configs: configs.iter().map(|(name, config)| (*name, (*config).clone())).collect(),
             loss: Some(LossSpec::soft(&self.configs.student)),
             paper_errors: Vec::new(),
-            graph: Graph::new(nodes),
+            graph: Graph::new(request.seeds.clone().flat_map(of_seed).collect()),
             conclude: Box::new(|run| Ok(conclude(&run.summary))),
         }
     }

@@ -19,15 +19,13 @@ use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
-use crate::paper::graph::Node;
 use crate::paper::preset::{Preset, PresetConfigs};
+use crate::paper::{experiment_run::ExperimentRun, graph::Node};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
-use std::rc::Rc;
 
 /// Temperatures at which the noise of the soft targets' gradient is measured.
 const TEMPERATURES: [f64; 10] = [1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 20.0, 40.0];
@@ -90,25 +88,20 @@ impl Experiment for Variance {
         let (epochs, cases) = budget(request.preset);
         configs.baseline.training.epochs = epochs;
         configs.student.training.epochs = epochs;
-        let transfer = Rc::new(Transfer::new(configs, dataset));
-        let mut nodes = Vec::new();
-        for seed in request.seeds.clone() {
-            nodes.push(transfer.teacher_node(seed));
-            nodes.extend(nets().into_iter().map(|net| {
+        let transfer = Transfer::new(configs, dataset);
+        let nodes = |seed| {
+            let node = |net: Net| {
                 let (transfer, needs) = (transfer.clone(), vec![Transfer::teacher(seed)]);
                 let (name, faster) = (net.name.clone(), net.factor > 1.0);
                 let make = move |run: &mut ExperimentRun| net.train(run, &transfer, cases, seed);
                 let node = Node::row(name, seed, needs, make);
                 // That a learning rate is too high is a result.
                 if faster { node.may_diverge() } else { node }
-            }));
-        }
-        let configs = &transfer.configs;
-        let configs = [
-            ("teacher", &configs.teacher),
-            ("hard", &configs.baseline),
-            ("soft", &configs.student),
-        ];
+            };
+            nets().into_iter().map(node).collect::<Vec<_>>()
+        };
+        let PresetConfigs { teacher, baseline, student } = &transfer.configs;
+        let configs = [("teacher", teacher), ("hard", baseline), ("soft", student)];
         Ok(transfer.spec(self, request, &configs, nodes, conclude))
     }
 }
@@ -168,7 +161,7 @@ impl Net {
             let cases = Cases { model, split: train, logits: &logits, cases };
             for t in std::iter::once(None).chain(TEMPERATURES.map(Some)) {
                 let found = cases.noise(run.kernels(), t.map(|t| t as f32));
-                noise(t, when).set(&mut measures, found);
+                measures.extend([noise(t, when).of(found)]);
             }
         }
         Ok(Row { measures, ..row })
@@ -243,29 +236,27 @@ fn conclude(summary: &Summary) -> Conclusion {
         let [hard, soft] = pair(&|targets| part(targets, percent));
         parts.push([format!("{percent} %"), hard, soft]);
     }
-    parts.notes.push("Equally many steps for every part.".into());
+    parts.note("Equally many steps for every part.");
     let mut rates = Table::new("Test errors by learning rate", &["learning rate", "hard", "soft"]);
     for factor in FACTORS {
         let [hard, soft] = pair(&|targets| at_rate(targets, factor));
         rates.push([format!("× {factor}"), hard, soft]);
     }
-    rates.notes.push("A dash: diverged.".into());
+    rates.note("A dash: diverged.");
 
     let values = |t, when| summary.values(MEASURED, &noise(t, when));
-    let series = ["initial", "trained"].map(|when| Series {
-        name: format!("soft, {when} weights"),
-        points: TEMPERATURES.iter().filter_map(|&x| Point::of(x, &values(Some(x), when))).collect(),
+    let series = ["initial", "trained"].map(|when| {
+        let points = TEMPERATURES.iter().filter_map(|&t| Point::of(t, &values(Some(t), when)));
+        Series::new(format!("soft, {when} weights"), points)
     });
+    let title = format!("Variance of the gradient between cases, {}", summary.dataset);
     let chart = Chart {
-        title: format!("Variance of the gradient between cases, {}", summary.dataset),
-        x_label: "temperature T".into(),
-        y_label: "variance / mean²".into(),
         log_x: true,
         log_y: true,
-        series: series.into(),
         references: ["initial", "trained"]
             .map(|when| (format!("hard, {when}"), statistics::mean(&values(None, when))))
             .into(),
+        ..Chart::new(title, "temperature T", "variance / mean²", series)
     };
     Conclusion {
         tables: vec![noises, parts, rates],
@@ -304,13 +295,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
         |variant: &str| statistics::mean(&summary.values(variant, &Measure::TestErrors));
     let few = [1, 3, 10].map(|percent| TARGETS.map(|targets| part(targets, percent)));
     // McNemar's tests, a seed and a part each.
-    let tests = few.iter().flat_map(|[hard, soft]| {
-        summary.rows_of(soft).filter_map(move |soft| {
-            let hard = summary.row(hard, soft.seed)?;
-            Some(statistics::mcnemar(&soft.misclassified, &hard.misclassified))
-        })
-    });
-    let tests: Vec<_> = tests.collect();
+    let tests: Vec<_> = few.iter().flat_map(|[hard, soft]| summary.paired(soft, hard)).collect();
     if !tests.is_empty() {
         let gains = few
             .iter()
@@ -355,11 +340,8 @@ fn claims(summary: &Summary) -> Vec<Claim> {
 fn borne(summary: &Summary, targets: &str, seed: u64) -> Option<usize> {
     let at = |factor| summary.row(&at_rate(targets, factor), seed);
     let usual = at(1.0)?;
-    FACTORS.iter().rposition(|&factor| {
-        at(factor).is_some_and(|row| {
-            !statistics::mcnemar(&usual.misclassified, &row.misclassified).first_is_better()
-        })
-    })
+    let bears = |row: &Row| !usual.mcnemar(row).first_is_better();
+    FACTORS.iter().rposition(|&factor| at(factor).is_some_and(bears))
 }
 
 /// Of the rates that hard and soft targets bear, for each seed. A seed in which hard ones bear the

@@ -51,8 +51,8 @@ pub fn dropout(context: &Context, units: usize, batch: usize, rate: f64) -> Drop
 
 impl Display for Dropout {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Dropout { machine: place, units, batch, rate, dropped, dropout_ns: ns } = self;
-        write!(f, "{place}")?;
+        let Dropout { machine, units, batch, rate, dropped, dropout_ns: ns } = self;
+        write!(f, "{machine}")?;
         writeln!(f, "{batch} examples of {units} units at a rate of {rate}, {dropped:.4} dropped")?;
         writeln!(f, "{:.3} ns an element ({:.3} to {:.3})", ns.median, ns.min, ns.max)
     }

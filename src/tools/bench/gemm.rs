@@ -1,6 +1,6 @@
 //! A row-major matrix product.
 
-use super::measure::{Machine, Spread, beside_peak, median_shares, random, write_rate};
+use super::measure::{Machine, Rate, Spread, beside_peak, random};
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef};
 use serde::Serialize;
@@ -23,11 +23,8 @@ pub struct Gemm {
     /// A call, packing included.
     pub ms: Spread,
     /// Of the median call.
-    pub gflops: f64,
-    /// Measured between the calls.
-    pub peak_gflops: f64,
-    /// Median of paired shares.
-    pub fraction_of_peak: f64,
+    #[serde(flatten)]
+    pub rate: Rate,
 }
 
 /// Times [`gemm::gemm`] on random operands.
@@ -38,7 +35,7 @@ pub fn gemm(context: &Context, m: usize, n: usize, k: usize, layout: Layout) -> 
     let (a_rows, a_cols) = if layout == Layout::Tn { (k, m) } else { (m, k) };
     let (b_rows, b_cols) = if layout == Layout::Nt { (n, k) } else { (k, n) };
     let flop = 2.0 * (m * n * k) as f64;
-    let (samples, seconds) = context.pool.install(|| {
+    let (rate, seconds) = context.pool.install(|| {
         beside_peak(context, flop, 25, || {
             gemm::gemm(
                 context,
@@ -51,26 +48,15 @@ pub fn gemm(context: &Context, m: usize, n: usize, k: usize, layout: Layout) -> 
             );
         })
     });
-    let (fraction_of_peak, peak_gflops) = median_shares(&samples);
-    Gemm {
-        machine: Machine::of(context),
-        m,
-        n,
-        k,
-        layout: format!("{layout:?}").to_lowercase(),
-        ms: seconds.times(1e3),
-        gflops: flop / seconds.median / 1e9,
-        peak_gflops,
-        fraction_of_peak,
-    }
+    let layout = format!("{layout:?}").to_lowercase();
+    Gemm { machine: Machine::of(context), m, n, k, layout, ms: seconds.times(1e3), rate }
 }
 
 impl Display for Gemm {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Gemm { machine: place, m, n, k, layout, ms, gflops, peak_gflops, fraction_of_peak } =
-            self;
-        write!(f, "{place}")?;
+        let Gemm { machine, m, n, k, layout, ms, rate } = self;
+        write!(f, "{machine}")?;
         writeln!(f, "{m}x{n}x{k} {layout}  {:.4} ms ({:.4} to {:.4})", ms.median, ms.min, ms.max)?;
-        write_rate(f, *gflops, *peak_gflops, *fraction_of_peak)
+        write!(f, "{rate}")
     }
 }

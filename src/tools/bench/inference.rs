@@ -1,6 +1,6 @@
 //! Evaluation: the logits of many images.
 
-use super::measure::{Machine, Spread, beside_peak, median_shares, write_rate};
+use super::measure::{Machine, Rate, Spread, beside_peak};
 use super::step::{EXAMPLES, StepBench, StepTask};
 use crate::engine::mlp::Mlp;
 use crate::files::error::Result;
@@ -24,12 +24,9 @@ pub struct Inference {
     pub ms: Spread,
     /// In the median.
     pub samples_per_second: f64,
-    /// In the median.
-    pub gflops: f64,
-    /// Measured between.
-    pub peak_gflops: f64,
-    /// Median of paired shares.
-    pub fraction_of_peak: f64,
+    /// Of the median.
+    #[serde(flatten)]
+    pub rate: Rate,
 }
 
 /// Times [`Mlp::logits`] of the net `widths` on random images.
@@ -41,12 +38,11 @@ pub fn inference(context: &Context, widths: &[usize]) -> Result<Inference> {
     let model = Mlp::new(widths, 0);
     let values: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
     let flop = 2.0 * (EXAMPLES * values) as f64;
-    let (samples, seconds) = context.pool.install(|| {
+    let (rate, seconds) = context.pool.install(|| {
         beside_peak(context, flop, 15, || {
             std::hint::black_box(model.logits(context, &bench.split));
         })
     });
-    let (fraction_of_peak, peak_gflops) = median_shares(&samples);
     Ok(Inference {
         machine: Machine::of(context),
         net: bench.net(),
@@ -54,20 +50,16 @@ pub fn inference(context: &Context, widths: &[usize]) -> Result<Inference> {
         gflop: flop / 1e9,
         ms: seconds.times(1e3),
         samples_per_second: EXAMPLES as f64 / seconds.median,
-        gflops: flop / seconds.median / 1e9,
-        peak_gflops,
-        fraction_of_peak,
+        rate,
     })
 }
 
 impl Display for Inference {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let report = self;
-        write!(f, "{}", report.machine)?;
-        let (net, examples, ms) = (&report.net, report.examples, report.ms);
-        let (median, min, max) = (ms.median, ms.min, ms.max);
+        let Inference { machine, net, examples, ms, samples_per_second, rate, .. } = self;
+        let Spread { median, min, max } = ms;
+        write!(f, "{machine}")?;
         writeln!(f, "{examples} images through {net}: {median:.2} ms ({min:.2} to {max:.2})")?;
-        write_rate(f, report.gflops, report.peak_gflops, report.fraction_of_peak)?;
-        writeln!(f, "{:.0} samples/s", report.samples_per_second)
+        writeln!(f, "{rate}{samples_per_second:.0} samples/s")
     }
 }

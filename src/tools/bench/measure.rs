@@ -68,20 +68,45 @@ impl Spread {
     }
 }
 
-/// A rate beside the peak that was measured around it.
-#[derive(Clone, Copy)]
-pub struct Sample {
-    pub flops: f64,
-    pub peak: f64,
+/// A rate beside the peak.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Rate {
+    /// In the median.
+    pub gflops: f64,
+    /// Measured between the timings.
+    pub peak_gflops: f64,
+    /// Median of paired shares.
+    pub fraction_of_peak: f64,
 }
 
-/// Times `work` of `flop` operations, `rounds` times, with the peak before and after each.
+impl Rate {
+    /// Of `flop` operations in each of `seconds`; `peaks` stand before, between and behind them.
+    pub fn of(flop: f64, seconds: &[f64], peaks: &[f64]) -> Rate {
+        let peaks = || peaks.windows(2).map(|around| (around[0] + around[1]) / 2.0);
+        let shares = seconds.iter().zip(peaks()).map(|(seconds, peak)| flop / seconds / peak);
+        Rate {
+            gflops: flop / Spread::of(seconds.iter().copied()).median / 1e9,
+            peak_gflops: Spread::of(peaks()).median / 1e9,
+            fraction_of_peak: Spread::of(shares).median,
+        }
+    }
+}
+
+impl Display for Rate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Rate { gflops, peak_gflops: peak, fraction_of_peak: share } = self;
+        writeln!(f, "{gflops:.1} GFLOP/s of a peak of {peak:.1}: {:.1} %", share * 100.0)
+    }
+}
+
+/// Times `work` of `flop` operations, `rounds` times, with the peak before and after each; returns
+/// the rate, and the seconds of a call.
 pub fn beside_peak(
     context: &Context,
     flop: f64,
     rounds: usize,
     mut work: impl FnMut(),
-) -> (Vec<Sample>, Spread) {
+) -> (Rate, Spread) {
     let mut once = || {
         let start = Instant::now();
         work();
@@ -89,27 +114,12 @@ pub fn beside_peak(
     };
     once();
     let calls = (4e-3 / once()).ceil().clamp(1.0, 1e6) as usize;
-    let (mut samples, mut seconds) = (Vec::new(), Vec::new());
-    let mut before = peak_flops(context, PROBE);
+    let (mut seconds, mut peaks) = (Vec::new(), vec![peak_flops(context, PROBE)]);
     for _ in 0..rounds {
-        let each = Spread::of((0..calls).map(|_| once())).median;
-        let after = peak_flops(context, PROBE);
-        samples.push(Sample { flops: flop / each, peak: (before + after) / 2.0 });
-        seconds.push(each);
-        before = after;
+        seconds.push(Spread::of((0..calls).map(|_| once())).median);
+        peaks.push(peak_flops(context, PROBE));
     }
-    (samples, Spread::of(seconds))
-}
-
-/// The shares of the peak that paired samples have reached, and the peak in GFLOP/s: medians.
-pub fn median_shares(samples: &[Sample]) -> (f64, f64) {
-    let shares = Spread::of(samples.iter().map(|sample| sample.flops / sample.peak)).median;
-    (shares, Spread::of(samples.iter().map(|sample| sample.peak)).median / 1e9)
-}
-
-/// A rate, its peak and their ratio, as a line.
-pub fn write_rate(f: &mut Formatter<'_>, gflops: f64, peak: f64, share: f64) -> fmt::Result {
-    writeln!(f, "{gflops:.1} GFLOP/s of a peak of {peak:.1}: {:.1} %", share * 100.0)
+    (Rate::of(flop, &seconds, &peaks), Spread::of(seconds))
 }
 
 /// `len` values, uniform in −1 … 1.
@@ -126,10 +136,9 @@ mod tests {
 
     #[test]
     fn shares_are_medians_of_pairs() {
-        let samples =
-            [(1.0, 2.0), (4.0, 5.0), (9.0, 10.0)].map(|(flops, peak)| Sample { flops, peak });
-        let (share, peak) = median_shares(&samples);
-        assert_eq!((share, peak), (0.8, 5e-9));
+        // Rates of 1, 4 and 9, between peaks of 2, 5 and 10 in the mean.
+        let rate = Rate::of(1.0, &[1.0, 1.0 / 4.0, 1.0 / 9.0], &[2.0, 2.0, 8.0, 12.0]);
+        assert_eq!((rate.fraction_of_peak, rate.peak_gflops, rate.gflops), (0.8, 5e-9, 4e-9));
         // Of an even number, the mean of the two in the middle.
         let spread = Spread::of([4.0, 1.0, 8.0, 2.0]);
         assert_eq!((spread.median, spread.min, spread.max), (3.0, 1.0, 8.0));

@@ -18,7 +18,7 @@ mod step_case;
 pub use dropout::{Dropout, dropout};
 pub use gemm::{Gemm, gemm};
 pub use inference::{Inference, inference};
-pub use measure::{Machine, Spread};
+pub use measure::{Machine, Rate, Spread};
 pub use peak::{Bandwidth, IsaPeak, Peak, peak};
 pub use softmax::{Softmax, softmax};
 pub use step::{Step, StepBench, StepTask};

@@ -67,14 +67,10 @@ pub fn peak(context: &Context) -> Result<Peak> {
 
 impl Display for Peak {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Peak { machine: place, peak_gflops, isas, read_gb_per_s } = self;
-        write!(f, "{place}")?;
-        let (low, high) = (peak_gflops.min, peak_gflops.max);
-        writeln!(
-            f,
-            "fused multiply-add  {:.1} GFLOP/s ({low:.1} to {high:.1})",
-            peak_gflops.median
-        )?;
+        let Peak { machine, peak_gflops, isas, read_gb_per_s } = self;
+        let Spread { median, min, max } = peak_gflops;
+        write!(f, "{machine}")?;
+        writeln!(f, "fused multiply-add  {median:.1} GFLOP/s ({min:.1} to {max:.1})")?;
         for isa in isas {
             writeln!(f, "  {:<16}  {:.1} GFLOP/s", isa.isa, isa.gflops)?;
         }

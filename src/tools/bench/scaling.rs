@@ -18,10 +18,7 @@
 
 use super::measure::{Machine, Spread, random};
 use super::step::{StepBench, StepTask};
-use crate::engine::communicator::Communicator;
-use crate::engine::config::Config;
-use crate::engine::mlp::Mlp;
-use crate::engine::optimizer::Optimizer;
+use crate::engine::{communicator::Communicator, config::Config, mlp::Mlp, optimizer::Optimizer};
 use crate::files::error::Result;
 use limbeck_kernels::{Buffer, Context};
 use serde::Serialize;
@@ -386,56 +383,4 @@ fn columns(found: &Scaling, cell: impl Fn(f64) -> String) -> String {
     let mut networks: Vec<f64> = found.rows.iter().map(|row| row.gbit_per_s).collect();
     networks.dedup();
     networks.into_iter().map(|gbit| format!("{:>14}", cell(gbit))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOW: How = How { overlap: true, bytes_per_value: 4.0 };
-
-    /// Two layers of 1 MB and 2 MB, whose step takes 1 + 2 forwards, 3 + 4 backwards and 0.5 ms.
-    fn node() -> NodeStep {
-        let layers = vec![(1e-3, 3e-3, 1e6), (2e-3, 4e-3, 2e6)];
-        NodeStep { batch: 8, layers, update: 0.5e-3 }
-    }
-
-    #[test]
-    fn the_model_has_its_limits() {
-        let node = node();
-        let network = |latency, bandwidth| Network { latency, bandwidth, addition: f64::INFINITY };
-        assert!((node.alone() - 10.5e-3).abs() < 1e-12);
-        // One node, or a network that costs nothing.
-        assert_eq!(node.on(1, network(1.0, 1.0), HOW), node.alone());
-        let free = node.on(64, network(0.0, f64::INFINITY), HOW);
-        assert!((free - node.alone()).abs() < 1e-12);
-        // 2 nodes at 1 GB/s: a sum of m bytes takes m/1e9. The last layer's 2 ms hide behind the
-        // 3 ms of the first, whose own 1 ms does not.
-        let two = node.on(2, network(0.0, 1e9), HOW);
-        assert!((two - (node.alone() + 1e-3)).abs() < 1e-12, "{two}");
-        let apart = node.on(2, network(0.0, 1e9), How { overlap: false, ..HOW });
-        assert!((apart - (node.alone() + 3e-3)).abs() < 1e-12, "{apart}");
-        // At a tenth of that the first layer waits for the last: known after 7 ms, then 20 + 10.
-        let slow = node.on(2, network(0.0, 1e8), HOW);
-        assert!((slow - (7e-3 + 30e-3 + 0.5e-3)).abs() < 1e-12, "{slow}");
-        let half = node.on(2, network(0.0, 1e8), How { bytes_per_value: 2.0, ..HOW });
-        assert!((half - (7e-3 + 15e-3 + 0.5e-3)).abs() < 1e-12, "{half}");
-        // 256 nodes: 16 messages of 1 ms a layer, and 255/128 of its bytes.
-        let many = network(1e-3, 1e9).sum(256, 1e6);
-        assert!((many - (16e-3 + 1e-3 * 255.0 / 128.0)).abs() < 1e-12, "{many}");
-    }
-
-    #[test]
-    fn a_steps_time_is_shared_out_by_operations() {
-        let model = Mlp::new(&[30, 20, 10], 0);
-        let node = NodeStep::of(&model, 4, 0.3, 0.1);
-        assert!((node.alone() - 0.3).abs() < 1e-12);
-        // 600 multiplications in two products of the first layer, 200 in three of the second.
-        let part = 0.2 / (2.0 * 600.0 + 3.0 * 200.0);
-        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
-        close(node.layers[0].0, 600.0 * part);
-        close(node.layers[0].1, 600.0 * part);
-        close(node.layers[1].1, 400.0 * part);
-        assert_eq!(node.layers[1].2, 4.0 * 210.0);
-    }
 }

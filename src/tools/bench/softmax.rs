@@ -71,8 +71,8 @@ pub fn softmax(context: &Context, classes: usize, batch: usize, temperature: f64
 
 impl Display for Softmax {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Softmax { machine: place, classes, batch, temperature, .. } = self;
-        write!(f, "{place}")?;
+        let Softmax { machine, classes, batch, temperature, .. } = self;
+        write!(f, "{machine}")?;
         writeln!(f, "{batch} examples of {classes} classes at T = {temperature}, ns an element")?;
         writeln!(f, "softmax                {:.3}", self.softmax_ns)?;
         writeln!(f, "log-softmax            {:.3}", self.log_softmax_ns)?;

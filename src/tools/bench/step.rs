@@ -1,11 +1,8 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
-use super::measure::{Machine, PROBE, Sample, Spread, median_shares, write_rate};
-use crate::engine::communicator::Communicator;
-use crate::engine::config::Config;
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
+use super::measure::{Machine, PROBE, Rate, Spread};
+use crate::engine::trainer::{self, Observer, Progress, Task, Trained};
+use crate::engine::{communicator::Communicator, config::Config, loss::LossSpec, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, peak};
@@ -60,11 +57,8 @@ pub struct Step {
     /// From one step's end to the next one's.
     pub ms_per_step: Spread,
     /// Of the median step.
-    pub gflops: f64,
-    /// Measured between the steps.
-    pub peak_gflops: f64,
-    /// Median of paired shares.
-    pub fraction_of_peak: f64,
+    #[serde(flatten)]
+    pub rate: Rate,
     /// Jobs of a step that were shared out to the threads.
     pub forks_per_step: f64,
     /// What one costs when there is nothing to do, in microseconds.
@@ -142,12 +136,9 @@ impl StepBench {
         let (stopwatch, model) = self.train(context, steps)?;
         let flop = model.flop_per_step(self.config.training.batch_size);
         let ms_per_step = Spread::of(stopwatch.seconds.iter().map(|s| s * 1e3));
-        let windows = stopwatch.seconds.chunks(WINDOW).zip(stopwatch.peaks.windows(2));
-        let samples = windows.map(|(seconds, peaks)| Sample {
-            flops: flop / Spread::of(seconds.iter().copied()).median,
-            peak: (peaks[0] + peaks[1]) / 2.0,
-        });
-        let (fraction_of_peak, _) = median_shares(&samples.collect::<Vec<_>>());
+        let windows = stopwatch.seconds.chunks(WINDOW);
+        let windows = windows.map(|seconds| Spread::of(seconds.iter().copied()).median);
+        let rate = Rate::of(flop, &windows.collect::<Vec<_>>(), &stopwatch.peaks);
         let forks_per_step = stopwatch.forks as f64 / steps as f64;
         let fork_join_us = peak::fork_join(context) * 1e6;
         Ok(Step {
@@ -158,9 +149,7 @@ impl StepBench {
             steps,
             gflop_per_step: flop / 1e9,
             ms_per_step,
-            gflops: flop / ms_per_step.median / 1e6,
-            peak_gflops: Spread::of(stopwatch.peaks.iter().copied()).median / 1e9,
-            fraction_of_peak,
+            rate: Rate { gflops: flop / ms_per_step.median / 1e6, ..rate },
             forks_per_step,
             fork_join_us,
             fraction_of_forks: forks_per_step * fork_join_us / (ms_per_step.median * 1e3),
@@ -212,20 +201,15 @@ impl StepBench {
         let batch = self.config.training.batch_size;
         let wanted = WARM_UP + steps;
         let steps_per_epoch = wanted.min(EXAMPLES / batch);
-        let epochs = wanted.div_ceil(steps_per_epoch);
         let mut config = self.config.clone();
-        config.training.epochs = epochs;
+        config.training.epochs = wanted.div_ceil(steps_per_epoch);
         let examples = steps_per_epoch * batch;
         let split = self.split.clone().truncated(examples);
         let classes = *config.model.layers.last().unwrap_or(&0);
         let task = Task {
-            name: self.name(),
-            config: &config,
-            split: &split,
             objective: self.objective,
             teacher_logits: self.teacher_logits.as_ref().map(|v| &v[..examples * classes]),
-            initial: None,
-            watch: &[],
+            ..Task::hard(self.name(), &config, &split)
         };
         let mut stopwatch = Stopwatch {
             context,
@@ -279,10 +263,6 @@ impl Observer for Stopwatch<'_> {
         self.last = Instant::now();
     }
 
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        Ok(())
-    }
-
     fn warn(&mut self, message: &str) {
         eprintln!("{message}");
     }
@@ -306,7 +286,7 @@ impl Display for Step {
             "{} {}, batch {}: {:.3} ms a step ({:.3} to {:.3})",
             step.task, step.net, step.batch, ms.median, ms.min, ms.max
         )?;
-        write_rate(f, step.gflops, step.peak_gflops, step.fraction_of_peak)?;
+        write!(f, "{}", step.rate)?;
         writeln!(f, "{:.0} samples/s", 1e3 * step.batch as f64 / ms.median)?;
         writeln!(
             f,

@@ -9,9 +9,8 @@
 
 use super::{Faults, Place, THREADS};
 use crate::engine::config::{Config, OptimizerKind};
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
 use crate::engine::trainer::{self, Task, Trained};
+use crate::engine::{distill, loss::LossSpec};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use limbeck_datasets::{Split, glyphs};

@@ -22,7 +22,7 @@ const TEMPERATURES: [f32; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1e4];
 const THREADS: [usize; 2] = [1, 2];
 
 /// The errors for one number of classes and one temperature.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Errors {
     /// Classes.
     pub classes: usize,
@@ -150,16 +150,7 @@ fn judge(
     }
     let [q, log_q] = first.expect("at least the portable ISA");
 
-    let mut errors = Errors {
-        classes,
-        temperature,
-        examples,
-        softmax_likely_ulps: 0.0,
-        softmax_ulps: 0.0,
-        softmax_share_of_bound: 0.0,
-        log_softmax: 0.0,
-        log_softmax_share_of_bound: 0.0,
-    };
+    let mut errors = Errors { classes, temperature, examples, ..Errors::default() };
     let rows = logits.chunks(classes).zip(q.chunks(classes)).zip(log_q.chunks(classes));
     for ((z, q), log_q) in rows {
         errors.include(z, q, log_q);
@@ -238,18 +229,8 @@ mod tests {
 
     #[test]
     fn wrong_values_are_found() {
-        let empty = Errors {
-            classes: 2,
-            temperature: 1.0,
-            examples: 1,
-            softmax_likely_ulps: 0.0,
-            softmax_ulps: 0.0,
-            softmax_share_of_bound: 0.0,
-            log_softmax: 0.0,
-            log_softmax_share_of_bound: 0.0,
-        };
         let shares = |q: f32, log_q: f32| {
-            let mut errors = empty;
+            let mut errors = Errors { temperature: 1.0, ..Errors::default() };
             errors.include(&[1.0, 1.0], &[0.5, q], &[-std::f32::consts::LN_2, log_q]);
             (errors.softmax_share_of_bound, errors.log_softmax_share_of_bound)
         };

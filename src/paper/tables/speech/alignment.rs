@@ -2,20 +2,17 @@
 
 use super::labelled::{Labelled, labelled};
 use super::recognition::{HOLDOUT_ERRORS, errors_of, scores};
-use crate::engine::config::Config;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::{Error, Result};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Memo, Node};
-use crate::paper::key::Key;
-use crate::run::summary::Row;
-use crate::run::training::combined_row;
-use crate::speech::align;
+use crate::paper::{experiment_run::ExperimentRun, key::Key};
+use crate::run::{summary::Row, training::combined_row};
 use crate::speech::aligner::{Aligner, AlignerOptions, Utterance};
 use crate::speech::corpus::{Alignments, SpeechCorpus};
-use crate::speech::features;
 use crate::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
+use crate::speech::{align, features};
 use limbeck_kernels::{Context, Pool};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -84,14 +81,13 @@ impl Alignment {
         ]
     }
 
-    /// The corpus with the frozen states, once the file of them is there.
+    /// The corpus with the frozen states, once the file of them is in the run folder.
     ///
     /// # Errors
     /// Those of [`Alignments::load`].
-    pub fn frozen(&self, run: &ExperimentRun) -> Result<Rc<Labelled>> {
+    pub fn frozen(&self, folder: &Path) -> Result<Rc<Labelled>> {
         self.frozen.get((), || {
-            let path = run.folder.root.join(ALIGNMENT);
-            let alignments = Alignments::load(&path, &self.material)?;
+            let alignments = Alignments::load(&folder.join(ALIGNMENT), &self.material)?;
             Ok(labelled(&self.material, self.material.lexicon.clone(), &alignments))
         })
     }
@@ -205,7 +201,7 @@ fn mixtures_row(
     let searches = by_phone.choose(pool, &holdout, &[0.0]);
     let mut measures = by_phone.word_measures(pool, &test, searches);
     let errors = errors_of(&posterior(&holdout), held, states);
-    HOLDOUT_ERRORS.set(&mut measures, errors as f64);
+    measures.extend([HOLDOUT_ERRORS.of(errors as f64)]);
     let row = combined_row(dataset, MIXTURES, seed, &posterior(&test), start.elapsed())?;
     Ok(Row { measures, ..row })
 }

@@ -1,11 +1,9 @@
 //! What became of the paper's claims on speech.
 
-use super::alignment::MIXTURES;
-use super::labelled::Labelled;
 use super::recognition::{HOLDOUT_ERRORS, MODELS, Search, word_measure};
 use super::spend::{ENSEMBLE, MEMBER, Spend, mean_logits, student_at};
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use super::{alignment::MIXTURES, labelled::Labelled};
+use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::Conclusion;
 use crate::run::chart::{Chart, Point, Series};
@@ -118,9 +116,8 @@ pub(super) fn conclude(
 ) -> Conclusion {
     let frames = labelled.dataset.test.len() as f64;
     let accuracy = |row: &Row| Some(100.0 * (1.0 - row.test_errors as f64 / frames));
-    let wer = |model: &'static str| {
-        move |row: &Row| row.value(&word_measure(model, "wer")).map(|wer| 100.0 * wer)
-    };
+    let wer = |row: &Row, model| Some(100.0 * row.value(&word_measure(model, "wer"))?);
+    let wers = |variant: &str| MODELS.map(|m| summary.cell_of(variant, 2, |row| wer(row, m)));
     let student = student_at(temperature);
     let mut table = Table::new(
         format!("Test frame accuracy and word error rate on AN4, percent, {}", summary.preset),
@@ -132,14 +129,8 @@ pub(super) fn conclude(
         (ENSEMBLE, format!("ensemble of {}", spend.members), ["61.1", "10.7"]),
         (&student, format!("distilled, T = {}", temperature), ["60.8", "10.7"]),
     ] {
-        table.push([
-            name,
-            summary.cell_of(variant, 2, accuracy),
-            paper[0].into(),
-            summary.cell_of(variant, 2, wer(MODELS[0])),
-            summary.cell_of(variant, 2, wer(MODELS[1])),
-            paper[1].into(),
-        ]);
+        let ([unigram, bigram], frames) = (wers(variant), summary.cell_of(variant, 2, accuracy));
+        table.push([name, frames, paper[0].into(), unigram, bigram, paper[1].into()]);
     }
     let words: usize = labelled.material.test.words.iter().map(Vec::len).sum();
     let mut kinds = Table::new(
@@ -161,29 +152,25 @@ pub(super) fn conclude(
     labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     let silence: usize = labelled.lexicon.silence().iter().map(|&s| counts[usize::from(s)]).sum();
     let commonest = counts.iter().copied().max().unwrap_or(0) as f64 / frames;
-    table.notes.push(format!(
+    table.note(format!(
         "Frame accuracy is agreement with the frozen aligner: {} % of the {frames} test frames are \
          silence, {} % the commonest of {} states.",
         percent(silence as f64 / frames),
         percent(commonest),
         counts.len()
     ));
-    table.notes.push(
-        "The mixtures are judged on the states of phones, 102, which are easier to tell apart."
-            .into(),
+    table.note(
+        "The mixtures are judged on the states of phones, 102, which are easier to tell apart.",
     );
-    table.notes.push(
+    table.note(
         "± standard deviation of the nets. Scales and temperature chosen on eight held-out \
-         training speakers. The paper's figures are of its own corpus."
-            .into(),
+         training speakers. The paper's figures are of its own corpus.",
     );
     let mut published = Table::new("Published word error rates on the same test set", &["", "WER"]);
     for (variant, wer) in PUBLISHED {
         published.push([variant.to_string(), wer.to_string()]);
     }
-    published
-        .notes
-        .push("Unigram, all words alike; Kaldi's scales are chosen on the test set.".into());
+    published.note("Unigram, all words alike; Kaldi's scales are chosen on the test set.");
     let mut paired = Table::new(
         "Paired bootstrap over the test utterances: by how many percent points the second is better",
         &["", "frames", "words, unigram", "words, bigram"],
@@ -200,7 +187,7 @@ pub(super) fn conclude(
         });
         paired.push(std::iter::once(name.to_string()).chain(cells));
     }
-    paired.notes.push(format!("Difference and 95 % interval of {REPLICATES} draws."));
+    paired.note(format!("Difference and 95 % interval of {REPLICATES} draws."));
     let mut by_temperature = Table::new(
         "Students by temperature, percent; weights 1 (soft) and 0.5 (hard)",
         &["T", "held-out frame accuracy", "test frame accuracy", "WER, unigram", "WER, bigram"],
@@ -209,36 +196,21 @@ pub(super) fn conclude(
     let holdout = |row: &Row| Some(100.0 * (1.0 - row.value(&HOLDOUT_ERRORS)? / held));
     for &t in spend.temperatures {
         let variant = student_at(t);
-        by_temperature.push([
-            t.to_string(),
-            summary.cell_of(&variant, 2, holdout),
-            summary.cell_of(&variant, 2, accuracy),
-            summary.cell_of(&variant, 2, wer(MODELS[0])),
-            summary.cell_of(&variant, 2, wer(MODELS[1])),
-        ]);
+        let cell = |of: &dyn Fn(&Row) -> Option<f64>| summary.cell_of(&variant, 2, of);
+        let [unigram, bigram] = wers(&variant);
+        by_temperature.push([t.to_string(), cell(&holdout), cell(&accuracy), unigram, bigram]);
     }
-    let points = |of: &dyn Fn(&Row) -> Option<f64>| {
-        let points = spend.temperatures.iter().filter_map(|&x| {
-            let variant = student_at(x);
-            let values: Vec<f64> = summary.rows_of(&variant).filter_map(of).collect();
-            Point::of(x, &values)
-        });
-        points.collect::<Vec<_>>()
-    };
-    let mean_of = |variant: &str| {
-        statistics::mean(&summary.rows_of(variant).filter_map(accuracy).collect::<Vec<_>>())
-    };
+    let accuracies =
+        |variant: &str| -> Vec<f64> { summary.rows_of(variant).filter_map(accuracy).collect() };
+    let point = |&t: &f64| Point::of(t, &accuracies(&student_at(t)));
+    let students = Series::new("students", spend.temperatures.iter().filter_map(point));
+    let title = "Frame accuracy of students by temperature";
     let chart = Chart {
-        title: "Frame accuracy of students by temperature".into(),
-        x_label: "temperature T".into(),
-        y_label: "test frame accuracy, %".into(),
         log_x: true,
-        log_y: false,
-        series: vec![Series { name: "students".into(), points: points(&accuracy) }],
-        references: vec![
-            ("ensemble".into(), mean_of(ENSEMBLE)),
-            ("baseline, mean".into(), mean_of(MEMBER)),
-        ],
+        references: [("ensemble", ENSEMBLE), ("baseline, mean", MEMBER)]
+            .map(|(name, variant)| (name.into(), statistics::mean(&accuracies(variant))))
+            .into(),
+        ..Chart::new(title, "temperature T", "test frame accuracy, %", [students])
     };
     let claims = if summary.preset == "smoke" { Vec::new() } else { claims(comparison) };
     Conclusion {
@@ -249,11 +221,10 @@ pub(super) fn conclude(
 }
 
 fn claims(comparison: &Comparison) -> Vec<Claim> {
-    let gain = |first, second| comparison.gain(first, second, 0);
-    let ensemble = gain(MEMBER, ENSEMBLE);
-    let student = gain(MEMBER, STUDENT);
+    let gain = |second, what| comparison.gain(MEMBER, second, what);
+    let (ensemble, student) = (gain(ENSEMBLE, 0), gain(STUDENT, 0));
     let kept = student.difference / ensemble.difference;
-    let shown = |d: statistics::Difference| {
+    let in_words = |d: statistics::Difference| {
         format!("{} points ({} to {})", percent(d.difference), percent(d.low), percent(d.high))
     };
     let mut claims = vec![
@@ -261,7 +232,7 @@ fn claims(comparison: &Comparison) -> Vec<Claim> {
             paper: "An ensemble of ten acoustic models classifies more frames rightly than one \
                     (61.1 % to 58.9 %)."
                 .into(),
-            ours: format!("AN4: {} more", shown(ensemble)),
+            ours: format!("AN4: {} more", in_words(ensemble)),
             verdict: match ensemble {
                 d if d.low > 0.0 => Verdict::Reproduced,
                 d if d.high < 0.0 => Verdict::NotReproduced,
@@ -270,7 +241,7 @@ fn claims(comparison: &Comparison) -> Vec<Claim> {
         },
         Claim {
             paper: "More than 80 % of that gain is transferred to the distilled model.".into(),
-            ours: format!("AN4: {}, {:.0} % of the gain", shown(student), 100.0 * kept),
+            ours: format!("AN4: {}, {:.0} % of the gain", in_words(student), 100.0 * kept),
             verdict: match (kept > 0.8, student.low > 0.0) {
                 (true, true) => Verdict::Reproduced,
                 (false, _) => Verdict::NotReproduced,
@@ -279,16 +250,15 @@ fn claims(comparison: &Comparison) -> Vec<Claim> {
         },
     ];
     for (model, name) in [(1, "unigram"), (2, "bigram")] {
-        let (ensemble, student) =
-            (comparison.gain(MEMBER, ENSEMBLE, model), comparison.gain(MEMBER, STUDENT, model));
+        let (ensemble, student) = (gain(ENSEMBLE, model), gain(STUDENT, model));
         claims.push(Claim {
             paper: "Ensemble and distilled model make fewer word errors than one (10.7 % to \
                     10.9 %)."
                 .into(),
             ours: format!(
                 "AN4, {name}: ensemble {}, distilled {}",
-                shown(ensemble),
-                shown(student)
+                in_words(ensemble),
+                in_words(student)
             ),
             verdict: match (ensemble.low > 0.0, student.low > 0.0) {
                 (true, true) => Verdict::Reproduced,

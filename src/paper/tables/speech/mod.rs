@@ -23,21 +23,15 @@ mod labelled;
 mod recognition;
 mod spend;
 
-use crate::engine::config::Config;
-use crate::engine::distill;
-use crate::engine::mlp::Mlp;
-use crate::engine::trainer::Task;
+use crate::engine::{config::Config, distill, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
-use crate::paper::experiment_run::ExperimentRun;
 use crate::paper::graph::{Graph, Memo, Node};
-use crate::paper::key::Key;
-use crate::paper::preset::Preset;
-use crate::paper::request::Request;
-use crate::paper::scheduler;
-use crate::run::context::RunContext;
+use crate::paper::{
+    experiment_run::ExperimentRun, key::Key, preset::Preset, request::Request, scheduler,
+};
 use crate::run::summary::{Row, Summary};
-use crate::run::training::combined_row;
+use crate::run::{context::RunContext, training::combined_row};
 use crate::speech::corpus::SpeechCorpus;
 use alignment::Alignment;
 use conclusion::{Comparison, conclude};
@@ -134,7 +128,6 @@ pub(super) fn aligned(
     let bare = Rc::new(unlabelled(&material));
     let config = spend.alignment.config.clone();
     let alignment = Alignment::new(material, spend.alignment, request.seeds.start);
-    let found = Rc::new(Memo::default());
     let spec = ExperimentSpec {
         experiment: "alignment",
         dataset: bare,
@@ -144,17 +137,10 @@ pub(super) fn aligned(
         loss: None,
         paper_errors: Vec::new(),
         graph: Graph::new(alignment.nodes()),
-        conclude: {
-            let found = found.clone();
-            Box::new(move |run| {
-                found.get((), || alignment.frozen(run))?;
-                Ok(Conclusion { tables: Vec::new(), claims: Vec::new(), charts: Vec::new() })
-            })
-        },
+        conclude: Box::new(|_| Ok(Conclusion::default())),
     };
     scheduler::execute(run, request, spec, out)?;
-    let missing = || Err(Error::Internal("an alignment without states".into()));
-    Ok(((*found.get((), missing)?).clone(), config))
+    Ok((alignment.frozen(out)?, config))
 }
 
 /// The nets on the frozen states.
@@ -199,7 +185,7 @@ impl Nets {
     fn member(self: &Rc<Self>, seed: u64) -> [Node; 2] {
         let nets = self.clone();
         let trained = Node::row(MEMBER, seed, Vec::new(), move |run| {
-            let labelled = nets.alignment.frozen(run)?;
+            let labelled = nets.alignment.frozen(&run.folder.root)?;
             let config = Config { seed, ..nets.spend.member.clone() };
             let task = Task::hard(MEMBER, &config, &labelled.perturbed);
             Ok(run.train(&labelled.dataset, &task, seed)?.1)
@@ -208,7 +194,7 @@ impl Nets {
         let is_first = seed == self.members[0];
         let needs = if is_first { Vec::new() } else { vec![self.measured_first()] };
         let measured = Node::measures(MEMBER, seed, needs, move |run| {
-            let labelled = nets.alignment.frozen(run)?;
+            let labelled = nets.alignment.frozen(&run.folder.root)?;
             let model = run.model(&Key::row(MEMBER, seed))?;
             let logits = labelled.logits(run.kernels(), &model);
             let searches = if is_first { None } else { nets.first_search(run)? };
@@ -233,7 +219,7 @@ impl Nets {
     fn ensemble(self: &Rc<Self>) -> Node {
         let (nets, seed) = (self.clone(), self.members[0]);
         Node::row(ENSEMBLE, seed, self.member_keys(), move |run| {
-            let labelled = nets.alignment.frozen(run)?;
+            let labelled = nets.alignment.frozen(&run.folder.root)?;
             let members = Nets::models(run, &nets.member_keys())?;
             let start = Instant::now();
             let logits = mean_logits(run.kernels(), &labelled, &members);
@@ -247,7 +233,7 @@ impl Nets {
         let (nets, name) = (self.clone(), student_at(temperature));
         let needs = self.member_keys().into_iter().chain([self.measured_first()]).collect();
         Node::row(name.clone(), seed, needs, move |run| {
-            let labelled = nets.alignment.frozen(run)?;
+            let labelled = nets.alignment.frozen(&run.folder.root)?;
             let set = &labelled.perturbed;
             let logits = nets.ensemble.get((), || {
                 let members = Nets::models(run, &nets.member_keys())?;
@@ -274,7 +260,7 @@ impl Nets {
     }
 
     fn conclude(&self, run: &mut ExperimentRun) -> Result<Conclusion> {
-        let labelled = self.alignment.frozen(run)?;
+        let labelled = self.alignment.frozen(&run.folder.root)?;
         let temperature = self.best_temperature(&run.summary)?;
         let of_students = |&seed: &u64| Key::row(student_at(temperature), seed);
         let students: Vec<Key> = self.students.iter().map(of_students).collect();

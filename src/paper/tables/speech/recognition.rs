@@ -1,13 +1,11 @@
 //! Words from the logits of nets, and the scales of the search that finds them.
 
 use super::labelled::Labelled;
-use crate::engine::metrics;
-use crate::engine::mlp::Mlp;
+use crate::engine::{metrics, mlp::Mlp};
 use crate::run::summary::{Measure, Measures, Row};
-use crate::speech::corpus::UtteranceSet;
 use crate::speech::decode::{Decoder, Scales};
-use crate::speech::lm::LanguageModel;
 use crate::speech::wer::{WordErrors, word_errors};
+use crate::speech::{corpus::UtteranceSet, lm::LanguageModel};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, Pool};
 
@@ -146,7 +144,7 @@ impl Labelled {
             let part = &self.material.test;
             let errors: WordErrors =
                 self.recognise(pool, part, test, &table, search).into_iter().sum();
-            for (what, value) in [
+            let figures = [
                 ("wer", errors.rate()),
                 ("substitutions", errors.substitutions as f64),
                 ("insertions", errors.insertions as f64),
@@ -155,9 +153,8 @@ impl Labelled {
                 ("acoustic_scale", search.scales.acoustic_scale),
                 ("lm_scale", search.scales.lm_scale),
                 ("word_penalty", search.scales.word_penalty),
-            ] {
-                word_measure(name, what).set(&mut measures, value);
-            }
+            ];
+            measures.extend(figures.map(|(what, value)| word_measure(name, what).of(value)));
         }
         measures
     }
@@ -174,11 +171,11 @@ impl Labelled {
         let searches = searches.unwrap_or_else(|| self.choose(pool, &holdout, &PRIOR_SCALES));
         let mut measures = self.word_measures(pool, &test, searches);
         let errors = errors_of(&holdout, &self.holdout, self.dataset.classes);
-        HOLDOUT_ERRORS.set(&mut measures, errors as f64);
+        measures.extend([HOLDOUT_ERRORS.of(errors as f64)]);
         for ((name, search), table) in MODELS.iter().zip(searches).zip(self.tables()) {
             let found = self.recognise(pool, &self.material.holdout, &holdout, &table, search);
             let errors: WordErrors = found.into_iter().sum();
-            word_measure(name, "holdout_wer").set(&mut measures, errors.rate());
+            measures.extend([word_measure(name, "holdout_wer").of(errors.rate())]);
         }
         measures
     }

@@ -1,14 +1,10 @@
 //! The nets of the experiment: their names, their loss, and what a preset spends on them.
 
-use super::alignment;
-use super::labelled::Labelled;
+use super::{alignment, labelled::Labelled};
 use crate::engine::config::{Config, DatasetKind, OptimizerKind};
-use crate::engine::distill;
-use crate::engine::loss::LossSpec;
-use crate::engine::mlp::Mlp;
+use crate::engine::{distill, loss::LossSpec, mlp::Mlp};
 use crate::paper::preset::Preset;
-use crate::speech::aligner::AlignerOptions;
-use crate::speech::features;
+use crate::speech::{aligner::AlignerOptions, features};
 use limbeck_kernels::Context;
 
 /// The variants' names in the summary.
