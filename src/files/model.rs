@@ -518,6 +518,40 @@ mod tests {
     }
 
     #[test]
+    fn files_of_other_formats_are_named_with_what_to_do() {
+        let save = "safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")";
+        let torch = [&b"PK\x03\x04"[..], &[0; 26], b"archive/data.pkl"].concat();
+        let wide: Vec<u8> = "{\"a\": 1}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(&str, &[u8], [&str; 2]); 6] = [
+            ("m.pt", &torch, ["a PyTorch archive", save]),
+            ("m.pkl", b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", ["a Python pickle", save]),
+            ("m", b"version https://git-lfs.github.com/spec/v1\n", ["a Git-LFS", "git lfs pull"]),
+            ("m", b"<!doctype html><title>Sign in</title>", ["a web page", "download the file"]),
+            ("m", &wide, ["text in UTF-16", "UTF-8"]),
+            ("m", b"", ["an empty file", "again"]),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes, parts) in cases {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let message = refusal(ModelFile::load(&path));
+            assert!(message.contains("expected a safetensors file"), "{message}");
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let message = refusal(ModelFile::load(&pipe));
+        assert!(message.contains("found a pipe or a device, expected a regular file"), "{message}");
+    }
+
+    #[test]
     fn oversized_and_missing_files_are_refused_unread() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
