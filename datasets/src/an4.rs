@@ -248,7 +248,8 @@ pub fn verify(data_dir: &Path) -> Vec<FileStatus> {
     };
     let status = |(name, expected)| {
         let path = folder.join(name);
-        let found = sha256_of_file(&path).map_err(|cause| Error::from_os(&path, KIND, cause));
+        let found = sha256_of_file(&path)
+            .map_err(|cause| Error::from_os(&path, KIND, cause).of_published());
         FileStatus { path, found, expected }
     };
     std::iter::once(sums).chain(published.into_iter().map(status)).collect()
@@ -304,7 +305,7 @@ fn read_limited(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
-        .map_err(|cause| Error::from_os(path, KIND, cause))?;
+        .map_err(|cause| Error::from_os(path, KIND, cause).of_published())?;
     if bytes.len() as u64 > most {
         let (path, found) = (path.to_path_buf(), "another byte".to_owned());
         let expected = format!("the end of {KIND}");

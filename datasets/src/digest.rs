@@ -3,7 +3,7 @@
 use crate::Error;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// What was found when a file was compared with the published one.
@@ -46,7 +46,12 @@ pub fn sha256_of<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> String {
 
 /// The same of a file, which is not held in memory.
 pub fn sha256_of_file(path: &Path) -> io::Result<String> {
-    let mut file = BufReader::new(File::open(path)?);
+    sha256_of_reader(File::open(path)?)
+}
+
+/// The same of all that is left in `reader`.
+pub(crate) fn sha256_of_reader(reader: impl Read) -> io::Result<String> {
+    let mut file = BufReader::new(reader);
     let mut hasher = Sha256::new();
     loop {
         let part = file.fill_buf()?;
@@ -59,7 +64,22 @@ pub fn sha256_of_file(path: &Path) -> io::Result<String> {
     }
 }
 
-fn hex(hasher: Sha256) -> String {
+/// A reader whose bytes all go into a digest, so that a file need not be read again for it.
+pub(crate) struct Hashed<'h, R> {
+    pub(crate) reader: R,
+    pub(crate) hasher: &'h mut Sha256,
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// The digest in lower-case hex.
+pub(crate) fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

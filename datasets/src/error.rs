@@ -1,5 +1,6 @@
 //! The errors of data files: one variant for each way in which a file can be wrong.
 
+use crate::foreign::{Foreign, START, Wanted, recognise};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,15 @@ pub fn shown(text: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A data file is not where it was looked for.
+    /// A file that the caller named is not there.
+    #[error("{}: no such file (expected {expected}); correct the path", path.display())]
+    Missing {
+        /// The path that was named.
+        path: PathBuf,
+        /// What should have been there.
+        expected: &'static str,
+    },
+    /// A file of a published data set is not in the data folder.
     #[error(
         "{}: no such file (expected {expected}); set LIMBECK_DATA or --data to the folder that holds the data sets, or correct the path",
         path.display()
@@ -49,7 +58,20 @@ pub enum Error {
         /// The operating system's answer.
         cause: io::Error,
     },
-    /// The gzip stream is damaged: its header, deflate data or checksum, or bytes follow its end.
+    /// The file is of another format.
+    #[error("{}: found {found}, expected {expected}; {advice}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it is, in words.
+        found: &'static str,
+        /// What should have been there.
+        expected: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The gzip stream is damaged: its header, deflate data or checksum, or bytes that are not 0
+    /// follow its end.
     #[error(
         "{}: corrupt gzip after {found} decompressed bytes: {cause} (expected an intact gzip stream)",
         path.display()
@@ -244,7 +266,7 @@ impl Error {
     #[must_use]
     pub fn is_io(&self) -> bool {
         match self {
-            Self::NotFound { .. } | Self::Io { .. } => true,
+            Self::Missing { .. } | Self::NotFound { .. } | Self::Io { .. } => true,
             Self::Write { .. } | Self::Offline { .. } => true,
             Self::Mirrors { wrong, .. } => !wrong,
             _ => false,
@@ -258,13 +280,37 @@ impl Error {
         move |cause| Self::Write { path, cause }
     }
 
-    /// Makes [`Error::NotFound`] or [`Error::Io`] of the operating system's answer.
+    /// Makes [`Error::Missing`] or [`Error::Io`] of the operating system's answer.
     pub(crate) fn from_os(path: &Path, expected: &'static str, cause: io::Error) -> Self {
         let path = path.to_path_buf();
         if cause.kind() == io::ErrorKind::NotFound {
-            Self::NotFound { path, expected }
+            Self::Missing { path, expected }
         } else {
             Self::Io { path, expected, cause }
+        }
+    }
+
+    /// Makes [`Error::NotFound`] of [`Error::Missing`]: the file is one of a published data set.
+    pub(crate) fn of_published(self) -> Self {
+        match self {
+            Self::Missing { path, expected } => Self::NotFound { path, expected },
+            other => other,
+        }
+    }
+
+    /// Refuses the file at `path`, which starts with the bytes `start`, if it is recognised as of
+    /// another format than the `wanted` one, in words `expected`.
+    pub(crate) fn if_foreign(
+        start: &[u8],
+        path: &Path,
+        wanted: Wanted,
+        expected: &'static str,
+    ) -> Result<(), Self> {
+        match recognise(&start[..start.len().min(START)], path, wanted) {
+            None => Ok(()),
+            Some(Foreign { name, advice }) => {
+                Err(Self::Foreign { path: path.to_path_buf(), found: name, expected, advice })
+            }
         }
     }
 }

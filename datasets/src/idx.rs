@@ -2,16 +2,18 @@
 //!
 //! Images: magic 0x00000803, then count, height and width, then count·height·width bytes.
 //! Labels: magic 0x00000801, then count, then count bytes. Header words are 32-bit big-endian.
-//! Gzip is recognised by its first two bytes, never by the name.
+//! Gzip is recognised by its first two bytes, never by the name. Several members are one file, and
+//! zeros that fill up a block may follow each, as `gzip` and Python have it.
 //!
 //! The reader trusts no file. It checks the dimensions before it allocates. It bounds memory by what
 //! the header announces *and* by what a file of that length can hold. It reads the stream to its
 //! end, so that the gzip checksum is verified.
 
 use crate::digest::sha256_of;
+use crate::foreign::{START, Wanted};
 use crate::{Dataset, Error, Split};
 use byteorder::{BigEndian, ByteOrder};
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -123,7 +125,11 @@ pub fn load_dataset(
 ) -> Result<Dataset, Error> {
     let mut sha256 = BTreeMap::new();
     let train = read_split(train_images, train_labels, classes, &mut sha256)?;
-    let test = read_split(test_images, Some(test_labels), classes, &mut sha256)?;
+    // A file is read once: a pipe gives its bytes to one reader.
+    let test = match (test_images, Some(test_labels)) == (train_images, train_labels) {
+        true => train.clone(),
+        false => read_split(test_images, Some(test_labels), classes, &mut sha256)?,
+    };
     let size = |split: &Split| (split.images().height, split.images().width);
     let (found, expected) = (size(&test), size(&train));
     if found != expected {
@@ -181,6 +187,39 @@ impl IdxImages {
     }
 }
 
+/// The decompressed bytes of gzip's members; `None` behind the last.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let rest = self.0.take().map(GzDecoder::into_inner);
+            self.0 = rest.map(behind_zeros).transpose()?.flatten().map(GzDecoder::new);
+        }
+        Ok(0)
+    }
+}
+
+/// The reader at its next byte that is not 0; `None` if there is none.
+fn behind_zeros<R: BufRead>(mut reader: R) -> io::Result<Option<R>> {
+    loop {
+        let part = reader.fill_buf()?;
+        let length = part.len();
+        match part.iter().position(|&byte| byte != 0) {
+            Some(zeros) => {
+                reader.consume(zeros);
+                return Ok(Some(reader));
+            }
+            None if length == 0 => return Ok(None),
+            None => reader.consume(length),
+        }
+    }
+}
+
 /// An open IDX file behind its gzip, if it has one.
 struct Source<'p> {
     path: &'p Path,
@@ -199,7 +238,7 @@ impl<'p> Source<'p> {
             let mut file = BufReader::new(file);
             if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
                 let capacity = length.saturating_mul(MAX_EXPANSION);
-                Ok((Box::new(MultiGzDecoder::new(file)), capacity))
+                Ok((Box::new(Members(Some(GzDecoder::new(file)))), capacity))
             } else {
                 Ok((Box::new(file), length))
             }
@@ -239,6 +278,9 @@ impl<'p> Source<'p> {
         if read.len() >= 4 {
             let found = BigEndian::read_u32(&read);
             if found != self.magic {
+                // What cannot be read does not matter: the file is refused anyway.
+                let more = self.read(N, START - N, 0).unwrap_or_default();
+                Error::if_foreign(&[read, more].concat(), self.path, Wanted::Idx, self.kind)?;
                 return Err(Error::Magic {
                     path: self.path.to_path_buf(),
                     found,

@@ -24,6 +24,7 @@ mod error;
 mod features;
 #[cfg(feature = "fetch")]
 pub mod fetch;
+pub mod foreign;
 pub mod glyphs;
 pub mod idx;
 pub mod mnist;

@@ -53,11 +53,11 @@ const FILES: [(Published, DigestOf); 4] = [
 type DigestOf = fn(&Path) -> Result<String, Error>;
 
 fn digest_of_images(path: &Path) -> Result<String, Error> {
-    idx::read_images(path).map(|images| images.sha256)
+    idx::read_images(path).map(|images| images.sha256).map_err(Error::of_published)
 }
 
 fn digest_of_labels(path: &Path) -> Result<String, Error> {
-    idx::read_labels(path, CLASSES).map(|labels| labels.sha256)
+    idx::read_labels(path, CLASSES).map(|labels| labels.sha256).map_err(Error::of_published)
 }
 
 impl Published {
@@ -70,14 +70,14 @@ impl Published {
 
     fn images(&self, data_dir: &Path) -> Result<IdxImages, Error> {
         let path = self.path(data_dir);
-        let images = idx::read_images(&path)?;
+        let images = idx::read_images(&path).map_err(Error::of_published)?;
         self.check(path, &images.sha256)?;
         Ok(images)
     }
 
     fn labels(&self, data_dir: &Path) -> Result<IdxLabels, Error> {
         let path = self.path(data_dir);
-        let labels = idx::read_labels(&path, CLASSES)?;
+        let labels = idx::read_labels(&path, CLASSES).map_err(Error::of_published)?;
         self.check(path, &labels.sha256)?;
         Ok(labels)
     }

@@ -79,6 +79,67 @@ fn concatenated_gzip_members_are_one_file() {
     assert!(idx::read_images(&path).unwrap().pixels.into_iter().eq(1..=12));
 }
 
+/// A tape or a disk image fills its last block with zeros; `gzip -d` and Python's `gzip` pass over
+/// them, behind each member.
+#[test]
+fn zeros_behind_a_gzip_member_are_padding() {
+    let folder = Folder::new();
+    let whole = images();
+    let plain = idx::read_images(&folder.file("plain", &whole)).unwrap();
+    for zeros in [1, 511, 100_000] {
+        let padding = vec![0; zeros];
+        let one = [&gzip(&whole)[..], &padding].concat();
+        let two = [gzip(&whole[..20]), padding.clone(), gzip(&whole[20..]), padding].concat();
+        for bytes in [one, two] {
+            assert_eq!(idx::read_images(&folder.file("padded", &bytes)).unwrap(), plain);
+            let error = folder.images_error(&[&bytes[..], b"rest"].concat());
+            assert!(matches!(error, Error::Gzip { found: 28, .. }), "{error}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_once() {
+    let folder = Folder::new();
+    let labels = folder.file("labels", &LABELS);
+    let pipe = folder.0.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for bytes in [images(), gzip(&images())] {
+        let into = pipe.clone();
+        let writer = std::thread::spawn(move || fs::write(into, bytes).unwrap());
+        let data = idx::load_dataset(&pipe, Some(&labels), &pipe, &labels, 10).unwrap();
+        writer.join().unwrap();
+        assert_eq!(
+            (data.train.images().image(1), &data.test),
+            (&[7, 8, 9, 10, 11, 12][..], &data.train)
+        );
+    }
+}
+
+#[test]
+fn files_of_other_formats_are_named() {
+    let folder = Folder::new();
+    let cases: [(&[u8], &str, &str); 4] = [
+        (b"<!DOCTYPE html><html><body>404</body></html>", "a web page (HTML)", "download"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha",
+            "a Git-LFS pointer",
+            "git lfs pull",
+        ),
+        (b"\x93NUMPY\x01\0", "a NumPy .npy array", "numpy"),
+        (b"a,b,label\n1,2,0\n", "a text file", "dataset = \"csv\""),
+    ];
+    for (bytes, name, advice) in cases {
+        for bytes in [bytes.to_vec(), gzip(bytes)] {
+            let error = folder.images_error(&bytes);
+            assert!(matches!(error, Error::Foreign { .. }), "{error}");
+            assert_says(&error, &[name, advice, "expected an IDX image file"]);
+        }
+    }
+}
+
 #[test]
 fn wrong_magic() {
     let folder = Folder::new();
@@ -240,8 +301,10 @@ fn own_files_with_and_without_training_labels() {
 fn not_found_and_unreadable_are_io_trouble() {
     let folder = Folder::new();
     let error = idx::read_images(&folder.0.path().join("absent")).unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }) && error.is_io());
-    assert_says(&error, &["absent", "LIMBECK_DATA", "--data", "an IDX image file"]);
+    assert!(matches!(error, Error::Missing { .. }) && error.is_io());
+    assert_says(&error, &["absent", "no such file", "an IDX image file", "correct the path"]);
+    // The file was named by the user; the data folder has nothing to do with it.
+    assert!(!error.to_string().contains("LIMBECK_DATA"), "{error}");
     let error = idx::read_labels(folder.0.path(), 10).unwrap_err(); // a folder
     assert!(matches!(error, Error::Io { .. }) && error.is_io());
     assert_says(&error, &[Path::new(folder.0.path()).to_str().unwrap(), "cannot be read"]);

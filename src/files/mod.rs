@@ -9,6 +9,7 @@ pub mod onnx;
 pub(crate) mod protobuf;
 pub mod read;
 pub(crate) mod safetensors;
+mod state_dict;
 pub mod write;
 
 pub use limbeck_datasets::digest;

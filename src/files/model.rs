@@ -10,9 +10,15 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use crate::files::safetensors::{MAX_MODEL_BYTES, TensorFile, header, layout, le_bytes, write};
+use crate::files::state_dict;
 
 const FORMAT: &str = "limbeck-mlp/1";
 const METADATA_SHA256: &str = "metadata_sha256";
+/// The metadata that only a model of this format has.
+const OWN_KEYS: [&str; 6] =
+    ["activation", "input_scale", "input_shift", "classes", "sha256", METADATA_SHA256];
+/// What the safetensors packages of other frameworks write as `format`.
+const FRAMEWORKS: [&str; 5] = ["pt", "np", "tf", "flax", "mlx"];
 
 /// One dense layer, y = x·Wᵀ + b.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +44,9 @@ pub struct Layer {
 /// In PyTorch: names, shapes and order are those of the `state_dict` of a module whose `layers` is a
 /// `ModuleList` of `Linear`. Of a `Sequential` of `Linear` and `ReLU` in turn, `layers.{i}` is
 /// called `{2i}`. tests/interop.py loads both, and a net of PyTorch's the other way.
+///
+/// A `state_dict` that was saved as it is, without this metadata, is read too where the names tell the
+/// order of the layers: [`ModelFile::load_noting`].
 ///
 /// A file in which one bit was flipped or that was cut short is refused or loads to the same model.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,14 +97,33 @@ impl ModelFile {
 
     /// Reads and checks a model; returns it with its [`ModelFile::sha256`]. The tensors may come
     /// in any order, and `sha256` and `metadata_sha256` may be absent, as in files of other
-    /// programs.
+    /// programs. A file of another program that has none of the metadata is read as
+    /// [`ModelFile::load_noting`] says.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a file that is no safetensors file, is larger than
-    /// 17 GiB, has other metadata, other tensors, another type or shape, layers that do not
-    /// chain, a parameter that is not finite, or content that contradicts its digests.
+    /// 17 GiB, is no regular file, has other metadata, other tensors, another type or shape, layers
+    /// that do not chain, a parameter that is not finite, or content that contradicts its digests.
     pub fn load(path: &Path) -> Result<(ModelFile, String)> {
+        ModelFile::load_noting(path).map(|(model, sha256, _)| (model, sha256))
+    }
+
+    /// Reads a model as [`ModelFile::load`] does, and says what had to be assumed.
+    ///
+    /// A PyTorch `state_dict` has no metadata. Where its tensors are a weight and a bias for each of
+    /// some modules, whose paths differ in one number (`0.weight`, `2.weight`; `net.0.weight`;
+    /// `fc1.weight`), they are taken for `Linear` layers in the order of the numbers, with ReLU between
+    /// them, on inputs as they are: scale 1, shift 0. The note says so.
+    ///
+    /// # Errors
+    /// As [`ModelFile::load`].
+    pub fn load_noting(path: &Path) -> Result<(ModelFile, String, Option<String>)> {
         let mut file = TensorFile::read(path, MAX_MODEL_BYTES)?;
+        let format = file.metadata.get("format");
+        let foreign = format.is_none_or(|format| FRAMEWORKS.contains(&&format[..]));
+        if foreign && !OWN_KEYS.iter().any(|&key| file.metadata.contains_key(key)) {
+            return of_state_dict(path, &file);
+        }
         file.expect("format", FORMAT)?;
         if let Some(stored) = file.metadata.remove(METADATA_SHA256) {
             let actual = metadata_sha256(&file.metadata)?;
@@ -118,7 +146,7 @@ impl ModelFile {
             file.expect("sha256", &sha256)?;
         }
         model.check().map_err(|f| file.bad(f.what, f.found, f.expected))?;
-        Ok((model, sha256))
+        Ok((model, sha256, None))
     }
 
     /// Name, shape and values of each tensor in the canonical order.
@@ -207,21 +235,72 @@ fn layers(file: &TensorFile) -> Result<Vec<Layer>> {
             (None, Some(_)) => return Err(file.bad(weight, "none", "a tensor")),
             (Some(_), None) => return Err(file.bad(bias, "none", "a tensor")),
         };
-        let &[outputs, inputs] = &w.shape[..] else {
-            let found = format!("shape {:?}", w.shape);
-            return Err(file.bad(weight, found, "[outputs, inputs]"));
-        };
-        if b.shape != [outputs] {
-            let expected = format!("[{outputs}], the outputs of `{weight}`");
-            return Err(file.bad(bias, format!("shape {:?}", b.shape), expected));
-        }
-        layers.push(Layer {
-            inputs,
-            outputs,
-            weight: file.values(&weight, w)?,
-            bias: file.values(&bias, b)?,
-        });
+        layers.push(layer(file, (&weight, w), (&bias, b))?);
     }
+}
+
+/// The layer of a weight and a bias, each with its name.
+fn layer(
+    file: &TensorFile,
+    (weight, w): (&str, &TensorInfo),
+    (bias, b): (&str, &TensorInfo),
+) -> Result<Layer> {
+    let &[outputs, inputs] = &w.shape[..] else {
+        let found = format!("shape {:?}", w.shape);
+        return Err(file.bad(weight, found, "[outputs, inputs]"));
+    };
+    if b.shape != [outputs] {
+        let expected = format!("[{outputs}], the outputs of `{weight}`");
+        return Err(file.bad(bias, format!("shape {:?}", b.shape), expected));
+    }
+    let values = |name: &str, info: &TensorInfo| match info.dtype {
+        Dtype::F16 | Dtype::BF16 | Dtype::F64 => {
+            let found = format!("type {:?}", info.dtype);
+            Err(file.bad(name, found, "F32; in PyTorch: save model.float().state_dict()"))
+        }
+        _ => file.values(name, info),
+    };
+    Ok(Layer { inputs, outputs, weight: values(weight, w)?, bias: values(bias, b)? })
+}
+
+/// The model of a file without metadata, its hash, and what was assumed.
+fn of_state_dict(path: &Path, file: &TensorFile) -> Result<(ModelFile, String, Option<String>)> {
+    const EXPECTED: &str = "a Linear layer each with its number (`0.weight`, `0.bias`, `2.weight`, … \
+        of a Sequential; `fc1.weight`, …), or, renamed, layers.{i}.weight [outputs, inputs] and \
+        layers.{i}.bias [outputs] with i = 0, 1, …, and the metadata format = limbeck-mlp/1, \
+        activation = relu or tanh, input_scale = 1, input_shift = 0, classes = N, as texts: \
+        save_file(tensors, path, metadata={…})";
+    let names = || file.tensors.iter().map(|(name, _)| &name[..]);
+    let modules = state_dict::modules(names()).ok_or_else(|| {
+        let names: Vec<&str> = names().collect();
+        file.bad("tensors without metadata", format!("[{}]", names.join(", ")), EXPECTED)
+    })?;
+    let mut layers = Vec::new();
+    for module in &modules {
+        let [weight, bias] = ["weight", "bias"].map(|part| format!("{module}.{part}"));
+        if let (Some(w), Some(b)) = (file.tensor(&weight), file.tensor(&bias)) {
+            layers.push(layer(file, (&weight, w), (&bias, b))?);
+        }
+    }
+    let model =
+        ModelFile { layers, activation: Activation::Relu, input_scale: 1.0, input_shift: 0.0 };
+    model.check().map_err(|fault| {
+        // The fault names layers.{i}; the file has other names.
+        let theirs = modules.iter().enumerate().find_map(|(i, module)| {
+            let part = fault.what.strip_prefix(&format!("layers.{i}."))?;
+            Some(format!("{module}.{part}"))
+        });
+        file.bad(theirs.unwrap_or(fault.what), fault.found, fault.expected)
+    })?;
+    let note = format!(
+        "{}: no metadata; read as the Linear layers {} of PyTorch with ReLU between them, on inputs as \
+         they are (pixels from 0 to 255). Where that is wrong, save the metadata format, activation, \
+         input_scale, input_shift and classes with the tensors layers.{{i}}.weight and .bias",
+        path.display(),
+        modules.join(", ")
+    );
+    let sha256 = model.sha256();
+    Ok((model, sha256, Some(note)))
 }
 
 fn weight_name(layer: usize) -> String {
@@ -386,6 +465,59 @@ mod tests {
         assert_eq!(sha256, MODEL_SHA256);
     }
 
+    /// The tensors of [`model`] under the names of the modules.
+    fn state_dict(modules: [&str; 2]) -> Foreign {
+        let mut tensors = foreign(&model());
+        for (i, tensor) in tensors.iter_mut().enumerate() {
+            tensor.0 = format!("{}.{}", modules[i / 2], ["weight", "bias"][i % 2]);
+        }
+        tensors
+    }
+
+    #[test]
+    fn a_state_dict_of_pytorch_is_read_by_the_numbers_of_its_layers() {
+        let expected = ModelFile { input_scale: 1.0, input_shift: 0.0, ..model() };
+        let pt: HashMap<_, _> = [("format".to_string(), "pt".to_string())].into();
+        for modules in [["0", "2"], ["net.0", "net.3"], ["fc1", "fc2"], ["layers.0", "layers.1"]] {
+            for metadata in [pt.clone(), HashMap::new()] {
+                let (loaded, sha256) = load_foreign(&state_dict(modules), metadata).unwrap();
+                assert_eq!((&loaded, &sha256[..]), (&expected, MODEL_SHA256));
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        model().save(&path).unwrap();
+        assert_eq!(ModelFile::load_noting(&path).unwrap().2, None);
+    }
+
+    #[test]
+    fn a_state_dict_that_tells_no_order_is_refused_with_all_that_it_needs() {
+        let refused = |tensors: &Foreign| refusal(load_foreign(tensors, HashMap::new()));
+        for modules in [["hidden", "out"], ["0", "1"]] {
+            let message = refused(&state_dict(modules));
+            let weight = format!("{}.weight", modules[1]);
+            for part in [&weight[..], "layers.{i}.weight", "layers.{i}.bias", "limbeck-mlp/1"] {
+                assert!(message.contains(part), "{part:?} not in: {message}");
+            }
+            let keys = ["format", "activation", "input_scale", "input_shift", "classes"];
+            assert!(keys.iter().all(|key| message.contains(&format!("{key} = "))), "{message}");
+            assert!(message.ends_with("metadata={…})"), "cut short: {message}");
+        }
+        let mut halves = state_dict(["0", "2"]);
+        (halves[0].1, halves[0].2) = (Dtype::F16, vec![2, 6]);
+        assert!(refused(&halves).contains("0.weight: found type F16, expected F32; in PyTorch"));
+        // In the file's own names.
+        let mut narrow = state_dict(["0", "2"]);
+        narrow[2].2 = vec![3, 1];
+        narrow[2].3.truncate(12);
+        assert!(refused(&narrow).contains("2.weight: found 1 inputs, expected 2"));
+        let mut broken = model();
+        broken.layers[1].weight[4] = f32::NAN;
+        let mut tensors = foreign(&broken);
+        tensors.iter_mut().for_each(|t| t.0 = t.0.replace("layers.", "fc"));
+        assert!(refused(&tensors).contains("fc1.weight: found NaN at index 4"));
+    }
+
     #[test]
     fn the_activation_is_kept() {
         let folder = tempfile::tempdir().unwrap();
@@ -515,6 +647,40 @@ mod tests {
         fs::write(&path, bad).unwrap();
         let message = refusal(ModelFile::load(&path));
         assert!(message.contains("at offset 0: found a header of 18446744073709551607 bytes"));
+    }
+
+    #[test]
+    fn files_of_other_formats_are_named_with_what_to_do() {
+        let save = "safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")";
+        let torch = [&b"PK\x03\x04"[..], &[0; 26], b"archive/data.pkl"].concat();
+        let wide: Vec<u8> = "{\"a\": 1}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(&str, &[u8], [&str; 2]); 6] = [
+            ("m.pt", &torch, ["a PyTorch archive", save]),
+            ("m.pkl", b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", ["a Python pickle", save]),
+            ("m", b"version https://git-lfs.github.com/spec/v1\n", ["a Git-LFS", "git lfs pull"]),
+            ("m", b"<!doctype html><title>Sign in</title>", ["a web page", "download the file"]),
+            ("m", &wide, ["text in UTF-16", "UTF-8"]),
+            ("m", b"", ["an empty file", "again"]),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes, parts) in cases {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let message = refusal(ModelFile::load(&path));
+            assert!(message.contains("expected a safetensors file"), "{message}");
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let message = refusal(ModelFile::load(&pipe));
+        assert!(message.contains("found a pipe or a device, expected a regular file"), "{message}");
     }
 
     #[test]

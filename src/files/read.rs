@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
+use limbeck_datasets::foreign::{Foreign, START, Wanted, recognise};
 use serde::de::DeserializeOwned;
 
 use crate::files::error::{Error, Result};
@@ -45,6 +46,28 @@ pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 
+/// Refuses the file at `path`, which starts with the bytes `start`, if it is recognised as of
+/// another format than the `wanted` one, in words `expected`.
+///
+/// # Errors
+/// [`Error::Data`] that says what the file is and what to do.
+pub(crate) fn refuse_foreign(
+    path: &Path,
+    start: &[u8],
+    wanted: Wanted,
+    expected: &str,
+) -> Result<()> {
+    match recognise(&start[..start.len().min(START)], path, wanted) {
+        None => Ok(()),
+        Some(Foreign { name, advice }) => Err(Error::Data {
+            path: path.to_path_buf(),
+            what: "file".into(),
+            found: name.into(),
+            expected: format!("{expected}; {advice}"),
+        }),
+    }
+}
+
 /// Reads a JSON file of at most 64 MiB; `what` it is, in words.
 ///
 /// # Errors
@@ -58,6 +81,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
     };
     let bytes = read_at_most(path, MAX_JSON)?
         .ok_or_else(|| bad("more bytes".into(), format!("at most {MAX_JSON}")))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| bad(e.to_string(), "intact JSON with all its keys".into()))
+    serde_json::from_slice(&bytes).map_err(|e| {
+        let foreign = refuse_foreign(path, &bytes, Wanted::Text, "a JSON file").err();
+        foreign.unwrap_or_else(|| bad(e.to_string(), "intact JSON with all its keys".into()))
+    })
 }

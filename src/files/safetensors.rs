@@ -7,15 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use limbeck_datasets::foreign::{START, Wanted};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::files::error::{Error, Result};
-use crate::files::read::read_part;
+use crate::files::read::{read_part, refuse_foreign};
 use crate::files::write::atomic_write_with;
 
 /// The longest header accepted, in bytes: that of 6,000 layers.
@@ -47,15 +48,23 @@ impl TensorFile {
             found,
             expected,
         };
+        let kind = fs::metadata(path).map_err(io)?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            let expected = "a regular file: it is read more than once, and its size is compared";
+            return Err(bad("file", "a pipe or a device".into(), expected.into()));
+        }
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         if size > most {
             return Err(bad("file", format!("{size} bytes"), format!("at most {most}")));
         }
         // A file that shrinks meanwhile ends early; each part's length is compared.
+        let start = read_part(path, &mut file, START as u64)?;
+        refuse_foreign(path, &start, Wanted::Tensors, "a safetensors file")?;
+        file.rewind().map_err(io)?;
         let mut part = |wanted: u64| read_part(path, &mut file, wanted);
 
-        let length = part(LENGTH_BYTES.min(size))?;
+        let length = part(LENGTH_BYTES)?;
         let Ok(length) = <[u8; 8]>::try_from(&length[..]) else {
             let found = format!("{} bytes", length.len());
             return Err(bad("file", found, "a safetensors file, at least 8 bytes".into()));
