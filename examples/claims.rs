@@ -43,7 +43,9 @@ pub fn page(root: &Path) -> Result<String> {
             let _ = writeln!(
                 page,
                 "| {} | {} | **{}** | [{folder}]({folder}) |",
-                claim.paper, claim.ours, claim.verdict
+                claim.paper,
+                claim.ours,
+                summary.verdict(claim)
             );
         }
     }
@@ -51,6 +53,9 @@ pub fn page(root: &Path) -> Result<String> {
         let _ = writeln!(page, "\n## {folder}");
         if let Some(command) = command(&root.join(folder))? {
             let _ = writeln!(page, "\n`{command}`");
+        }
+        if let Some(caveat) = summary.caveat() {
+            let _ = writeln!(page, "\n{caveat}");
         }
         for table in &summary.tables {
             let _ = write!(page, "\n{}", table.to_markdown());

@@ -163,7 +163,12 @@ fn a_damaged_record_of_an_experiment_is_refused_and_kept() {
     let not_text = "[training]\nepochs = \u{e9}".chars().map(|c| c as u8).collect::<Vec<_>>();
     for (name, damaged, code, says) in [
         ("manifest.json", b"[]".to_vec(), 65, "expected a map"),
-        ("manifest.json", b"{\"data\":{}}".to_vec(), 65, "data and teachers of the run"),
+        (
+            "manifest.json",
+            b"{\"data\":{}}".to_vec(),
+            65,
+            "data and teachers that the run began with",
+        ),
         ("summary.json", b"{\"experiment\":\"mnist\"".to_vec(), 65, "summary"),
         ("config-student.toml", not_text, 2, "another run"),
     ] {

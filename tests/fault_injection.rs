@@ -11,7 +11,7 @@ mod common;
 
 use common::best;
 use common::finding::Finding;
-use common::program::{PROGRAM, program, sha256, signal, stderr, wait_for};
+use common::program::{PROGRAM, clean, program, sha256, signal, stderr, wait_for};
 use limbeck::engine::config::{Config, TrainingConfig};
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint;
@@ -141,7 +141,7 @@ fn each_signal_ends_the_run_with_a_checkpoint_and_the_command_that_goes_on() {
     let place = Place::new(300, 5.0);
     let expected = place.undisturbed();
     let model = place.path("undisturbed/models/model-0.safetensors");
-    for name in ["INT", "TERM", "USR1"] {
+    for name in ["INT", "TERM", "HUP", "USR1", "USR2", "XCPU"] {
         let run = place.path(&format!("a run's {name}"));
         let begun = || fs::metadata(run.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
         let child = place.train(&run).spawn().unwrap();
@@ -204,6 +204,79 @@ fn pending_signals(child: &Child) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
     mask.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).expect("a mask in hexadecimal"))
+}
+
+#[test]
+fn a_hangup_that_the_caller_has_ignored_stays_ignored() {
+    let place = Place::new(300, 5.0);
+    let (config, run) = (place.path("config.toml"), place.run());
+    let mut shell = Command::new("sh");
+    let ignored = "trap '' HUP; exec \"$0\" train \"$1\" --json --out \"$2\"";
+    clean(shell.args(["-c", ignored, PROGRAM]).arg(config).arg(&run));
+    let child = shell.spawn().unwrap();
+    wait_for("the first epoch", || run.join("metrics.jsonl").exists());
+    signal(&child, "HUP");
+    assert_eq!(sha256(&child.wait_with_output().unwrap()), place.undisturbed());
+}
+
+/// A run is stopped, and folder and data are moved: together, apart, and apart for good.
+#[test]
+fn a_run_that_is_moved_goes_on() {
+    let expected = Place::new(300, 5.0).undisturbed();
+    let resume = |run: &Path, data: Option<&Path>| {
+        let mut command =
+            program(&["train", "--json", "--threads", "1", "--resume", run.to_str().unwrap()]);
+        command.args(data.map(|folder| format!("--data={}", folder.display())));
+        command.output().unwrap()
+    };
+    for way in ["together", "apart", "apart for good"] {
+        let place = Place::new(300, 5.0);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let (old, new) = (place.path("project"), elsewhere.path().join("here"));
+        fs::create_dir(&old).unwrap();
+        let names = ["config.toml", "train-images", "train-labels", "test-images", "test-labels"];
+        for name in names {
+            fs::rename(place.path(name), old.join(name)).unwrap();
+        }
+        let args = ["train", "config.toml", "--threads", "1", "--out", "runs/a"];
+        let child = program(&args).current_dir(&old).spawn().unwrap();
+        wait_for("the first epoch", || old.join("runs/a/metrics.jsonl").exists());
+        signal(&child, "TERM");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(75));
+        let (run, data) = match way {
+            "together" => {
+                fs::rename(&old, &new).unwrap();
+                (new.join("runs/a"), None)
+            }
+            "apart" => {
+                fs::rename(old.join("runs/a"), &new).unwrap();
+                (new, None)
+            }
+            _ => {
+                fs::rename(old.join("runs/a"), &new).unwrap();
+                let data = place.path("renamed");
+                fs::rename(&old, &data).unwrap();
+                let lost = resume(&new, None);
+                assert_eq!(lost.status.code(), Some(74));
+                assert!(stderr(&lost).contains("train_images: give its folder as --data DIR"));
+                (new, Some(data))
+            }
+        };
+        // Other data are refused by name.
+        if let Some(data) = &data {
+            let path = data.join("test-labels");
+            let labels = fs::read(&path).unwrap();
+            let mut changed = labels.clone();
+            changed[8] ^= 1;
+            fs::write(&path, changed).unwrap();
+            let refused = resume(&run, Some(data));
+            assert_eq!(refused.status.code(), Some(65));
+            let message = stderr(&refused);
+            assert!(message.contains("test-labels") && !message.contains("images"), "{message}");
+            fs::write(&path, labels).unwrap();
+        }
+        assert_eq!(sha256(&resume(&run, data.as_deref())), expected, "{way}");
+    }
 }
 
 #[test]
@@ -306,8 +379,8 @@ fn a_full_disk_ends_the_run_and_takes_no_checkpoint_with_it() {
 fn a_file_that_may_not_grow_ends_the_run() {
     let place = Place::new(2, 1e-9);
     let (config, run) = (place.path("config.toml"), place.run());
-    // 64 or 128 KiB by the shell's unit, less than a checkpoint; the signal is ignored.
-    let limited = "trap '' XFSZ; ulimit -f 128; exec \"$0\" train \"$1\" --out \"$2\"";
+    // 64 or 128 KiB by the shell's unit, less than a checkpoint.
+    let limited = "ulimit -f 128; exec \"$0\" train \"$1\" --out \"$2\"";
     let mut shell = Command::new("sh");
     let ended = shell.args(["-c", limited, PROGRAM]).arg(config).arg(run).output().unwrap();
     let message = stderr(&ended);

@@ -25,7 +25,7 @@ fn the_claims_page_tells_what_the_summaries_hold() {
     };
     let summary = |claims: Value| {
         json!({
-            "experiment": "temperature", "dataset": "glyphs", "preset": "smoke",
+            "experiment": "temperature", "dataset": "mnist", "preset": "standard",
             "rows": [], "aggregate": {}, "paper": {},
             "tables": [{ "title": "by T", "columns": ["T"], "rows": [["2.5"]], "notes": ["seeds"] }],
             "claims": claims,

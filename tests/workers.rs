@@ -46,7 +46,7 @@ fn timeless(mut summary: Value) -> Value {
     for row in summary["rows"].as_array_mut().unwrap() {
         remove(row, &["seconds", "samples_per_second", "misclassified"]);
     }
-    remove(&mut summary, &["run", "train_limit"]);
+    remove(&mut summary, &["run"]);
     summary
 }
 

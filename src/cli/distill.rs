@@ -32,10 +32,10 @@ pub fn run(
     let (config, resumed) = args.config.open(session)?;
     let loss = LossSpec::soft(&config);
     let located = args.config.located(session, &config)?;
-    let dataset = args.config.load_data(session, &located)?;
+    let (dataset, examples) = args.config.load_data(session, &located)?;
     let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
-        (Some(path), []) => read_logits(path, &config, &dataset)?,
+        (Some(path), []) => read_logits(path, &config, &dataset, examples)?,
         (None, [_, ..]) => {
             let communicator = communicator.as_deref_mut();
             ask_teachers(session, &args.teachers, &config, &dataset, communicator)?
@@ -69,15 +69,35 @@ pub fn run(
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
 type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
 
-/// Reads the logits that another program wrote.
-fn read_logits(path: &Path, config: &Config, dataset: &Dataset) -> Result<TeacherLogits> {
+/// Reads the logits that another program wrote: for the `examples` of the whole training set, or for
+/// those that hold-out and limit leave, which are its first.
+fn read_logits(
+    path: &Path,
+    config: &Config,
+    dataset: &Dataset,
+    examples: usize,
+) -> Result<TeacherLogits> {
     if config.data.jitter.is_some() {
         return Err(Error::Usage(format!(
             "data.jitter needs a teacher model: the logits in {} are those of unshifted images",
             path.display()
         )));
     }
-    let logits = npy::read_logits(path, dataset.train.len(), dataset.classes)?;
+    let mut logits = npy::read_all_logits(path, dataset.classes)?;
+    let (rows, kept) = (logits.len() / dataset.classes, dataset.train.len());
+    if rows != kept && rows != examples {
+        let left = format!(", or {kept}, which hold-out and limit leave");
+        return Err(Error::Data {
+            path: path.to_path_buf(),
+            what: "rows of the teacher's logits".into(),
+            found: rows.to_string(),
+            expected: format!(
+                "{examples}, one for each training example{}",
+                if kept == examples { "" } else { &left }
+            ),
+        });
+    }
+    logits.truncate(kept * dataset.classes);
     let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
     Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_of([&bytes]))])))
 }

@@ -84,14 +84,17 @@ impl ConfigArgs {
         Ok(located)
     }
 
-    /// Loads the data set of a [located](ConfigArgs::located) configuration.
+    /// Loads the data set of a [located](ConfigArgs::located) configuration; beside it the number of
+    /// training examples before hold-out and limit.
     ///
     /// # Errors
     /// Those of [`data::load_data`].
-    pub fn load_data(&self, session: &Session, located: &Config) -> Result<Dataset> {
+    pub fn load_data(&self, session: &Session, located: &Config) -> Result<(Dataset, usize)> {
         let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
         let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
-        data::load_data(located, &origin, session.data.as_deref())
+        let dataset = data::load_whole(located, &origin, session.data.as_deref())?;
+        let examples = dataset.train.len();
+        Ok((data::cut(dataset, located, &origin)?, examples))
     }
 }
 

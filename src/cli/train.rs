@@ -20,7 +20,7 @@ pub fn run(
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
     let (config, resumed) = args.config.open(session)?;
-    let dataset = args.config.load_data(session, &args.config.located(session, &config)?)?;
+    let (dataset, _) = args.config.load_data(session, &args.config.located(session, &config)?)?;
     let model = ModelRun {
         command: "train",
         name: "model",

@@ -11,13 +11,20 @@ use limbeck_kernels::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The data set that `config` names, with its hold-out and limit applied: the last `holdout`
-/// training examples become the test set, then the first `train_limit` are kept.
+/// The data set that `config` names, with its hold-out and limit applied.
+///
+/// # Errors
+/// Those of [`load_whole`] and [`cut`].
+pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
+    cut(load_whole(config, origin, data)?, config, origin)
+}
+
+/// The data set that `config` names, with all of its training examples.
 ///
 /// # Errors
 /// [`Error::Config`] naming `origin` for keys that the data contradict; [`Error::Usage`] for a
 /// missing data folder; those of reading the files.
-pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
+pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
     let Config { data: keys, model, .. } = config;
     let fault = |message| Error::Config { path: origin.to_path_buf(), line: None, message };
     let missing =
@@ -85,17 +92,27 @@ pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<
             dataset.name
         )));
     }
-    if let Some(last) = keys.holdout {
+    Ok(dataset)
+}
+
+/// Applies hold-out and limit: the last `holdout` training examples become the test set, then the first
+/// `train_limit` are kept.
+///
+/// # Errors
+/// [`Error::Config`] naming `origin` for a hold-out of all examples.
+pub fn cut(mut dataset: Dataset, config: &Config, origin: &Path) -> Result<Dataset> {
+    if let Some(last) = config.data.holdout {
         let examples = dataset.train.len();
         if last == 0 || last >= examples {
-            return Err(fault(format!(
+            let message = format!(
                 "data.holdout: found {last}, expected 1 to {} of the {examples} training examples",
                 examples - 1
-            )));
+            );
+            return Err(Error::Config { path: origin.to_path_buf(), line: None, message });
         }
         (dataset.train, dataset.test) = dataset.train.holdout(last);
     }
-    if let Some(limit) = keys.train_limit {
+    if let Some(limit) = config.data.train_limit {
         dataset.train = dataset.train.truncated(limit);
     }
     Ok(dataset)

@@ -110,8 +110,6 @@ pub struct Conclusion {
 pub struct Outcome {
     /// Its run folder.
     pub run: PathBuf,
-    /// Training examples, where the preset takes fewer than there are.
-    pub train_limit: Option<usize>,
     /// What was found.
     #[serde(flatten)]
     pub summary: Summary,
@@ -125,8 +123,8 @@ impl Display for Outcome {
         for claim in &self.summary.claims {
             writeln!(f, "{:<15} {} Ours: {}.", claim.verdict, claim.paper, claim.ours)?;
         }
-        if let Some(limit) = self.train_limit {
-            writeln!(f, "Trained on the first {limit} images only: not the paper's experiment.")?;
+        if let Some(caveat) = self.summary.caveat() {
+            writeln!(f, "{caveat}")?;
         }
         writeln!(f, "Run folder: {}", self.run.display())
     }

@@ -45,7 +45,6 @@ pub fn reproduce(
     out: &Path,
 ) -> Result<Outcome> {
     let spec = experiment.declare(Setup { run: &mut *run, request, input, out })?;
-    let train_limit = spec.train_limit;
     let summary = scheduler::execute(run, request, spec, out)?;
-    Ok(Outcome { run: out.to_path_buf(), train_limit, summary })
+    Ok(Outcome { run: out.to_path_buf(), summary })
 }

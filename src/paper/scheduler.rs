@@ -22,7 +22,7 @@ use super::{experiment_run::ExperimentRun, key::Key, request::Request};
 use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use crate::run::context::{RunContext, manifest};
-use crate::run::summary::{Row, Summary};
+use crate::run::summary::{Row, Summary, Verdict};
 use crate::run::training::{file_stem, remove_checkpoints};
 use crate::run::{folder::RunFolder, manifest::utc};
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,7 @@ pub fn execute(
     }
     run.read_rows()?;
     run.sort_rows(&order);
+    run.summary.train_limit = spec.train_limit;
     let conclusion = (spec.conclude)(&mut run)?;
     run.finish(conclusion, &order)
 }
@@ -244,6 +245,9 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             self.sort_rows(order);
         }
         (self.summary.tables, self.summary.claims) = (tables, claims);
+        if !self.summary.is_judged() {
+            self.summary.claims.iter_mut().for_each(|claim| claim.verdict = Verdict::NotJudged);
+        }
         self.folder.write_json("summary.json", &self.summary)?;
         let mut kept = self.folder.read_manifest()?;
         kept.insert("finished".into(), json!(utc(SystemTime::now())));

@@ -15,6 +15,9 @@ pub struct Summary {
     pub dataset: String,
     /// Name of the preset.
     pub preset: String,
+    /// Training examples, where the preset takes fewer than there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_limit: Option<usize>,
     /// One entry for each model, in the order of training.
     pub rows: Vec<Row>,
     /// Test errors of each variant over its seeds.
@@ -156,6 +159,8 @@ pub enum Verdict {
     NotReproduced,
     /// Our figures cannot tell: too few seeds, or too small a difference.
     Inconclusive,
+    /// Not the paper's experiment, see [`Summary::is_judged`].
+    NotJudged,
 }
 
 impl Verdict {
@@ -184,6 +189,7 @@ impl Display for Verdict {
             Verdict::Reproduced => "reproduced",
             Verdict::NotReproduced => "not reproduced",
             Verdict::Inconclusive => "inconclusive",
+            Verdict::NotJudged => "not judged",
         })
     }
 }
@@ -259,6 +265,7 @@ impl Summary {
             experiment: experiment.to_string(),
             dataset: dataset.to_string(),
             preset: preset.to_string(),
+            train_limit: None,
             aggregate: aggregate(&rows),
             rows,
             paper: paper.iter().map(|&(s, n)| (s.to_string(), n)).collect(),
@@ -277,6 +284,37 @@ impl Summary {
     /// held against ours: all of MNIST and the paper's nets.
     pub fn is_the_papers(&self) -> bool {
         self.dataset == "mnist" && ["standard", "paper"].contains(&self.preset.as_str())
+    }
+
+    /// Whether the nets and their training are such that the paper's claims can be judged: those of
+    /// its own size, not on the glyphs, which stand in where there is no MNIST.
+    pub fn is_judged(&self) -> bool {
+        self.dataset != "glyphs" && ["standard", "paper"].contains(&self.preset.as_str())
+    }
+
+    /// How this differs from the paper's experiment, in a sentence; nothing for the paper's own, or a
+    /// run that is no experiment of the paper's.
+    pub fn caveat(&self) -> Option<String> {
+        let nets = match self.preset.as_str() {
+            "smoke" => Some("nets too small to show anything".to_string()),
+            "quick" => Some("small nets, trained for a minute".to_string()),
+            "standard" | "paper" => None,
+            _ => return None,
+        };
+        let limit = self.train_limit.map(|limit| format!("the first {limit} training images only"));
+        let data = match self.dataset.as_str() {
+            "mnist" => None,
+            "an4" => Some("AN4 in place of the paper's speech".to_string()),
+            "writers" => Some("drawn digits of ten writers in place of the paper's images".into()),
+            other => Some(format!("{other} in place of MNIST")),
+        };
+        let parts: Vec<String> = [data, limit, nets].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("Not the paper's experiment: {}.", parts.join("; ")))
+    }
+
+    /// What became of a claim, where it can be judged.
+    pub fn verdict(&self, claim: &Claim) -> Verdict {
+        if self.is_judged() { claim.verdict } else { Verdict::NotJudged }
     }
 
     /// The row of a model, if it is there.

@@ -59,6 +59,11 @@ fn comparison(runs: &[RunContents]) -> String {
         table.push(std::iter::once(variant.to_string()).chain(runs.iter().map(errors)));
     }
     table.note("Mean ± standard deviation over the seeds of each run.");
+    for (run, name) in runs.iter().zip(&names) {
+        if let Some(caveat) = run.summary.caveat() {
+            table.note(format!("{name}: {caveat}"));
+        }
+    }
     let data: BTreeSet<&str> = runs.iter().map(|run| run.summary.dataset.as_str()).collect();
     if data.len() > 1 {
         table.note("The runs have different test sets: compare within a column.");
@@ -103,7 +108,9 @@ impl Section<'_> {
                 let _ = write!(html, "<h{level}>{title}</h{level}>\n{content}");
             }
         };
-        part("Result", self.results());
+        let caveat = run.summary.caveat();
+        let caveat = caveat.map(|caveat| format!("<p><strong>{}</strong></p>\n", escape(&caveat)));
+        part("Result", caveat.unwrap_or_default() + &self.results());
         part("Claims of the paper", self.claims());
         part("Learning curves", curve_figures(&curves(run)));
         let figures = run.figures.iter().map(|(name, svg)| {
@@ -157,13 +164,18 @@ impl Section<'_> {
     }
 
     fn claims(&self) -> String {
-        let claims = &self.run.summary.claims;
+        let summary = &self.run.summary;
+        let claims = &summary.claims;
         if claims.is_empty() {
             return String::new();
         }
         let mut table = Table::new("What became of them", &["claim", "ours", "verdict"]);
         for claim in claims {
-            table.push([claim.paper.clone(), claim.ours.clone(), claim.verdict.to_string()]);
+            table.push([
+                claim.paper.clone(),
+                claim.ours.clone(),
+                summary.verdict(claim).to_string(),
+            ]);
         }
         table_html(&table)
     }

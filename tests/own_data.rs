@@ -1,0 +1,260 @@
+//! People's own files, as they are: what is most likely not meant is said, advice is right, what was
+//! asked for is done or refused, and nothing that was there is lost.
+#![cfg(all(unix, feature = "cli"))]
+
+mod common;
+
+use common::program::{program, sha256, stderr};
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use tempfile::TempDir;
+
+/// 60 rows of two features that tell three classes apart, as CSV: `scale` times (label, −label) and
+/// a little more from row to row. Rows are in the order of `labels`.
+fn table(labels: impl Iterator<Item = usize>, scale: f64) -> String {
+    let mut text = "a,b,label\n".to_string();
+    for (i, label) in labels.enumerate() {
+        let (x, more) = (label as f64, (i % 7) as f64 * 0.02);
+        let _ = writeln!(text, "{},{},{label}", scale * (x + more), scale * (more - x));
+    }
+    text
+}
+
+fn mixed() -> impl Iterator<Item = usize> {
+    (0..60).map(|i| i % 3)
+}
+
+/// A folder with the table and a configuration that learns it, with `more` at its end.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(table: &str, data: &str, more: &str) -> Place {
+        let place = Place { folder: tempfile::tempdir().unwrap() };
+        fs::write(place.path("t.csv"), table).unwrap();
+        place.configure(data, more);
+        place
+    }
+
+    fn configure(&self, data: &str, more: &str) {
+        let text = format!(
+            "[data]\ndataset = \"csv\"\nclasses = 3\ntrain_table = \"t.csv\"\n{data}\n\
+             [model]\nlayers = [2, 16, 3]\n{more}"
+        );
+        fs::write(self.path("c.toml"), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `limbeck COMMAND c.toml` in the folder.
+    fn run(&self, command: &str, out: &str) -> Output {
+        self.limbeck(&[command, "c.toml", "--json", "--out", out])
+    }
+
+    fn limbeck(&self, args: &[&str]) -> Output {
+        program(args).current_dir(self.folder.path()).output().unwrap()
+    }
+}
+
+#[track_caller]
+fn says(output: &Output, code: i32, parts: &[&str]) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} not in: {message}");
+    }
+}
+
+fn errors(output: &Output) -> u64 {
+    sha256(output);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    report["test_errors"].as_u64().unwrap()
+}
+
+const HELD: &str = "holdout = 15";
+const TRAINING: &str = "[training]\nepochs = 60\nbatch_size = 15\nlearning_rate = 0.1\n";
+
+/// Whoever follows the advice has a net that learns.
+#[test]
+fn the_advice_for_a_run_that_diverges_is_right() {
+    let place = Place::new(&table(mixed(), 1e20), HELD, TRAINING);
+    says(&place.run("train", "large"), 76, &["features reach 2", "e20", "(x − mean)/sd"]);
+    fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
+    assert_eq!(errors(&place.run("train", "scaled")), 0);
+
+    place.configure(HELD, &format!("init_scale = 1e30\n{TRAINING}"));
+    says(&place.run("train", "weights"), 76, &["model.init_scale is 1e30: lower it"]);
+    place.configure(HELD, &format!("init_scale = 1\n{TRAINING}"));
+    assert_eq!(errors(&place.run("train", "one")), 0);
+
+    place.configure(HELD, &TRAINING.replace("0.1", "1e30"));
+    says(&place.run("train", "rate"), 76, &["lower the learning rate"]);
+}
+
+#[test]
+fn training_without_labels_is_told_what_it_lacks() {
+    let unlabelled = table(mixed(), 1.0).replace(",label", "");
+    let rows: Vec<&str> = unlabelled.lines().collect();
+    let rows = rows.iter().map(|row| row.splitn(3, ',').take(2).collect::<Vec<_>>().join(","));
+    let place = Place::new(&(rows.collect::<Vec<_>>().join("\n") + "\n"), "", TRAINING);
+    fs::write(place.path("test.csv"), table(mixed(), 1.0)).unwrap();
+    place.configure("test_table = \"test.csv\"", TRAINING);
+    let refused = place.run("train", "run");
+    says(&refused, 2, &["no labels", "limbeck distill"]);
+    assert!(!stderr(&refused).contains("hard_weight"));
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_feature_that_overflows_the_net_is_named_and_not_counted() {
+    let place = Place::new(&table(mixed(), 1.0), "test_table = \"test.csv\"", TRAINING);
+    let mut test = table(mixed().take(6), 1.0);
+    test += "3e38,-3e38,0\n";
+    fs::write(place.path("test.csv"), &test).unwrap();
+    says(&place.run("train", "run"), 65, &["test example 6", "reach 3e38"]);
+    let model = place.path("run/models/model-0.safetensors");
+    let eval = place.limbeck(&["eval", model.to_str().unwrap(), "--config", "c.toml"]);
+    says(&eval, 65, &["test example 6", "reach 3e38"]);
+}
+
+#[test]
+fn what_is_most_likely_not_meant_is_said() {
+    let sorted = (0..60).map(|i| i / 20);
+    let place = Place::new(&table(sorted, 1.0), HELD, TRAINING);
+    says(&place.run("train", "sorted"), 0, &["15 of 15 test examples", "(2)", "shuffle"]);
+    fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
+    assert_eq!(stderr(&place.limbeck(&["train", "c.toml", "--quiet", "--out", "mixed"])), "");
+
+    let soft = format!("{TRAINING}[distillation]\ntemperature = 2\nteacher_logits = \"v.npy\"\n");
+    place.configure(HELD, &soft);
+    let distil = |logits: &dyn Fn(usize, usize) -> f32, rows: usize, out: &str| {
+        let values: Vec<f32> = (0..rows).flat_map(|i| (0..3).map(move |c| logits(i, c))).collect();
+        fs::write(place.path("v.npy"), limbeck_datasets::npy::of_logits(&values, 3)).unwrap();
+        place.limbeck(&["distill", "c.toml", "--json", "--quiet", "--out", out])
+    };
+    let right = |i: usize, c: usize| if i % 3 == c { 4.0 } else { (c + i % 5) as f32 * 0.1 };
+    let probabilities = |i: usize, c: usize| if i % 3 == c { 0.5 } else { 0.25 };
+    says(&distil(&probabilities, 45, "p"), 0, &["probabilities", "before the softmax"]);
+    let shuffled = |i: usize, c: usize| right(i / 3, c);
+    says(&distil(&shuffled, 45, "s"), 0, &["agree with", "no more than chance"]);
+
+    // A row for each row of the table, of which the hold-out takes the last, is as good.
+    let (few, all) = (distil(&right, 45, "few"), distil(&right, 60, "all"));
+    assert_eq!((stderr(&few), sha256(&few)), (String::new(), sha256(&all)));
+    says(&distil(&right, 50, "neither"), 65, &["found 50", "expected 60", "or 45"]);
+}
+
+#[test]
+fn a_folder_that_was_asked_for_is_not_replaced_by_the_glyphs() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let model = place.path("run/models/model-0.safetensors");
+    sha256(&place.run("train", "run"));
+    let eval = ["eval", model.to_str().unwrap(), "--quiet"];
+    let reproduce = ["reproduce", "mnist", "--preset", "smoke", "--quiet", "--out", "smoke"];
+    for args in [&eval[..], &reproduce] {
+        let typo = place.limbeck(&[args, &["--data", "/nonexistent"]].concat());
+        says(&typo, 2, &["/nonexistent/mnist"]);
+        let mut command = program(args);
+        let typo = command.env("LIMBECK_DATA", "/nonexistent").output().unwrap();
+        says(&typo, 2, &["/nonexistent/mnist"]);
+    }
+    assert!(!place.path("smoke").exists());
+}
+
+#[test]
+fn a_folder_whose_name_is_no_text_is_a_folder() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let expected = sha256(&place.run("train", "run"));
+    let strange = place.folder.path().join(OsStr::from_bytes(b"dat\xe9"));
+    fs::create_dir(&strange).unwrap();
+    for name in ["c.toml", "t.csv"] {
+        fs::rename(place.path(name), strange.join(name)).unwrap();
+    }
+    let train = |out: &Path| {
+        let mut command = program(&["train", "--json"]);
+        command.arg(strange.join("c.toml")).arg("--out").arg(out).output().unwrap()
+    };
+    assert_eq!(sha256(&train(&strange.join("inside"))), expected);
+    let outside = place.path("outside");
+    assert_eq!(sha256(&train(&outside)), expected);
+    // Its configuration still leads to the table.
+    let [config, model] = ["config.toml", "models/model-0.safetensors"].map(|n| outside.join(n));
+    let mut eval = program(&["eval", "--json", "--config"]);
+    assert!(eval.arg(config).arg(model).output().unwrap().status.success());
+}
+
+fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn what_comes_through_a_pipe_is_read_once() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let expected = sha256(&place.run("train", "run"));
+    let model = fs::read(place.path("run/models/model-0.safetensors")).unwrap();
+    let table = fs::read(place.path("t.csv")).unwrap();
+    fs::remove_file(place.path("t.csv")).unwrap();
+    let [csv, net] = ["t.csv", "net"].map(|name| place.path(name));
+    make_pipe(&csv);
+    make_pipe(&net);
+    thread::scope(|scope| {
+        scope.spawn(|| fs::write(&csv, &table).unwrap());
+        assert_eq!(sha256(&place.run("train", "piped")), expected);
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| fs::write(&net, &model).unwrap());
+        scope.spawn(|| fs::write(&csv, &table).unwrap());
+        let eval = place.limbeck(&["eval", "net", "--config", "c.toml"]);
+        says(&eval, 0, &[]);
+    });
+}
+
+#[test]
+fn a_pipe_that_takes_an_export_stays_one() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    sha256(&place.run("train", "run"));
+    let (model, pipe) = ("run/models/model-0.safetensors", place.path("pipe"));
+    says(&place.limbeck(&["export", model, "--onnx", "file"]), 0, &[]);
+    make_pipe(&pipe);
+    let taken = thread::scope(|scope| {
+        let taken = scope.spawn(|| fs::read(&pipe).unwrap());
+        says(&place.limbeck(&["export", model, "--onnx", "pipe"]), 0, &[]);
+        taken.join().unwrap()
+    });
+    assert_eq!(taken, fs::read(place.path("file")).unwrap());
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn what_is_not_the_papers_experiment_says_so_and_judges_nothing() {
+    let place = Place::new("", "", "");
+    let smoke = ["reproduce", "temperature", "--preset", "smoke", "--out", "smoke"];
+    let output = place.limbeck(&smoke);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let page = fs::read_to_string(place.path("smoke/report.html")).unwrap();
+    let summary = fs::read_to_string(place.path("smoke/summary.json")).unwrap();
+    for shown in [&text, &page] {
+        assert!(shown.contains("Not the paper's experiment: glyphs in place of MNIST"), "{shown}");
+        assert!(shown.contains("not judged") && !shown.contains("reproduced"), "{shown}");
+    }
+    assert!(summary.contains("not_judged") && !summary.contains("reproduced\""), "{summary}");
+}
+
+#[test]
+fn threads_far_above_the_cores_are_capped_with_a_warning() {
+    let place = Place::new("", "", "");
+    let info = place.limbeck(&["info", "--threads", "1024", "--json"]);
+    says(&info, 0, &["warning: --threads: found 1024"]);
+    let report: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+    let cores = thread::available_parallelism().unwrap().get() as u64;
+    assert_eq!(report["threads"], 1024.min(4 * cores));
+}
