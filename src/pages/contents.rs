@@ -1,7 +1,7 @@
 //! The contents of a run folder, read for a page: its records, and the logits of its models on the
 //! test set.
 
-use crate::engine::config::Config;
+use crate::engine::config::{Config, DataConfig};
 use crate::engine::data::load_data;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::EpochRecord;
@@ -181,7 +181,16 @@ impl RunContents {
         let config = self.root.join("config.toml");
         let name = self.summary.dataset.as_str();
         let loaded = if config.is_file() {
-            Config::load(&config).and_then(|keys| load_data(&keys, &config, data))
+            let keys = Config::load(&config).map_err(|error| error.to_string())?;
+            let DataConfig { train_images, train_labels, test_images, test_labels, .. } =
+                &keys.data;
+            let tables = [&keys.data.train_table, &keys.data.test_table, &keys.data.arrays];
+            let files = [train_images, train_labels, test_images, test_labels].into_iter();
+            let mut files = files.chain(tables).flatten();
+            if let Some(pipe) = files.find(|path| is_read_once(path)) {
+                return Err(format!("{} is a pipe, which can be read once", pipe.display()));
+            }
+            load_data(&keys, &config, data)
         } else {
             match (name, data) {
                 ("mnist", Some(folder)) => mnist::load(folder).map_err(Error::from),
@@ -200,5 +209,17 @@ impl RunContents {
             (Inputs::Images(_), Some(labels)) if !labels.is_empty() => Ok(dataset),
             _ => Err(format!("the test set of {name} is not one of labelled images")),
         }
+    }
+}
+
+/// Whether the file, or one in the folder, is a pipe or a device. Whoever opens it again waits for
+/// another writer.
+fn is_read_once(path: &Path) -> bool {
+    match (path.metadata(), path.read_dir()) {
+        (Ok(_), Ok(folder)) => folder.flatten().any(|entry| {
+            entry.path().metadata().is_ok_and(|about| !about.is_file() && !about.is_dir())
+        }),
+        (Ok(about), Err(_)) => !about.is_file(),
+        (Err(_), _) => false,
     }
 }
