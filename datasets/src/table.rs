@@ -139,6 +139,11 @@ impl<'a> Table<'a> {
         if table.label_column.is_none() && names.iter().all(|name| name.parse::<f64>().is_ok()) {
             return Err(table.bad(line, names.join(","), expected()));
         }
+        if names[0].starts_with("sep=") {
+            let expected = "the names of the columns; without that line, which only Excel knows, \
+                            the separator is recognised";
+            return Err(table.bad(line, format!("{:?}", names[0]), expected));
+        }
         let nameless = |name: &str| name.is_empty() || name.starts_with("Unnamed: ");
         if let Some(column) = names.iter().position(|name| nameless(name)) {
             return Err(table.bad(
@@ -309,14 +314,19 @@ fn class(value: f64, classes: usize) -> Option<u16> {
 /// What to do about a field that is not the number it should be.
 fn hint(field: &[u8]) -> &'static str {
     let text = text(field).to_ascii_lowercase();
+    let is_number = |text: &str| text.parse::<f64>().is_ok();
     if ["", "na", "nan", "n/a", "null", "none", "?"].contains(&&*text) {
         "; the value is missing: fill it in, or leave the line out"
-    } else if text.replacen(',', ".", 1).parse::<f64>().is_ok_and(|_| text.contains(',')) {
-        "; write a decimal point, not a comma: in pandas read_csv(…, decimal=\",\") and to_csv"
-    } else if text.parse::<f64>().is_err() {
+    } else if is_number(&text) {
+        ""
+    } else if is_number(&text.replacen(',', ".", 1)) || is_number(&text.replace(',', "")) {
+        "; write a decimal point, and no other commas: in pandas read_csv(…, decimal=\",\"), to_csv"
+    } else if text.split([' ', '|', ':']).all(|part| part.is_empty() || is_number(part)) {
+        "; separate the fields by commas, semicolons or tabs"
+    } else if text.starts_with(char::is_alphabetic) {
         "; give each text a number, as pandas.factorize does"
     } else {
-        ""
+        "; write the number alone"
     }
 }
 
@@ -374,7 +384,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let cases: [(&[u8], &str, &[&str]); 33] = [
+        let cases: [(&[u8], &str, &[&str]); 37] = [
             (b"", TEST, &["train.csv:1", "an empty file", "\"label\" for the label"]),
             (b"1.5,2,3\n", TEST, &["train.csv:1", "found 1.5,2,3", "the names of the columns"]),
             (b"label,a,label\n", TEST, &["train.csv:1", "two columns \"label\""]),
@@ -406,6 +416,10 @@ mod tests {
                 TEST,
                 &["train.csv:2", "\"1,5\" in column \"a\"", "decimal point"],
             ),
+            (b"a,label\n\"1,234.5\",0\n", TEST, &["\"1,234.5\" in column", "no other commas"]),
+            (b"a b label\n1 2 0\n", TEST, &["\"1 2 0\" in column", "separate the fields"]),
+            (b"a,label\n12%,0\n", TEST, &["\"12%\" in column", "write the number alone"]),
+            (b"sep=;\na;label\n1;0\n", TEST, &["train.csv:1", "\"sep=\"", "without that line"]),
             (b"a,b\0,label\n1,2,0\n", TEST, &["train.csv", "a byte 0", "offset 3", "a CSV table"]),
             (b"PK\x03\x04 xl/", TEST, &["train.csv", "an Excel workbook", "save it as CSV"]),
             (b"a,label\n\xff,0\n", TEST, &["train.csv:2", "in column \"a\""]),
