@@ -68,7 +68,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     bytes.try_reserve_exact(size).map_err(|refused| from_os(refused.into()))?;
     file.by_ref().take(START as u64).read_to_end(&mut bytes).map_err(from_os)?;
     if !bytes.is_empty() {
-        Error::if_foreign(&bytes, path, Wanted::Text, KIND)?;
+        Error::if_foreign(&bytes, path, Wanted::Table, KIND)?;
     }
     if let Some(offset) = bytes.iter().position(|&byte| byte == 0) {
         return Err(Error::Content {
