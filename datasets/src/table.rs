@@ -85,18 +85,17 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// The byte that separates the fields: a comma or, if the first line has none outside of quotes, a
 /// semicolon or a tab.
 fn separator(bytes: &[u8]) -> u8 {
-    let mut quoted = false;
-    let mut found = Vec::new();
-    for &byte in bytes {
+    let (mut quoted, mut other) = (false, None);
+    for &byte in bytes.iter().skip_while(|&&byte| byte == b'\n' || byte == b'\r') {
         quoted ^= byte == b'"';
         match byte {
             b'\n' | b'\r' if !quoted => break,
             b',' if !quoted => return byte,
-            b';' | b'\t' if !quoted => found.push(byte),
+            b';' | b'\t' if !quoted => drop(other.get_or_insert(byte)),
             _ => {}
         }
     }
-    found.first().copied().unwrap_or(b',')
+    other.unwrap_or(b',')
 }
 
 /// A table whose header has been read.
@@ -364,7 +363,7 @@ mod tests {
         for separator in [";", "\t"] {
             let other = TRAIN.replace(',', separator);
             assert_eq!(load(&other, None).unwrap().train, expected);
-            let quoted = other.replace("width", "\"width, mm\"");
+            let quoted = format!("\r\n{}", other.replace("width", "\"width, mm\""));
             assert_eq!(load(&quoted, None).unwrap().train, expected);
         }
         // pandas writes whole numbers as decimals in a column that once lacked one, and its masks
