@@ -673,6 +673,35 @@ fn own_tables_and_arrays_are_learnt_and_distilled_from_logits_alone() {
     run(&["distill", "rows.toml", "--json", "--out", "limited"]).json();
 }
 
+/// The data is read once, and the report at the end does not wait for it to come again.
+#[cfg(unix)]
+#[test]
+fn a_table_from_a_pipe_is_learnt_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    own_data(&dir);
+    let pipe = dir.path().join("pipe.csv");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let train = |table: &str| {
+        let text = format!(
+            "[data]\nclasses = 2\ndataset = \"csv\"\ntrain_table = \"{table}\"\ntest_table = \
+             \"test.csv\"\n[model]\nlayers = [2, 8, 2]\n[training]\nepochs = 2\n"
+        );
+        fs::write(dir.path().join("own.toml"), text).unwrap();
+        limbeck_in(
+            dir.path(),
+            &["train", "own.toml", "--json", "--out", table.trim_end_matches(".csv")],
+        )
+        .json()
+    };
+    let filed = train("train.csv");
+    let bytes = fs::read(dir.path().join("train.csv")).unwrap();
+    let writer = std::thread::spawn(move || fs::write(pipe, bytes).unwrap());
+    let piped = train("pipe.csv");
+    writer.join().unwrap();
+    assert_eq!(piped["sha256"], filed["sha256"]);
+    assert_eq!(limbeck_in(dir.path(), &["report", "pipe"]).code, Some(0));
+}
+
 #[test]
 fn own_tables_and_arrays_that_do_not_fit_are_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();

@@ -19,7 +19,9 @@ pub enum Wanted {
     Archive,
     /// Images or labels, in IDX.
     Idx,
-    /// Text: CSV, JSON, TOML.
+    /// A table, in CSV.
+    Table,
+    /// Other text: JSON, TOML.
     Text,
 }
 
@@ -73,41 +75,46 @@ enum Format {
 /// What to do with a file of `format` where another is wanted; `None` if it is the wanted one.
 fn advice(format: Format, wanted: Wanted) -> Option<&'static str> {
     use Format::*;
-    const SAVE_NPY: &str = "read it in Python and save the array with numpy.save";
-    const SAVE_TENSORS: &str = "save the model in safetensors: \
-        safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")";
-    const TO_CSV: &str = "read it with pandas and save it with to_csv(…, index=False)";
-    let text = wanted == Wanted::Text;
+    use Wanted::{Array, Idx as IdxFiles, Table, Tensors};
     Some(match (format, wanted) {
-        (Npy, Wanted::Array)
+        (Npy, Array)
         | (Npz, Wanted::Archive)
-        | (Safetensors, Wanted::Tensors)
-        | (Idx | Gzip, Wanted::Idx)
-        | (Text, Wanted::Text) => return None,
+        | (Safetensors, Tensors)
+        | (Idx | Gzip, IdxFiles)
+        | (Text, Table | Wanted::Text) => return None,
         (Empty, _) => "write or download it again: nothing arrived",
         (LfsPointer, _) => "fetch the file itself: `git lfs pull`",
         (WebPage, _) => {
             "download the file itself: the address gave a page, perhaps an error or a login"
         }
-        (WideText, _) => "save it as UTF-8",
+        (Archive | Gzip, _) => "unpack it first",
+        (WideText, Table | Wanted::Text) => "save it as UTF-8",
+        (_, Wanted::Text) => "name the right file, or write it again",
+
+        (_, Tensors) => {
+            "save the model in safetensors: \
+             safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")"
+        }
+
+        (Npy | Npz, Table | IdxFiles) => "read it with dataset = \"npz\"",
+        (Idx, Table | Wanted::Archive) => "read it with dataset = \"idx\"",
+        (Text | WideText, IdxFiles | Wanted::Archive) => "read a CSV table with dataset = \"csv\"",
+        (Workbook, Table) => "save it as CSV in UTF-8",
+        (_, Table) => "read it in Python and write the table with pandas: to_csv(…, index=False)",
+
+        (Npz, Array) => "save the one array with numpy.save",
+        (Torch, Array) => {
+            "read it with torch.load and save the tensor: numpy.save(\"t.npy\", tensor.numpy())"
+        }
+        (_, Array) => "read it in Python and save the array with numpy.save",
+
         (Npy, Wanted::Archive) => {
             "name the folder of x_train.npy and so on, or save all arrays with numpy.savez"
         }
-        (Npz, Wanted::Array) => "save the one array with numpy.save",
-        (Npy | Npz, Wanted::Text) => "read it with dataset = \"npz\"",
-        (Idx, _) if text => "read it with dataset = \"idx\"",
-        (Workbook, _) if text => "save it as CSV in UTF-8",
-        (Image, _) => "save all images as one array: numpy.savez(\"data.npz\", x_train=…, …)",
-        (Archive | Gzip, _) => "unpack it first",
-        (Document, _) => "name the data file itself",
-        (_, Wanted::Tensors) => SAVE_TENSORS,
-        (ColumnFile | Workbook | Database, _) => TO_CSV,
-        (Torch, Wanted::Archive | Wanted::Idx | Wanted::Text) => {
-            "read it with torch.load and save the tensors with numpy.savez: tensor.numpy()"
+        (_, Wanted::Archive | IdxFiles) => {
+            "read it in Python and save the arrays, for dataset = \"npz\": \
+             numpy.savez(\"data.npz\", x_train=…, y_train=…, x_test=…, y_test=…)"
         }
-        (Torch, _) => "read it with torch.load and save the tensor with numpy.save: tensor.numpy()",
-        (Text, Wanted::Idx | Wanted::Archive) => "read a CSV table with dataset = \"csv\"",
-        _ => SAVE_NPY,
     })
 }
 
@@ -287,12 +294,13 @@ mod tests {
 
     #[test]
     fn the_wanted_format_is_not_foreign_and_all_others_come_with_advice() {
-        use Wanted::{Archive, Array, Idx, Tensors, Text};
+        use Wanted::{Archive, Array, Idx, Table, Tensors, Text};
         let wanted = [
             (Tensors, vec!["a safetensors file"]),
             (Array, vec!["a NumPy .npy array"]),
             (Archive, vec!["a NumPy .npz archive"]),
             (Idx, vec!["an IDX file", "a gzip stream"]),
+            (Table, vec!["a text file"]),
             (Text, vec!["a text file"]),
         ];
         for (wanted, own) in wanted {
@@ -309,15 +317,24 @@ mod tests {
         };
         let pairs = [
             (Tensors, "a PyTorch archive", "safetensors.torch.save_file(model.state_dict()"),
-            (Array, "a PyTorch archive", "numpy.save"),
             (Tensors, "a Python pickle", "safetensors.torch.save_file"),
             (Tensors, "a Git-LFS pointer in place of the file", "git lfs pull"),
-            (Text, "an Excel workbook", "save it as CSV"),
-            (Text, "text in UTF-16", "save it as UTF-8"),
-            (Text, "a gzip stream", "unpack it"),
-            (Text, "a Parquet file", "to_csv(…, index=False)"),
+            (Tensors, "text in UTF-16", "safetensors.torch.save_file"),
+            (Tensors, "a JPEG image", "safetensors.torch.save_file"),
+            (Array, "a PyTorch archive", "numpy.save"),
             (Array, "a NumPy .npz archive", "numpy.save"),
+            (Array, "a Parquet file", "numpy.save"),
             (Archive, "a text file", "dataset = \"csv\""),
+            (Archive, "an HDF5 file", "numpy.savez"),
+            (Idx, "a NumPy .npz archive", "dataset = \"npz\""),
+            (Idx, "a PNG image", "numpy.savez"),
+            (Table, "an Excel workbook", "save it as CSV"),
+            (Table, "text in UTF-16", "save it as UTF-8"),
+            (Table, "a gzip stream", "unpack it"),
+            (Table, "a Parquet file", "to_csv(…, index=False)"),
+            (Table, "an IDX file", "dataset = \"idx\""),
+            (Text, "text in UTF-16", "save it as UTF-8"),
+            (Text, "a NumPy .npz archive", "name the right file"),
         ];
         for (wanted, name, part) in pairs {
             assert!(advice(wanted, name).contains(part), "{}", advice(wanted, name));

@@ -388,16 +388,18 @@ impl<'a> Array<'a> {
 
     /// What to do about a type that no form has.
     fn advice(&self) -> &'static str {
-        let types = |letters: &[char]| {
-            let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest);
-            descr.trim_start().trim_start_matches(['\'', '<', '>', '|']).starts_with(letters)
-        };
+        let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest.trim_start());
+        let types =
+            |letters: &[char]| descr.trim_start_matches(['\'', '<', '>', '|']).starts_with(letters);
         match self.form {
             None if types(&['O']) => {
                 "; these are Python objects: make numbers of them, x.astype(\"float32\")"
             }
             None if types(&['U', 'S']) => {
                 "; these are texts: give each a number, np.unique(y, return_inverse=True)[1]"
+            }
+            None if types(&['[']) => {
+                "; these are records: make one matrix of them, in pandas with to_numpy(\"float32\")"
             }
             None if types(&['f', 'V']) => "; of another floating point: x.astype(\"float32\")",
             _ => "",
@@ -570,7 +572,9 @@ impl<'p> Arrays<'p> {
             return Err(Error::Archive {
                 path: self.path.to_path_buf(),
                 found: format!("[{}]", names.join(", ")),
-                expected: name.to_owned(),
+                expected: format!(
+                    "{name}; name the arrays: numpy.savez(…, x_train=…, y_train=…, x_test=…, y_test=…)"
+                ),
             });
         };
         let member = archive.by_index(index).map_err(|e| damaged(&path, KIND, e.into()))?;
@@ -732,6 +736,8 @@ mod tests {
         ] {
             refused(&npy(&F4.replace("<f4", descr), &values), &[descr, advice]);
         }
+        let records = F4.replace("'<f4'", "[('a', '<f4'), ('b', '<i8')]");
+        refused(&npy(&records, &values), &["these are records", "to_numpy(\"float32\")"]);
     }
 
     /// The value of a binary16 as a sum of powers of two, one for each bit.

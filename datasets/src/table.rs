@@ -68,7 +68,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     bytes.try_reserve_exact(size).map_err(|refused| from_os(refused.into()))?;
     file.by_ref().take(START as u64).read_to_end(&mut bytes).map_err(from_os)?;
     if !bytes.is_empty() {
-        Error::if_foreign(&bytes, path, Wanted::Text, KIND)?;
+        Error::if_foreign(&bytes, path, Wanted::Table, KIND)?;
     }
     if let Some(offset) = bytes.iter().position(|&byte| byte == 0) {
         return Err(Error::Content {
@@ -85,18 +85,17 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 /// The byte that separates the fields: a comma or, if the first line has none outside of quotes, a
 /// semicolon or a tab.
 fn separator(bytes: &[u8]) -> u8 {
-    let mut quoted = false;
-    let mut found = Vec::new();
-    for &byte in bytes {
+    let (mut quoted, mut other) = (false, None);
+    for &byte in bytes.iter().skip_while(|&&byte| byte == b'\n' || byte == b'\r') {
         quoted ^= byte == b'"';
         match byte {
             b'\n' | b'\r' if !quoted => break,
             b',' if !quoted => return byte,
-            b';' | b'\t' if !quoted => found.push(byte),
+            b';' | b'\t' if !quoted => drop(other.get_or_insert(byte)),
             _ => {}
         }
     }
-    found.first().copied().unwrap_or(b',')
+    other.unwrap_or(b',')
 }
 
 /// A table whose header has been read.
@@ -138,6 +137,11 @@ impl<'a> Table<'a> {
         }
         if table.label_column.is_none() && names.iter().all(|name| name.parse::<f64>().is_ok()) {
             return Err(table.bad(line, names.join(","), expected()));
+        }
+        if names[0].starts_with("sep=") {
+            let expected = "the names of the columns; without that line, which only Excel knows, \
+                            the separator is recognised";
+            return Err(table.bad(line, format!("{:?}", names[0]), expected));
         }
         let nameless = |name: &str| name.is_empty() || name.starts_with("Unnamed: ");
         if let Some(column) = names.iter().position(|name| nameless(name)) {
@@ -309,14 +313,19 @@ fn class(value: f64, classes: usize) -> Option<u16> {
 /// What to do about a field that is not the number it should be.
 fn hint(field: &[u8]) -> &'static str {
     let text = text(field).to_ascii_lowercase();
+    let is_number = |text: &str| text.parse::<f64>().is_ok();
     if ["", "na", "nan", "n/a", "null", "none", "?"].contains(&&*text) {
         "; the value is missing: fill it in, or leave the line out"
-    } else if text.replacen(',', ".", 1).parse::<f64>().is_ok_and(|_| text.contains(',')) {
-        "; write a decimal point, not a comma: in pandas read_csv(…, decimal=\",\") and to_csv"
-    } else if text.parse::<f64>().is_err() {
+    } else if is_number(&text) {
+        ""
+    } else if is_number(&text.replacen(',', ".", 1)) || is_number(&text.replace(',', "")) {
+        "; write a decimal point, and no other commas: in pandas read_csv(…, decimal=\",\"), to_csv"
+    } else if text.split([' ', '|', ':']).all(|part| part.is_empty() || is_number(part)) {
+        "; separate the fields by commas, semicolons or tabs"
+    } else if text.starts_with(char::is_alphabetic) {
         "; give each text a number, as pandas.factorize does"
     } else {
-        ""
+        "; write the number alone"
     }
 }
 
@@ -354,7 +363,7 @@ mod tests {
         for separator in [";", "\t"] {
             let other = TRAIN.replace(',', separator);
             assert_eq!(load(&other, None).unwrap().train, expected);
-            let quoted = other.replace("width", "\"width, mm\"");
+            let quoted = format!("\r\n{}", other.replace("width", "\"width, mm\""));
             assert_eq!(load(&quoted, None).unwrap().train, expected);
         }
         // pandas writes whole numbers as decimals in a column that once lacked one, and its masks
@@ -374,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let cases: [(&[u8], &str, &[&str]); 33] = [
+        let cases: [(&[u8], &str, &[&str]); 37] = [
             (b"", TEST, &["train.csv:1", "an empty file", "\"label\" for the label"]),
             (b"1.5,2,3\n", TEST, &["train.csv:1", "found 1.5,2,3", "the names of the columns"]),
             (b"label,a,label\n", TEST, &["train.csv:1", "two columns \"label\""]),
@@ -406,6 +415,10 @@ mod tests {
                 TEST,
                 &["train.csv:2", "\"1,5\" in column \"a\"", "decimal point"],
             ),
+            (b"a,label\n\"1,234.5\",0\n", TEST, &["\"1,234.5\" in column", "no other commas"]),
+            (b"a b label\n1 2 0\n", TEST, &["\"1 2 0\" in column", "separate the fields"]),
+            (b"a,label\n12%,0\n", TEST, &["\"12%\" in column", "write the number alone"]),
+            (b"sep=;\na;label\n1;0\n", TEST, &["train.csv:1", "\"sep=\"", "without that line"]),
             (b"a,b\0,label\n1,2,0\n", TEST, &["train.csv", "a byte 0", "offset 3", "a CSV table"]),
             (b"PK\x03\x04 xl/", TEST, &["train.csv", "an Excel workbook", "save it as CSV"]),
             (b"a,label\n\xff,0\n", TEST, &["train.csv:2", "in column \"a\""]),

@@ -128,7 +128,7 @@ fn files_of_other_formats_are_named() {
             "a Git-LFS pointer",
             "git lfs pull",
         ),
-        (b"\x93NUMPY\x01\0", "a NumPy .npy array", "numpy"),
+        (b"\x93NUMPY\x01\0", "a NumPy .npy array", "dataset = \"npz\""),
         (b"a,b,label\n1,2,0\n", "a text file", "dataset = \"csv\""),
     ];
     for (bytes, name, advice) in cases {

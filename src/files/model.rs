@@ -659,7 +659,7 @@ mod tests {
             ("m.pkl", b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}", ["a Python pickle", save]),
             ("m", b"version https://git-lfs.github.com/spec/v1\n", ["a Git-LFS", "git lfs pull"]),
             ("m", b"<!doctype html><title>Sign in</title>", ["a web page", "download the file"]),
-            ("m", &wide, ["text in UTF-16", "UTF-8"]),
+            ("m", &wide, ["text in UTF-16", save]),
             ("m", b"", ["an empty file", "again"]),
         ];
         let folder = tempfile::tempdir().unwrap();

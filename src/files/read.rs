@@ -86,3 +86,29 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
         foreign.unwrap_or_else(|| bad(e.to_string(), "intact JSON with all its keys".into()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::read_json;
+
+    #[test]
+    fn what_is_no_json_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.json");
+        let wide: Vec<u8> = "\u{feff}[1, 2]".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(&[u8], &str); 4] = [
+            (&wide, "found text in UTF-16, expected a JSON file; save it as UTF-8"),
+            (b"<html><body>", "a web page (HTML)"),
+            (b"", "an empty file"),
+            (b"[1, 2", "expected intact JSON"),
+        ];
+        for (bytes, part) in cases {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read_json::<Vec<u8>>(&path, "list").unwrap_err();
+            assert_eq!(error.exit_code(), 65);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        std::fs::write(&path, "[1, 2]").unwrap();
+        assert_eq!(read_json::<Vec<u8>>(&path, "list").unwrap(), [1, 2]);
+    }
+}

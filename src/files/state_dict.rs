@@ -48,6 +48,12 @@ fn pieces(path: &str) -> Option<Vec<Piece<'_>>> {
         .collect()
 }
 
+/// The path without what `DataParallel` and `torch.compile` put before every path.
+fn unwrapped(path: &str) -> &str {
+    let inner = path.strip_prefix("module.").or_else(|| path.strip_prefix("_orig_mod."));
+    inner.map_or(path, unwrapped)
+}
+
 fn in_order(mut numbered: Vec<(&str, Vec<Piece<'_>>)>) -> Option<Vec<String>> {
     let (_, first) = numbered.first()?;
     let differs = |at: usize| numbered.iter().any(|(_, pieces)| pieces.get(at) != first.get(at));
@@ -61,7 +67,7 @@ fn in_order(mut numbered: Vec<(&str, Vec<Piece<'_>>)>) -> Option<Vec<String>> {
     if !numbered.iter().all(|(_, pieces)| alike(pieces)) {
         return None;
     }
-    let bare = first.len() == 1;
+    let bare = unwrapped(numbered[0].0).bytes().all(|byte| byte.is_ascii_digit());
     numbered.sort_by_key(|(_, pieces)| number(pieces));
     let dense = |pair: &[(&str, Vec<Piece<'_>>)]| {
         number(&pair[1].1).zip(number(&pair[0].1)).is_some_and(|(b, a)| b - a < 2)
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn numbers_tell_the_order() {
-        let orders: [&[&str]; 7] = [
+        let orders: [&[&str]; 8] = [
             &["0", "2", "10"],
             &["net.0", "net.3", "net.12"],
             &["module.layers.0", "module.layers.1"],
@@ -94,6 +100,7 @@ mod tests {
             &["blocks.0.linear", "blocks.1.linear"],
             &["l1.0", "l1.2"],
             &["classifier"],
+            &["_orig_mod.module.0", "_orig_mod.module.2"],
         ];
         for expected in orders {
             let mut sorted = expected.to_vec();
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_tells_no_order_is_not_guessed() {
-        let unknown: [&[&str]; 8] = [
+        let unknown: [&[&str]; 9] = [
             &[],
             &["hidden", "out"],
             &["fc1", "fc2", "out"],
@@ -113,6 +120,7 @@ mod tests {
             &["fc1", "fc1.2"],
             // Two layers of a Sequential with nothing between them.
             &["0", "1", "3"],
+            &["module._orig_mod.0", "module._orig_mod.1"],
             &["fc99999999999", "fc2"],
         ];
         for paths in unknown {

@@ -178,9 +178,12 @@ impl RunContents {
         let config = self.root.join("config.toml");
         let name = self.summary.dataset.as_str();
         let loaded = if config.is_file() {
-            Config::load(&config)
-                .map(|keys| located(&keys, &self.manifest, data, false))
-                .and_then(|keys| load_data(&keys, &config, data))
+            let keys = Config::load(&config).map_err(|error| error.to_string())?;
+            let mut keys = located(&keys, &self.manifest, data, false);
+            if let Some((_, pipe)) = keys.paths_mut().find(|(_, path)| is_read_once(path)) {
+                return Err(format!("{} is a pipe, which can be read once", pipe.display()));
+            }
+            load_data(&keys, &config, data)
         } else {
             match (name, data) {
                 ("mnist", Some(folder)) => mnist::load(folder).map_err(Error::from),
@@ -199,5 +202,17 @@ impl RunContents {
             (Inputs::Images(_), Some(labels)) if !labels.is_empty() => Ok(dataset),
             _ => Err(format!("the test set of {name} is not one of labelled images")),
         }
+    }
+}
+
+/// Whether the file, or one in the folder, is a pipe or a device. Whoever opens it again waits for
+/// another writer.
+fn is_read_once(path: &Path) -> bool {
+    match (path.metadata(), path.read_dir()) {
+        (Ok(_), Ok(folder)) => folder.flatten().any(|entry| {
+            entry.path().metadata().is_ok_and(|about| !about.is_file() && !about.is_dir())
+        }),
+        (Ok(about), Err(_)) => !about.is_file(),
+        (Err(_), _) => false,
     }
 }
