@@ -170,8 +170,7 @@ pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
 /// the teacher's logits v, q = softmax(z/T) of the student's logits z. NaN when a logit is not
 /// finite or there are no examples.
 ///
-/// Forward direction and mean over the examples alone, as in the distillation loss, but without
-/// its factor T².
+/// As in the distillation loss, but without its factor T².
 pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f64) -> f64 {
     assert!(temperature > 0.0, "temperature {temperature}");
     let sum: f64 = row_pairs(teacher, student, classes)

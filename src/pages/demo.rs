@@ -40,8 +40,7 @@ fn drawable(run: &RunContents) -> std::result::Result<&Predictions, String> {
 /// The page of a run: its teacher, its baseline and its student. The page checks itself: it compares
 /// its logits of some test images with the engine's.
 ///
-/// The parameters are stored in f32 without loss. Base64 makes 4/3 of their bytes: 26 MB for the
-/// paper's three nets.
+/// The parameters are stored in f32 without loss, in Base64: 26 MB for the paper's three nets.
 ///
 /// # Errors
 /// [`Error::Data`] if the run has no such models at hand, its data are not, or its images are not
@@ -142,8 +141,7 @@ fn model_json(
     })
 }
 
-/// The time that the logits of a single image take: the median of 101 passes, after one that fills
-/// the caches.
+/// The time of the logits of one image: the median of 101 passes, after one to fill the caches.
 fn latency(context: &Context, model: &Mlp, split: &Split) -> Duration {
     const TIMES: usize = 101;
     context.pool.install(|| {

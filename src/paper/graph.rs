@@ -17,8 +17,7 @@ pub(super) enum Make {
     File(Making<()>),
 }
 
-/// One thing to make. It is made once, by whichever process comes to it first, and is the same
-/// whoever makes it.
+/// One thing to make, once and to the same end by whichever process comes to it first.
 pub struct Node {
     pub(super) key: Key,
     pub(super) needs: Vec<Key>,
@@ -79,8 +78,7 @@ impl Node {
         })
     }
 
-    /// That the model diverges is a result: it then has no row, and nothing else is kept from going
-    /// on.
+    /// That the model diverges is a result: it then has no row, and the others go on.
     pub fn may_diverge(self) -> Node {
         Node { may_diverge: true, ..self }
     }

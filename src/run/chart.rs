@@ -1,6 +1,6 @@
 //! Line charts as SVG documents that need nothing else and are legible on light and dark pages.
 
-use crate::run::statistics;
+use crate::run::statistics::MeanSd;
 use std::fmt::Write;
 
 /// A chart of one or more lines over a common x.
@@ -57,8 +57,8 @@ impl Point {
 
     /// Mean ± sample standard deviation of the `values` at `x`; `None` if there are none.
     pub fn of(x: f64, values: &[f64]) -> Option<Point> {
-        let spread = statistics::sample_sd(values).unwrap_or(0.0);
-        (!values.is_empty()).then(|| Point { x, y: statistics::mean(values), spread })
+        let MeanSd { mean, sd, .. } = MeanSd::of(values)?;
+        Some(Point { x, y: mean, spread: sd.unwrap_or(0.0) })
     }
 }
 

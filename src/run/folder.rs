@@ -40,8 +40,7 @@ pub struct LockGuard {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run, and checks that it can be written: hours of training will
-    /// depend on it.
+    /// Makes the folder of a new run, and checks that it can be written.
     ///
     /// # Errors
     /// [`Error::Usage`] when the folder already holds a run, or another process has it;
@@ -56,8 +55,8 @@ impl RunFolder {
         RunFolder::acquire(out, false)
     }
 
-    /// Opens the folder of a run to go on with, and removes the files that a killed process left
-    /// half written.
+    /// Opens the folder of a run to go on with, and removes what a killed process left half
+    /// written.
     ///
     /// # Errors
     /// [`Error::Data`] when `root` holds no manifest; [`Error::Usage`] when another process has it;
@@ -268,8 +267,7 @@ impl RunFolder {
 
 const MANIFEST: &str = "manifest.json";
 
-/// Opens a lock file, and makes it if it is missing. Nobody removes one: another process may have
-/// just opened it.
+/// Opens or makes a lock file. Nobody removes one: another process may have just opened it.
 fn open_lock_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);

@@ -42,8 +42,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest of this program, machine and moment; the caller adds seeds, data, loss contract
-    /// and configuration.
+    /// One of this program, machine and moment, without seeds, data, loss contract, configuration.
     pub fn new(
         command: Vec<String>,
         git_commit: Option<String>,
@@ -81,8 +80,7 @@ pub fn cpu_model() -> String {
         .unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
-/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. A time before 1970 becomes the
-/// start of 1970.
+/// `time` in UTC as ISO 8601, `2015-03-09T23:59:59Z`; before 1970, the start of 1970.
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Days are counted from 1 March of year 0, so that a leap day is the last of its year. An era of
@@ -105,8 +103,7 @@ pub fn utc(time: SystemTime) -> String {
     )
 }
 
-/// Joins the words of a command to a line for a shell. A word that the shell would split or change
-/// is quoted.
+/// A command as a line for a shell: words that it would split or change are quoted.
 pub fn shell_line(words: &[String]) -> String {
     let quoted = |word: &String| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);

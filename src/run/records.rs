@@ -61,8 +61,7 @@ pub fn records(folder: &RunFolder, variant: &str, seed: u64) -> Result<Vec<Epoch
 }
 
 impl Observer for Recorder<'_> {
-    /// Removes the lines of epochs that will be trained again, and a line that a full disk cut
-    /// short.
+    /// Removes lines of epochs that will be trained again, and one that a full disk cut short.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
         let exclusive = self.folder.exclusive()?;
         let path = self.folder.metrics();

@@ -209,18 +209,6 @@ impl Table {
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
-
-    /// The table in Markdown, its title above it.
-    pub fn to_markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!("{}\n\n{}", self.title, line(&self.columns));
-        text += &format!("|{}\n", "---|".repeat(self.columns.len()));
-        text.extend(self.rows.iter().map(|cells| line(cells)));
-        for note in &self.notes {
-            text += &format!("\n{note}\n");
-        }
-        text
-    }
 }
 
 impl Display for Table {

@@ -73,8 +73,7 @@ pub fn remove_checkpoints(folder: &RunFolder, variant: &str, seed: u64) -> Resul
     }
 }
 
-/// Writes `model` to the run folder and evaluates it on the test set and on `split`, which it was
-/// trained on.
+/// Writes `model` to the run folder; evaluates it on the test set and on `split`, its training set.
 pub(crate) fn evaluated_row(
     run: &RunContext,
     folder: &RunFolder,

@@ -260,8 +260,7 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// The normalisation that gives all frames of `train` mean 0 and variance 1; absent if there are
-    /// no frames.
+    /// That which gives all frames of `train` mean 0 and variance 1; absent without frames.
     ///
     /// # Panics
     /// If utterances differ in `dim`.
@@ -293,8 +292,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Mean and variance of each feature over all frames. Two passes: first the mean, then the mean
-    /// square around it.
+    /// Mean, and mean square around it, of each feature over all frames; in two passes.
     fn of<'f>(utterances: impl Iterator<Item = &'f FeatureMatrix> + Clone) -> Option<Moments> {
         let dim = utterances.clone().next()?.dim;
         let mean_of = |term: &dyn Fn(usize, f64) -> f64| -> Option<Vec<f64>> {

@@ -207,8 +207,7 @@ const SPLIT: f64 = 0.2;
 /// The least variance, as a share of that of all frames.
 const VARIANCE_FLOOR: f64 = 0.01;
 
-/// A state gets components in proportion to this power of its frames, so that rare states are
-/// not left with one.
+/// A state gets components in proportion to this power of its frames: rare ones several, too.
 const GROWTH: f64 = 0.25;
 
 /// A mixture for each state.
@@ -263,8 +262,7 @@ impl Gmm {
         self.mixtures.iter().map(Mixture::components).sum()
     }
 
-    /// ln p(x_t | s) of every frame and state: `features` [T, D] to `out` [T, S]. Rounding to f32
-    /// in sums of D terms.
+    /// ln p(x_t | s) of every frame and state: `features` [T, D] to `out` [T, S], summed in f32.
     ///
     /// # Panics
     /// If `out` has another number of frames.

@@ -133,8 +133,7 @@ pub struct Communicator {
 }
 
 impl Communicator {
-    /// The threads of one process as ranks, each to be used by a thread of its own: for tests, and
-    /// to try out.
+    /// The ranks of one process, each to be used by a thread of its own: for tests, and to try out.
     ///
     /// # Panics
     /// If `size` is 0.
@@ -253,8 +252,7 @@ impl Communicator {
         Ok(())
     }
 
-    /// Makes sure that all ranks have the same `text` in the place of `what`: the same data, the
-    /// same configuration.
+    /// Makes sure that all ranks have the same `text` for `what`: the data, the configuration.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first rank that has another; [`Error::Lost`].

@@ -20,8 +20,7 @@ pub struct Task<'a> {
     pub teacher_logits: Option<&'a [f32]>,
     /// The model to start from, in place of random weights; of the widths that `config` has.
     pub initial: Option<&'a Mlp>,
-    /// Labelled splits on which the model is evaluated after every epoch, by name; for learning
-    /// curves.
+    /// Labelled splits, by name, on which the model is evaluated after every epoch.
     pub watch: &'a [(&'a str, &'a Split)],
 }
 

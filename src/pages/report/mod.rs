@@ -15,8 +15,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// The page of these runs. Where the models or the test set are missing, what needs them is left out,
-/// and a line says so.
+/// The page of these runs. It says what it leaves out because models or test set are missing.
 ///
 /// # Errors
 /// [`Error::Internal`](crate::Error::Internal) for an image that has no PNG.

@@ -141,8 +141,7 @@ fn bars(variant: &str, logits: &[f32], temperature: f64) -> String {
     format!("{svg}</svg><p class=\"said\">{}</p>\n", escape(&said))
 }
 
-/// The reliability diagram: accuracy against confidence of each model. On the diagonal they are
-/// equal.
+/// The reliability diagram: accuracy against confidence of each model.
 pub fn reliability(predictions: &Predictions) -> String {
     let mut series = Vec::new();
     let mut table =

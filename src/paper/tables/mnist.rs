@@ -33,8 +33,7 @@ use std::rc::Rc;
 /// The paper's test errors.
 pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("student", 74)];
 
-/// A student of the teacher's logits on the images translated as for the teacher: not the
-/// paper's.
+/// A student on images that are translated as the teacher's were: not the paper's.
 const JITTERED: &str = "student, jittered";
 const UNLABELLED: &str = "student, no labels";
 const LABELLED: &str = "student, with labels";

@@ -175,14 +175,8 @@ fn on_speech(run: &mut RunContext, request: &Request, out: &Path) -> Result<Sett
         config,
         loss: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
         draw: Box::new(move |seed, percent| {
-            let frames = material.train.by_utterance(&frames, 1);
-            material
-                .train
-                .draw(seed, percent)
-                .into_iter()
-                .flat_map(|u| frames[u])
-                .copied()
-                .collect()
+            let (train, frames) = (&material.train, material.train.by_utterance(&frames, 1));
+            train.draw(seed, percent).into_iter().flat_map(|u| frames[u]).copied().collect()
         }),
         draws: (draws.0.max(request.seeds.end - request.seeds.start), draws.1),
         examples: "frames",
@@ -253,8 +247,7 @@ fn early_stopping(folder: &RunFolder, variant: &str, seed: u64) -> Measures {
     std::iter::once(EARLY_EPOCH.of(best.epoch as f64)).chain(errors).collect()
 }
 
-/// What share of training and test set a variant got right, over the draws; `early`: at the epoch of
-/// early stopping.
+/// The share of training and test set that is right; `early`: at the epoch of early stopping.
 fn accuracies(
     summary: &Summary,
     variant: &str,

@@ -139,17 +139,15 @@ impl Experiment for Specialists {
             loss,
             paper_errors: Vec::new(),
             graph: Graph::new(nodes.collect()),
-            conclude: {
-                let (models, seeds) = (models.clone(), seeds.clone());
-                Box::new(move |run| {
-                    let sets: Result<BTreeMap<u64, Vec<Vec<usize>>>> = seeds
-                        .into_iter()
-                        .map(|seed| Ok((seed, models.generalist(run, seed)?.sets.clone())))
-                        .collect();
-                    Ok(conclude(&run.summary, &models.dataset, &sets?))
-                })
-            },
-            seeds,
+            seeds: seeds.clone(),
+            conclude: Box::new(move |run| {
+                let sets = seeds.into_iter().map(|seed| {
+                    let generalist = models.generalist(run, seed)?;
+                    Ok((seed, generalist.sets.clone()))
+                });
+                let sets = sets.collect::<Result<_>>()?;
+                Ok(conclude(&run.summary, &models.dataset, &sets))
+            }),
         })
     }
 }

@@ -102,8 +102,7 @@ impl Input {
     }
 }
 
-/// The first `percent` % of the permutation of `examples` that belongs to the seed: a draw without
-/// order.
+/// The first `percent` % of the seed's permutation of `examples`.
 pub(super) fn draw(examples: usize, seed: u64, percent: usize) -> Vec<u32> {
     let mut order = vec![0; examples];
     permute(seed, 0, &mut order);

@@ -237,8 +237,7 @@ pub fn measure(
     Ok(Scaling { machine, net, parameters, steps, addition_gb_per_s, latency_us, rows, here })
 }
 
-/// Steps that leave the weights where they are: of a few examples with random labels larger ones
-/// diverge.
+/// Steps that leave the weights where they are: larger ones diverge on random labels.
 fn bench(widths: &[usize], batch: usize) -> Result<StepBench> {
     let mut bench = StepBench::new(widths, batch, StepTask::Teacher)?;
     bench.config.training.learning_rate = 1e-6;

@@ -487,8 +487,7 @@ mod tests {
     use super::*;
     use limbeck_kernels::LANES;
 
-    /// The judge must see an error of one unit beyond the bound in a single value, a changed
-    /// integer, and NaN.
+    /// The judge must see a single value beyond the bound, a changed integer, and NaN.
     #[test]
     fn wrong_products_are_found() {
         for (number, product) in PRODUCTS.into_iter().enumerate() {

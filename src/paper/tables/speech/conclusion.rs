@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 
 /// Draws of a bootstrap.
 const REPLICATES: usize = 10_000;
-/// Published word error rates on the same 130 utterances, in percent. Kaldi's scales are chosen on
-/// them.
+/// Published word error rates in percent on the same 130 utterances, which chose Kaldi's scales.
 const PUBLISHED: [(&str, &str); 7] = [
     ("Kaldi, monophone mixtures", "10.61"),
     ("Kaldi, triphone mixtures", "10.48"),

@@ -150,8 +150,7 @@ struct Nets {
     /// The seeds.
     members: Vec<u64>,
     students: Vec<u64>,
-    /// The logits of the ensemble on the perturbed training frames: gigabytes and minutes, the same
-    /// at every temperature.
+    /// The logits of the ensemble on the perturbed training frames, good for every temperature.
     ensemble: Memo<(), Vec<f32>>,
 }
 
