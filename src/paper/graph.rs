@@ -5,8 +5,7 @@ use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::Result;
 use crate::run::summary::{Measures, Row};
 use limbeck_datasets::{Dataset, Split};
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 type Making<T> = Box<dyn Fn(&mut ExperimentRun) -> Result<T>>;
 

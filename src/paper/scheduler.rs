@@ -28,11 +28,9 @@ use crate::run::{folder::RunFolder, manifest::utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, SystemTime};
+use std::{fs, io::ErrorKind, thread};
 
 /// How often a process looks whether those that it waits for are done.
 const WAIT: Duration = Duration::from_millis(200);

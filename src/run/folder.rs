@@ -13,12 +13,10 @@ use crate::files::read::read_json;
 use crate::files::write::{atomic_write, is_temporary};
 use crate::run::manifest::utc;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
 /// `report.html`, `models/` and `checkpoints/`. It is locked until the last clone of this value is

@@ -2,9 +2,8 @@
 
 use crate::engine::loss::LossSpec;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{collections::BTreeMap, fs};
 
 /// `manifest.json`: what is needed to repeat the run and to judge its figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]

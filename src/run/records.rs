@@ -5,10 +5,9 @@ use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use crate::run::folder::RunFolder;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs::File, path::Path};
 
 /// The observer that writes each epoch to `metrics.jsonl`, and passes everything on to another.
 pub(crate) struct Recorder<'a> {

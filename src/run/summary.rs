@@ -2,9 +2,8 @@
 
 use crate::run::statistics::{self, McNemar, MeanSd};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// `summary.json`: the results of an experiment, a row for each model trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,10 +6,8 @@ use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use crate::run::{context::RunContext, folder::RunFolder, records::Recorder, summary::Row};
 use limbeck_datasets::{Dataset, Inputs, Split};
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
 
 /// Trains `task`, writes its metrics, checkpoints and model file to the run folder, and evaluates the
 /// model on the test set. The model file is written before the row is returned. Once the caller has

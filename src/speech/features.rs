@@ -19,9 +19,8 @@
 
 use limbeck_datasets::an4::SAMPLE_RATE;
 use realfft::{RealFftPlanner, RealToComplex};
-use std::collections::BTreeMap;
 use std::f64::consts::{PI, SQRT_2};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Samples of a frame: 25 ms at 16 kHz.
 pub const FRAME: usize = 400;

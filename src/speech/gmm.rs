@@ -9,8 +9,7 @@
 //! that the number of threads cannot change a bit.
 
 use limbeck_kernels::Pool;
-use std::array;
-use std::f64::consts::PI;
+use std::{array, f64::consts::PI};
 
 /// Frames scored at once, so that the compiler can keep one in each lane of its vectors.
 const BLOCK: usize = 16;

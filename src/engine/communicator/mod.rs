@@ -21,10 +21,9 @@ pub mod mpi;
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use limbeck_kernels::Buffer;
-use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// What comes of talking: why it failed is told as a sentence.
 type Told<T> = std::result::Result<T, String>;

@@ -21,8 +21,7 @@ use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
 use limbeck_kernels::{Buffer, Context, PanelsMut};
 use schedule::learning_rate;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// What is different in each optimiser.
 trait Method: Send + Sync {

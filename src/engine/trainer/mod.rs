@@ -25,10 +25,8 @@ use limbeck_datasets::{Batches, Split};
 use limbeck_kernels::{Context, softmax::Loss};
 use outcome::StepOutcome;
 use resume::Timetable;
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use step::{Position, Replica, Update};
 
 /// A trained model.

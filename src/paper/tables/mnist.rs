@@ -155,10 +155,8 @@ impl Models {
                 (at_one, Some(Rc::new(smoothed_labels(train, dataset.classes))))
             }
         };
-        let task = match &logits {
-            None => Task::hard(variant, &config, train),
-            Some(logits) => Task::soft(variant, &config, train, loss, logits),
-        };
+        let teacher_logits = logits.as_ref().map(|logits| &logits[..]);
+        let task = Task { objective: loss, teacher_logits, ..Task::hard(variant, &config, train) };
         let (model, row) = run.train(dataset, &task, seed)?;
         let on_test = self.on_test.get(seed, || {
             let teacher = run.model(&Transfer::teacher(seed))?;

@@ -24,8 +24,7 @@ use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
-use std::fmt::Display;
-use std::rc::Rc;
+use std::{fmt::Display, rc::Rc};
 
 /// A transfer set.
 struct TransferSet {

@@ -25,9 +25,7 @@ use crate::run::chart::{Chart, Point, Series};
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use crate::run::{context::RunContext, folder::RunFolder, records::records, statistics::MeanSd};
 use limbeck_datasets::{Dataset, Split};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::rc::Rc;
+use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 /// Percent of the training set, but for all of it.
 const PERCENT: [usize; 3] = [30, 10, 3];

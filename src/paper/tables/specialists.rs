@@ -24,9 +24,7 @@ use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
 use crate::run::{statistics::McNemar, training::combined_row};
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{collections::BTreeMap, rc::Rc, time::Instant};
 
 const GENERALIST: &str = "generalist";
 const COMBINED: &str = "generalist + specialists";

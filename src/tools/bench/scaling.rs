@@ -22,9 +22,8 @@ use crate::engine::{communicator::Communicator, config::Config, mlp::Mlp, optimi
 use crate::files::error::Result;
 use limbeck_kernels::{Buffer, Context};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 /// A network between nodes.
 #[derive(Clone, Copy, Debug, Serialize)]

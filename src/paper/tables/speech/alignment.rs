@@ -12,9 +12,7 @@ use crate::speech::corpus::{Alignments, SpeechCorpus};
 use crate::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
 use crate::speech::{align, features};
 use limbeck_kernels::{Context, Pool};
-use std::path::Path;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{path::Path, rc::Rc, time::Instant};
 
 /// The file of the frozen states.
 const ALIGNMENT: &str = "alignment.safetensors";

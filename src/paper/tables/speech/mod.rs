@@ -39,9 +39,7 @@ pub(crate) use labelled::Labelled;
 use labelled::unlabelled;
 use recognition::{HOLDOUT_ERRORS, Search};
 use spend::{ENSEMBLE, MEMBER, Spend, loss_at, mean_logits, student_at};
-use std::path::Path;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{path::Path, rc::Rc, time::Instant};
 
 /// The corpus, and what the preset spends on it.
 ///
@@ -155,20 +153,14 @@ struct Nets {
 }
 
 impl Nets {
-    fn first_member(&self) -> Key {
-        Key::row(MEMBER, self.members[0])
-    }
-
     fn member_keys(&self) -> Vec<Key> {
         self.members.iter().map(|&seed| Key::row(MEMBER, seed)).collect()
     }
 
     /// Members, ensemble and a student at each temperature; then further students at the best one.
     fn graph(self: &Rc<Self>) -> Graph {
-        let mut nodes = Vec::new();
-        for &seed in &self.members {
-            nodes.extend(self.member(seed));
-        }
+        let mut nodes: Vec<Node> =
+            self.members.iter().flat_map(|&seed| self.member(seed)).collect();
         nodes.push(self.ensemble());
         let first = self.students[0];
         nodes.extend(self.spend.temperatures.iter().map(|&t| self.student(t, first)));
@@ -208,7 +200,7 @@ impl Nets {
 
     /// How the first of the members is searched.
     fn first_search(&self, run: &ExperimentRun) -> Result<Option<[Search; 2]>> {
-        Ok(Search::both(run.row_of(&self.first_member())?))
+        Ok(Search::both(run.row_of(&Key::row(MEMBER, self.members[0]))?))
     }
 
     fn models(run: &mut ExperimentRun, keys: &[Key]) -> Result<Vec<Mlp>> {
