@@ -68,20 +68,17 @@ pub fn error_rate(errors: usize, examples: usize) -> f64 {
 
 /// Indices, ascending, of the examples that [`errors`] counts.
 pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usize> {
-    labelled_rows(logits, labels, classes)
-        .enumerate()
-        .filter(|&(_, (row, label))| predict(row) != Some(label))
-        .map(|(index, _)| index)
-        .collect()
+    let rows = labelled_rows(logits, labels, classes).enumerate();
+    let wrong = rows.filter(|&(_, (row, label))| predict(row) != Some(label));
+    wrong.map(|(index, _)| index).collect()
 }
 
 /// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
 /// the maximum of each row taken out before the exponential.
 /// NaN when a logit is not finite or there are no examples.
 pub fn nll(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
-    let sum: f64 = labelled_rows(logits, labels, classes)
-        .map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label]))
-        .sum();
+    let rows = labelled_rows(logits, labels, classes);
+    let sum: f64 = rows.map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label])).sum();
     sum / labels.len() as f64
 }
 
@@ -160,10 +157,8 @@ pub fn soft_confusion(
 /// Share of the examples for which two models predict the same class, in [0, 1]. A row with a
 /// logit that is not finite agrees with nothing. NaN for no examples.
 pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
-    let same = row_pairs(a, b, classes)
-        .filter(|(a, b)| predict(a).is_some_and(|class| Some(class) == predict(b)))
-        .count();
-    same as f64 / (a.len() / classes) as f64
+    let same = |(a, b): &(&[f32], &[f32])| predict(a).is_some_and(|c| Some(c) == predict(b));
+    row_pairs(a, b, classes).filter(same).count() as f64 / (a.len() / classes) as f64
 }
 
 /// Mean over the examples of KL(p ‖ q) = Σ_c p_c·(ln p_c − ln q_c) in nats, p = softmax(v/T) of
@@ -173,16 +168,12 @@ pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
 /// As in the distillation loss, but without its factor T².
 pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f64) -> f64 {
     assert!(temperature > 0.0, "temperature {temperature}");
-    let sum: f64 = row_pairs(teacher, student, classes)
-        .map(|(v, z)| {
-            let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
-            let terms = v.iter().zip(z).map(|(&v, &z)| {
-                let (ln_p, ln_q) = (p.of(v), q.of(z));
-                ln_p.exp() * (ln_p - ln_q)
-            });
-            terms.sum::<f64>()
-        })
-        .sum();
+    let kl = |(v, z): (&[f32], &[f32])| -> f64 {
+        let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
+        let term = |(&v, &z): (&f32, &f32)| p.of(v).exp() * (p.of(v) - q.of(z));
+        v.iter().zip(z).map(term).sum()
+    };
+    let sum: f64 = row_pairs(teacher, student, classes).map(kl).sum();
     sum / (teacher.len() / classes) as f64
 }
 

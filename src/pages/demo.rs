@@ -96,11 +96,8 @@ fn choose_samples(predictions: &Predictions) -> Vec<usize> {
     let (labels, classes) = (predictions.labels(), predictions.dataset.classes);
     let first = |class: usize| labels.iter().position(|&label| usize::from(label) == class);
     let mut chosen: Vec<usize> = (0..classes).filter_map(first).collect();
-    let wrong: Vec<Vec<usize>> = predictions
-        .models
-        .iter()
-        .map(|model| metrics::misclassified(&model.logits, labels, classes))
-        .collect();
+    let wrong = |m: &EvaluatedModel| metrics::misclassified(&m.logits, labels, classes);
+    let wrong: Vec<Vec<usize>> = predictions.models.iter().map(wrong).collect();
     let further = (0..labels.len()).filter(|i| wrong.iter().any(|wrong| wrong.contains(i)));
     let further: Vec<usize> = further.filter(|i| !chosen.contains(i)).take(WRONG).collect();
     chosen.extend(further);

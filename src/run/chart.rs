@@ -212,11 +212,8 @@ impl Chart {
             let dash = DASHES[i / COLOURS.len() % DASHES.len()];
             let stroke =
                 format!("stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"");
-            let line: Vec<String> = series
-                .points
-                .iter()
-                .map(|p| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y)))
-                .collect();
+            let place = |p: &Point| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y));
+            let line: Vec<String> = series.points.iter().map(place).collect();
             let _ = writeln!(svg, "<path d=\"M{}\" fill=\"none\" {stroke}/>", line.join("L"));
             for p in &series.points {
                 let (at, middle) = (x.at(p.x), y.at(p.y));

@@ -69,14 +69,12 @@ impl Manifest {
 
 /// The processor's model name, as `/proc/cpuinfo` has it; where it has none, the architecture.
 pub fn cpu_model() -> String {
-    fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_string())
-        })
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
+    let model = || {
+        let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_string()).filter(|name| !name.is_empty())
+    };
+    model().unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
 /// `time` in UTC as ISO 8601, `2015-03-09T23:59:59Z`; before 1970, the start of 1970.

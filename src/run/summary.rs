@@ -356,7 +356,6 @@ fn aggregate(rows: &[Row]) -> BTreeMap<String, MeanSd> {
     for row in rows {
         errors.entry(&row.variant).or_default().push(row.test_errors as f64);
     }
-    let of =
-        |(variant, errors): (&str, Vec<f64>)| Some((variant.to_string(), MeanSd::of(&errors)?));
+    let of = |(name, errors): (&str, Vec<f64>)| Some((name.to_string(), MeanSd::of(&errors)?));
     errors.into_iter().filter_map(of).collect()
 }

@@ -124,8 +124,7 @@ impl Aligner {
             let utterance = &utterances[i];
             let graph = UtteranceGraph::new(lexicon, utterance.words);
             // Only the states that occur are scored.
-            let mut occurring: Vec<usize> =
-                graph.states().iter().map(|&state| usize::from(state)).collect();
+            let mut occurring: Vec<usize> = graph.states().iter().map(|&s| s.into()).collect();
             occurring.sort_unstable();
             occurring.dedup();
             let frames = utterance.features.len() / self.gmm.dim();

@@ -189,15 +189,11 @@ pub fn mfcc(log_mels: &FeatureMatrix) -> FeatureMatrix {
         (0..bins).map(move |b| scale * libm::cos(PI * q as f64 * (b as f64 + 0.5) / bins as f64))
     };
     let transform: Vec<Vec<f64>> = (0..CEPSTRA).map(|q| row(q).collect()).collect();
-    let cepstra: Vec<f64> = log_mels
-        .values
-        .chunks_exact(bins)
-        .flat_map(|frame| {
-            transform
-                .iter()
-                .map(move |row| row.iter().zip(frame).map(|(w, &x)| w * f64::from(x)).sum())
-        })
-        .collect();
+    let cepstra_of = |frame: &[f32]| -> Vec<f64> {
+        let sum = |row: &Vec<f64>| row.iter().zip(frame).map(|(w, &x)| w * f64::from(x)).sum();
+        transform.iter().map(sum).collect()
+    };
+    let cepstra: Vec<f64> = log_mels.values.chunks_exact(bins).flat_map(cepstra_of).collect();
     let slopes = deltas(&cepstra, CEPSTRA);
     let curvatures = deltas(&slopes, CEPSTRA);
     let parts = [cepstra, slopes, curvatures];

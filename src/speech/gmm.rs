@@ -151,9 +151,8 @@ impl Mixture {
         if (frames.len() as f64) < MIN_COUNT {
             return total;
         }
-        let largest = counts.iter().copied().fold(0.0, f64::max);
-        let kept: Vec<usize> =
-            (0..components).filter(|&m| counts[m] >= MIN_COUNT.min(largest)).collect();
+        let least = counts.iter().copied().fold(0.0, f64::max).min(MIN_COUNT);
+        let kept: Vec<usize> = (0..components).filter(|&m| counts[m] >= least).collect();
         let all: f64 = kept.iter().map(|&m| counts[m]).sum();
         let weights = kept.iter().map(|&m| counts[m] / all).collect();
         let (mut means, mut variances) = (Vec::new(), Vec::new());

@@ -148,8 +148,7 @@ impl Communicator {
                 links[to].from.push(receiver);
             }
         }
-        let start =
-            |link: Channels| Communicator::start(patience, (link.rank, size), move || Ok(link));
+        let start = |link: Channels| Communicator::start(patience, (link.rank, size), || Ok(link));
         // A thread whose link is at hand does not fail to start.
         links.into_iter().filter_map(|link| start(link).ok()).collect()
     }
@@ -334,10 +333,8 @@ mod tests {
     fn on_each<R: Send>(size: usize, work: impl Fn(&mut Communicator) -> R + Sync) -> Vec<R> {
         let mut communicators = Communicator::in_process(size, Duration::from_secs(20));
         thread::scope(|scope| {
-            let ranks: Vec<_> = communicators
-                .iter_mut()
-                .map(|communicator| scope.spawn(|| work(communicator)))
-                .collect();
+            let ranks: Vec<_> =
+                communicators.iter_mut().map(|rank| scope.spawn(|| work(rank))).collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
     }

@@ -51,12 +51,11 @@ impl<'a> Task<'a> {
 
     /// The model before its first step: the one to start from, or He's weights times `init_scale`.
     pub fn initial_model(&self) -> Mlp {
-        let config = self.config;
+        let Config { model: net, seed, .. } = self.config;
         self.initial.cloned().unwrap_or_else(|| {
-            let mut model =
-                Mlp::with_activation(&config.model.layers, config.model.activation, config.seed);
+            let mut model = Mlp::with_activation(&net.layers, net.activation, *seed);
             model.input = InputScale::of(&self.split.inputs);
-            let init_scale = config.model.init_scale as f32;
+            let init_scale = net.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
             model
         })

@@ -99,8 +99,7 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
                 }
             }
         }
-        let of =
-            |(name, [apart, size]): (&str, [f64; 2])| distance(name, t).of((apart / size).sqrt());
+        let of = |(name, [gap, size]): (&str, [f64; 2])| distance(name, t).of((gap / size).sqrt());
         measures.extend(DIFFERENCES.into_iter().zip(sums).map(of));
     }
     measures

@@ -211,11 +211,8 @@ fn smoothed_labels(split: &Split, classes: usize) -> Vec<f32> {
     let low = SMOOTHING / classes as f32;
     let (low, high) = (low.ln(), (1.0 - SMOOTHING + low).ln());
     let labels = split.labels.iter().flatten();
-    labels
-        .flat_map(|&label| {
-            (0..classes).map(move |c| if c == usize::from(label) { high } else { low })
-        })
-        .collect()
+    let logit = move |c, label| if c == usize::from(label) { high } else { low };
+    labels.flat_map(|&label| (0..classes).map(move |c| logit(c, label))).collect()
 }
 
 fn conclude(summary: &Summary) -> Conclusion {

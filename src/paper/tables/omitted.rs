@@ -261,8 +261,7 @@ fn conclude(summary: &Summary) -> Conclusion {
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
     let series = TRANSFER_SETS.iter().map(|set| {
-        let point =
-            |offset| Point::of(offset, &summary.values(set.student, &measure("errors_at", offset)));
+        let point = |x| Point::of(x, &summary.values(set.student, &measure("errors_at", x)));
         Series::new(set.student, drawn_offsets().filter_map(point))
     });
     let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");

@@ -76,10 +76,9 @@ impl Experiment for Regularizer {
             (first..first + count).map(move |seed| (percent, seed))
         });
         let mut nodes = vec![setting.full(first)];
-        for (percent, seed) in pairs {
-            nodes
-                .extend(["hard", "soft"].map(|targets| setting.arm(targets, percent, seed, first)));
-        }
+        nodes.extend(pairs.flat_map(|(percent, seed)| {
+            ["hard", "soft"].map(|targets| setting.arm(targets, percent, seed, first))
+        }));
         Ok(ExperimentSpec {
             experiment: self.about().name,
             dataset: setting.dataset.clone(),

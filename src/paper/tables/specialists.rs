@@ -110,8 +110,7 @@ impl Experiment for Specialists {
         let configs = SpecialistConfigs::new(request.preset, &dataset);
         let limit = configs.generalist.data.train_limit.unwrap_or(dataset.train.len());
         let train = Rc::new(dataset.train.clone().truncated(limit));
-        let occurs =
-            |class: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == class);
+        let occurs = |c: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == c);
         if let Some(class) = (0..dataset.classes).find(|&class| !occurs(class)) {
             return Err(Error::Usage(format!(
                 "found no training example of class {class}, expected some of each of the {} \
@@ -430,10 +429,8 @@ fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table
 
 /// Specialists improve the generalist.
 fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
-    let covered =
-        summary.rows_of(COMBINED).filter_map(|row| Some((row, coverages.get(&row.seed)?)));
-    let tests: Vec<McNemar> =
-        covered.map(|(row, coverage)| row.mcnemar(coverage.generalist)).collect();
+    let test = |row: &Row| Some(row.mcnemar(coverages.get(&row.seed)?.generalist));
+    let tests: Vec<McNemar> = summary.rows_of(COMBINED).filter_map(test).collect();
     if tests.is_empty() {
         return Vec::new();
     }

@@ -98,10 +98,8 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     let mean = |width, t| statistics::mean(&errors(summary, width, t));
     // Standard deviation of an error count between seeds, pooled over the temperatures.
     let pooled = |width| {
-        let variances = temperatures
-            .iter()
-            .filter_map(|&t| statistics::sample_sd(&errors(summary, width, t)).map(|sd| sd * sd));
-        let variances: Vec<f64> = variances.collect();
+        let variance = |&t: &f64| Some(statistics::sample_sd(&errors(summary, width, t))?.powi(2));
+        let variances: Vec<f64> = temperatures.iter().filter_map(variance).collect();
         (!variances.is_empty()).then(|| statistics::mean(&variances).sqrt())
     };
     // Two means differ by chance by up to about this much.

@@ -209,8 +209,7 @@ pub fn measure(
                 let mut predict = |step: &NodeStep, strong| {
                     let seconds = step.on(nodes, network, how);
                     // What one node would take for the examples of all.
-                    let one =
-                        if strong { steps[0].alone() } else { steps[0].alone() * nodes as f64 };
+                    let one = steps[0].alone() * if strong { 1.0 } else { nodes as f64 };
                     rows.push(Prediction {
                         gbit_per_s,
                         nodes,

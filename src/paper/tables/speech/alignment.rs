@@ -95,9 +95,9 @@ impl Alignment {
             let (material, start) = (&*self.material, Instant::now());
             let part = &material.train;
             let utterances = part.mfcc.iter().zip(&part.words);
-            let utterances: Vec<Utterance> = utterances
-                .map(|(features, words)| Utterance { features: &features.values, words })
-                .collect();
+            let utterances =
+                utterances.map(|(mfcc, words)| Utterance { features: &mfcc.values, words });
+            let utterances: Vec<Utterance> = utterances.collect();
             let dim = 3 * features::CEPSTRA;
             let aligner =
                 Aligner::train(pool, &material.phones, dim, &utterances, &self.spend.recipe)
@@ -125,8 +125,7 @@ impl Alignment {
         self.by_mixtures.get((), || {
             let Mixtures { likelihoods, by_phone, .. } = &*mixtures;
             let kinds = &self.material.phone_states;
-            let of_kinds =
-                |values: &[f64]| kinds.iter().map(|&kind| values[usize::from(kind)]).collect();
+            let of_kinds = |of: &[f64]| kinds.iter().map(|&kind| of[usize::from(kind)]).collect();
             let Transitions { stay, leave } = &by_phone.transitions;
             let transitions = Transitions { stay: of_kinds(stay), leave: of_kinds(leave) };
             let width = self.material.phones.states();

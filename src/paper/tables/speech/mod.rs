@@ -159,8 +159,7 @@ impl Nets {
 
     /// Members, ensemble and a student at each temperature; then further students at the best one.
     fn graph(self: &Rc<Self>) -> Graph {
-        let mut nodes: Vec<Node> =
-            self.members.iter().flat_map(|&seed| self.member(seed)).collect();
+        let mut nodes: Vec<_> = self.members.iter().flat_map(|&seed| self.member(seed)).collect();
         nodes.push(self.ensemble());
         let first = self.students[0];
         nodes.extend(self.spend.temperatures.iter().map(|&t| self.student(t, first)));
@@ -255,8 +254,7 @@ impl Nets {
         let temperature = self.best_temperature(&run.summary)?;
         let of_students = |&seed: &u64| Key::row(student_at(temperature), seed);
         let students: Vec<Key> = self.students.iter().map(of_students).collect();
-        let [members, students] =
-            [&self.member_keys(), &students].map(|keys| Nets::models(run, keys));
+        let [members, students] = [&self.member_keys(), &students].map(|of| Nets::models(run, of));
         let comparison =
             Comparison::new(run.kernels(), &labelled, &members?, &students?, &run.summary)?;
         Ok(conclude(&run.summary, &self.spend, &labelled, temperature, &comparison))

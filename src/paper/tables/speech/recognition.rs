@@ -105,8 +105,7 @@ impl Labelled {
     pub(super) fn choose(&self, pool: &Pool, holdout: &[f32], prior_scales: &[f64]) -> [Search; 2] {
         let tables = self.tables();
         let best = |model: usize, prior_scales: &[f64], lm_scales: &[f64]| {
-            let pairs =
-                ACOUSTIC_SCALES.iter().flat_map(|a| lm_scales.iter().map(move |lm| (a, lm)));
+            let pairs = ACOUSTIC_SCALES.iter().flat_map(|a| lm_scales.iter().map(move |l| (a, l)));
             let scales = pairs.flat_map(|(&acoustic_scale, &lm_scale)| {
                 WORD_PENALTIES.map(|word_penalty| Scales { acoustic_scale, lm_scale, word_penalty })
             });
