@@ -165,15 +165,20 @@ pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
 /// the teacher's logits v, q = softmax(z/T) of the student's logits z. NaN when a logit is not
 /// finite or there are no examples.
 ///
-/// As in the distillation loss, but without its factor T².
+/// Forward direction and mean over the examples alone, as in the distillation loss, but without
+/// its factor T².
 pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f64) -> f64 {
     assert!(temperature > 0.0, "temperature {temperature}");
-    let kl = |(v, z): (&[f32], &[f32])| -> f64 {
-        let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
-        let term = |(&v, &z): (&f32, &f32)| p.of(v).exp() * (p.of(v) - q.of(z));
-        v.iter().zip(z).map(term).sum()
-    };
-    let sum: f64 = row_pairs(teacher, student, classes).map(kl).sum();
+    let sum: f64 = row_pairs(teacher, student, classes)
+        .map(|(v, z)| {
+            let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
+            let terms = v.iter().zip(z).map(|(&v, &z)| {
+                let (ln_p, ln_q) = (p.of(v), q.of(z));
+                ln_p.exp() * (ln_p - ln_q)
+            });
+            terms.sum::<f64>()
+        })
+        .sum();
     sum / (teacher.len() / classes) as f64
 }
 

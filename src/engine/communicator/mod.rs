@@ -401,20 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_named() {
-        let found = on_each(4, |communicator| {
-            let text = if communicator.rank() == 2 { "b" } else { "a" };
-            communicator.agree("the data", text).unwrap_err().to_string()
-        });
-        for message in found {
-            assert!(message.starts_with("the data: found another on rank 2 than"), "{message}");
-        }
-        on_each(2, |communicator| communicator.agree("the data", "a").unwrap());
-        let error = on_each(3, |communicator| communicator.agree("the data", "a").unwrap_err());
-        assert!(error[1].to_string().contains("found 3, expected a power of two"));
-    }
-
-    #[test]
     fn a_rank_that_is_gone_or_silent_is_noticed() {
         let mut communicators = Communicator::in_process(2, Duration::from_millis(100));
         let silent = communicators.pop();

@@ -18,7 +18,8 @@ pub(super) fn start_outcome(communicator: &mut Communicator, outcomes: &[StepOut
 /// What the whole batch came to, on all ranks alike.
 pub(super) fn finish_outcome(communicator: &mut Communicator) -> Result<StepOutcome> {
     let bytes = communicator.finish_gather()?;
-    let numbers: Vec<f64> = bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect();
+    let numbers: Vec<f64> =
+        bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
     let outcome = |&[soft, entropy, hard, errors, stop]: &[f64; 5]| StepOutcome {
         loss: Loss { soft, entropy, hard },
         errors: errors as u64,
