@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 /// Bins of the calibration error.
-const CALIBRATION_BINS: usize = 15;
+const BINS: usize = 15;
 
 /// What `eval` reports of one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -106,17 +106,13 @@ pub struct Bin {
 /// max_c softmax(z)_c lies in (b/15, (b + 1)/15]. None when a logit is not finite.
 ///
 /// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
-pub fn reliability(
-    logits: &[f32],
-    labels: &[u16],
-    classes: usize,
-) -> Option<[Bin; CALIBRATION_BINS]> {
-    let mut bins = [Bin::default(); CALIBRATION_BINS];
+pub fn reliability(logits: &[f32], labels: &[u16], classes: usize) -> Option<[Bin; BINS]> {
+    let mut bins = [Bin::default(); BINS];
     for (row, label) in labelled_rows(logits, labels, classes) {
         let predicted = predict(row)?;
         let confidence = LogSoftmax::new(row, 1.0).of(row[predicted]).exp();
-        let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        let bin = &mut bins[bin.clamp(1, CALIBRATION_BINS) - 1];
+        let bin = (confidence * BINS as f64).ceil() as usize;
+        let bin = &mut bins[bin.clamp(1, BINS) - 1];
         bin.examples += 1;
         bin.correct += u64::from(predicted == label);
         bin.confidence += confidence;
@@ -133,18 +129,13 @@ pub fn soft_prediction(row: &[f32], temperature: f64) -> Vec<f64> {
 /// What a model sees in each class: row c is the mean of [`soft_prediction`] over the examples
 /// labelled c, `[classes, classes]` row-major. NaN in the row of a class without examples, and
 /// where a logit is not finite.
-pub fn soft_confusion(
-    logits: &[f32],
-    labels: &[u16],
-    classes: usize,
-    temperature: f64,
-) -> Vec<f64> {
+pub fn soft_confusion(logits: &[f32], labels: &[u16], classes: usize, t: f64) -> Vec<f64> {
     let mut sums = vec![0.0; classes * classes];
     let mut counts = vec![0u64; classes];
     for (row, label) in labelled_rows(logits, labels, classes) {
         counts[label] += 1;
         let sums = &mut sums[label * classes..][..classes];
-        for (sum, p) in sums.iter_mut().zip(soft_prediction(row, temperature)) {
+        for (sum, p) in sums.iter_mut().zip(soft_prediction(row, t)) {
             *sum += p;
         }
     }

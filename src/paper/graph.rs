@@ -9,7 +9,6 @@ use std::{cell::RefCell, rc::Rc};
 
 type Making<T> = Box<dyn Fn(&mut ExperimentRun) -> Result<T>>;
 
-/// How a node is made.
 pub(super) enum Make {
     Row(Making<Row>),
     Measures(Making<Measures>),

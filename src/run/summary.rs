@@ -222,10 +222,9 @@ impl Display for Table {
             let mut line = String::new();
             for (i, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
                 // The first column names the rows; the others are figures.
-                match i {
-                    0 => line += &format!("{cell:<width$}"),
-                    _ => line += &format!("  {cell:>width$}"),
-                }
+                let padded =
+                    if i == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+                line += &padded;
             }
             writeln!(f, "{}", line.trim_end())?;
         }

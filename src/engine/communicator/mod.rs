@@ -236,7 +236,6 @@ impl Communicator {
         }
     }
 
-    /// Gathers at once.
     pub(crate) fn gather(&mut self, mine: Vec<u8>, lengths: Vec<usize>) -> Result<Vec<u8>> {
         self.start_gather(mine, lengths);
         self.finish_gather()

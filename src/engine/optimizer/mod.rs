@@ -49,7 +49,6 @@ struct StepSize {
     learning_rate: f32,
 }
 
-/// The optimiser of this name.
 fn method(kind: OptimizerKind) -> &'static dyn Method {
     match kind {
         OptimizerKind::Sgd => &sgd::Sgd,

@@ -26,7 +26,6 @@ use std::rc::Rc;
 /// Where the limit is measured.
 const LIMIT: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1e3, 1e4, 1e5];
 const BASELINE: &str = "baseline";
-/// The students.
 const STUDENTS: [(&str, f32); 3] =
     [("T = 20", 20.0), ("T = 1000", 1e3), ("logit matching", f32::INFINITY)];
 

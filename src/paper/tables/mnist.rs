@@ -97,7 +97,6 @@ enum Targets {
     SmoothedLabels,
 }
 
-/// What the models are made of.
 struct Models {
     transfer: Rc<Transfer>,
     /// The logits of a seed's teacher on the test set.

@@ -26,9 +26,7 @@ use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict
 use limbeck_datasets::Split;
 use std::{fmt::Display, rc::Rc};
 
-/// A transfer set.
 struct TransferSet {
-    /// The student's name.
     student: &'static str,
     /// The name of the student that the hold-out's offset is chosen with.
     held_out: &'static str,

@@ -39,9 +39,7 @@ const PAPER: [(&str, [f64; 2]); 3] =
 /// Of the soft targets of frames: that of the distilled acoustic model, chosen on held-out speakers.
 const TEMPERATURE: f32 = 5.0;
 
-/// The epoch of early stopping.
 const EARLY_EPOCH: Measure = Measure::named("early_epoch");
-/// Training examples of an arm.
 const TRAIN_EXAMPLES: Measure = Measure::named("train_examples");
 
 /// Errors on a split at the epoch of early stopping.
@@ -103,7 +101,6 @@ impl Experiment for Regularizer {
 
 /// What the experiment is done on.
 struct Setting {
-    /// Training and test set.
     dataset: Rc<Dataset>,
     train_limit: Option<usize>,
     /// Examples in neither, by which the epoch of early stopping is found.
@@ -186,7 +183,6 @@ fn variant(targets: &str, percent: usize) -> String {
 }
 
 impl Setting {
-    /// The full model.
     fn full(self: &Rc<Self>, seed: u64) -> Node {
         let (setting, name) = (self.clone(), variant("hard", 100));
         Node::row(name.clone(), seed, Vec::new(), move |run| {
@@ -262,7 +258,6 @@ fn accuracies(
     [of("train", Measure::TrainErrors, &train), of("test", Measure::TestErrors, &|_| test as f64)]
 }
 
-/// An accuracy in percent.
 fn percent_cell(accuracy: &MeanSd) -> String {
     let MeanSd { n, mean, sd } = *accuracy;
     MeanSd { n, mean: 100.0 * mean, sd: sd.map(|sd| 100.0 * sd) }.text(2)
@@ -412,7 +407,6 @@ fn learning_curves(summary: &Summary, curves: &[(&str, Vec<EpochRecord>); 2]) ->
     Chart::new(title, "epoch", "accuracy, %", series)
 }
 
-/// Test accuracy by part of the data.
 fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), MeanSd>) -> Chart {
     let arms =
         [("hard", false, "hard"), ("hard", true, "hard, early stopping"), ("soft", false, "soft")];

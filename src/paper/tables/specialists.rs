@@ -154,7 +154,6 @@ fn nth_specialist(i: usize) -> String {
     format!("specialist {}", i + 1)
 }
 
-/// What the models are made of.
 struct Models {
     configs: SpecialistConfigs,
     dataset: Rc<Dataset>,
@@ -163,7 +162,6 @@ struct Models {
     generalists: Memo<u64, Generalist>,
 }
 
-/// The generalist of a seed.
 struct Generalist {
     model: Rc<Mlp>,
     /// Its logits on the training set.
@@ -296,11 +294,10 @@ impl<'a> Coverage<'a> {
     }
 }
 
-fn conclude(
-    summary: &Summary,
-    dataset: &Dataset,
-    sets: &BTreeMap<u64, Vec<Vec<usize>>>,
-) -> Conclusion {
+/// The classes of each specialist, by seed.
+type ClassSets = BTreeMap<u64, Vec<Vec<usize>>>;
+
+fn conclude(summary: &Summary, dataset: &Dataset, sets: &ClassSets) -> Conclusion {
     let coverages: BTreeMap<u64, Coverage> = summary
         .rows_of(GENERALIST)
         .filter_map(|row| Some((row.seed, Coverage::new(dataset, sets.get(&row.seed)?, row))))
@@ -414,7 +411,7 @@ fn every_seed(summary: &Summary) -> Table {
 }
 
 /// As in the paper's table 2, the first seed's.
-fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table {
+fn class_sets(dataset: &Dataset, sets: &ClassSets) -> Table {
     let mut table = Table::new("Class sets of the first seed", &["specialist", "classes"]);
     let name = |&class: &usize| match dataset.name.as_str() {
         "writers" => writers::class_name(class),
@@ -427,7 +424,6 @@ fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table
     table
 }
 
-/// Specialists improve the generalist.
 fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
     let test = |row: &Row| Some(row.mcnemar(coverages.get(&row.seed)?.generalist));
     let tests: Vec<McNemar> = summary.rows_of(COMBINED).filter_map(test).collect();

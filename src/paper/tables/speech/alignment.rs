@@ -14,7 +14,6 @@ use crate::speech::{align, features};
 use limbeck_kernels::{Context, Pool};
 use std::{path::Path, rc::Rc, time::Instant};
 
-/// The file of the frozen states.
 const ALIGNMENT: &str = "alignment.safetensors";
 /// Their variants in the summary.
 pub(super) const MIXTURES: &str = "mixtures";
