@@ -13,7 +13,7 @@ use crate::files::read::read_json;
 use crate::files::write::{atomic_write, is_temporary};
 use crate::run::manifest::utc;
 use serde::Serialize;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
@@ -120,9 +120,8 @@ impl RunFolder {
         let id = std::process::id();
         let others = if shared { " or another that shares the run" } else { "" };
         // This write is also the check that the folder can be written.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{id}{others}"))
-            .map_err(Error::io("write", &path))?;
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{id}{others}"));
+        written.map_err(Error::io("write", &path))?;
         drop(exclusive);
         Ok(RunFolder { root: root.to_path_buf(), shared, _lock: Arc::new(file) })
     }
@@ -241,12 +240,8 @@ impl RunFolder {
         let path = self.metrics();
         let _exclusive = self.exclusive()?;
         // One unbuffered write of the whole line: a kill leaves whole lines.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&line))
-            .map_err(Error::io("append to", &path))
+        let file = File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(&line)).map_err(Error::io("append to", &path))
     }
 
     /// Writes the lines of [`RunFolder::append_metrics`] through to the disk. Called before a
@@ -267,9 +262,8 @@ const MANIFEST: &str = "manifest.json";
 
 /// Opens or makes a lock file. Nobody removes one: another process may have just opened it.
 fn open_lock_file(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.open(path).map_err(Error::io("write", path))
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(Error::io("write", path))
 }
 
 /// Whether an attempt to lock the file at `path` succeeded.

@@ -52,8 +52,7 @@ impl Experiment for Logits {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let configs = &transfer.configs;
         let nets = |seed| {

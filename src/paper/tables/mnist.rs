@@ -65,8 +65,7 @@ impl Experiment for Mnist {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let configs = PresetConfigs::new(request.preset, dataset);
         let loss = LossSpec::soft(&configs.student);
         let models = Rc::new(Models {

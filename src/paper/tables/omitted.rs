@@ -95,8 +95,7 @@ impl Experiment for Omitted {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let students = |seed| {
             let of_set = |set| {

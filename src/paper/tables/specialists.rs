@@ -105,9 +105,8 @@ impl Experiment for Specialists {
     /// # Errors
     /// [`Error::Usage`] if a class has no training example.
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?.clone();
-        let configs = SpecialistConfigs::new(request.preset, &dataset);
+        let (request, dataset) = setup.images(self)?;
+        let configs = SpecialistConfigs::new(request.preset, dataset);
         let limit = configs.generalist.data.train_limit.unwrap_or(dataset.train.len());
         let train = Rc::new(dataset.train.clone().truncated(limit));
         let occurs = |c: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == c);
@@ -121,7 +120,12 @@ impl Experiment for Specialists {
         let SpecialistConfigs { generalist, specialist, distilled, .. } = configs.clone();
         let loss = request.extended.then(|| LossSpec::soft(&distilled));
         let seeds: Vec<u64> = request.seeds.clone().collect();
-        let models = Rc::new(Models { configs, dataset, train, generalists: Memo::default() });
+        let models = Rc::new(Models {
+            configs,
+            dataset: dataset.clone(),
+            train,
+            generalists: Memo::default(),
+        });
         let nodes = seeds.iter().flat_map(|&seed| models.of_seed(seed, request.extended));
         Ok(ExperimentSpec {
             experiment: self.about().name,

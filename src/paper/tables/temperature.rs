@@ -42,8 +42,7 @@ impl Experiment for Temperature {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let (temperatures, widths, epochs) = grid(request.preset);
         let mut configs = PresetConfigs::new(request.preset, dataset);
         configs.student.training.epochs = epochs;

@@ -82,8 +82,7 @@ impl Experiment for Variance {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let mut configs = PresetConfigs::new(request.preset, dataset);
         let (epochs, cases) = budget(request.preset);
         configs.baseline.training.epochs = epochs;
