@@ -5,7 +5,7 @@
 
 use limbeck::files::read::read_json;
 use limbeck::run::manifest::shell_line;
-use limbeck::run::summary::Summary;
+use limbeck::run::summary::{Summary, Table};
 use limbeck::{Error, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -58,7 +58,7 @@ pub fn page(root: &Path) -> Result<String> {
             let _ = writeln!(page, "\n{caveat}");
         }
         for table in &summary.tables {
-            let _ = write!(page, "\n{}", table.to_markdown());
+            let _ = write!(page, "\n{}", markdown(table));
         }
         for figure in figures(&root.join(folder))? {
             let _ = writeln!(page, "\n![{figure}]({folder}/{figure})");
@@ -155,4 +155,16 @@ fn figures(folder: &Path) -> Result<Vec<String>> {
     let is_svg = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "svg");
     let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
     Ok(entries(folder)?.into_iter().filter(is_svg).filter_map(name).collect())
+}
+
+/// A table in Markdown, its title above it.
+fn markdown(table: &Table) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let mut text = format!("{}\n\n{}", table.title, line(&table.columns));
+    text += &format!("|{}\n", "---|".repeat(table.columns.len()));
+    text.extend(table.rows.iter().map(|cells| line(cells)));
+    for note in &table.notes {
+        text += &format!("\n{note}\n");
+    }
+    text
 }

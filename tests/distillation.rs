@@ -76,16 +76,14 @@ fn at_high_temperatures_the_logits_are_matched() {
     let batch_size = batch.size as f64;
     let exact = batch.exact(&model);
     let (logits, teacher) = (Net::new(&model).logits(&exact), exact.teacher.clone().unwrap());
-    // ((z − v) − shift of the mean)/C (paper, section 2.1), centred or not.
-    let difference = |centred: bool| -> Vec<f64> {
-        let examples = logits.rows().into_iter().zip(teacher.rows()).flat_map(|(z, v)| {
-            let difference = &z - &v;
-            let shift = if centred { difference.sum() / CLASSES as f64 } else { 0.0 };
-            (difference - shift) / CLASSES as f64
-        });
-        examples.collect()
-    };
-    let (limit, raw) = (difference(true), difference(false));
+    // The centred difference of the logits over C (paper, section 2.1). That it is reached as 1/T,
+    // and the difference that is not centred never, is tested with the kernels' reference.
+    let limit = logits.rows().into_iter().zip(teacher.rows()).flat_map(|(z, v)| {
+        let difference = &z - &v;
+        let mean = difference.sum() / CLASSES as f64;
+        (difference - mean) / CLASSES as f64
+    });
+    let limit: Vec<f64> = limit.collect();
     let gradient = |temperature: f64| -> Vec<f64> {
         let loss = objective(temperature as f32, 1.0, 0.0);
         (Batch { loss, ..exact.clone() }.d_logits(&logits) * batch_size).into_iter().collect()
@@ -98,16 +96,6 @@ fn at_high_temperatures_the_logits_are_matched() {
     // Logits of at most 50 within 30 roundings, over 10 classes.
     let off = engine.iter().zip(&limit).fold(0.0, |m: f64, (d, limit)| m.max((d - limit).abs()));
     assert!(off < 50.0 * 30.0 / CLASSES as f64 * UNIT, "{off}");
-    // O(1/T): twice the temperature, half the error; and with T² in the loss the gradient keeps
-    // its size, where it would fall to a quarter without.
-    for temperature in [50.0, 100.0, 200.0, 400.0] {
-        let (at_t, at_2t) = (gradient(temperature), gradient(2.0 * temperature));
-        let ratio = relative_error(&at_t, &limit) / relative_error(&at_2t, &limit);
-        assert!((ratio - 2.0).abs() < 10.0 / temperature, "{temperature}: {ratio}");
-        assert!(relative_error(&at_t, &at_2t) < 5.0 / temperature);
-        // Against the difference that is not centred the error stays.
-        assert!(relative_error(&at_2t, &raw) > 0.05);
-    }
     // The engine, in f32 at T = 20, against the same function; it divides by the batch too.
     let engine = engine_step(&best(1), &model, &batch).d_logits;
     let expected = gradient(20.0);

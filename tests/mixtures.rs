@@ -199,7 +199,7 @@ impl Speech {
     fn train(&self, threads: usize, recipe: &AlignerOptions) -> (Aligner, Vec<Vec<u16>>) {
         let (pool, utterances) = (&best(threads).pool, self.utterances());
         let aligner = Aligner::train(pool, &self.lexicon, DIM, &utterances, recipe).unwrap();
-        let aligned = aligner.align(pool, &self.lexicon, &utterances).unwrap();
+        let (_, aligned) = aligner.align(pool, &self.lexicon, &utterances).unwrap();
         (aligner, aligned)
     }
 }

@@ -60,7 +60,7 @@ fn words_of_a_stranger_are_recognised() {
     assert_eq!(aligner.gmm.gaussians(), 300);
 
     // Each word is said, and no state is visited for nothing.
-    let aligned = aligner.align(&context.pool, &lexicon, &utterances).unwrap();
+    let (_, aligned) = aligner.align(&context.pool, &lexicon, &utterances).unwrap();
     for (states, utterance) in aligned.iter().zip(&utterances) {
         assert_eq!(states.len() * dim, utterance.features.len());
         let mut visited: Vec<u16> = states.clone();

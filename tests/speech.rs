@@ -85,6 +85,19 @@ fn features_of_recordings_are_kaldis() {
     }
 }
 
+/// exp(−Σ ln P / n) of the n words and ends of the sentences.
+fn perplexity(model: &LanguageModel, sentences: &[Vec<usize>]) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for sentence in sentences {
+        let words = || sentence.iter().copied().map(Some);
+        for (previous, next) in [None].into_iter().chain(words()).zip(words().chain([None])) {
+            sum += model.ln_prob(previous, next);
+            count += 1;
+        }
+    }
+    (-sum / f64::from(count)).exp()
+}
+
 #[test]
 fn language_models_of_an4() {
     let Some(dir) = data_dir() else { return };
@@ -96,11 +109,11 @@ fn language_models_of_an4() {
     let unigram = LanguageModel::unigram(&corpus.dictionary, &corpus.unigram);
     let bigram = LanguageModel::witten_bell(corpus.dictionary.words().len(), &train);
     // Every word and the end of every sentence: 101 + 1 equally probable outcomes.
-    assert!((unigram.perplexity(&test) - 102.0).abs() < 1e-9);
+    assert!((perplexity(&unigram, &test) - 102.0).abs() < 1e-9);
     let golden = SafeTensors::deserialize(GOLDEN).unwrap();
     let golden = golden.tensor("perplexity").unwrap();
     let golden = f64::from_le_bytes(golden.data().try_into().unwrap());
-    assert!((bigram.perplexity(&test) / golden - 1.0).abs() < 1e-12, "{golden}");
+    assert!((perplexity(&bigram, &test) / golden - 1.0).abs() < 1e-12, "{golden}");
 
     for model in [&unigram, &bigram] {
         let outcomes = || (0..model.words()).map(Some).chain([None]);
@@ -241,7 +254,7 @@ fn a_bigram_by_hand() {
     }
 
     let product = prob(None, Some(C)) * prob(Some(C), None) * prob(None, None);
-    let perplexity = model.perplexity(&[vec![C], vec![]]);
+    let perplexity = perplexity(&model, &[vec![C], vec![]]);
     assert!((perplexity - product.powf(-1.0 / 3.0)).abs() < 1e-10);
 }
 
@@ -249,8 +262,8 @@ fn a_bigram_by_hand() {
 fn without_sentences_everything_is_equally_probable() {
     let model = LanguageModel::witten_bell(4, &[]);
     sums_to_one(&model);
-    assert!((model.perplexity(&[vec![0, 3, 1]]) - 5.0).abs() < 1e-12);
-    assert!(model.perplexity(&[]).is_nan());
+    assert!((perplexity(&model, &[vec![0, 3, 1]]) - 5.0).abs() < 1e-12);
+    assert!(perplexity(&model, &[]).is_nan());
 }
 
 #[test]

@@ -209,6 +209,20 @@ fn what_cannot_be_shared_is_refused_on_all_ranks() {
     assert_eq!(all, vec![all[0].clone(); 4]);
 }
 
+#[test]
+fn a_stranger_is_named() {
+    let found = on_each(4, |_, communicator| {
+        let text = if communicator.rank() == 2 { "b" } else { "a" };
+        communicator.agree("the data", text).unwrap_err().to_string()
+    });
+    for message in found {
+        assert!(message.starts_with("the data: found another on rank 2 than"), "{message}");
+    }
+    on_each(2, |_, communicator| communicator.agree("the data", "a").unwrap());
+    let error = on_each(3, |_, communicator| communicator.agree("the data", "a").unwrap_err());
+    assert!(error[1].to_string().contains("found 3, expected a power of two"));
+}
+
 const HOW: How = How { overlap: true, bytes_per_value: 4.0 };
 
 /// Two layers of 1 MB and 2 MB, whose step takes 1 + 2 forwards, 3 + 4 backwards and 0.5 ms.

@@ -112,11 +112,9 @@ pub fn ensemble_logits(
             let mut logits = Buffer::zeroed(panel_len(classes, n));
             let mut probs = logits.clone();
             PanelsMut::new(&mut logits, classes, n).copy_from_lane_major(&member);
-            let (logits, mut probs) =
-                (Panels::new(&logits, classes, n), PanelsMut::new(&mut probs, classes, n));
-            let out = PanelsMut::new(probs.data(), classes, n);
-            softmax::softmax(context, logits, temperature, out);
-            probs.as_ref().to_lane_major(&mut member);
+            let out = PanelsMut::new(&mut probs, classes, n);
+            softmax::softmax(context, Panels::new(&logits, classes, n), temperature, out);
+            Panels::new(&probs, classes, n).to_lane_major(&mut member);
         }
         sum.resize(member.len(), 0.0);
         assert_eq!(sum.len(), member.len(), "values of each member's logits");

@@ -19,13 +19,12 @@ pub fn uniform(seed: u64, activation: Activation, layers: &[LayerParams], params
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(i as u64);
         let bound = activation::initial_bound(activation, layer.inputs, layer.outputs);
-        let weight: Vec<f32> = (0..layer.inputs * layer.outputs)
-            .map(|_| {
-                // 24 bits, at the middle of their interval: symmetric about zero.
-                let unit = (f64::from(rng.next_u32() >> 8) + 0.5) / f64::from(1u32 << 24);
-                ((2.0 * unit - 1.0) * bound) as f32
-            })
-            .collect();
+        let draw = |_| {
+            // 24 bits, at the middle of their interval: symmetric about zero.
+            let unit = (f64::from(rng.next_u32() >> 8) + 0.5) / f64::from(1u32 << 24);
+            ((2.0 * unit - 1.0) * bound) as f32
+        };
+        let weight: Vec<f32> = (0..layer.inputs * layer.outputs).map(draw).collect();
         PanelsMut::new(&mut params[layer.weight.clone()], layer.inputs, layer.outputs)
             .copy_from_lane_major(&weight);
     }

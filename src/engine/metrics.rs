@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 /// Bins of the calibration error.
-const CALIBRATION_BINS: usize = 15;
+const BINS: usize = 15;
 
 /// What `eval` reports of one model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,20 +68,17 @@ pub fn error_rate(errors: usize, examples: usize) -> f64 {
 
 /// Indices, ascending, of the examples that [`errors`] counts.
 pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usize> {
-    labelled_rows(logits, labels, classes)
-        .enumerate()
-        .filter(|&(_, (row, label))| predict(row) != Some(label))
-        .map(|(index, _)| index)
-        .collect()
+    let rows = labelled_rows(logits, labels, classes).enumerate();
+    let wrong = rows.filter(|&(_, (row, label))| predict(row) != Some(label));
+    wrong.map(|(index, _)| index).collect()
 }
 
 /// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
 /// the maximum of each row taken out before the exponential.
 /// NaN when a logit is not finite or there are no examples.
 pub fn nll(logits: &[f32], labels: &[u16], classes: usize) -> f64 {
-    let sum: f64 = labelled_rows(logits, labels, classes)
-        .map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label]))
-        .sum();
+    let rows = labelled_rows(logits, labels, classes);
+    let sum: f64 = rows.map(|(row, label)| -LogSoftmax::new(row, 1.0).of(row[label])).sum();
     sum / labels.len() as f64
 }
 
@@ -109,17 +106,13 @@ pub struct Bin {
 /// max_c softmax(z)_c lies in (b/15, (b + 1)/15]. None when a logit is not finite.
 ///
 /// Source: Guo et al. 2017, On Calibration of Modern Neural Networks, section 2.
-pub fn reliability(
-    logits: &[f32],
-    labels: &[u16],
-    classes: usize,
-) -> Option<[Bin; CALIBRATION_BINS]> {
-    let mut bins = [Bin::default(); CALIBRATION_BINS];
+pub fn reliability(logits: &[f32], labels: &[u16], classes: usize) -> Option<[Bin; BINS]> {
+    let mut bins = [Bin::default(); BINS];
     for (row, label) in labelled_rows(logits, labels, classes) {
         let predicted = predict(row)?;
         let confidence = LogSoftmax::new(row, 1.0).of(row[predicted]).exp();
-        let bin = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
-        let bin = &mut bins[bin.clamp(1, CALIBRATION_BINS) - 1];
+        let bin = (confidence * BINS as f64).ceil() as usize;
+        let bin = &mut bins[bin.clamp(1, BINS) - 1];
         bin.examples += 1;
         bin.correct += u64::from(predicted == label);
         bin.confidence += confidence;
@@ -136,18 +129,13 @@ pub fn soft_prediction(row: &[f32], temperature: f64) -> Vec<f64> {
 /// What a model sees in each class: row c is the mean of [`soft_prediction`] over the examples
 /// labelled c, `[classes, classes]` row-major. NaN in the row of a class without examples, and
 /// where a logit is not finite.
-pub fn soft_confusion(
-    logits: &[f32],
-    labels: &[u16],
-    classes: usize,
-    temperature: f64,
-) -> Vec<f64> {
+pub fn soft_confusion(logits: &[f32], labels: &[u16], classes: usize, t: f64) -> Vec<f64> {
     let mut sums = vec![0.0; classes * classes];
     let mut counts = vec![0u64; classes];
     for (row, label) in labelled_rows(logits, labels, classes) {
         counts[label] += 1;
         let sums = &mut sums[label * classes..][..classes];
-        for (sum, p) in sums.iter_mut().zip(soft_prediction(row, temperature)) {
+        for (sum, p) in sums.iter_mut().zip(soft_prediction(row, t)) {
             *sum += p;
         }
     }
@@ -160,10 +148,8 @@ pub fn soft_confusion(
 /// Share of the examples for which two models predict the same class, in [0, 1]. A row with a
 /// logit that is not finite agrees with nothing. NaN for no examples.
 pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
-    let same = row_pairs(a, b, classes)
-        .filter(|(a, b)| predict(a).is_some_and(|class| Some(class) == predict(b)))
-        .count();
-    same as f64 / (a.len() / classes) as f64
+    let same = |(a, b): &(&[f32], &[f32])| predict(a).is_some_and(|c| Some(c) == predict(b));
+    row_pairs(a, b, classes).filter(same).count() as f64 / (a.len() / classes) as f64
 }
 
 /// Mean over the examples of KL(p ‖ q) = Σ_c p_c·(ln p_c − ln q_c) in nats, p = softmax(v/T) of

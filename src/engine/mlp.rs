@@ -181,8 +181,7 @@ impl Mlp {
         }
     }
 
-    /// What [`Mlp::backward`] does for layer `i`: its gradients to `grads`, and dZ of the layer
-    /// below.
+    /// [`Mlp::backward`] of layer `i`: its gradients to `grads`, and dZ of the layer below.
     pub(crate) fn layer_gradient(
         &self,
         context: &Context,
@@ -226,8 +225,7 @@ impl Mlp {
         padding.fill(0.0);
     }
 
-    /// The logits [n, classes], row-major, of all examples of `split`, in evaluation mode: no
-    /// dropout, no jitter.
+    /// The logits [n, classes], row-major, of all of `split`, without dropout and jitter.
     ///
     /// # Panics
     /// If the examples do not have [`Mlp::inputs`] values.
@@ -284,8 +282,8 @@ pub struct Workspace {
     pixels: Vec<u8>,
     values: Vec<f32>,
     arena: Buffer,
-    /// X [D, B] and each layer's Y [H, B]: layer i makes the one at i + 1 from that at i. The last is
-    /// the logits.
+    /// X [D, B] and each layer's Y [H, B], the last of which is the logits: layer i leads from i to
+    /// i + 1.
     activations: Vec<Range<usize>>,
     /// dZᵢ [Hᵢ, B], the last layer's first in the arena.
     gradients: Vec<Range<usize>>,

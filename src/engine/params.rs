@@ -31,16 +31,14 @@ impl LayerParams {
 /// The layers of a net with these widths: `[784, 1200, 10]` has two.
 pub fn layers(widths: &[usize]) -> Vec<LayerParams> {
     let mut end = 0;
-    widths
-        .windows(2)
-        .map(|pair| {
-            let (inputs, outputs) = (pair[0], pair[1]);
-            let weight = end..end + panel_len(inputs, outputs);
-            let bias = weight.end..weight.end + outputs.next_multiple_of(LANES);
-            end = bias.end;
-            LayerParams { inputs, outputs, weight, bias }
-        })
-        .collect()
+    let layer = |pair: &[usize]| {
+        let (inputs, outputs) = (pair[0], pair[1]);
+        let weight = end..end + panel_len(inputs, outputs);
+        let bias = weight.end..weight.end + outputs.next_multiple_of(LANES);
+        end = bias.end;
+        LayerParams { inputs, outputs, weight, bias }
+    };
+    widths.windows(2).map(layer).collect()
 }
 
 /// The first number that is not finite: its layer, and whether it is a `weight` or a `bias`.

@@ -204,9 +204,8 @@ impl Net {
                         }
                     });
                 }
-                Zip::from(&mut dz)
-                    .and(&y)
-                    .for_each(|d, &y| *d *= reference::slope(self.activation, y));
+                let slope = |d: &mut f64, y: &f64| *d *= reference::slope(self.activation, *y);
+                Zip::from(&mut dz).and(&y).for_each(slope);
             }
         }
         grads

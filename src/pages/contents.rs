@@ -16,8 +16,7 @@ use std::path::{Path, PathBuf};
 /// Variants whose models are evaluated for a page, in the order in which it shows them.
 const EVALUATED: [&str; 4] = ["teacher", "baseline", "student", "model"];
 
-/// The contents of a run folder. Reading locks and writes nothing: the folder may be a committed
-/// one.
+/// The contents of a run folder. Reading locks and writes nothing.
 pub struct RunContents {
     /// The run folder.
     pub root: PathBuf,
@@ -61,10 +60,9 @@ impl Predictions {
 }
 
 impl RunContents {
-    /// Reads the records of the run in `root`, and computes the logits of its models on the test
-    /// set: those of the teacher, the baseline and the student, or of the one model that there is.
-    /// The models are those of `seed`, if absent of the run's first seed. `data` is the folder of
-    /// the data sets.
+    /// Reads the records of the run in `root`, and computes the logits on the test set of its
+    /// teacher, baseline and student, or of its one model, of `seed` or the first seed. `data` is
+    /// the folder of the data sets.
     ///
     /// # Errors
     /// [`Error::Data`] if there is no summary or a file is damaged; [`Error::Io`].
@@ -120,8 +118,7 @@ impl RunContents {
         found.filter(|t| t.is_finite() && *t > 0.0).unwrap_or(1.0)
     }
 
-    /// Computes [`RunContents::predictions`]. A model that is missing is no error, but one that is
-    /// damaged is.
+    /// [`RunContents::predictions`]. A model may be missing, but not damaged.
     fn predict(
         &self,
         context: &Context,

@@ -40,8 +40,7 @@ fn drawable(run: &RunContents) -> std::result::Result<&Predictions, String> {
 /// The page of a run: its teacher, its baseline and its student. The page checks itself: it compares
 /// its logits of some test images with the engine's.
 ///
-/// The parameters are stored in f32 without loss. Base64 makes 4/3 of their bytes: 26 MB for the
-/// paper's three nets.
+/// The parameters are stored in f32 without loss, in Base64: 26 MB for the paper's three nets.
 ///
 /// # Errors
 /// [`Error::Data`] if the run has no such models at hand, its data are not, or its images are not
@@ -97,11 +96,8 @@ fn choose_samples(predictions: &Predictions) -> Vec<usize> {
     let (labels, classes) = (predictions.labels(), predictions.dataset.classes);
     let first = |class: usize| labels.iter().position(|&label| usize::from(label) == class);
     let mut chosen: Vec<usize> = (0..classes).filter_map(first).collect();
-    let wrong: Vec<Vec<usize>> = predictions
-        .models
-        .iter()
-        .map(|model| metrics::misclassified(&model.logits, labels, classes))
-        .collect();
+    let wrong = |m: &EvaluatedModel| metrics::misclassified(&m.logits, labels, classes);
+    let wrong: Vec<Vec<usize>> = predictions.models.iter().map(wrong).collect();
     let further = (0..labels.len()).filter(|i| wrong.iter().any(|wrong| wrong.contains(i)));
     let further: Vec<usize> = further.filter(|i| !chosen.contains(i)).take(WRONG).collect();
     chosen.extend(further);
@@ -142,8 +138,7 @@ fn model_json(
     })
 }
 
-/// The time that the logits of a single image take: the median of 101 passes, after one that fills
-/// the caches.
+/// The time of the logits of one image: the median of 101 passes, after one to fill the caches.
 fn latency(context: &Context, model: &Mlp, split: &Split) -> Duration {
     const TIMES: usize = 101;
     context.pool.install(|| {

@@ -9,7 +9,7 @@ use crate::run::training::{evaluated_row, remove_checkpoints, train_model};
 use crate::run::{context::RunContext, folder::RunFolder};
 use limbeck_datasets::{Dataset, Split};
 use limbeck_kernels::Context;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -176,11 +176,5 @@ impl<'c> ExperimentRun<'_, 'c> {
         change(&mut rows);
         self.summary.set_rows(rows);
         self.folder.write_json("summary.json", &self.summary)
-    }
-
-    /// Drops the models that nothing `needed` names.
-    pub(super) fn forget_models<'k>(&mut self, needed: impl Iterator<Item = &'k Key>) {
-        let needed: BTreeSet<&Key> = needed.collect();
-        self.models.retain(|key, _| needed.contains(key));
     }
 }

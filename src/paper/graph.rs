@@ -5,20 +5,17 @@ use crate::engine::{config::Config, trainer::Task};
 use crate::files::error::Result;
 use crate::run::summary::{Measures, Row};
 use limbeck_datasets::{Dataset, Split};
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 type Making<T> = Box<dyn Fn(&mut ExperimentRun) -> Result<T>>;
 
-/// How a node is made.
 pub(super) enum Make {
     Row(Making<Row>),
     Measures(Making<Measures>),
     File(Making<()>),
 }
 
-/// One thing to make. It is made once, by whichever process comes to it first, and is the same
-/// whoever makes it.
+/// One thing to make, once and to the same end by whichever process comes to it first.
 pub struct Node {
     pub(super) key: Key,
     pub(super) needs: Vec<Key>,
@@ -79,8 +76,7 @@ impl Node {
         })
     }
 
-    /// That the model diverges is a result: it then has no row, and nothing else is kept from going
-    /// on.
+    /// That the model diverges is a result: it then has no row, and the others go on.
     pub fn may_diverge(self) -> Node {
         Node { may_diverge: true, ..self }
     }

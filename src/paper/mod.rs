@@ -20,8 +20,7 @@ use experiment::{Experiment, Input, Outcome, Setup};
 use request::Request;
 use std::path::Path;
 
-/// The paper's experiments, in the order of `reproduce all`. The first trains the teachers of the
-/// others.
+/// In the order of `reproduce all`: the first trains the teachers of the others.
 pub const EXPERIMENTS: [&dyn Experiment; 8] = [
     &tables::mnist::Mnist,
     &tables::omitted::Omitted,

@@ -1,9 +1,7 @@
 //! What the user asked for.
 
 use super::preset::Preset;
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 /// What the user asked for.
 #[derive(Clone, Debug)]

@@ -158,7 +158,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             if missing.is_empty() {
                 return Ok(());
             }
-            self.forget_models(missing.iter().flat_map(|&i| &nodes[i].needs));
+            let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
+            self.models.retain(|key, _| needed.contains(key));
             let ready = |i: &usize| nodes[*i].needs.iter().all(|need| self.has(need));
             let ready: Vec<usize> = missing.into_iter().filter(ready).collect();
             let mut found_one = false;

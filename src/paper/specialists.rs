@@ -227,9 +227,8 @@ pub fn raise_dustbin(specialist: &mut Mlp, raise: f64) {
 
 /// softmax(z) of one row.
 pub fn softmax(row: &[f32]) -> Vec<f64> {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut probs: Vec<f64> =
-        row.iter().map(|&z| libm::exp(f64::from(z) - f64::from(max))).collect();
+    let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let mut probs: Vec<f64> = row.iter().map(|&z| libm::exp(f64::from(z) - max)).collect();
     let sum: f64 = probs.iter().sum();
     probs.iter_mut().for_each(|p| *p /= sum);
     probs

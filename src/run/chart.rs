@@ -1,6 +1,6 @@
 //! Line charts as SVG documents that need nothing else and are legible on light and dark pages.
 
-use crate::run::statistics;
+use crate::run::statistics::MeanSd;
 use std::fmt::Write;
 
 /// A chart of one or more lines over a common x.
@@ -57,8 +57,8 @@ impl Point {
 
     /// Mean ± sample standard deviation of the `values` at `x`; `None` if there are none.
     pub fn of(x: f64, values: &[f64]) -> Option<Point> {
-        let spread = statistics::sample_sd(values).unwrap_or(0.0);
-        (!values.is_empty()).then(|| Point { x, y: statistics::mean(values), spread })
+        let MeanSd { mean, sd, .. } = MeanSd::of(values)?;
+        Some(Point { x, y: mean, spread: sd.unwrap_or(0.0) })
     }
 }
 
@@ -72,7 +72,8 @@ const LETTER: f64 = 6.8;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 64.0;
 const TOP: f64 = 40.0;
-const BOTTOM: f64 = 52.0;
+/// The y of the x axis.
+const BOTTOM: f64 = HEIGHT - 52.0;
 /// Okabe and Ito's colours, which the colour-blind tell apart, on white and on black.
 const COLOURS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31"];
@@ -158,11 +159,7 @@ impl Chart {
         let ends = |p: &Point| [p.y - p.spread, p.y + p.spread];
         let references = self.references.iter().map(|&(_, y)| y);
         let x = Axis::new(points().map(|p| p.x), self.log_x, (LEFT, PLOT));
-        let y = Axis::new(
-            points().flat_map(ends).chain(references),
-            self.log_y,
-            (HEIGHT - BOTTOM, TOP),
-        );
+        let y = Axis::new(points().flat_map(ends).chain(references), self.log_y, (BOTTOM, TOP));
         let names = self.series.iter().map(|series| &series.name);
         let letters = names.map(|name| name.chars().count()).max().unwrap_or(0);
         let width = PLOT + LEGEND.max(44.0 + LETTER * letters as f64).round();
@@ -183,9 +180,8 @@ impl Chart {
         text(&mut svg, LEFT, 24.0, "start", " font-size=\"15\" font-weight=\"600\"", &self.title);
         for tick in x.ticks() {
             let at = x.at(tick);
-            let (top, bottom) = (TOP, HEIGHT - BOTTOM);
-            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {top}V{bottom}\"/>");
-            text(&mut svg, at, HEIGHT - BOTTOM + 16.0, "middle", "", &format_tick(tick));
+            let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {TOP}V{BOTTOM}\"/>");
+            text(&mut svg, at, BOTTOM + 16.0, "middle", "", &format_tick(tick));
         }
         for tick in y.ticks() {
             let at = y.at(tick);
@@ -193,7 +189,7 @@ impl Chart {
             text(&mut svg, LEFT - 8.0, at + 4.0, "end", "", &format_tick(tick));
         }
         text(&mut svg, (LEFT + PLOT) / 2.0, HEIGHT - 12.0, "middle", "", &self.x_label);
-        let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
+        let middle = (TOP + BOTTOM) / 2.0;
         let turned = format!(" transform=\"rotate(-90 16 {middle})\"");
         text(&mut svg, 16.0, middle, "middle", &turned, &self.y_label);
         for (name, value) in &self.references {
@@ -212,11 +208,8 @@ impl Chart {
             let dash = DASHES[i / COLOURS.len() % DASHES.len()];
             let stroke =
                 format!("stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dash}\"");
-            let line: Vec<String> = series
-                .points
-                .iter()
-                .map(|p| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y)))
-                .collect();
+            let place = |p: &Point| format!("{:.1} {:.1}", x.at(p.x), y.at(p.y));
+            let line: Vec<String> = series.points.iter().map(place).collect();
             let _ = writeln!(svg, "<path d=\"M{}\" fill=\"none\" {stroke}/>", line.join("L"));
             for p in &series.points {
                 let (at, middle) = (x.at(p.x), y.at(p.y));

@@ -59,8 +59,7 @@ impl<'a> RunContext<'a> {
     }
 }
 
-/// The manifest of a run that begins now. The caller adds the loss contract, and the configuration
-/// if there is just one.
+/// The manifest of a run that begins now, for the caller to add loss contract and configuration.
 pub fn manifest(run: &RunContext, dataset: &Dataset, seeds: Vec<u64>) -> Manifest {
     let isa = run.context.isa.to_string();
     let threads = run.context.pool.threads();

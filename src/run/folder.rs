@@ -13,12 +13,10 @@ use crate::files::read::read_json;
 use crate::files::write::{atomic_write, is_temporary};
 use crate::run::manifest::{differing, utc};
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 /// The folder of one run: `config.toml`, `manifest.json`, `metrics.jsonl`, `summary.json`,
 /// `report.html`, `models/` and `checkpoints/`. It is locked until the last clone of this value is
@@ -40,8 +38,7 @@ pub struct LockGuard {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run, and checks that it can be written: hours of training will
-    /// depend on it.
+    /// Makes the folder of a new run, and checks that it can be written.
     ///
     /// # Errors
     /// [`Error::Usage`] when the folder already holds a run, or another process has it;
@@ -56,8 +53,8 @@ impl RunFolder {
         RunFolder::acquire(out, false)
     }
 
-    /// Opens the folder of a run to go on with, and removes the files that a killed process left
-    /// half written.
+    /// Opens the folder of a run to go on with, and removes what a killed process left half
+    /// written.
     ///
     /// # Errors
     /// [`Error::Data`] when `root` holds no manifest; [`Error::Usage`] when another process has it;
@@ -123,9 +120,8 @@ impl RunFolder {
         let id = std::process::id();
         let others = if shared { " or another that shares the run" } else { "" };
         // This write is also the check that the folder can be written.
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{id}{others}"))
-            .map_err(Error::io("write", &path))?;
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{id}{others}"));
+        written.map_err(Error::io("write", &path))?;
         drop(exclusive);
         Ok(RunFolder { root: root.to_path_buf(), shared, _lock: Arc::new(file) })
     }
@@ -255,12 +251,8 @@ impl RunFolder {
         let path = self.metrics();
         let _exclusive = self.exclusive()?;
         // One unbuffered write of the whole line: a kill leaves whole lines.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(&line))
-            .map_err(Error::io("append to", &path))
+        let file = File::options().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(&line)).map_err(Error::io("append to", &path))
     }
 
     /// Writes the lines of [`RunFolder::append_metrics`] through to the disk. Called before a
@@ -279,12 +271,10 @@ impl RunFolder {
 
 const MANIFEST: &str = "manifest.json";
 
-/// Opens a lock file, and makes it if it is missing. Nobody removes one: another process may have
-/// just opened it.
+/// Opens or makes a lock file. Nobody removes one: another process may have just opened it.
 fn open_lock_file(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    options.open(path).map_err(Error::io("write", path))
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    file.map_err(Error::io("write", path))
 }
 
 /// Whether an attempt to lock the file at `path` succeeded.

@@ -3,10 +3,9 @@
 use crate::engine::config::Config;
 use crate::engine::loss::LossSpec;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{collections::BTreeMap, fs};
 
 /// `manifest.json`: what is needed to repeat the run and to judge its figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -47,8 +46,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest of this program, machine and moment; the caller adds seeds, data, loss contract
-    /// and configuration.
+    /// One of this program, machine and moment, without seeds, data, loss contract, configuration.
     pub fn new(
         command: Vec<String>,
         git_commit: Option<String>,
@@ -129,18 +127,15 @@ pub fn differing(
 
 /// The processor's model name, as `/proc/cpuinfo` has it; where it has none, the architecture.
 pub fn cpu_model() -> String {
-    fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_string())
-        })
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
+    let model = || {
+        let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_string()).filter(|name| !name.is_empty())
+    };
+    model().unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
-/// `time` in UTC as ISO 8601 with seconds, `2015-03-09T23:59:59Z`. A time before 1970 becomes the
-/// start of 1970.
+/// `time` in UTC as ISO 8601, `2015-03-09T23:59:59Z`; before 1970, the start of 1970.
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Days are counted from 1 March of year 0, so that a leap day is the last of its year. An era of
@@ -163,8 +158,7 @@ pub fn utc(time: SystemTime) -> String {
     )
 }
 
-/// Joins the words of a command to a line for a shell. A word that the shell would split or change
-/// is quoted.
+/// A command as a line for a shell: words that it would split or change are quoted.
 pub fn shell_line(words: &[String]) -> String {
     let quoted = |word: &String| {
         let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);

@@ -5,10 +5,9 @@ use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use crate::run::folder::RunFolder;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs::File, path::Path};
 
 /// The observer that writes each epoch to `metrics.jsonl`, and passes everything on to another.
 pub(crate) struct Recorder<'a> {
@@ -61,8 +60,7 @@ pub fn records(folder: &RunFolder, variant: &str, seed: u64) -> Result<Vec<Epoch
 }
 
 impl Observer for Recorder<'_> {
-    /// Removes the lines of epochs that will be trained again, and a line that a full disk cut
-    /// short.
+    /// Removes lines of epochs that will be trained again, and one that a full disk cut short.
     fn on_start(&mut self, model: &str, epochs_done: usize) -> Result<()> {
         let exclusive = self.folder.exclusive()?;
         let path = self.folder.metrics();

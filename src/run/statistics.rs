@@ -101,10 +101,8 @@ pub fn mcnemar(first: &[usize], second: &[usize]) -> McNemar {
         let ascending = list.windows(2).all(|pair| pair[0] < pair[1]);
         assert!(ascending, "misclassified indices must be strictly ascending");
     }
-    let without =
-        |a: &[usize], b: &[usize]| a.iter().filter(|i| b.binary_search(i).is_err()).count();
-    let only_first = without(first, second);
-    let only_second = without(second, first);
+    let only = |a: &[usize], b: &[usize]| a.iter().filter(|i| b.binary_search(i).is_err()).count();
+    let (only_first, only_second) = (only(first, second), only(second, first));
     McNemar { only_first, only_second, p_value: mcnemar_p(only_first, only_second) }
 }
 

@@ -2,9 +2,8 @@
 
 use crate::run::statistics::{self, McNemar, MeanSd};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// `summary.json`: the results of an experiment, a row for each model trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -215,18 +214,6 @@ impl Table {
     pub fn note(&mut self, note: impl Into<String>) {
         self.notes.push(note.into());
     }
-
-    /// The table in Markdown, its title above it.
-    pub fn to_markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = format!("{}\n\n{}", self.title, line(&self.columns));
-        text += &format!("|{}\n", "---|".repeat(self.columns.len()));
-        text.extend(self.rows.iter().map(|cells| line(cells)));
-        for note in &self.notes {
-            text += &format!("\n{note}\n");
-        }
-        text
-    }
 }
 
 impl Display for Table {
@@ -241,10 +228,9 @@ impl Display for Table {
             let mut line = String::new();
             for (i, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
                 // The first column names the rows; the others are figures.
-                match i {
-                    0 => line += &format!("{cell:<width$}"),
-                    _ => line += &format!("  {cell:>width$}"),
-                }
+                let padded =
+                    if i == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+                line += &padded;
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -407,7 +393,6 @@ fn aggregate(rows: &[Row]) -> BTreeMap<String, MeanSd> {
     for row in rows {
         errors.entry(&row.variant).or_default().push(row.test_errors as f64);
     }
-    let of =
-        |(variant, errors): (&str, Vec<f64>)| Some((variant.to_string(), MeanSd::of(&errors)?));
+    let of = |(name, errors): (&str, Vec<f64>)| Some((name.to_string(), MeanSd::of(&errors)?));
     errors.into_iter().filter_map(of).collect()
 }

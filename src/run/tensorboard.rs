@@ -15,10 +15,8 @@ use crate::files::{protobuf::Message, write::atomic_write};
 use crate::run::records::{SeededRecord, all_records};
 use crate::run::training::file_stem;
 use crc::{CRC_32_ISCSI, Crc};
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::{collections::BTreeMap, fs, time::UNIX_EPOCH};
 
 /// The name of every event file: a second export replaces the first.
 const FILE: &str = "events.out.tfevents.0.limbeck";

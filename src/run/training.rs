@@ -6,10 +6,8 @@ use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use crate::run::{context::RunContext, folder::RunFolder, records::Recorder, summary::Row};
 use limbeck_datasets::{Dataset, Inputs, Split};
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
 
 /// Trains `task`, writes its metrics, checkpoints and model file to the run folder, and evaluates the
 /// model on the test set. The model file is written before the row is returned. Once the caller has
@@ -73,8 +71,7 @@ pub fn remove_checkpoints(folder: &RunFolder, variant: &str, seed: u64) -> Resul
     }
 }
 
-/// Writes `model` to the run folder and evaluates it on the test set and on `split`, which it was
-/// trained on.
+/// Writes `model` to the run folder; evaluates it on the test set and on `split`, its training set.
 pub(crate) fn evaluated_row(
     run: &RunContext,
     folder: &RunFolder,

@@ -21,8 +21,7 @@ pub struct Alignment {
     pub score: f64,
 }
 
-/// Spreads the states of `path` evenly over the frames: frame t of T gets the state of index
-/// ⌊t·len/T⌋.
+/// The states of `path` evenly over the frames: frame t of T gets that of index ⌊t·len/T⌋.
 ///
 /// # Errors
 /// When there are fewer frames than states.

@@ -58,8 +58,7 @@ pub struct Unalignable {
 }
 
 impl Aligner {
-    /// Trains an aligner on `utterances` of `dim` features a frame. The number of threads cannot
-    /// change a bit.
+    /// Trains on `utterances` of `dim` features a frame; to the same bits on any number of threads.
     ///
     /// # Errors
     /// The first utterance that has fewer frames than its words, said in their first pronunciation
@@ -87,7 +86,7 @@ impl Aligner {
         let growing = options.iterations.saturating_sub(options.settling).max(1);
         for iteration in 1..=options.iterations {
             if iteration > 1 {
-                let (score, aligned) = aligner.align_scored(pool, lexicon, utterances)?;
+                let (score, aligned) = aligner.align(pool, lexicon, utterances)?;
                 aligner.history.push(score);
                 alignments = aligned;
             }
@@ -110,21 +109,11 @@ impl Aligner {
         Ok(aligner)
     }
 
-    /// Aligns each utterance: the states `[T]` of its frames.
+    /// Aligns each utterance: the score per frame of all, and the states `[T]` of each one's frames.
     ///
     /// # Errors
     /// The first utterance that has fewer frames than its words have states.
     pub fn align(
-        &self,
-        pool: &Pool,
-        lexicon: &Lexicon,
-        utterances: &[Utterance],
-    ) -> Result<Vec<Vec<u16>>, Unalignable> {
-        Ok(self.align_scored(pool, lexicon, utterances)?.1)
-    }
-
-    /// The score per frame of all alignments, and the alignments.
-    fn align_scored(
         &self,
         pool: &Pool,
         lexicon: &Lexicon,
@@ -135,8 +124,7 @@ impl Aligner {
             let utterance = &utterances[i];
             let graph = UtteranceGraph::new(lexicon, utterance.words);
             // Only the states that occur are scored.
-            let mut occurring: Vec<usize> =
-                graph.states().iter().map(|&state| usize::from(state)).collect();
+            let mut occurring: Vec<usize> = graph.states().iter().map(|&s| s.into()).collect();
             occurring.sort_unstable();
             occurring.dedup();
             let frames = utterance.features.len() / self.gmm.dim();

@@ -92,9 +92,8 @@ impl UtteranceSet {
         cut.collect()
     }
 
-    /// Draws `percent` % of the utterances, at least one, and returns their indices. Each round
-    /// takes one utterance of every speaker. The order of the speakers and of their utterances
-    /// depends on the seed.
+    /// The indices of `percent` % of the utterances, at least one: round after round one of every
+    /// speaker, in an order that depends on the seed.
     pub fn draw(&self, seed: u64, percent: usize) -> Vec<usize> {
         let mut order = vec![0; self.words.len()];
         permute(seed, 0, &mut order);

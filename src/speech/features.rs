@@ -19,9 +19,8 @@
 
 use limbeck_datasets::an4::SAMPLE_RATE;
 use realfft::{RealFftPlanner, RealToComplex};
-use std::collections::BTreeMap;
 use std::f64::consts::{PI, SQRT_2};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Samples of a frame: 25 ms at 16 kHz.
 pub const FRAME: usize = 400;
@@ -190,15 +189,11 @@ pub fn mfcc(log_mels: &FeatureMatrix) -> FeatureMatrix {
         (0..bins).map(move |b| scale * libm::cos(PI * q as f64 * (b as f64 + 0.5) / bins as f64))
     };
     let transform: Vec<Vec<f64>> = (0..CEPSTRA).map(|q| row(q).collect()).collect();
-    let cepstra: Vec<f64> = log_mels
-        .values
-        .chunks_exact(bins)
-        .flat_map(|frame| {
-            transform
-                .iter()
-                .map(move |row| row.iter().zip(frame).map(|(w, &x)| w * f64::from(x)).sum())
-        })
-        .collect();
+    let cepstra_of = |frame: &[f32]| -> Vec<f64> {
+        let sum = |row: &Vec<f64>| row.iter().zip(frame).map(|(w, &x)| w * f64::from(x)).sum();
+        transform.iter().map(sum).collect()
+    };
+    let cepstra: Vec<f64> = log_mels.values.chunks_exact(bins).flat_map(cepstra_of).collect();
     let slopes = deltas(&cepstra, CEPSTRA);
     let curvatures = deltas(&slopes, CEPSTRA);
     let parts = [cepstra, slopes, curvatures];
@@ -260,8 +255,7 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// The normalisation that gives all frames of `train` mean 0 and variance 1; absent if there are
-    /// no frames.
+    /// That which gives all frames of `train` mean 0 and variance 1; absent without frames.
     ///
     /// # Panics
     /// If utterances differ in `dim`.
@@ -293,8 +287,7 @@ struct Moments {
 }
 
 impl Moments {
-    /// Mean and variance of each feature over all frames. Two passes: first the mean, then the mean
-    /// square around it.
+    /// Mean, and mean square around it, of each feature over all frames; in two passes.
     fn of<'f>(utterances: impl Iterator<Item = &'f FeatureMatrix> + Clone) -> Option<Moments> {
         let dim = utterances.clone().next()?.dim;
         let mean_of = |term: &dyn Fn(usize, f64) -> f64| -> Option<Vec<f64>> {

@@ -9,8 +9,7 @@
 //! that the number of threads cannot change a bit.
 
 use limbeck_kernels::Pool;
-use std::array;
-use std::f64::consts::PI;
+use std::{array, f64::consts::PI};
 
 /// Frames scored at once, so that the compiler can keep one in each lane of its vectors.
 const BLOCK: usize = 16;
@@ -152,9 +151,8 @@ impl Mixture {
         if (frames.len() as f64) < MIN_COUNT {
             return total;
         }
-        let largest = counts.iter().copied().fold(0.0, f64::max);
-        let kept: Vec<usize> =
-            (0..components).filter(|&m| counts[m] >= MIN_COUNT.min(largest)).collect();
+        let least = counts.iter().copied().fold(0.0, f64::max).min(MIN_COUNT);
+        let kept: Vec<usize> = (0..components).filter(|&m| counts[m] >= least).collect();
         let all: f64 = kept.iter().map(|&m| counts[m]).sum();
         let weights = kept.iter().map(|&m| counts[m] / all).collect();
         let (mut means, mut variances) = (Vec::new(), Vec::new());
@@ -207,8 +205,7 @@ const SPLIT: f64 = 0.2;
 /// The least variance, as a share of that of all frames.
 const VARIANCE_FLOOR: f64 = 0.01;
 
-/// A state gets components in proportion to this power of its frames, so that rare states are
-/// not left with one.
+/// A state gets components in proportion to this power of its frames: rare ones several, too.
 const GROWTH: f64 = 0.25;
 
 /// A mixture for each state.
@@ -263,8 +260,7 @@ impl Gmm {
         self.mixtures.iter().map(Mixture::components).sum()
     }
 
-    /// ln p(x_t | s) of every frame and state: `features` [T, D] to `out` [T, S]. Rounding to f32
-    /// in sums of D terms.
+    /// ln p(x_t | s) of every frame and state: `features` [T, D] to `out` [T, S], summed in f32.
     ///
     /// # Panics
     /// If `out` has another number of frames.

@@ -140,7 +140,7 @@ impl UtteranceGraph {
         let mut ends = vec![graph.add_chain(&lexicon.silence, &[], true)];
         for (i, &word) in words.iter().enumerate() {
             let chains = lexicon.pronunciations(word).iter();
-            let mut next: Vec<u32> =
+            let mut next: Vec<_> =
                 chains.map(|chain| graph.add_chain(chain, &ends, i == 0)).collect();
             next.push(graph.add_chain(&lexicon.silence, &next, false));
             ends = next;

@@ -10,8 +10,7 @@ use std::f64::consts::LN_10;
 #[derive(Debug, Clone, PartialEq)]
 pub struct LanguageModel {
     words: usize,
-    /// `[words + 1, words + 1]`: rows by the word before, the start last; columns by the word
-    /// after, the end last.
+    /// `[words + 1, words + 1]`: rows by the word before, columns by that after; start, end last.
     ln_probs: Vec<f64>,
 }
 
@@ -75,20 +74,6 @@ impl LanguageModel {
     pub fn ln_prob(&self, previous: Option<usize>, next: Option<usize>) -> f64 {
         let (previous, next) = (index(self.words, previous), index(self.words, next));
         self.ln_probs[previous * (self.words + 1) + next]
-    }
-
-    /// exp(−Σ ln P / n) of all words and ends of the sentences, n of them. 1 is certainty; not a
-    /// number without a sentence.
-    ///
-    /// # Panics
-    /// If a word is not in the vocabulary.
-    pub fn perplexity(&self, sentences: &[Vec<usize>]) -> f64 {
-        let (mut sum, mut count) = (0.0, 0);
-        for (previous, next) in sentences.iter().flat_map(|sentence| steps(sentence)) {
-            sum += self.ln_prob(previous, next);
-            count += 1;
-        }
-        (-sum / f64::from(count)).exp()
     }
 }
 

@@ -21,10 +21,9 @@ pub mod mpi;
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use limbeck_kernels::Buffer;
-use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// What comes of talking: why it failed is told as a sentence.
 type Told<T> = std::result::Result<T, String>;
@@ -133,8 +132,7 @@ pub struct Communicator {
 }
 
 impl Communicator {
-    /// The threads of one process as ranks, each to be used by a thread of its own: for tests, and
-    /// to try out.
+    /// The ranks of one process, each to be used by a thread of its own: for tests, and to try out.
     ///
     /// # Panics
     /// If `size` is 0.
@@ -150,8 +148,7 @@ impl Communicator {
                 links[to].from.push(receiver);
             }
         }
-        let start =
-            |link: Channels| Communicator::start(patience, (link.rank, size), move || Ok(link));
+        let start = |link: Channels| Communicator::start(patience, (link.rank, size), || Ok(link));
         // A thread whose link is at hand does not fail to start.
         links.into_iter().filter_map(|link| start(link).ok()).collect()
     }
@@ -239,7 +236,6 @@ impl Communicator {
         }
     }
 
-    /// Gathers at once.
     pub(crate) fn gather(&mut self, mine: Vec<u8>, lengths: Vec<usize>) -> Result<Vec<u8>> {
         self.start_gather(mine, lengths);
         self.finish_gather()
@@ -253,8 +249,7 @@ impl Communicator {
         Ok(())
     }
 
-    /// Makes sure that all ranks have the same `text` in the place of `what`: the same data, the
-    /// same configuration.
+    /// Makes sure that all ranks have the same `text` for `what`: the data, the configuration.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first rank that has another; [`Error::Lost`].
@@ -337,10 +332,8 @@ mod tests {
     fn on_each<R: Send>(size: usize, work: impl Fn(&mut Communicator) -> R + Sync) -> Vec<R> {
         let mut communicators = Communicator::in_process(size, Duration::from_secs(20));
         thread::scope(|scope| {
-            let ranks: Vec<_> = communicators
-                .iter_mut()
-                .map(|communicator| scope.spawn(|| work(communicator)))
-                .collect();
+            let ranks: Vec<_> =
+                communicators.iter_mut().map(|rank| scope.spawn(|| work(rank))).collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
         })
     }
@@ -404,20 +397,6 @@ mod tests {
             });
             assert_eq!(found, vec![[0.5; 3]; size]);
         }
-    }
-
-    #[test]
-    fn a_stranger_is_named() {
-        let found = on_each(4, |communicator| {
-            let text = if communicator.rank() == 2 { "b" } else { "a" };
-            communicator.agree("the data", text).unwrap_err().to_string()
-        });
-        for message in found {
-            assert!(message.starts_with("the data: found another on rank 2 than"), "{message}");
-        }
-        on_each(2, |communicator| communicator.agree("the data", "a").unwrap());
-        let error = on_each(3, |communicator| communicator.agree("the data", "a").unwrap_err());
-        assert!(error[1].to_string().contains("found 3, expected a power of two"));
     }
 
     #[test]

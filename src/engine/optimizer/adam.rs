@@ -5,8 +5,7 @@ use super::{Method, StepSize};
 use crate::engine::config::TrainingConfig;
 use limbeck_kernels::update::Rule;
 
-/// β₁ᵗ and β₂ᵗ after t steps, as running products: unlike powers they are the same on every
-/// platform.
+/// β₁ᵗ and β₂ᵗ after t steps, as running products: powers differ between platforms.
 pub(super) const POWERS: [(&str, f64); 2] = [("beta1_power", 1.0), ("beta2_power", 1.0)];
 
 /// Counts a step in [`POWERS`]; returns c₁ and c₂.

@@ -21,8 +21,7 @@ use limbeck_kernels::random::Dropout;
 use limbeck_kernels::update::{self, Rule};
 use limbeck_kernels::{Buffer, Context, PanelsMut};
 use schedule::learning_rate;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// What is different in each optimiser.
 trait Method: Send + Sync {
@@ -50,7 +49,6 @@ struct StepSize {
     learning_rate: f32,
 }
 
-/// The optimiser of this name.
 fn method(kind: OptimizerKind) -> &'static dyn Method {
     match kind {
         OptimizerKind::Sgd => &sgd::Sgd,

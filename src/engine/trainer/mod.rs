@@ -25,10 +25,8 @@ use limbeck_datasets::{Batches, Split};
 use limbeck_kernels::{Context, softmax::Loss};
 use outcome::StepOutcome;
 use resume::Timetable;
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 use step::{Position, Replica, Update};
 
 /// A trained model.
@@ -106,7 +104,6 @@ pub fn train_unfused(
     })
 }
 
-/// A run on its way.
 struct Run<'a> {
     task: &'a Task<'a>,
     batches: Batches<'a>,
@@ -208,10 +205,8 @@ impl<'a> Run<'a> {
                 pace.examples += batch;
                 pace.flop += self.replica.model.flop_per_step(batch as usize);
                 // All ranks stop after the same step.
-                let stop = match &self.communicator {
-                    Some(_) => outcome.stop,
-                    None => observer.stop(),
-                };
+                let alone = self.communicator.is_none();
+                let stop = if alone { observer.stop() } else { outcome.stop };
                 observer.on_step(&self.progress(&name, &pace));
                 if stop || timetable.is_due(false) {
                     self.save(checkpoints, pace.start, observer, &mut timetable)?;

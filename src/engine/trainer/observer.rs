@@ -2,9 +2,7 @@
 
 use crate::files::error::Result;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How far a run is.
 #[derive(Clone, Debug)]

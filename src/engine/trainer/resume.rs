@@ -5,9 +5,8 @@ use crate::engine::{config::Config, optimizer};
 use crate::files::checkpoint::{self, TrainingState};
 use crate::files::error::{Error, Result};
 use limbeck_kernels::softmax::Loss;
-use std::io::ErrorKind;
-use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{io::ErrorKind, path::Path};
 
 /// When a checkpoint is due: [`checkpoint_minutes`](crate::engine::config::TrainingConfig) after the last
 /// one, and at an epoch's end once the last one is paid off, 200 times as long ago as it took to

@@ -20,8 +20,7 @@ pub struct Task<'a> {
     pub teacher_logits: Option<&'a [f32]>,
     /// The model to start from, in place of random weights; of the widths that `config` has.
     pub initial: Option<&'a Mlp>,
-    /// Labelled splits on which the model is evaluated after every epoch, by name; for learning
-    /// curves.
+    /// Labelled splits, by name, on which the model is evaluated after every epoch.
     pub watch: &'a [(&'a str, &'a Split)],
 }
 
@@ -52,12 +51,11 @@ impl<'a> Task<'a> {
 
     /// The model before its first step: the one to start from, or He's weights times `init_scale`.
     pub fn initial_model(&self) -> Mlp {
-        let config = self.config;
+        let Config { model: net, seed, .. } = self.config;
         self.initial.cloned().unwrap_or_else(|| {
-            let mut model =
-                Mlp::with_activation(&config.model.layers, config.model.activation, config.seed);
+            let mut model = Mlp::with_activation(&net.layers, net.activation, *seed);
             model.input = InputScale::of(&self.split.inputs);
-            let init_scale = config.model.init_scale as f32;
+            let init_scale = net.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
             model
         })

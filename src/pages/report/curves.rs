@@ -48,11 +48,8 @@ pub fn curve_figures(lines: &[(String, Curve)]) -> String {
     let mut html = String::new();
     for lines in lines.chunks(MAX_LINES) {
         let mut chart = |what: &str, unit: &str, of: fn(&Curve) -> &Vec<Point>| {
-            let series: Vec<Series> = lines
-                .iter()
-                .map(|(name, curve)| Series { name: name.clone(), points: of(curve).clone() })
-                .filter(|series| !series.points.is_empty())
-                .collect();
+            let series = lines.iter().map(|(name, curve)| Series::new(name, of(curve).clone()));
+            let series: Vec<Series> = series.filter(|line| !line.points.is_empty()).collect();
             if series.is_empty() {
                 return;
             }

@@ -7,7 +7,7 @@ mod predictions;
 use super::contents::RunContents;
 use crate::files::error::Result;
 use crate::run::summary::{Measure, Table};
-use crate::run::{chart::escape, manifest::shell_line};
+use crate::run::{chart::escape, manifest::shell_line, records::SeededRecord};
 use curves::{curve_figures, curves};
 use html::{figure_html, head, table_html};
 use predictions::{confusions, misclassified, reliability};
@@ -15,8 +15,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-/// The page of these runs. Where the models or the test set are missing, what needs them is left out,
-/// and a line says so.
+/// The page of these runs. It says what it leaves out because models or test set are missing.
 ///
 /// # Errors
 /// [`Error::Internal`](crate::Error::Internal) for an image that has no PNG.
@@ -196,12 +195,10 @@ impl Section<'_> {
         let peak = self.run.manifest["peak_gflops"].as_f64();
         let summary = &self.run.summary;
         // The last record of a model is about all of its training.
-        let rates: BTreeMap<(&str, u64), f64> = self
-            .run
-            .epochs
-            .iter()
-            .map(|line| ((line.record.model.as_str(), line.seed), line.record.gflops))
-            .collect();
+        let mut rates = BTreeMap::new();
+        for SeededRecord { seed, record } in &self.run.epochs {
+            rates.insert((&record.model[..], *seed), record.gflops);
+        }
         for variant in summary.variants() {
             if !summary.rows_of(variant).any(|row| row.samples_per_second.is_some()) {
                 continue;
@@ -262,11 +259,10 @@ fn fact(value: &Value) -> String {
             };
             format!("<dl>{}</dl>", entries.iter().map(entry).collect::<String>())
         }
-        Value::Array(values) => values
-            .iter()
-            .map(fact)
-            .collect::<Vec<_>>()
-            .join(if values.iter().any(Value::is_object) { "" } else { ", " }),
+        Value::Array(values) => {
+            let between = if values.iter().any(Value::is_object) { "" } else { ", " };
+            values.iter().map(fact).collect::<Vec<_>>().join(between)
+        }
         other => escape(&other.to_string()),
     }
 }

@@ -68,11 +68,9 @@ pub fn confusions(predictions: &Predictions, t: f64) -> String {
 /// [`crate::Error::Internal`] for an image that has no PNG.
 pub fn misclassified(predictions: &Predictions, t: f64) -> Result<String> {
     let (classes, labels) = (predictions.dataset.classes, predictions.labels());
-    let shown: Vec<&EvaluatedModel> = {
-        let pair: Vec<&EvaluatedModel> =
-            predictions.models.iter().filter(|m| m.row.variant != "baseline").collect();
-        if pair.is_empty() { predictions.models.iter().collect() } else { pair }
-    };
+    let all = || predictions.models.iter();
+    let pair: Vec<&EvaluatedModel> = all().filter(|m| m.row.variant != "baseline").collect();
+    let shown = if pair.is_empty() { all().collect() } else { pair };
     let mut wrong: Vec<usize> = Vec::new();
     for model in shown.iter().rev() {
         for i in metrics::misclassified(&model.logits, labels, classes) {
@@ -141,8 +139,7 @@ fn bars(variant: &str, logits: &[f32], temperature: f64) -> String {
     format!("{svg}</svg><p class=\"said\">{}</p>\n", escape(&said))
 }
 
-/// The reliability diagram: accuracy against confidence of each model. On the diagonal they are
-/// equal.
+/// The reliability diagram: accuracy against confidence of each model.
 pub fn reliability(predictions: &Predictions) -> String {
     let mut series = Vec::new();
     let mut table =

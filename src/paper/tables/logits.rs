@@ -26,7 +26,6 @@ use std::rc::Rc;
 /// Where the limit is measured.
 const LIMIT: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1e3, 1e4, 1e5];
 const BASELINE: &str = "baseline";
-/// The students.
 const STUDENTS: [(&str, f32); 3] =
     [("T = 20", 20.0), ("T = 1000", 1e3), ("logit matching", f32::INFINITY)];
 
@@ -53,8 +52,7 @@ impl Experiment for Logits {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let configs = &transfer.configs;
         let nets = |seed| {
@@ -99,8 +97,7 @@ fn limit_errors(z: &[f32], v: &[f32], classes: usize) -> Measures {
                 }
             }
         }
-        let of =
-            |(name, [apart, size]): (&str, [f64; 2])| distance(name, t).of((apart / size).sqrt());
+        let of = |(name, [gap, size]): (&str, [f64; 2])| distance(name, t).of((gap / size).sqrt());
         measures.extend(DIFFERENCES.into_iter().zip(sums).map(of));
     }
     measures

@@ -33,8 +33,7 @@ use std::rc::Rc;
 /// The paper's test errors.
 pub const PAPER: [(&str, u64); 3] = [("teacher", 67), ("baseline", 146), ("student", 74)];
 
-/// A student of the teacher's logits on the images translated as for the teacher: not the
-/// paper's.
+/// A student on images that are translated as the teacher's were: not the paper's.
 const JITTERED: &str = "student, jittered";
 const UNLABELLED: &str = "student, no labels";
 const LABELLED: &str = "student, with labels";
@@ -66,8 +65,7 @@ impl Experiment for Mnist {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let configs = PresetConfigs::new(request.preset, dataset);
         let loss = LossSpec::soft(&configs.student);
         let models = Rc::new(Models {
@@ -98,7 +96,6 @@ enum Targets {
     SmoothedLabels,
 }
 
-/// What the models are made of.
 struct Models {
     transfer: Rc<Transfer>,
     /// The logits of a seed's teacher on the test set.
@@ -156,10 +153,8 @@ impl Models {
                 (at_one, Some(Rc::new(smoothed_labels(train, dataset.classes))))
             }
         };
-        let task = match &logits {
-            None => Task::hard(variant, &config, train),
-            Some(logits) => Task::soft(variant, &config, train, loss, logits),
-        };
+        let teacher_logits = logits.as_ref().map(|logits| &logits[..]);
+        let task = Task { objective: loss, teacher_logits, ..Task::hard(variant, &config, train) };
         let (model, row) = run.train(dataset, &task, seed)?;
         let on_test = self.on_test.get(seed, || {
             let teacher = run.model(&Transfer::teacher(seed))?;
@@ -214,11 +209,8 @@ fn smoothed_labels(split: &Split, classes: usize) -> Vec<f32> {
     let low = SMOOTHING / classes as f32;
     let (low, high) = (low.ln(), (1.0 - SMOOTHING + low).ln());
     let labels = split.labels.iter().flatten();
-    labels
-        .flat_map(|&label| {
-            (0..classes).map(move |c| if c == usize::from(label) { high } else { low })
-        })
-        .collect()
+    let logit = move |c, label| if c == usize::from(label) { high } else { low };
+    labels.flat_map(|&label| (0..classes).map(move |c| logit(c, label))).collect()
 }
 
 fn conclude(summary: &Summary) -> Conclusion {

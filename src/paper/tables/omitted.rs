@@ -24,12 +24,9 @@ use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::MeanSd;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::Split;
-use std::fmt::Display;
-use std::rc::Rc;
+use std::{fmt::Display, rc::Rc};
 
-/// A transfer set.
 struct TransferSet {
-    /// The student's name.
     student: &'static str,
     /// The name of the student that the hold-out's offset is chosen with.
     held_out: &'static str,
@@ -98,8 +95,7 @@ impl Experiment for Omitted {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let transfer = Transfer::new(PresetConfigs::new(request.preset, dataset), dataset);
         let students = |seed| {
             let of_set = |set| {
@@ -262,8 +258,7 @@ fn conclude(summary: &Summary) -> Conclusion {
 /// What the correction is worth at any offset.
 fn errors_by_offset(summary: &Summary) -> Chart {
     let series = TRANSFER_SETS.iter().map(|set| {
-        let point =
-            |offset| Point::of(offset, &summary.values(set.student, &measure("errors_at", offset)));
+        let point = |x| Point::of(x, &summary.values(set.student, &measure("errors_at", x)));
         Series::new(set.student, drawn_offsets().filter_map(point))
     });
     let papers = TRANSFER_SETS.iter().filter(|_| summary.dataset == "mnist");

@@ -25,9 +25,7 @@ use crate::run::chart::{Chart, Point, Series};
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use crate::run::{context::RunContext, folder::RunFolder, records::records, statistics::MeanSd};
 use limbeck_datasets::{Dataset, Split};
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::rc::Rc;
+use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 /// Percent of the training set, but for all of it.
 const PERCENT: [usize; 3] = [30, 10, 3];
@@ -41,9 +39,7 @@ const PAPER: [(&str, [f64; 2]); 3] =
 /// Of the soft targets of frames: that of the distilled acoustic model, chosen on held-out speakers.
 const TEMPERATURE: f32 = 5.0;
 
-/// The epoch of early stopping.
 const EARLY_EPOCH: Measure = Measure::named("early_epoch");
-/// Training examples of an arm.
 const TRAIN_EXAMPLES: Measure = Measure::named("train_examples");
 
 /// Errors on a split at the epoch of early stopping.
@@ -78,10 +74,9 @@ impl Experiment for Regularizer {
             (first..first + count).map(move |seed| (percent, seed))
         });
         let mut nodes = vec![setting.full(first)];
-        for (percent, seed) in pairs {
-            nodes
-                .extend(["hard", "soft"].map(|targets| setting.arm(targets, percent, seed, first)));
-        }
+        nodes.extend(pairs.flat_map(|(percent, seed)| {
+            ["hard", "soft"].map(|targets| setting.arm(targets, percent, seed, first))
+        }));
         Ok(ExperimentSpec {
             experiment: self.about().name,
             dataset: setting.dataset.clone(),
@@ -106,7 +101,6 @@ impl Experiment for Regularizer {
 
 /// What the experiment is done on.
 struct Setting {
-    /// Training and test set.
     dataset: Rc<Dataset>,
     train_limit: Option<usize>,
     /// Examples in neither, by which the epoch of early stopping is found.
@@ -175,14 +169,8 @@ fn on_speech(run: &mut RunContext, request: &Request, out: &Path) -> Result<Sett
         config,
         loss: LossSpec { temperature: TEMPERATURE, soft_weight: 1.0, hard_weight: 0.0 },
         draw: Box::new(move |seed, percent| {
-            let frames = material.train.by_utterance(&frames, 1);
-            material
-                .train
-                .draw(seed, percent)
-                .into_iter()
-                .flat_map(|u| frames[u])
-                .copied()
-                .collect()
+            let (train, frames) = (&material.train, material.train.by_utterance(&frames, 1));
+            train.draw(seed, percent).into_iter().flat_map(|u| frames[u]).copied().collect()
         }),
         draws: (draws.0.max(request.seeds.end - request.seeds.start), draws.1),
         examples: "frames",
@@ -195,7 +183,6 @@ fn variant(targets: &str, percent: usize) -> String {
 }
 
 impl Setting {
-    /// The full model.
     fn full(self: &Rc<Self>, seed: u64) -> Node {
         let (setting, name) = (self.clone(), variant("hard", 100));
         Node::row(name.clone(), seed, Vec::new(), move |run| {
@@ -253,8 +240,7 @@ fn early_stopping(folder: &RunFolder, variant: &str, seed: u64) -> Measures {
     std::iter::once(EARLY_EPOCH.of(best.epoch as f64)).chain(errors).collect()
 }
 
-/// What share of training and test set a variant got right, over the draws; `early`: at the epoch of
-/// early stopping.
+/// The share of training and test set that is right; `early`: at the epoch of early stopping.
 fn accuracies(
     summary: &Summary,
     variant: &str,
@@ -272,7 +258,6 @@ fn accuracies(
     [of("train", Measure::TrainErrors, &train), of("test", Measure::TestErrors, &|_| test as f64)]
 }
 
-/// An accuracy in percent.
 fn percent_cell(accuracy: &MeanSd) -> String {
     let MeanSd { n, mean, sd } = *accuracy;
     MeanSd { n, mean: 100.0 * mean, sd: sd.map(|sd| 100.0 * sd) }.text(2)
@@ -422,7 +407,6 @@ fn learning_curves(summary: &Summary, curves: &[(&str, Vec<EpochRecord>); 2]) ->
     Chart::new(title, "epoch", "accuracy, %", series)
 }
 
-/// Test accuracy by part of the data.
 fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), MeanSd>) -> Chart {
     let arms =
         [("hard", false, "hard"), ("hard", true, "hard, early stopping"), ("soft", false, "soft")];

@@ -24,9 +24,7 @@ use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
 use crate::run::{statistics::McNemar, training::combined_row};
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{collections::BTreeMap, rc::Rc, time::Instant};
 
 const GENERALIST: &str = "generalist";
 const COMBINED: &str = "generalist + specialists";
@@ -107,13 +105,11 @@ impl Experiment for Specialists {
     /// # Errors
     /// [`Error::Usage`] if a class has no training example.
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?.clone();
-        let configs = SpecialistConfigs::new(request.preset, &dataset);
+        let (request, dataset) = setup.images(self)?;
+        let configs = SpecialistConfigs::new(request.preset, dataset);
         let limit = configs.generalist.data.train_limit.unwrap_or(dataset.train.len());
         let train = Rc::new(dataset.train.clone().truncated(limit));
-        let occurs =
-            |class: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == class);
+        let occurs = |c: usize| train.labels.iter().flatten().any(|&label| usize::from(label) == c);
         if let Some(class) = (0..dataset.classes).find(|&class| !occurs(class)) {
             return Err(Error::Usage(format!(
                 "found no training example of class {class}, expected some of each of the {} \
@@ -124,7 +120,12 @@ impl Experiment for Specialists {
         let SpecialistConfigs { generalist, specialist, distilled, .. } = configs.clone();
         let loss = request.extended.then(|| LossSpec::soft(&distilled));
         let seeds: Vec<u64> = request.seeds.clone().collect();
-        let models = Rc::new(Models { configs, dataset, train, generalists: Memo::default() });
+        let models = Rc::new(Models {
+            configs,
+            dataset: dataset.clone(),
+            train,
+            generalists: Memo::default(),
+        });
         let nodes = seeds.iter().flat_map(|&seed| models.of_seed(seed, request.extended));
         Ok(ExperimentSpec {
             experiment: self.about().name,
@@ -139,17 +140,15 @@ impl Experiment for Specialists {
             loss,
             paper_errors: Vec::new(),
             graph: Graph::new(nodes.collect()),
-            conclude: {
-                let (models, seeds) = (models.clone(), seeds.clone());
-                Box::new(move |run| {
-                    let sets: Result<BTreeMap<u64, Vec<Vec<usize>>>> = seeds
-                        .into_iter()
-                        .map(|seed| Ok((seed, models.generalist(run, seed)?.sets.clone())))
-                        .collect();
-                    Ok(conclude(&run.summary, &models.dataset, &sets?))
-                })
-            },
-            seeds,
+            seeds: seeds.clone(),
+            conclude: Box::new(move |run| {
+                let sets = seeds.into_iter().map(|seed| {
+                    let generalist = models.generalist(run, seed)?;
+                    Ok((seed, generalist.sets.clone()))
+                });
+                let sets = sets.collect::<Result<_>>()?;
+                Ok(conclude(&run.summary, &models.dataset, &sets))
+            }),
         })
     }
 }
@@ -159,7 +158,6 @@ fn nth_specialist(i: usize) -> String {
     format!("specialist {}", i + 1)
 }
 
-/// What the models are made of.
 struct Models {
     configs: SpecialistConfigs,
     dataset: Rc<Dataset>,
@@ -168,7 +166,6 @@ struct Models {
     generalists: Memo<u64, Generalist>,
 }
 
-/// The generalist of a seed.
 struct Generalist {
     model: Rc<Mlp>,
     /// Its logits on the training set.
@@ -301,11 +298,10 @@ impl<'a> Coverage<'a> {
     }
 }
 
-fn conclude(
-    summary: &Summary,
-    dataset: &Dataset,
-    sets: &BTreeMap<u64, Vec<Vec<usize>>>,
-) -> Conclusion {
+/// The classes of each specialist, by seed.
+type ClassSets = BTreeMap<u64, Vec<Vec<usize>>>;
+
+fn conclude(summary: &Summary, dataset: &Dataset, sets: &ClassSets) -> Conclusion {
     let coverages: BTreeMap<u64, Coverage> = summary
         .rows_of(GENERALIST)
         .filter_map(|row| Some((row.seed, Coverage::new(dataset, sets.get(&row.seed)?, row))))
@@ -419,7 +415,7 @@ fn every_seed(summary: &Summary) -> Table {
 }
 
 /// As in the paper's table 2, the first seed's.
-fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table {
+fn class_sets(dataset: &Dataset, sets: &ClassSets) -> Table {
     let mut table = Table::new("Class sets of the first seed", &["specialist", "classes"]);
     let name = |&class: &usize| match dataset.name.as_str() {
         "writers" => writers::class_name(class),
@@ -432,12 +428,9 @@ fn class_sets(dataset: &Dataset, sets: &BTreeMap<u64, Vec<Vec<usize>>>) -> Table
     table
 }
 
-/// Specialists improve the generalist.
 fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
-    let covered =
-        summary.rows_of(COMBINED).filter_map(|row| Some((row, coverages.get(&row.seed)?)));
-    let tests: Vec<McNemar> =
-        covered.map(|(row, coverage)| row.mcnemar(coverage.generalist)).collect();
+    let test = |row: &Row| Some(row.mcnemar(coverages.get(&row.seed)?.generalist));
+    let tests: Vec<McNemar> = summary.rows_of(COMBINED).filter_map(test).collect();
     if tests.is_empty() {
         return Vec::new();
     }

@@ -42,8 +42,7 @@ impl Experiment for Temperature {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let (temperatures, widths, epochs) = grid(request.preset);
         let mut configs = PresetConfigs::new(request.preset, dataset);
         configs.student.training.epochs = epochs;
@@ -98,10 +97,8 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     let mean = |width, t| statistics::mean(&errors(summary, width, t));
     // Standard deviation of an error count between seeds, pooled over the temperatures.
     let pooled = |width| {
-        let variances = temperatures
-            .iter()
-            .filter_map(|&t| statistics::sample_sd(&errors(summary, width, t)).map(|sd| sd * sd));
-        let variances: Vec<f64> = variances.collect();
+        let variance = |&t: &f64| Some(statistics::sample_sd(&errors(summary, width, t))?.powi(2));
+        let variances: Vec<f64> = temperatures.iter().filter_map(variance).collect();
         (!variances.is_empty()).then(|| statistics::mean(&variances).sqrt())
     };
     // Two means differ by chance by up to about this much.

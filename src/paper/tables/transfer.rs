@@ -2,7 +2,7 @@
 
 use crate::engine::{config::Config, loss::LossSpec, trainer::Task};
 use crate::files::error::{Error, Result};
-use crate::paper::experiment::{Conclusion, Data, Experiment, ExperimentSpec, Input};
+use crate::paper::experiment::{Conclusion, Data, Experiment, ExperimentSpec, Input, Setup};
 use crate::paper::graph::{Graph, Memo, Node};
 use crate::paper::{
     experiment_run::ExperimentRun, key::Key, preset::PresetConfigs, request::Request,
@@ -87,11 +87,14 @@ impl Transfer {
     }
 }
 
-impl Input {
-    /// The images that `experiment` is done on.
-    pub(super) fn images(&self, experiment: &dyn Experiment) -> Result<&Rc<Dataset>> {
-        match self {
-            Input::Images(dataset) => Ok(dataset),
+impl<'s> Setup<'s, '_> {
+    /// What was asked for, and the images that `experiment` is done on.
+    pub(super) fn images(
+        &self,
+        experiment: &dyn Experiment,
+    ) -> Result<(&'s Request, &'s Rc<Dataset>)> {
+        match self.input {
+            Input::Images(dataset) => Ok((self.request, dataset)),
             Input::Speech => Err(Error::Internal(format!(
                 "'{}' is done on {:?}, not on {:?}",
                 experiment.about().name,
@@ -102,8 +105,7 @@ impl Input {
     }
 }
 
-/// The first `percent` % of the permutation of `examples` that belongs to the seed: a draw without
-/// order.
+/// The first `percent` % of the seed's permutation of `examples`.
 pub(super) fn draw(examples: usize, seed: u64, percent: usize) -> Vec<u32> {
     let mut order = vec![0; examples];
     permute(seed, 0, &mut order);

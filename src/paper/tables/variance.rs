@@ -82,8 +82,7 @@ impl Experiment for Variance {
     }
 
     fn declare(&self, setup: Setup) -> Result<ExperimentSpec> {
-        let Setup { request, input, .. } = setup;
-        let dataset = input.images(self)?;
+        let (request, dataset) = setup.images(self)?;
         let mut configs = PresetConfigs::new(request.preset, dataset);
         let (epochs, cases) = budget(request.preset);
         configs.baseline.training.epochs = epochs;
@@ -119,8 +118,7 @@ struct Net {
 fn nets() -> Vec<Net> {
     let of = |targets: &'static str| {
         let parts = PERCENT.map(|percent| (part(targets, percent), percent, 1.0));
-        let faster =
-            FACTORS[1..].iter().map(move |&factor| (at_rate(targets, factor), 100, factor));
+        let faster = FACTORS[1..].iter().map(move |&f| (at_rate(targets, f), 100, f));
         let all = parts.into_iter().chain(faster);
         all.map(move |(name, percent, factor)| Net { name, targets, percent, factor })
     };
@@ -291,33 +289,27 @@ fn claims(summary: &Summary) -> Vec<Claim> {
             verdict: Verdict::of_tests(halved, noises.len()),
         });
     }
-    let mean_errors =
-        |variant: &str| statistics::mean(&summary.values(variant, &Measure::TestErrors));
+    let mean = |variant: &str| statistics::mean(&summary.values(variant, &Measure::TestErrors));
     let few = [1, 3, 10].map(|percent| TARGETS.map(|targets| part(targets, percent)));
     // McNemar's tests, a seed and a part each.
     let tests: Vec<_> = few.iter().flat_map(|[hard, soft]| summary.paired(soft, hard)).collect();
     if !tests.is_empty() {
-        let gains = few
-            .iter()
-            .map(|[hard, soft]| format!("{:.0} → {:.0}", mean_errors(hard), mean_errors(soft)));
+        let gains = few.map(|[hard, soft]| format!("{:.0} → {:.0}", mean(&hard), mean(&soft)));
         let better = tests.iter().filter(|test| test.first_is_better()).count();
         claims.push(Claim {
             paper: "With soft targets the small net can be trained on much less data.".into(),
             ours: format!(
                 "errors of hard → soft targets on 1, 3 and 10 % of it: {}; McNemar p < 0.01 in \
                  {better} of {} pairs",
-                gains.collect::<Vec<_>>().join(", "),
+                gains.join(", "),
                 tests.len()
             ),
             verdict: Verdict::of_tests(better, tests.len()),
         });
     }
-    let borne: Vec<[usize; 2]> = summary
-        .rows_of(MEASURED)
-        .filter_map(|row| {
-            Some([borne(summary, "hard", row.seed)?, borne(summary, "soft", row.seed)?])
-        })
-        .collect();
+    let both =
+        |row: &Row| Some([borne(summary, "hard", row.seed)?, borne(summary, "soft", row.seed)?]);
+    let borne: Vec<[usize; 2]> = summary.rows_of(MEASURED).filter_map(both).collect();
     if !borne.is_empty() {
         let higher = borne.iter().filter(|[hard, soft]| soft > hard).count();
         let [hard, soft] = TARGETS.map(|targets| {

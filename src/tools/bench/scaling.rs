@@ -22,9 +22,8 @@ use crate::engine::{communicator::Communicator, config::Config, mlp::Mlp, optimi
 use crate::files::error::Result;
 use limbeck_kernels::{Buffer, Context};
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Formatter};
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 /// A network between nodes.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -210,8 +209,7 @@ pub fn measure(
                 let mut predict = |step: &NodeStep, strong| {
                     let seconds = step.on(nodes, network, how);
                     // What one node would take for the examples of all.
-                    let one =
-                        if strong { steps[0].alone() } else { steps[0].alone() * nodes as f64 };
+                    let one = steps[0].alone() * if strong { 1.0 } else { nodes as f64 };
                     rows.push(Prediction {
                         gbit_per_s,
                         nodes,
@@ -237,8 +235,7 @@ pub fn measure(
     Ok(Scaling { machine, net, parameters, steps, addition_gb_per_s, latency_us, rows, here })
 }
 
-/// Steps that leave the weights where they are: of a few examples with random labels larger ones
-/// diverge.
+/// Steps that leave the weights where they are: larger ones diverge on random labels.
 fn bench(widths: &[usize], batch: usize) -> Result<StepBench> {
     let mut bench = StepBench::new(widths, batch, StepTask::Teacher)?;
     bench.config.training.learning_rate = 1e-6;

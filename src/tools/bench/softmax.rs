@@ -22,8 +22,8 @@ pub struct Softmax {
     pub softmax_ns: f64,
     /// log softmax(z/T).
     pub log_softmax_ns: f64,
-    /// The gradient and the losses of soft targets at T and of labels, both softmaxes and the
-    /// teacher's included.
+    /// The gradient and the losses of soft targets at T and of labels, all three softmaxes
+    /// included.
     pub distillation_ns: f64,
 }
 

@@ -231,7 +231,6 @@ struct Stopwatch<'c> {
     context: &'c Context,
     /// Steps that are still to be skipped.
     skip: usize,
-    /// Steps wanted.
     steps: usize,
     /// When the last step, or the last measurement of the peak, ended.
     last: Instant,

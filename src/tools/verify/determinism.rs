@@ -9,7 +9,7 @@
 
 use super::{Faults, Place, THREADS};
 use crate::engine::config::{Config, OptimizerKind};
-use crate::engine::trainer::{self, Task, Trained};
+use crate::engine::trainer::{self, Task};
 use crate::engine::{distill, loss::LossSpec};
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
@@ -129,24 +129,18 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
     config.training.max_norm = Some(0.9);
     config.training.weight_decay = 1e-4;
     config.training.average = 0.9;
-    let run = |task: &Task| -> Result<Trained> {
-        if fused {
-            trainer::train(context, task, None, &mut ())
-        } else {
-            trainer::train_unfused(context, task, &mut ())
-        }
+    let run = |task: &Task| match fused {
+        true => trainer::train(context, task, None, &mut ()),
+        false => trainer::train_unfused(context, task, &mut ()),
     };
-    let teacher = run(&Task::hard("teacher", &config, split))?.model;
-    let teachers = [teacher];
+    let teachers = [run(&Task::hard("teacher", &config, split))?.model];
     let objective = LossSpec { temperature: 20.0, soft_weight: 1.0, hard_weight: 0.05 };
     let t = objective.temperature;
     let logits = distill::teacher_logits(context, &teachers, split, t, Some(2));
-    let mut config = config.clone();
     config.training.optimizer = OptimizerKind::Adam;
     config.training.learning_rate = 1e-3;
     let student = run(&Task::soft("student", &config, split, objective, &logits))?.model;
-    let [teacher] = teachers;
-    Ok(sha256_of([teacher, student].map(|model| model.to_file().sha256())))
+    Ok(sha256_of([&teachers[0], &student].map(|model| model.to_file().sha256())))
 }
 
 impl Display for Matrix {

@@ -182,8 +182,7 @@ impl Operands {
         let dropout = Dropout::new(Key::new(number as u64, 0, 0), 0.5, n);
         let product = |of: fn(&f32) -> f64| {
             let mut sums = vec![0.0; m * n];
-            let (a, b): (Vec<f64>, Vec<f64>) =
-                (a.iter().map(of).collect(), b.iter().map(of).collect());
+            let [a, b] = [&a, &b].map(|x| x.iter().map(of).collect::<Vec<_>>());
             reference::gemm(Layout::Nn, (m, n, k), &a, &b, 0.0, &mut sums);
             sums
         };
@@ -487,8 +486,7 @@ mod tests {
     use super::*;
     use limbeck_kernels::LANES;
 
-    /// The judge must see an error of one unit beyond the bound in a single value, a changed
-    /// integer, and NaN.
+    /// The judge must see a single value beyond the bound, a changed integer, and NaN.
     #[test]
     fn wrong_products_are_found() {
         for (number, product) in PRODUCTS.into_iter().enumerate() {

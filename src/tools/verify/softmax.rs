@@ -107,17 +107,12 @@ fn logits(classes: usize, examples: usize, seed: u64) -> Vec<f32> {
     logits
 }
 
-fn judge(
-    contexts: &[Context],
-    classes: usize,
-    temperature: f32,
-    examples: usize,
-) -> (Errors, Faults) {
-    let logits = logits(classes, examples, temperature.to_bits().into());
+fn judge(contexts: &[Context], classes: usize, t: f32, examples: usize) -> (Errors, Faults) {
+    let logits = logits(classes, examples, t.to_bits().into());
     let mut z = Buffer::zeroed(panel_len(classes, examples));
     PanelsMut::new(&mut z, classes, examples).copy_from_lane_major(&logits);
     let z = Panels::new(&z, classes, examples);
-    let name = format!("of {classes} classes at T = {temperature}");
+    let name = format!("of {classes} classes at T = {t}");
 
     let mut faults = Faults::default();
     let mut first: Option<[Vec<f32>; 2]> = None;
@@ -126,9 +121,9 @@ fn judge(
             let mut out = Buffer::zeroed(panel_len(classes, examples));
             let q = PanelsMut::new(&mut out, classes, examples);
             if log {
-                softmax::log_softmax(context, z, temperature, q);
+                softmax::log_softmax(context, z, t, q);
             } else {
-                softmax::softmax(context, z, temperature, q);
+                softmax::softmax(context, z, t, q);
             }
             let mut values = vec![0.0; logits.len()];
             Panels::new(&out, classes, examples).to_lane_major(&mut values);
@@ -150,7 +145,7 @@ fn judge(
     }
     let [q, log_q] = first.expect("at least the portable ISA");
 
-    let mut errors = Errors { classes, temperature, examples, ..Errors::default() };
+    let mut errors = Errors { classes, temperature: t, examples, ..Errors::default() };
     let rows = logits.chunks(classes).zip(q.chunks(classes)).zip(log_q.chunks(classes));
     for ((z, q), log_q) in rows {
         errors.include(z, q, log_q);

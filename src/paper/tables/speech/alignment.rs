@@ -12,11 +12,8 @@ use crate::speech::corpus::{Alignments, SpeechCorpus};
 use crate::speech::hmm::{Lexicon, Transitions, UtteranceGraph};
 use crate::speech::{align, features};
 use limbeck_kernels::{Context, Pool};
-use std::path::Path;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{path::Path, rc::Rc, time::Instant};
 
-/// The file of the frozen states.
 const ALIGNMENT: &str = "alignment.safetensors";
 /// Their variants in the summary.
 pub(super) const MIXTURES: &str = "mixtures";
@@ -97,9 +94,9 @@ impl Alignment {
             let (material, start) = (&*self.material, Instant::now());
             let part = &material.train;
             let utterances = part.mfcc.iter().zip(&part.words);
-            let utterances: Vec<Utterance> = utterances
-                .map(|(features, words)| Utterance { features: &features.values, words })
-                .collect();
+            let utterances =
+                utterances.map(|(mfcc, words)| Utterance { features: &mfcc.values, words });
+            let utterances: Vec<Utterance> = utterances.collect();
             let dim = 3 * features::CEPSTRA;
             let aligner =
                 Aligner::train(pool, &material.phones, dim, &utterances, &self.spend.recipe)
@@ -127,8 +124,7 @@ impl Alignment {
         self.by_mixtures.get((), || {
             let Mixtures { likelihoods, by_phone, .. } = &*mixtures;
             let kinds = &self.material.phone_states;
-            let of_kinds =
-                |values: &[f64]| kinds.iter().map(|&kind| values[usize::from(kind)]).collect();
+            let of_kinds = |of: &[f64]| kinds.iter().map(|&kind| of[usize::from(kind)]).collect();
             let Transitions { stay, leave } = &by_phone.transitions;
             let transitions = Transitions { stay: of_kinds(stay), leave: of_kinds(leave) };
             let width = self.material.phones.states();

@@ -7,15 +7,14 @@ use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::Conclusion;
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::statistics::{self, Paired};
+use crate::run::statistics::{self, Difference, Paired};
 use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
 use limbeck_kernels::Context;
 use std::collections::BTreeMap;
 
 /// Draws of a bootstrap.
 const REPLICATES: usize = 10_000;
-/// Published word error rates on the same 130 utterances, in percent. Kaldi's scales are chosen on
-/// them.
+/// Published word error rates in percent on the same 130 utterances, which chose Kaldi's scales.
 const PUBLISHED: [(&str, &str); 7] = [
     ("Kaldi, monophone mixtures", "10.61"),
     ("Kaldi, triphone mixtures", "10.48"),
@@ -55,11 +54,9 @@ impl Comparison {
         let classes = labelled.dataset.classes;
         let tables = labelled.tables();
         let of = |logits: &[f32], searches: [Search; 2]| -> [Vec<f64>; 3] {
-            let frames = part
-                .by_utterance(logits, classes)
-                .into_iter()
-                .zip(part.by_utterance(labels, 1))
-                .map(|(logits, labels)| metrics::errors(logits, labels, classes) as f64);
+            let frames = part.by_utterance(logits, classes).into_iter();
+            let frames = frames.zip(part.by_utterance(labels, 1));
+            let frames = frames.map(|(z, labels)| metrics::errors(z, labels, classes) as f64);
             let words = [0, 1].map(|model| {
                 let (table, search) = (&tables[model], searches[model]);
                 let found = labelled.recognise(&context.pool, part, logits, table, search);
@@ -93,7 +90,7 @@ impl Comparison {
     }
 
     /// How much lower the second variant's rate is, of frames (0), or words by a language model.
-    fn gain(&self, first: &str, second: &str, what: usize) -> statistics::Difference {
+    fn gain(&self, first: &str, second: &str, what: usize) -> Difference {
         let weights = if what == 0 { &self.frames } else { &self.words };
         let pairs = self.errors[second][what].iter().zip(&self.errors[first][what]).zip(weights);
         let pairs: Vec<Paired> =
@@ -181,8 +178,7 @@ pub(super) fn conclude(
         (STUDENT, ENSEMBLE, "distilled → ensemble"),
     ] {
         let cells = [0, 1, 2].map(|what| {
-            let statistics::Difference { difference, low, high, .. } =
-                comparison.gain(first, second, what);
+            let Difference { difference, low, high, .. } = comparison.gain(first, second, what);
             format!("{} ({} to {})", percent(difference), percent(low), percent(high))
         });
         paired.push(std::iter::once(name.to_string()).chain(cells));
@@ -224,7 +220,7 @@ fn claims(comparison: &Comparison) -> Vec<Claim> {
     let gain = |second, what| comparison.gain(MEMBER, second, what);
     let (ensemble, student) = (gain(ENSEMBLE, 0), gain(STUDENT, 0));
     let kept = student.difference / ensemble.difference;
-    let in_words = |d: statistics::Difference| {
+    let in_words = |d: Difference| {
         format!("{} points ({} to {})", percent(d.difference), percent(d.low), percent(d.high))
     };
     let mut claims = vec![

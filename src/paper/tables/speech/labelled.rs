@@ -5,7 +5,6 @@ use crate::speech::hmm::{Lexicon, Transitions};
 use limbeck_datasets::{Dataset, Inputs, Split};
 use std::rc::Rc;
 
-/// The corpus with states of its frames.
 pub(crate) struct Labelled {
     pub material: Rc<SpeechCorpus>,
     /// Whose states they are.

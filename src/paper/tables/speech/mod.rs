@@ -39,9 +39,7 @@ pub(crate) use labelled::Labelled;
 use labelled::unlabelled;
 use recognition::{HOLDOUT_ERRORS, Search};
 use spend::{ENSEMBLE, MEMBER, Spend, loss_at, mean_logits, student_at};
-use std::path::Path;
-use std::rc::Rc;
-use std::time::Instant;
+use std::{path::Path, rc::Rc, time::Instant};
 
 /// The corpus, and what the preset spends on it.
 ///
@@ -150,26 +148,18 @@ struct Nets {
     /// The seeds.
     members: Vec<u64>,
     students: Vec<u64>,
-    /// The logits of the ensemble on the perturbed training frames: gigabytes and minutes, the same
-    /// at every temperature.
+    /// The logits of the ensemble on the perturbed training frames, good for every temperature.
     ensemble: Memo<(), Vec<f32>>,
 }
 
 impl Nets {
-    fn first_member(&self) -> Key {
-        Key::row(MEMBER, self.members[0])
-    }
-
     fn member_keys(&self) -> Vec<Key> {
         self.members.iter().map(|&seed| Key::row(MEMBER, seed)).collect()
     }
 
     /// Members, ensemble and a student at each temperature; then further students at the best one.
     fn graph(self: &Rc<Self>) -> Graph {
-        let mut nodes = Vec::new();
-        for &seed in &self.members {
-            nodes.extend(self.member(seed));
-        }
+        let mut nodes: Vec<_> = self.members.iter().flat_map(|&seed| self.member(seed)).collect();
         nodes.push(self.ensemble());
         let first = self.students[0];
         nodes.extend(self.spend.temperatures.iter().map(|&t| self.student(t, first)));
@@ -209,7 +199,7 @@ impl Nets {
 
     /// How the first of the members is searched.
     fn first_search(&self, run: &ExperimentRun) -> Result<Option<[Search; 2]>> {
-        Ok(Search::both(run.row_of(&self.first_member())?))
+        Ok(Search::both(run.row_of(&Key::row(MEMBER, self.members[0]))?))
     }
 
     fn models(run: &mut ExperimentRun, keys: &[Key]) -> Result<Vec<Mlp>> {
@@ -264,8 +254,7 @@ impl Nets {
         let temperature = self.best_temperature(&run.summary)?;
         let of_students = |&seed: &u64| Key::row(student_at(temperature), seed);
         let students: Vec<Key> = self.students.iter().map(of_students).collect();
-        let [members, students] =
-            [&self.member_keys(), &students].map(|keys| Nets::models(run, keys));
+        let [members, students] = [&self.member_keys(), &students].map(|of| Nets::models(run, of));
         let comparison =
             Comparison::new(run.kernels(), &labelled, &members?, &students?, &run.summary)?;
         Ok(conclude(&run.summary, &self.spend, &labelled, temperature, &comparison))

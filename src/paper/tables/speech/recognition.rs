@@ -35,8 +35,7 @@ pub(super) struct Search {
     pub scales: Scales,
 }
 
-/// The grid from which the held-out speakers choose. The acoustic scale is relative to the
-/// transitions.
+/// The grid from which the held-out speakers choose.
 const PRIOR_SCALES: [f64; 3] = [0.3, 0.6, 1.0];
 const ACOUSTIC_SCALES: [f64; 4] = [0.1, 0.2, 0.3, 0.5];
 const LM_SCALES: [f64; 3] = [1.0, 2.0, 3.0];
@@ -106,26 +105,22 @@ impl Labelled {
     pub(super) fn choose(&self, pool: &Pool, holdout: &[f32], prior_scales: &[f64]) -> [Search; 2] {
         let tables = self.tables();
         let best = |model: usize, prior_scales: &[f64], lm_scales: &[f64]| {
-            let mut best: Option<(usize, Search)> = None;
-            for &prior_scale in prior_scales {
+            let pairs = ACOUSTIC_SCALES.iter().flat_map(|a| lm_scales.iter().map(move |l| (a, l)));
+            let scales = pairs.flat_map(|(&acoustic_scale, &lm_scale)| {
+                WORD_PENALTIES.map(|word_penalty| Scales { acoustic_scale, lm_scale, word_penalty })
+            });
+            let scales: Vec<Scales> = scales.collect();
+            let searches = prior_scales.iter().flat_map(|&prior_scale| {
                 let scores = scores(holdout, &self.ln_priors, prior_scale);
-                for acoustic_scale in ACOUSTIC_SCALES {
-                    for &lm_scale in lm_scales {
-                        for word_penalty in WORD_PENALTIES {
-                            let scales = Scales { acoustic_scale, lm_scale, word_penalty };
-                            let search = Search { prior_scale, scales };
-                            let part = &self.material.holdout;
-                            let table = &tables[model];
-                            let found = self.recognise_scored(pool, part, &scores, table, scales);
-                            let errors = found.iter().map(WordErrors::total).sum();
-                            if best.is_none_or(|(fewest, _)| errors < fewest) {
-                                best = Some((errors, search));
-                            }
-                        }
-                    }
-                }
-            }
-            best.expect("a grid of at least one").1
+                let errors = |&scales: &Scales| {
+                    let (part, table) = (&self.material.holdout, &tables[model]);
+                    let found = self.recognise_scored(pool, part, &scores, table, scales);
+                    let errors: usize = found.iter().map(WordErrors::total).sum();
+                    (errors, Search { prior_scale, scales })
+                };
+                scales.iter().map(errors).collect::<Vec<_>>()
+            });
+            searches.min_by_key(|(errors, _)| *errors).expect("a grid of at least one").1
         };
         // All words alike, the scale of the language model is one with the word penalty.
         let unigram = best(0, prior_scales, &[1.0]);

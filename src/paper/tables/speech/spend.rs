@@ -7,7 +7,6 @@ use crate::paper::preset::Preset;
 use crate::speech::{aligner::AlignerOptions, features};
 use limbeck_kernels::Context;
 
-/// The variants' names in the summary.
 pub(super) const MEMBER: &str = "member";
 pub(super) const ENSEMBLE: &str = "ensemble";
 /// Weight of the hard term in the student's loss (paper, section 4).
@@ -22,7 +21,6 @@ pub(super) fn loss_at(temperature: f64) -> LossSpec {
     LossSpec { temperature, soft_weight: 1.0, hard_weight }
 }
 
-/// What a preset spends.
 pub(super) struct Spend {
     pub(super) alignment: alignment::Spend,
     /// Of the members.
@@ -77,11 +75,7 @@ impl Spend {
 }
 
 /// The logits of the members' mean posterior on held-out and test frames.
-pub(super) fn mean_logits(
-    context: &Context,
-    labelled: &Labelled,
-    members: &[Mlp],
-) -> [Vec<f32>; 2] {
-    [&labelled.holdout, &labelled.dataset.test]
+pub(super) fn mean_logits(context: &Context, corpus: &Labelled, members: &[Mlp]) -> [Vec<f32>; 2] {
+    [&corpus.holdout, &corpus.dataset.test]
         .map(|split| distill::teacher_logits(context, members, split, 1.0, None))
 }
