@@ -3,7 +3,8 @@
 use super::case::CheckCase;
 use super::formula::Formula;
 use super::rounding::Precision;
-use super::rows::{Rows, Values};
+use super::row::Rows;
+use super::sums::Values;
 use ndarray::{Array2, Zip};
 
 /// What a result is multiplied by to see whether a test refuses anything.
@@ -54,6 +55,14 @@ impl<'a> Results<'a> {
         self.loss.is_some_and(loss).then_some("the loss")
     }
 
+    /// Whether one of the results, at least, would not fit these values if it were 0, negated,
+    /// doubled or halved: it shows something.
+    fn tell(&self, values: &Values) -> bool {
+        let gradient = |d: &Array2<f64>| !OTHERS.iter().any(|&k| gradient_fits(d, values, k));
+        self.d_logits.is_some_and(gradient)
+            || self.loss.is_some_and(|loss| !loss_is_any(loss, values))
+    }
+
     /// Whether these values differ noticeably from the right ones in what is compared.
     pub fn differ(&self, values: &Values, right: &Values) -> bool {
         let noticeable = |off: f64, size: f64| off > NOTICEABLE * size;
@@ -69,7 +78,7 @@ impl<'a> Results<'a> {
         self.d_logits.is_some() && d_logits() || self.loss.is_some() && loss()
     }
 
-    /// Which of `formulas` these results are of, and whose test would refuse others.
+    /// Which of `formulas` these results are of and show.
     pub fn recognise(&self, rows: &Rows, formulas: &[Formula]) -> Vec<bool> {
         let mut alive: Vec<usize> = (0..formulas.len()).collect();
         if let Some(d) = self.d_logits {
@@ -98,11 +107,12 @@ impl<'a> Results<'a> {
             let none = Array2::zeros((0, 0));
             let mut values = Values { losses, loss_errors, d_logits: none.clone(), d_errors: none };
             let loss_alone = Results { d_logits: None, ..*self };
-            let mut answer = loss_alone.fit(&values) && loss_alone.silent(&values).is_none();
+            let mut answer = loss_alone.fit(&values);
             if answer && self.d_logits.is_some() {
                 (values.d_logits, values.d_errors) = rows.d_logits(&formulas[i]);
-                answer = self.fit(&values) && self.silent(&values).is_none();
+                answer = self.fit(&values);
             }
+            answer &= self.tell(&values);
             recognised[i] = answer;
             known.push((formulas[i], answer));
         }

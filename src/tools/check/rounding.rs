@@ -4,16 +4,17 @@
 //!
 //! | of | at most |
 //! |---|---|
-//! | the exponent xᵢ | eᵢ = u·(4·\|xᵢ\| + 2·\|zᵢ\|/T), the latter where T is no power of 2 |
-//! | exp(xᵢ) | exp(xᵢ)·(exp(eᵢ + 4u) − 1) |
-//! | S = Σ exp(x), relative | s = Σ qᵢ·(eᵢ + 4u) + σ(C) |
-//! | qᵢ = exp(xᵢ)/S | qᵢ·(eᵢ + s + u·(8 + 2·\|xᵢ\| + 2·\|ln qᵢ\|)) |
-//! | ln qᵢ | eᵢ + s + u·(8 + 2·\|xᵢ\| + 2·\|ln S\| + 2·\|ln qᵢ\|) |
+//! | the exponent xᵢ | eᵢ = u·(a²·\|xᵢ\| + a·\|zᵢ\|/T), the latter where T is no power of 2 |
+//! | exp(xᵢ) | exp(xᵢ)·(exp(eᵢ + c·u) − 1) |
+//! | S = Σ exp(x), relative | s = Σ qᵢ·(eᵢ + c·u) + σ(C)·u |
+//! | qᵢ = exp(xᵢ)/S | qᵢ·(eᵢ + s + u·(2c + a·\|xᵢ\| + a·\|ln qᵢ\|)) |
+//! | ln qᵢ | eᵢ + s + u·(2c + a·\|xᵢ\| + a·\|ln S\| + a·\|ln qᵢ\|) |
 //!
-//! A class of probability 0 adds nothing, however far away its logit is. σ(n) is the error of a sum
-//! of n terms: n·u in any order; in half precision min(n, 32)·u + n·2⁻²⁴, because sums of more than
-//! 32 terms are accumulated in f32 or pairwise there. Whatever is made of these numbers adds u times
-//! each intermediate result, by the rules of [`Approx`].
+//! A class of probability 0 adds nothing, however far away its logit is. a is 2, for
+//! divisors that are rounded first; c, the roundings of an exponential, is 4; σ(n), those of a sum of
+//! n terms in any order, is n. In half precision, of which PyTorch, JAX and NumPy compute quotients,
+//! exponentials and sums in f32, a and c are 1 and σ(n)·u is 2u + n·2⁻²⁴. Whatever is made of these numbers adds u times each intermediate result, by the rules
+//! of [`Approx`].
 
 use std::fmt::{self, Display, Formatter};
 use std::ops::{Add, Mul, Sub};
@@ -52,13 +53,20 @@ impl Precision {
         self < Precision::F32
     }
 
-    /// σ(n)/u: what summing n terms costs, in roundings.
+    /// σ(n): what summing n terms costs, in roundings.
     pub fn roundings(self, n: usize) -> f64 {
         let n = n as f64;
-        if self.is_half() {
-            return n.min(32.0) + n * 2f64.powi(-24) / self.unit_roundoff();
-        }
-        n
+        if self.is_half() { 2.0 + n * 2f64.powi(-24) / self.unit_roundoff() } else { n }
+    }
+
+    /// c: what an exponential costs, in roundings.
+    fn exponential(self) -> f64 {
+        if self.is_half() { 1.0 } else { 4.0 }
+    }
+
+    /// a: the roundings of a quotient.
+    fn quotient(self) -> f64 {
+        if self.is_half() { 1.0 } else { 2.0 }
     }
 
     /// What underflow may take from a number: the smallest normal one where a processor may flush
@@ -211,9 +219,10 @@ impl Rounding {
     /// The bound eᵢ of the error of (zᵢ − m)/T.
     fn exponent_error(self, z: f64, m: f64, t: f64) -> f64 {
         let x = (z - m).abs() / t;
-        let divided = if t.log2().fract() == 0.0 { 0.0 } else { 2.0 * z.abs() / t };
+        let a = self.precision.quotient();
+        let divided = if t.log2().fract() == 0.0 { 0.0 } else { a * z.abs() / t };
         let rounded = if self.rounded_logits { (z.abs() + m.abs()) / t } else { 0.0 };
-        self.u() * (4.0 * x + divided + rounded)
+        self.u() * (a * a * x + divided + rounded)
     }
 
     /// softmax(z/T).
@@ -233,6 +242,7 @@ impl Rounding {
     /// softmax(z/T) where the exponent of a logit z is off by at most `error(z)`.
     fn normalised(self, z: &[f64], t: f64, error: impl Fn(f64) -> f64) -> Distribution {
         let (m, u, tiny) = (max(z), self.u(), self.precision.smallest());
+        let (a, c) = (self.precision.quotient(), self.precision.exponential());
         let (mut sum, mut off) = (0.0, 0.0);
         let powers: Vec<[f64; 4]> = z
             .iter()
@@ -244,9 +254,9 @@ impl Rounding {
                 let power = x.exp();
                 // A power is at most 1, whatever its exponent's error.
                 let e_power = if power == 0.0 {
-                    (x + e + 4.0 * u).min(0.0).exp()
+                    (x + e + c * u).min(0.0).exp()
                 } else {
-                    power * (e + 4.0 * u).min(700.0).exp_m1()
+                    power * (e + c * u).min(700.0).exp_m1()
                 }
                 .min(1.0);
                 sum += power;
@@ -262,10 +272,10 @@ impl Rounding {
                 return (Approx::ZERO, Approx::exact(x));
             }
             let (q, log) = (power / sum, x - ln_sum);
-            let size = 8.0 + 2.0 * x.abs() + 2.0 * log.abs();
+            let size = 2.0 * c + a * (x.abs() + log.abs());
             let lost = if e_power > 0.0 { tiny } else { 0.0 };
             let of_q = e_power / sum * (1.0 + s) + q * (s + u * size);
-            let of_log = e + s + u * (size + 2.0 * ln_sum.abs());
+            let of_log = e + s + u * (size + a * ln_sum.abs());
             let q = Approx { x: q, e: of_q.min(1.0) + lost, m: 0.0 };
             (q, Approx { x: log, e: of_log, m: 0.0 })
         };

@@ -8,6 +8,7 @@ pub mod check;
 pub mod determinism;
 pub mod exp;
 pub mod gemm;
+mod losses;
 pub mod softmax;
 
 use crate::files::error::{Error, Result};
