@@ -839,6 +839,21 @@ fn two_mistakes_at_once_are_both_named() {
     }
 }
 
+/// nn.KLDivLoss() of two softmaxes: the mean over all elements, no T², and no logarithm.
+#[test]
+fn three_mistakes_at_once_are_named() {
+    let task = task(6, 7, 4.0, 1.0, 0.0);
+    let (loss, d) = f64::results("probs_as_log_probs", &task);
+    let factor = 1.0 / (7.0 * 16.0);
+    let d = d.iter().map(|d| factor * d).collect();
+    let report = CaseFile::new(&task, Dtype::F64, Some(factor * loss), Some(d)).report();
+    assert_eq!(
+        report.mistakes,
+        ["t_squared_missing", "kl_mean", "probs_as_log_probs"],
+        "{report:?}"
+    );
+}
+
 #[test]
 fn a_constant_factor_is_said_of_a_loss_and_of_a_gradient() {
     let case = ordinary(Precision::F64);
@@ -1072,6 +1087,11 @@ fn half_precision_is_judged_as_such() {
     let report = case.report();
     assert_eq!(report.verdict, Verdict::Unknown);
     assert!(report.message.contains("right in f16"), "{report:?}");
+    // f32, stored as f64.
+    let (loss, d) = f32::results("right", &task);
+    let report = CaseFile::new(&task, Dtype::F64, Some(loss), Some(d)).report();
+    assert_eq!(report.verdict, Verdict::Unknown);
+    assert!(report.message.contains("right in f32"), "{report:?}");
     for name in ["f16", "torch.float16", "bf16"] {
         let report = case.clone().with("precision", name).report();
         assert_eq!(report.verdict, Verdict::Agrees, "{report:?}");

@@ -44,14 +44,16 @@ impl Mistake {
         (self.forms)(&setting, setting.right)
     }
 
-    /// The wrong losses that it may lead to together with another.
-    pub(super) fn with(&self, other: &Mistake, case: &CheckCase) -> Vec<Formula> {
-        if self.aspect == other.aspect || [self.aspect, other.aspect].contains(&Aspect::Teacher) {
+    /// The wrong losses that several may lead to together; none where two change the same thing.
+    pub(super) fn together(mistakes: &[&Mistake], case: &CheckCase) -> Vec<Formula> {
+        let repeated = |i: usize| mistakes[..i].iter().any(|m| m.aspect == mistakes[i].aspect);
+        if (0..mistakes.len()).any(|i| mistakes[i].aspect == Aspect::Teacher || repeated(i)) {
             return Vec::new();
         }
         let setting = Setting::new(case);
-        let first = (self.forms)(&setting, setting.right);
-        first.into_iter().flat_map(|formula| (other.forms)(&setting, formula)).collect()
+        mistakes.iter().fold(vec![setting.right], |formulas, mistake| {
+            formulas.into_iter().flat_map(|formula| (mistake.forms)(&setting, formula)).collect()
+        })
     }
 }
 

@@ -43,6 +43,7 @@ pub use mistakes::MISTAKES;
 use case::Checked;
 use compare::{Results, differences, errors};
 use formula::Formula;
+use mistake::Aspect;
 use row::Rows;
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
@@ -57,7 +58,7 @@ const LARGE: usize = 1 << 20;
 pub enum Verdict {
     /// The loss and gradient are right.
     Agrees,
-    /// They are those of a known mistake, or of two.
+    /// They are those of a known mistake, or of several at once.
     Variant,
     /// They are wrong in a way that is not known.
     Unknown,
@@ -289,7 +290,7 @@ impl Checker<'_> {
         self.fitting(results, |_| true).into_iter().map(|(mistake, _)| mistake).collect()
     }
 
-    /// The mistake, or the two at once, that fit all results.
+    /// The mistake, or those at once, that fit all results.
     fn named(&self) -> Option<Answer> {
         let fits = self.mistakes_of(&self.results);
         if let Some((first, others)) = fits.split_first() {
@@ -297,50 +298,62 @@ impl Checker<'_> {
             let message = format!("{}{also}", sentences(&[first]));
             return Some(named(vec![first], fits, message));
         }
-        let pairs = self.pairs();
-        let ((first, second), others) = pairs.split_first()?;
-        let mistakes = vec![*first, *second];
-        let names: Vec<String> =
-            others.iter().map(|(a, b)| format!("{} with {}", a.id, b.id)).collect();
-        let also = if names.is_empty() {
-            String::new()
-        } else {
-            format!("; this case cannot tell it from {}", names.join(", "))
+        let pairs = MISTAKES
+            .iter()
+            .enumerate()
+            .flat_map(|(i, first)| MISTAKES[i + 1..].iter().map(move |second| vec![first, second]));
+        let mut sets = self.fitting_sets(pairs);
+        // Three of one number would be found in any number.
+        if sets.is_empty() && self.results.d_logits.is_some() {
+            let of = |aspect| MISTAKES.iter().filter(move |mistake| mistake.aspect == aspect);
+            let factors = of(Aspect::Temperature)
+                .flat_map(|first| of(Aspect::Reduction).map(move |second| [first, second]));
+            sets = self.fitting_sets(factors.flat_map(|[first, second]| {
+                MISTAKES.iter().map(move |third| vec![first, second, third])
+            }));
+        }
+        let (mistakes, others) = sets.split_first()?;
+        let names = |set: &Vec<&Mistake>| {
+            set.iter().map(|mistake| mistake.id).collect::<Vec<_>>().join(" with ")
         };
-        let message = format!("{}{also}", sentences(&mistakes));
-        let mut fits = mistakes.clone();
-        for (a, b) in others {
-            for mistake in [a, b] {
-                if !fits.iter().any(|known| known.id == mistake.id) {
-                    fits.push(mistake);
-                }
+        let also = match others {
+            [] => String::new(),
+            _ => {
+                let names: Vec<String> = others.iter().map(names).collect();
+                format!("; this case cannot tell it from {}", names.join(", "))
+            }
+        };
+        let message = format!("{}{also}", sentences(mistakes));
+        let mut fits: Vec<&Mistake> = Vec::new();
+        for mistake in sets.iter().flatten() {
+            if !fits.iter().any(|known| known.id == mistake.id) {
+                fits.push(mistake);
             }
         }
-        Some(named(mistakes, fits, message))
+        Some(named(mistakes.clone(), fits, message))
     }
 
-    /// Pairs of mistakes that fit all results.
-    fn pairs(&self) -> Vec<(&'static Mistake, &'static Mistake)> {
+    /// Those of `sets` of mistakes that fit all results.
+    fn fitting_sets(
+        &self,
+        sets: impl Iterator<Item = Vec<&'static Mistake>>,
+    ) -> Vec<Vec<&'static Mistake>> {
         let case = self.rows.case;
-        // One number of three digits is that of some pair always.
+        // One number of three digits is that of some set always.
         if self.results.d_logits.is_none() && case.precision.is_half() {
             return Vec::new();
         }
-        let mut pairs = Vec::new();
-        let mut formulas: Vec<Formula> = Vec::new();
-        for (i, first) in MISTAKES.iter().enumerate() {
-            for second in &MISTAKES[i + 1..] {
-                for formula in first.with(second, case) {
-                    pairs.push((first, second));
-                    formulas.push(formula);
-                }
-            }
-        }
+        let formulas_of = |set: Vec<&'static Mistake>| {
+            let formulas = Mistake::together(&set, case);
+            formulas.into_iter().map(move |formula| (set.clone(), formula))
+        };
+        let (sets, formulas): (Vec<_>, Vec<Formula>) = sets.flat_map(formulas_of).unzip();
         let recognised = self.results.recognise(self.rows, &formulas);
-        let mut found: Vec<(&Mistake, &Mistake)> = Vec::new();
-        for (pair, _) in pairs.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
-            if !found.iter().any(|(a, b)| (a.id, b.id) == (pair.0.id, pair.1.id)) {
-                found.push(pair);
+        let mut found: Vec<Vec<&Mistake>> = Vec::new();
+        for (set, _) in sets.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
+            let same = |other: &Vec<&Mistake>| other.iter().zip(&set).all(|(a, b)| a.id == b.id);
+            if !found.iter().any(same) {
+                found.push(set);
             }
         }
         found
@@ -463,10 +476,10 @@ fn of_the_teacher(case: &CheckCase) -> Vec<&'static Mistake> {
     MISTAKES.iter().filter(shows).collect()
 }
 
-/// The half precision in which a case would be right.
+/// The coarser precision in which a case would be right.
 fn coarser(case: &CheckCase) -> Option<Precision> {
-    let halves = [Precision::F16, Precision::Bf16];
-    halves.into_iter().filter(|half| *half < case.precision).find(|&precision| {
+    let precisions = [Precision::F32, Precision::F16, Precision::Bf16];
+    precisions.into_iter().filter(|coarser| *coarser < case.precision).find(|&precision| {
         let half = CheckCase { precision, rounded_logits: true, ..case.clone() };
         let rows = Rows::new(&half);
         let (results, right) = (Results::new(&half), rows.values(&Formula::right(&half)));
