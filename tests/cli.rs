@@ -1078,8 +1078,26 @@ fn check_exits_0_only_on_agreement() {
     assert_eq!((&json["verdict"], &json["variant"]), (&"unknown".into(), &Value::Null));
     assert!(json["message"].as_str().unwrap().contains("d_logits[0, 0]"), "{json}");
 
+    // A student that equals its teacher has no gradient, as has a program that does nothing.
+    let equal = dir.path().join("equal.safetensors");
+    let zero = [0u8; 8];
+    let names = ["student_logits", "teacher_logits", "d_logits"];
+    let views = names.map(|name| (name, TensorView::new(Dtype::F32, vec![1, 2], &zero).unwrap()));
+    let metadata = HashMap::from([("temperature".to_string(), "2".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), &equal).unwrap();
+    limbeck(&["check", equal.to_str().unwrap()]).fails(3, &["cannot tell"]);
+
+    let list = limbeck(&["check", "--list", "--json"]).json();
+    let mistakes = list["mistakes"].as_array().unwrap();
+    let has = |key: &str| mistakes.iter().all(|m| !m[key].as_str().unwrap().is_empty());
+    assert!(mistakes.len() > 30 && ["id", "says", "formula", "fix"].iter().all(|key| has(key)));
+    let script = limbeck(&["check", "--template"]);
+    assert!(script.stdout.contains("save_file(") && script.code == Some(0), "{}", script.stdout);
+    limbeck(&["check", "--list", "--template"]).fails(2, &["cannot be used with"]);
+
     let text = dir.path().join("text");
     fs::write(&text, "not a case").unwrap();
+    limbeck(&["check", "--npz", text.to_str().unwrap()]).fails(65, &["text", ".npz"]);
     limbeck(&["check", text.to_str().unwrap()]).fails(65, &["text", "a safetensors file"]);
     limbeck(&["check", "/nowhere"]).fails(74, &["/nowhere"]);
     limbeck(&["check"]).fails(2, &["CASE"]);

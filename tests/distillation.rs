@@ -13,7 +13,7 @@ use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::reference::{Batch, Net};
-use limbeck::engine::trainer::{self, Task, Trained};
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task, Trained};
 use limbeck_datasets::{Split, glyphs};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::softmax;
@@ -146,6 +146,51 @@ fn a_term_of_weight_zero_is_not_there() {
         assert_eq!(sha256(train(&config, &other, objective(20.0, 1.0, 0.0), Some(&logits))), soft);
     }
     assert_ne!(sha256(train(&config, &split, objective(20.0, 1.0, 0.1), Some(&logits))), soft);
+}
+
+/// The reducible loss of each epoch.
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn on_step(&mut self, _: &Progress) {}
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        self.0.push(record.reducible_loss);
+        Ok(())
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+/// With T² in the loss, training at T differs from that at T = ∞ by O(1/T), in what is learnt and
+/// in what is reported: logits of at most 50 over T, some steps on.
+#[test]
+fn training_at_high_temperatures_tends_to_the_matching_of_logits() {
+    let (config, split) = (small_config(), noise(1, 50, 3, CLASSES as u8));
+    let logits: Vec<f32> = uniform(2, 50 * CLASSES).iter().map(|v| 4.0 * *v as f32).collect();
+    let trained = |temperature: f32| {
+        let mut losses = Losses(Vec::new());
+        let objective = objective(temperature, 1.0, 0.0);
+        let task = Task {
+            objective,
+            teacher_logits: Some(&logits),
+            ..Task::hard("student", &config, &split)
+        };
+        let model = trainer::train(&best(1), &task, None, &mut losses).unwrap().model;
+        (widen(model.params()), losses.0)
+    };
+    let (limit, limit_losses) = trained(f32::INFINITY);
+    assert!(limit_losses[2] < limit_losses[0], "{limit_losses:?}");
+    for temperature in [1e3, 1e6, 1e12, 1e30] {
+        let (params, losses) = trained(temperature);
+        // What rounding adds to 1/T over a dozen steps of f32.
+        let near = 100.0 / f64::from(temperature) + 1e-4;
+        let off = relative_error(&params, &limit);
+        assert!(off < near, "T = {temperature:e}: {off}");
+        for (loss, limit) in losses.iter().zip(&limit_losses) {
+            assert!(*loss >= 0.0 && (loss / limit - 1.0).abs() < near, "{temperature:e}: {loss}");
+        }
+    }
 }
 
 #[test]

@@ -27,8 +27,9 @@ fn matrix(name: &str, value: &Bound<PyAny>) -> PyResult<(Array2<f64>, bool)> {
 /// Tolerances follow from the precision: float32 where any array is. A weight left out is 1 where
 /// its targets are given, else 0.
 ///
-/// Returns a dict: verdict ('agrees', 'variant' or 'unknown'), variant (the mistake's id or None),
-/// fits (all mistakes that fit), max_relative_error, max_ulp_error, message.
+/// Returns a dict: verdict ('agrees', 'variant', 'unknown', 'not_finite' or 'cannot_tell'), variant
+/// (the mistake's id or None), mistakes (those made at once), fits (all mistakes that fit),
+/// max_relative_error, max_ulp_error, message.
 #[pyfunction]
 #[pyo3(signature = (
     logits, teacher_logits=None, labels=None, *, temperature=None, soft_weight=None,
@@ -92,6 +93,7 @@ pub fn check<'py>(
         loss,
         d_logits,
         precision: if single { Precision::F32 } else { Precision::F64 },
+        ..CheckCase::default()
     };
     let report = py
         .detach(|| checker::check(&case))
@@ -101,9 +103,12 @@ pub fn check<'py>(
         Verdict::Agrees => "agrees",
         Verdict::Variant => "variant",
         Verdict::Unknown => "unknown",
+        Verdict::NotFinite => "not_finite",
+        Verdict::CannotTell => "cannot_tell",
     };
     result.set_item("verdict", verdict)?;
     result.set_item("variant", report.variant)?;
+    result.set_item("mistakes", report.mistakes)?;
     result.set_item("fits", report.fits)?;
     result.set_item("max_relative_error", report.max_relative_error)?;
     result.set_item("max_ulp_error", report.max_ulp_error)?;
