@@ -1,12 +1,12 @@
 //! The check that names mistakes.
 
-use crate::arrays;
-use limbeck::tools::check::{self as checker, CheckCase, Precision, Reduction, Verdict};
+use crate::{arrays, exception};
+use limbeck::tools::check::{self as checker, CheckCase, Precision, Reduction};
 use numpy::ndarray::Array2;
 use numpy::{PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use std::path::PathBuf;
 
 /// A matrix in f64, and whether it was f32.
 fn matrix(name: &str, value: &Bound<PyAny>) -> PyResult<(Array2<f64>, bool)> {
@@ -27,8 +27,7 @@ fn matrix(name: &str, value: &Bound<PyAny>) -> PyResult<(Array2<f64>, bool)> {
 /// Tolerances follow from the precision: float32 where any array is. A weight left out is 1 where
 /// its targets are given, else 0.
 ///
-/// Returns a dict: verdict ('agrees', 'variant' or 'unknown'), variant (the mistake's id or None),
-/// fits (all mistakes that fit), max_relative_error, max_ulp_error, message.
+/// Returns the report of `limbeck check --json` as a dict.
 #[pyfunction]
 #[pyo3(signature = (
     logits, teacher_logits=None, labels=None, *, temperature=None, soft_weight=None,
@@ -46,7 +45,7 @@ pub fn check<'py>(
     reduction: &str,
     loss: Option<&Bound<'py, PyAny>>,
     d_logits: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let (student_logits, mut single) = matrix("logits", logits)?;
     let mut optional = |name, value: Option<&Bound<PyAny>>| {
         let read = value.map(|value| matrix(name, value)).transpose()?;
@@ -93,20 +92,25 @@ pub fn check<'py>(
         d_logits,
         precision: if single { Precision::F32 } else { Precision::F64 },
     };
+    judge(py, &case)
+}
+
+/// Verifies the loss and gradient of a case file, as `limbeck check` does; returns what check does.
+///
+/// path: a safetensors file. A file that is no case is a ValueError, one that cannot be read an
+/// OSError.
+#[pyfunction]
+pub fn check_case(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    judge(py, &CheckCase::load(&path).map_err(exception)?)
+}
+
+/// The report as Python's objects: through the JSON that `limbeck check --json` prints, so that both
+/// have the same fields.
+fn judge<'py>(py: Python<'py>, case: &CheckCase) -> PyResult<Bound<'py, PyAny>> {
     let report = py
-        .detach(|| checker::check(&case))
+        .detach(|| checker::check(case))
         .map_err(|malformed| PyValueError::new_err(malformed.to_string()))?;
-    let result = PyDict::new(py);
-    let verdict = match report.verdict {
-        Verdict::Agrees => "agrees",
-        Verdict::Variant => "variant",
-        Verdict::Unknown => "unknown",
-    };
-    result.set_item("verdict", verdict)?;
-    result.set_item("variant", report.variant)?;
-    result.set_item("fits", report.fits)?;
-    result.set_item("max_relative_error", report.max_relative_error)?;
-    result.set_item("max_ulp_error", report.max_ulp_error)?;
-    result.set_item("message", report.message)?;
-    Ok(result)
+    let json = serde_json::to_string(&report)
+        .map_err(|fault| PyRuntimeError::new_err(fault.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,))
 }

@@ -1,5 +1,4 @@
-"""Knowledge distillation: exact losses, training with the same bits everywhere, and a checker that
-names mistakes.
+"""The compiled half of the package; `limbeck` has all of it.
 
 z are the student's logits, v the teacher's, y the labels, T the temperature, n the examples.
 Arrays may have any strides. A wrong dtype is a TypeError, a wrong shape or value a ValueError.
@@ -41,17 +40,19 @@ class Epoch(TypedDict):
     """Since the start."""
 
 class Checked(TypedDict):
-    """The answer of check."""
+    """The answer of check and check_case: what `limbeck check --json` prints."""
 
-    verdict: Literal["agrees", "variant", "unknown"]
+    verdict: str
+    """'agrees' only where loss and gradient are right; 'variant' for those of a known mistake,
+    'unknown' for others."""
     variant: str | None
     """The mistake's id, with the verdict 'variant'."""
     fits: list[str]
     """All known mistakes that fit within the tolerance."""
-    max_relative_error: float
-    """The largest difference, divided by the largest right value."""
-    max_ulp_error: float
-    """The largest difference in units in the last place."""
+    max_relative_error: float | None
+    """The largest difference, divided by the largest right value; None where it is not finite."""
+    max_ulp_error: float | None
+    """The largest difference in units in the last place; None where it is not finite."""
     message: str
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -207,4 +208,10 @@ def check(
     At least one of loss and d_logits is compared with the formula of distillation, in f64; a weight
     left out is 1 where its targets are given, else 0. The tolerance is that of float32 where any
     array is float32, or loss a NumPy float32, else that of float64.
+    """
+
+def check_case(path: str | PathLike[str]) -> Checked:
+    """The same from a case file, as `limbeck check` reads it: safetensors.
+
+    A file that is no case is a ValueError that says why, one that cannot be read an OSError.
     """
