@@ -19,7 +19,7 @@ use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
 use limbeck::files::model::{Layer, ModelFile};
-use limbeck::tools::check::{CheckCase, Precision, Reduction, Verdict, check};
+use limbeck::tools::check::{CheckCase, Precision, Verdict, check};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::update::Rule;
@@ -439,10 +439,10 @@ fn case(
         temperature: task.objective.temperature.into(),
         soft_weight: task.objective.soft_weight.into(),
         hard_weight: task.objective.hard_weight.into(),
-        reduction: Reduction::Mean,
         loss: Some(golden.get(results, loss)[0]),
         d_logits: Some(golden.matrix(results, "d_logits")),
         precision,
+        ..CheckCase::default()
     }
 }
 

@@ -17,6 +17,7 @@
 #![warn(missing_docs)]
 
 pub mod an4;
+pub mod archive;
 pub mod augment;
 mod batches;
 pub mod digest;

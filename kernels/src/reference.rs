@@ -220,33 +220,27 @@ impl Distillation<'_> {
         -log_p.iter().map(|log_p| log_p.exp() * log_p).sum::<f64>()
     }
 
-    /// KL(softmax(v/T) ‖ softmax(z/T)), without T² or weight; at T = ∞ its limit ½·Σ d²/C with the
-    /// [`centred_difference`] d; 0 without a teacher.
+    /// KL(softmax(v/T) ‖ softmax(z/T)), without T² or weight, never negative; at T = ∞ its limit
+    /// ½·Σ d²/C with the [`centred_difference`] d; 0 without a teacher.
     ///
     /// At high T the divergence is of the order 1/T², and Σ p·(log p − log q) would lose it in
-    /// rounding. With r = (z − v)/T less its mean under p, KL = ln Σ p·exp(r) =
-    /// ln(1 + Σ p·(exp(r) − 1 − r)), which loses nothing.
+    /// rounding. [`Near`] loses nothing.
     pub fn divergence(&self, logits: &[f64]) -> f64 {
         let Some(teacher) = self.teacher else { return 0.0 };
         if self.temperature.is_infinite() {
             let squares = centred_difference(logits, teacher).into_iter().map(|d| d * d);
             return 0.5 * squares.sum::<f64>() / logits.len() as f64;
         }
-        let p = softmax(teacher, self.temperature);
-        let r: Vec<f64> =
-            logits.iter().zip(teacher).map(|(z, v)| (z - v) / self.temperature).collect();
-        let mean: f64 = p.iter().zip(&r).map(|(p, r)| p * r).sum();
-        if r.iter().all(|r| (r - mean).abs() < 1.0) {
-            return p
-                .iter()
-                .zip(&r)
-                .map(|(p, r)| p * exp_less_tangent(r - mean))
-                .sum::<f64>()
-                .ln_1p();
+        if let Some(near) = Near::new(logits, teacher, self.temperature) {
+            return near.divergence();
         }
+        let p = softmax(teacher, self.temperature);
         let log_p = log_softmax(teacher, self.temperature);
         let log_q = log_softmax(logits, self.temperature);
-        (0..p.len()).map(|i| p[i] * (log_p[i] - log_q[i])).sum()
+        // A class that the teacher excludes takes no part, whatever its logarithm is.
+        let there = (0..p.len()).filter(|&i| p[i] != 0.0);
+        let divergence: f64 = there.map(|i| p[i] * (log_p[i] - log_q[i])).sum();
+        if divergence < 0.0 { 0.0 } else { divergence }
     }
 
     /// CE(softmax(v/T), softmax(z/T)) = H(p) + KL(p ‖ q), without T² or weight.
@@ -286,10 +280,9 @@ impl Distillation<'_> {
                 gradient[i] += self.soft_weight * difference[i] / classes as f64;
             }
         } else if let Some(teacher) = self.teacher {
-            let q = softmax(logits, self.temperature);
-            let p = softmax(teacher, self.temperature);
+            let difference = probability_difference(logits, teacher, self.temperature);
             for i in 0..classes {
-                gradient[i] += self.soft_weight * self.temperature * (q[i] - p[i]);
+                gradient[i] += self.soft_weight * difference[i];
             }
         }
         if let Some(label) = self.label {
@@ -300,6 +293,55 @@ impl Distillation<'_> {
             }
         }
         gradient
+    }
+}
+
+/// T·(softmax(z/T) − softmax(v/T)) of one example, without loss of digits at high T.
+pub fn probability_difference(z: &[f64], v: &[f64], temperature: f64) -> Vec<f64> {
+    if let Some(near) = Near::new(z, v, temperature) {
+        return near.difference();
+    }
+    let (q, p) = (softmax(z, temperature), softmax(v, temperature));
+    q.iter().zip(&p).map(|(q, p)| temperature * (q - p)).collect()
+}
+
+/// Two distributions that are near each other, by what their logits differ in.
+///
+/// With p = softmax(v/T) and r = (z − v)/T less its mean under p, q = softmax(z/T) has
+/// qᵢ = pᵢ·exp(rᵢ)/(1 + M), M = Σ p·(exp(r) − 1). So qᵢ − pᵢ = pᵢ·((exp(rᵢ) − 1) − M)/(1 + M) and
+/// KL(p ‖ q) = ln Σ p·exp(r) = ln(1 + Σ p·(exp(r) − 1 − r)), where no nearly equal numbers are
+/// subtracted.
+pub struct Near {
+    temperature: f64,
+    p: Vec<f64>,
+    r: Vec<f64>,
+}
+
+impl Near {
+    /// `None` where an |r| is 1 or more, or no number.
+    pub fn new(z: &[f64], v: &[f64], temperature: f64) -> Option<Near> {
+        let max = |x: &[f64]| x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (z_max, v_max) = (max(z), max(v));
+        let p = softmax(v, temperature);
+        let difference = |(z, v): (&f64, &f64)| ((z - z_max) - (v - v_max)) / temperature;
+        let mut r: Vec<f64> = z.iter().zip(v).map(difference).collect();
+        let mean: f64 = p.iter().zip(&r).map(|(p, r)| p * r).sum();
+        r.iter_mut().for_each(|r| *r -= mean);
+        r.iter().all(|r| r.abs() < 1.0).then_some(Near { temperature, p, r })
+    }
+
+    /// KL(p ‖ q).
+    pub fn divergence(&self) -> f64 {
+        let terms = self.p.iter().zip(&self.r).map(|(p, r)| p * exp_less_tangent(*r));
+        terms.sum::<f64>().ln_1p()
+    }
+
+    /// T·(q − p).
+    pub fn difference(&self) -> Vec<f64> {
+        let growth: Vec<f64> = self.r.iter().map(|r| r.exp_m1()).collect();
+        let mean: f64 = self.p.iter().zip(&growth).map(|(p, growth)| p * growth).sum();
+        let scale = self.temperature / (1.0 + mean);
+        self.p.iter().zip(&growth).map(|(p, growth)| p * scale * (growth - mean)).collect()
     }
 }
 

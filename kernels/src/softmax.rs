@@ -101,11 +101,16 @@ impl<'a, S: Simd> Column<'a, S> {
         Self { logits, panel, max, inverse_temperature: s.splat(1.0 / temperature) }
     }
 
+    /// z − m of one class.
+    #[inline(always)]
+    fn shifted(&self, s: S, row: usize) -> S::F {
+        s.sub(s.load(self.logits.row(row, self.panel)), self.max)
+    }
+
     /// (z − m)/T of one class.
     #[inline(always)]
     fn exponent(&self, s: S, row: usize) -> S::F {
-        let z = s.load(self.logits.row(row, self.panel));
-        s.mul(s.sub(z, self.max), self.inverse_temperature)
+        s.mul(self.shifted(s, row), self.inverse_temperature)
     }
 
     /// S = Σ exp((z − m)/T) over the classes, in order.
@@ -117,6 +122,123 @@ impl<'a, S: Simd> Column<'a, S> {
         }
         sum
     }
+}
+
+/// Above this T the probabilities of student and teacher are so much alike that their difference
+/// would be lost in rounding, and the differences of the logits are taken instead.
+const HIGH: f32 = 100.0;
+
+/// Student and teacher at a high T, by what their logits differ in.
+///
+/// With p = softmax(v/T) and dᵢ = zᵢ − vᵢ less its mean under p, q = softmax(z/T) has
+/// qᵢ = pᵢ·exp(dᵢ/T)/(1 + M/T), M = T·Σ p·(exp(d/T) − 1). Therefore
+///
+/// T·(qᵢ − pᵢ) = pᵢ·(dᵢ·φ₁(dᵢ/T) − M)/(1 + M/T),  KL(p ‖ q) = ln(1 + E/T²),  E = Σ p·d²·φ₂(d/T),
+///
+/// φ₁(r) = (exp(r) − 1)/r and φ₂(r) = (exp(r) − 1 − r)/r². No difference of nearly equal numbers is
+/// left, and as T → ∞ these are the gradient and the loss of matching logits.
+struct Near<'a, S: Simd> {
+    student: &'a Column<'a, S>,
+    teacher: &'a Column<'a, S>,
+    temperature: f32,
+    /// Σ exp((v − m)/T).
+    p_sum: S::F,
+    /// Σ p·(z − v), each less its maximum.
+    mean: S::F,
+}
+
+impl<'a, S: Simd> Near<'a, S> {
+    /// `None` at an ordinary T and where a |d| exceeds T/2.
+    #[inline(always)]
+    fn new(
+        s: S,
+        student: &'a Column<'a, S>,
+        teacher: &'a Column<'a, S>,
+        temperature: f32,
+        classes: usize,
+    ) -> Option<Self> {
+        if temperature <= HIGH {
+            return None;
+        }
+        let p_sum = teacher.sum(s);
+        let mut near = Self { student, teacher, temperature, p_sum, mean: s.splat(0.0) };
+        let mut sum = s.splat(0.0);
+        for row in 0..classes {
+            sum = s.fma(near.power(s, row), near.difference(s, row), sum);
+        }
+        near.mean = s.div(sum, p_sum);
+        let mut widest = s.splat(0.0);
+        for row in 0..classes {
+            let d = near.difference(s, row);
+            widest = s.max(s.max(d, s.sub(s.splat(0.0), d)), widest);
+        }
+        (s.reduce_max(widest) <= 0.5 * temperature).then_some(near)
+    }
+
+    /// exp((v − m)/T) of one class.
+    #[inline(always)]
+    fn power(&self, s: S, row: usize) -> S::F {
+        exp(s, self.teacher.exponent(s, row))
+    }
+
+    /// d of one class.
+    #[inline(always)]
+    fn difference(&self, s: S, row: usize) -> S::F {
+        let d = s.sub(self.student.shifted(s, row), self.teacher.shifted(s, row));
+        s.sub(d, self.mean)
+    }
+
+    /// Writes weight·T·(q − p) of all classes; the sums of CE and of KL over the first `width`
+    /// examples.
+    #[inline(always)]
+    fn gradient(&self, s: S, weight: f32, width: usize, rows: &mut [[f32; LANES]]) -> [f64; 2] {
+        let inverse = s.splat(1.0 / self.temperature);
+        let (mut m, mut e, mut own) = (s.splat(0.0), s.splat(0.0), s.splat(0.0));
+        for (row, out) in rows.iter_mut().enumerate() {
+            let (p, d) = (self.power(s, row), self.difference(s, row));
+            let r = s.mul(d, inverse);
+            let phi2 = phi2(s, r);
+            let tangent = s.mul(d, s.fma(r, phi2, s.splat(1.0)));
+            m = s.fma(p, tangent, m);
+            e = s.fma(s.mul(p, d), s.mul(d, phi2), e);
+            own = s.fma(p, self.teacher.exponent(s, row), own);
+            s.store(tangent, out);
+        }
+        let m = s.div(m, self.p_sum);
+        let scale = s.div(s.splat(weight), s.mul(self.p_sum, s.fma(m, inverse, s.splat(1.0))));
+        for (row, out) in rows.iter_mut().enumerate() {
+            let d = s.mul(s.mul(self.power(s, row), scale), s.sub(s.load(out), m));
+            s.store(s.flush_below(d, NEGLIGIBLE), out);
+        }
+        let square = f64::from(self.temperature) * f64::from(self.temperature);
+        let divergence = |e: f64, p_sum: f64| libm::log1p(e / p_sum / square);
+        [
+            total(s, width, [self.p_sum, own, e], |_, [p_sum, own, e]| {
+                libm::log(p_sum) - own / p_sum + divergence(e, p_sum)
+            }),
+            total(s, width, [self.p_sum, e], |_, [p_sum, e]| divergence(e, p_sum)),
+        ]
+    }
+}
+
+/// (exp(r) − 1 − r)/r² = 1/2 + r/6 + r²/24 + …, |r| ≤ ½, up to r⁷/9!: what is left is below 2⁻²⁷.
+#[inline(always)]
+fn phi2<S: Simd>(s: S, r: S::F) -> S::F {
+    const FACTORIALS: [f32; 8] = [
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        1.0 / 2.0,
+    ];
+    let mut sum = s.splat(FACTORIALS[0]);
+    for &coefficient in &FACTORIALS[1..] {
+        sum = s.fma(sum, r, s.splat(coefficient));
+    }
+    sum
 }
 
 /// What a distillation loss compares the student with, and how.
@@ -141,8 +263,9 @@ pub struct Loss {
     /// Σ CE(softmax(v/T), softmax(z/T)), without the factor T²; at T = ∞ the sum over examples
     /// of ½·Σ(d − d̄)²/C.
     pub soft: f64,
-    /// Σ H(softmax(v/T)), the least that `soft` can be; at T = ∞ zero.
-    pub entropy: f64,
+    /// Σ KL(softmax(v/T) ‖ softmax(z/T)): `soft` without the entropy of softmax(v/T), the least
+    /// that it can be; never negative. At T = ∞ it is `soft`.
+    pub divergence: f64,
     /// Σ CE(label, softmax(z)).
     pub hard: f64,
 }
@@ -226,30 +349,42 @@ impl Kernel for Gradient<'_> {
             }
             let per_class = 0.5 / classes as f64;
             loss.soft = total(s, width, [squares], |_, [squares]| per_class * squares);
+            loss.divergence = loss.soft;
         } else if let Some(teacher) = task.teacher {
             let student = Column::new(s, logits, panel, task.temperature);
             let teacher = Column::new(s, teacher, panel, task.temperature);
-            let (q_sum, p_sum) = (student.sum(s), teacher.sum(s));
-            let scale = s.splat(task.soft_weight * task.temperature / batch as f32);
-            let (q_scale, p_scale) = (s.div(scale, q_sum), s.div(scale, p_sum));
-            let mut expected = s.splat(0.0);
-            let mut own = s.splat(0.0);
-            for (row, d) in rows.iter_mut().enumerate() {
-                let exponent = student.exponent(s, row);
-                let teacher_exponent = teacher.exponent(s, row);
-                let p = exp(s, teacher_exponent);
-                expected = s.fma(p, exponent, expected);
-                own = s.fma(p, teacher_exponent, own);
-                // One product each, subtracted last: identical logits give exactly zero.
-                let difference = s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale));
-                s.store(s.flush_below(difference, NEGLIGIBLE), d);
+            let weight = task.soft_weight / batch as f32;
+            let near = Near::new(s, &student, &teacher, task.temperature, classes);
+            if let Some(near) = near {
+                [loss.soft, loss.divergence] = near.gradient(s, weight, width, rows);
+            } else {
+                let (q_sum, p_sum) = (student.sum(s), teacher.sum(s));
+                let scale = s.splat(task.soft_weight * task.temperature / batch as f32);
+                let (q_scale, p_scale) = (s.div(scale, q_sum), s.div(scale, p_sum));
+                let mut expected = s.splat(0.0);
+                let mut own = s.splat(0.0);
+                for (row, d) in rows.iter_mut().enumerate() {
+                    let exponent = student.exponent(s, row);
+                    let teacher_exponent = teacher.exponent(s, row);
+                    let p = exp(s, teacher_exponent);
+                    expected = s.fma(p, exponent, expected);
+                    own = s.fma(p, teacher_exponent, own);
+                    // One product each, subtracted last: identical logits give exactly zero.
+                    let difference = s.sub(s.mul(exp(s, exponent), q_scale), s.mul(p, p_scale));
+                    s.store(s.flush_below(difference, NEGLIGIBLE), d);
+                }
+                let sums = [q_sum, p_sum, expected, own];
+                // CE = ln S − Σ p·(z − m)/T
+                let ce =
+                    |[q_sum, p_sum, expected, _]: [f64; 4]| libm::log(q_sum) - expected / p_sum;
+                let entropy = |[_, p_sum, _, own]: [f64; 4]| libm::log(p_sum) - own / p_sum;
+                loss.soft = total(s, width, sums, |_, sums| ce(sums));
+                // Rounding may take the difference below 0; a NaN stays one.
+                loss.divergence = total(s, width, sums, |_, sums| {
+                    let divergence = ce(sums) - entropy(sums);
+                    if divergence < 0.0 { 0.0 } else { divergence }
+                });
             }
-            // CE = ln S − Σ p·(z − m)/T
-            loss.soft = total(s, width, [q_sum, p_sum, expected], |_, [q_sum, p_sum, expected]| {
-                libm::log(q_sum) - expected / p_sum
-            });
-            loss.entropy =
-                total(s, width, [p_sum, own], |_, [p_sum, own]| libm::log(p_sum) - own / p_sum);
         }
 
         if let Some(labels) = task.labels {

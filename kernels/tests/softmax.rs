@@ -148,14 +148,14 @@ fn task() -> Distillation<'static> {
 
 /// The gradient, row-major, and the loss summed over the panels; asserts that padding is zero.
 fn gradient(context: &Context, task: &Distillation, logits: &Panel) -> (Vec<f32>, Loss) {
-    let unwritten = Loss { soft: f64::NAN, entropy: f64::NAN, hard: f64::NAN };
+    let unwritten = Loss { soft: f64::NAN, divergence: f64::NAN, hard: f64::NAN };
     let mut losses = vec![unwritten; logits.view().panels()];
     let mut d_logits = Panel::unwritten(logits.rows, logits.lanes);
     task.gradient(context, logits.view(), &mut losses, d_logits.view_mut());
     d_logits.assert_padding_is_zero("d_logits");
     let loss = losses.iter().fold(Loss::default(), |sum, loss| Loss {
         soft: sum.soft + loss.soft,
-        entropy: sum.entropy + loss.entropy,
+        divergence: sum.divergence + loss.divergence,
         hard: sum.hard + loss.hard,
     });
     (d_logits.row_major(), loss)
@@ -288,8 +288,8 @@ fn gradient_and_losses_are_within_their_error_bounds() {
                     }
                     loss.soft += exact.soft_loss(&z);
                     // The entropy is the loss of a student that equals its teacher.
-                    loss.entropy += exact.soft_loss(&v);
-                    loss_bound.entropy += bounds(&exact, &v).1;
+                    loss.divergence += exact.divergence(&z);
+                    loss_bound.divergence += soft_bound + bounds(&exact, &v).1;
                     loss.hard += exact.hard_loss(&z);
                     loss_bound.soft += soft_bound;
                     loss_bound.hard += hard_bound;
@@ -299,7 +299,7 @@ fn gradient_and_losses_are_within_their_error_bounds() {
                 assert!(!subnormal || temperature.is_infinite(), "{name}: subnormal");
                 for (got, want, bound) in [
                     (losses[0].soft, loss.soft, loss_bound.soft),
-                    (losses[0].entropy, loss.entropy, loss_bound.entropy),
+                    (losses[0].divergence, loss.divergence, loss_bound.divergence),
                     (losses[0].hard, loss.hard, loss_bound.hard),
                 ] {
                     // 1e-12 for the sum's own f64.
@@ -307,6 +307,62 @@ fn gradient_and_losses_are_within_their_error_bounds() {
                     assert!((got - want).abs() <= room, "{name}: loss {got}, expected {want}");
                 }
             }
+        }
+    }
+}
+
+/// T²·KL and the gradient at T from the first above the ordinary ones to the largest f32.
+///
+/// With d the differences less their mean and w the widest |z − m|, |v − m|: d has the roundings
+/// of three differences and of a mean of C terms, at most δ = (C + 6)·ε·4w; T²·KL = Σ p·d²·φ₂ then
+/// has 2δ/|d| of each term and C + 40 roundings, and p·(d·φ₁ − M) an error of p·(2δ + (C + 40)·ε·2w)
+/// before p's own.
+#[test]
+fn the_divergence_and_the_gradient_keep_their_digits_at_high_temperatures() {
+    let mut data = Data::new(29);
+    for classes in [2, 10, 1000] {
+        let (logits, teacher) = (data.panel(classes, 5), data.panel(classes, 5));
+        for temperature in [101.0, 1e3, 1e6, 1e12, 1e30, f32::MAX] {
+            let task = Distillation { teacher: Some(teacher.view()), temperature, ..task() };
+            let name = format!("{classes} classes, T = {temperature:e}");
+            let mut losses = Vec::new();
+            let got = same_bits_everywhere(&name, |context| {
+                let (got, loss) = gradient(context, &task, &logits);
+                losses.push(loss);
+                got
+            });
+            assert!(losses.iter().all(|loss| loss == &losses[0]), "{name}: losses differ");
+            let square = f64::from(temperature).powi(2);
+            let (mut divergence, mut room) = (0.0, 0.0);
+            for lane in 0..5 {
+                let (z, v) = (example(&logits, lane), example(&teacher, lane));
+                let exact = exact(&task, Some(&v), lane);
+                let limit = reference::Distillation { temperature: f64::INFINITY, ..exact };
+                let width = |x: &[f64]| {
+                    let fold = |f: fn(f64, f64) -> f64, from| x.iter().copied().fold(from, f);
+                    fold(f64::max, f64::MIN) - fold(f64::min, f64::MAX)
+                };
+                let w = width(&z).max(width(&v));
+                let roundings = (classes + 40) as f64 * EPS;
+                let delta = (classes + 6) as f64 * EPS * 4.0 * w;
+                let kl = square * exact.divergence(&z);
+                divergence += kl;
+                room += roundings * kl + 4.0 * delta * (kl.sqrt() + delta);
+                let p = reference::softmax(&v, temperature.into());
+                let powers = reference::power_errors(&v, temperature.into());
+                for (class, d) in exact.gradient(&z).into_iter().enumerate() {
+                    let own = d.abs() * (powers.0[class] + powers.1 + 5.0 * EPS);
+                    let bound = p[class] * (2.0 * delta + roundings * 2.0 * w) + own;
+                    let off = (5.0 * f64::from(got[class * 5 + lane]) - d).abs();
+                    assert!(off <= bound + TINY, "{name}: class {class}, example {lane}: {off:e}");
+                    // The limit is nearer than 2w²/T.
+                    let far = (d - limit.gradient(&z)[class]).abs();
+                    let near = 4.0 * w * w / f64::from(temperature) + 1e-12 * w;
+                    assert!(far <= near, "{name}: {far:e} off the limit");
+                }
+            }
+            let off = (square * losses[0].divergence - divergence).abs();
+            assert!(off <= room, "{name}: T²·KL is off by {off:e} of {divergence}");
         }
     }
 }

@@ -16,6 +16,7 @@ from limbeck._limbeck import (
     distillation,
     log_softmax,
     logit_matching,
+    mistakes,
     softmax,
     train,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "distillation",
     "log_softmax",
     "logit_matching",
+    "mistakes",
     "softmax",
     "train",
 ]

@@ -19,7 +19,7 @@ class Fault(Exception):
     """A mistake that shows before any value can be verified: its id, a sentence, the line to write."""
 
     def __init__(self, mistake: str, says: str, line: str = "") -> None:
-        super().__init__(f"{mistake}: {says}" + (f"; write: {line}" if line else ""))
+        super().__init__(f"{mistake}: {says}" + (f". Right: {line}" if line else ""))
         self.mistake, self.says = mistake, says
 
 

@@ -39,14 +39,27 @@ class Epoch(TypedDict):
     seconds: float
     """Since the start."""
 
+class Mistake(TypedDict):
+    """A mistake that check knows."""
+
+    id: str
+    says: str
+    """What the code does."""
+    formula: str
+    """What it computes so."""
+    fix: str
+    """The corrected line of PyTorch."""
+
 class Checked(TypedDict):
     """The answer of check and check_case: what `limbeck check --json` prints."""
 
-    verdict: str
-    """'agrees' only where loss and gradient are right; 'variant' for those of a known mistake,
-    'unknown' for others."""
+    verdict: Literal["agrees", "variant", "unknown", "not_finite", "cannot_tell"]
+    """'agrees' only where loss and gradient are right; 'variant' for those of known mistakes,
+    'unknown' for others, 'cannot_tell' where others would agree as well."""
     variant: str | None
-    """The mistake's id, with the verdict 'variant'."""
+    """The mistake's id, with the verdict 'variant'; the first of mistakes."""
+    mistakes: list[str]
+    """Those that were made at once."""
     fits: list[str]
     """All known mistakes that fit within the tolerance."""
     max_relative_error: float | None
@@ -215,3 +228,6 @@ def check_case(path: str | PathLike[str]) -> Checked:
 
     A file that is no case is a ValueError that says why, one that cannot be read an OSError.
     """
+
+def mistakes() -> list[Mistake]:
+    """The mistakes that check and check_case know, as `limbeck check --list --json` prints them."""

@@ -27,6 +27,8 @@ class Probe:
     """Of the logits in the call, which holds their values."""
     gives_mask: bool
     """Whether the loss is given `counted`."""
+    ignore_index: int | None
+    """The label of what does not count."""
     step: float
     """Of central differences."""
     ordinary: bool
@@ -43,8 +45,6 @@ class Probe:
 
 def representable(x: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[Any]:
     """Values near x that `dtype` holds; those of half precision in f32."""
-    if dtype == "bfloat16":
-        return (x.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
     if dtype == "float16":
         return x.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)
     return x.astype(dtype)
@@ -64,9 +64,9 @@ def probes(
     rng = np.random.default_rng(seed)
     # Logits over T are of the order of 1 where T is below 1, so that softmax(z/T) is not one-hot.
     unit = min(1.0, temperature)
-    # exp(z/T) and exp(z) of the offset are infinite in every format. Gaps of 110·T and more make
-    # exp(z/T) 0 in f32.
-    offset, extreme = 800 * max(1.0, temperature), min(30 * temperature, 110.0)
+    # exp(z) and exp(z/T) of the offset are infinite in every format, and 0 across gaps of 1000·T.
+    large = max(1.0, temperature) if np.isfinite(temperature) else 1.0
+    offset, extreme = 800 * large, 200 * large
 
     def probe(name: str, scale: float, *, batch: int = BATCH, width: int = classes or CLASSES,
               same: bool = False, offset: float = 0.0, ordinary: bool = True) -> Probe:
@@ -83,7 +83,7 @@ def probes(
             labels = np.where(counted, labels, ignore_index)
         return Probe(
             name, representable(student, dtype), representable(teacher, dtype), labels, counted,
-            dtype=dtype, gives_mask=mask, step=0.02 * unit, ordinary=ordinary,
+            dtype=dtype, gives_mask=mask, ignore_index=ignore_index, step=0.02 * unit, ordinary=ordinary,
         )
 
     yield probe("ordinary logits", unit)

@@ -6,6 +6,7 @@ use numpy::ndarray::Array2;
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// A matrix in f64, and whether it was f32.
@@ -91,6 +92,7 @@ pub fn check<'py>(
         loss,
         d_logits,
         precision: if single { Precision::F32 } else { Precision::F64 },
+        ..CheckCase::default()
     };
     judge(py, &case)
 }
@@ -104,13 +106,22 @@ pub fn check_case(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
     judge(py, &CheckCase::load(&path).map_err(exception)?)
 }
 
-/// The report as Python's objects: through the JSON that `limbeck check --json` prints, so that both
-/// have the same fields.
+/// The mistakes that check and check_case know, as `limbeck check --list --json` prints them.
+#[pyfunction]
+pub fn mistakes(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    objects(py, &checker::MISTAKES.as_slice())
+}
+
 fn judge<'py>(py: Python<'py>, case: &CheckCase) -> PyResult<Bound<'py, PyAny>> {
     let report = py
         .detach(|| checker::check(case))
         .map_err(|malformed| PyValueError::new_err(malformed.to_string()))?;
-    let json = serde_json::to_string(&report)
-        .map_err(|fault| PyRuntimeError::new_err(fault.to_string()))?;
+    objects(py, &report)
+}
+
+/// Python's objects from the JSON that the program prints, so that both have the same fields.
+fn objects<'py>(py: Python<'py>, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
+    let json =
+        serde_json::to_string(value).map_err(|fault| PyRuntimeError::new_err(fault.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))
 }

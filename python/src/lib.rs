@@ -32,7 +32,7 @@ fn exception(error: Error) -> PyErr {
 #[pyo3::pymodule(name = "_limbeck")]
 mod module {
     #[pymodule_export]
-    use crate::check::{check, check_case};
+    use crate::check::{check, check_case, mistakes};
     #[pymodule_export]
     use crate::losses::{cross_entropy, distillation, log_softmax, logit_matching, softmax};
     #[pymodule_export]

@@ -46,13 +46,44 @@ def test_a_right_loss_of_numpy_is_ok():
     assert limbeck.check_loss(lambda *x: (right(*x), gradient(*x)), **CONTRACT).ok
 
 
-@pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 4.0, 20.0, 1000.0])
 def test_temperatures(temperature):
     def loss(z, v, y):
         return soft(z, v, temperature**2, temperature).mean()
 
     report = limbeck.check_loss(loss, temperature=temperature)
     assert report.ok, report.details()
+
+
+def test_divergences():
+    def mixed(z, v, y):
+        p, q = np.exp(log_softmax(v / T)), np.exp(log_softmax(z / T))
+        m = 0.3 * p + 0.7 * q
+        each = 0.3 * (p * np.log(p / m)).sum(-1) + 0.7 * (q * np.log(q / m)).sum(-1)
+        return T * T * each.mean()
+
+    # The probabilities' ratio is 0/0 where both underflow; the mixture is right elsewhere.
+    report = limbeck.check_loss(mixed, temperature=T, divergence="js", beta=0.3)
+    assert "on extreme logits" in str(report) and report.cases[0].verdict == "agrees"
+    assert not report.ok and report.cases[-1].verdict == "not_finite", report.details()
+    assert not limbeck.check_loss(mixed, temperature=T, divergence="js").ok
+    reverse = lambda z, v, y: soft(v, z).mean()
+    assert limbeck.check_loss(reverse, temperature=T, divergence="reverse").ok
+    assert not limbeck.check_loss(reverse, temperature=T).ok
+    matching = lambda z, v, y: 0.5 * ((z - v - (z - v).mean(-1, keepdims=True)) ** 2).mean()
+    assert limbeck.check_loss(matching, temperature=np.inf).ok
+
+
+def test_two_mistakes_at_once_are_both_named():
+    report = limbeck.check_loss(lambda z, v, y: soft(z, v, 1.0).mean() / z.shape[1], temperature=T)
+    assert set(report.mistakes) == {"t_squared_missing", "kl_mean"}, report.details()
+
+
+def test_every_mistake_has_its_correction():
+    known = {mistake["id"]: mistake for mistake in limbeck.mistakes()}
+    assert all(mistake["says"] and mistake["formula"] and mistake["fix"] for mistake in known.values())
+    report = limbeck.check_loss(WRONG["kl_mean"], **CONTRACT)
+    assert known["kl_mean"]["fix"] in str(report)
 
 
 def test_reductions_shapes_and_masks():
@@ -223,6 +254,13 @@ class TestTorch:
         report = limbeck.check_loss(lambda z, v, y: loss()(z, v.detach(), y), **CONTRACT)
         assert report.ok and report.teacher_gradient is False
         assert limbeck.check_loss(loss(), **CONTRACT, dtype="float64").ok
+        assert limbeck.check_loss(loss(), **CONTRACT, dtype="float16").ok
+
+    def test_a_loss_in_half_precision_is_one(self, torch, loss):
+        in_half = lambda z, v, y: loss()(z.half(), v.half(), y)
+        assert limbeck.check_loss(in_half, **CONTRACT).ok
+        wrong = lambda z, v, y: loss(reduction="mean")(z.half(), v.half(), y)
+        assert limbeck.check_loss(wrong, **CONTRACT).mistakes == ("kl_mean",)
 
     def test_mistakes_are_named(self, torch, loss):
         for mistake, fn in (
@@ -230,7 +268,7 @@ class TestTorch:
             ("t_squared_missing", loss(factor=1.0)),
             ("constant", lambda z, v, y: z.new_ones(())),
             ("detached", lambda z, v, y: loss()(z.detach(), v.detach(), y)),
-            ("detached_student", lambda z, v, y: loss()(z.detach(), v, y)),
+            ("student_detached", lambda z, v, y: loss()(z.detach(), v, y)),
             ("not_a_tensor", lambda z, v, y: loss()(z, v, y).item()),
             ("not_reduced", lambda z, v, y: loss()(z, v, y) * z.new_ones(len(z))),
             ("not_deterministic", lambda z, v, y: loss()(z + torch.rand_like(z), v, y)),
@@ -277,7 +315,7 @@ class TestTorch:
             return T * T * F.kl_div(F.log_softmax(z / T, -1), F.softmax(v / T, -1), reduction="batchmean")
 
         report = limbeck.check_loss(batchmean, temperature=T, length=5)
-        assert not report.ok, report
+        assert report.mistakes == ("seq_batchmean",), report
 
     def test_warnings_of_the_loss_are_no_errors(self, loss):
         with warnings.catch_warnings():

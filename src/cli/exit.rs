@@ -15,8 +15,9 @@ pub const BUG: u8 = 70;
 
 /// The end of the help.
 pub const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 what was verified is wrong, 2 usage, 65 bad data, 70 a bug of limbeck,
-74 input or output failed, 75 interrupted and resumable, 76 diverged.
+Exit codes: 0 done, 1 what was verified is wrong, 2 usage, 3 what was verified cannot be told from
+other values, 65 bad data, 70 a bug of limbeck, 74 input or output failed, 75 interrupted and
+resumable, 76 diverged.
 SIGINT, SIGTERM and SIGUSR1 let a run finish its step, write a checkpoint and name the command that
 goes on; a second SIGINT ends it at once, to go on from the checkpoint before.";
 

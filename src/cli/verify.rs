@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use limbeck::run::folder::RunFolder;
 use limbeck::run::manifest::Manifest;
 use limbeck::tools::verify::determinism::{self, Cell, Matrix};
-use limbeck::tools::verify::{Faults, Place, THREADS, exp, gemm, softmax};
+use limbeck::tools::verify::{Faults, Place, THREADS, check, exp, gemm, softmax};
 use limbeck::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -20,14 +20,16 @@ pub enum VerifyCommand {
     Exp(Size),
     /// The errors of softmax and log-softmax against f64
     Softmax(Size),
+    /// Whether `limbeck check` can be fooled: random losses, right ones and wrong ones
+    Check(Size),
     /// The hash of a trained net's weights: one for every way of computing them
     Determinism(DeterminismArgs),
 }
 
 #[derive(Args)]
 pub struct Size {
-    /// The published size, some minutes: a million products, every f32, or a million values for
-    /// each row of the table. Without it some seconds
+    /// The published size, some minutes: a million products, every f32, a million values for each
+    /// row of the table, or a million losses. Without it some seconds
     #[arg(long)]
     full: bool,
 }
@@ -63,6 +65,10 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
         }
         VerifyCommand::Softmax(Size { full }) => {
             let found = softmax::verify(if *full { 1 << 20 } else { 1 << 13 })?;
+            finish(session, folder, &found, &found.faults)
+        }
+        VerifyCommand::Check(Size { full }) => {
+            let found = check::verify(if *full { 1_000_000 } else { 10_000 });
             finish(session, folder, &found, &found.faults)
         }
         VerifyCommand::Determinism(DeterminismArgs { full, also }) => {

@@ -57,7 +57,7 @@ impl LossSpec {
     /// L without its constant part, the entropy of the soft targets: T²·KL in place of T²·CE. It
     /// is 0 for a student that equals its teacher.
     pub fn reducible(&self, loss: Loss, examples: usize) -> f64 {
-        self.value(Loss { soft: loss.soft - loss.entropy, ..loss }, examples)
+        self.value(Loss { soft: loss.divergence, ..loss }, examples)
     }
 }
 
@@ -91,7 +91,7 @@ pub fn distillation(
 /// sum ← sum + loss.
 pub fn add(sum: &mut Loss, loss: Loss) {
     sum.soft += loss.soft;
-    sum.entropy += loss.entropy;
+    sum.divergence += loss.divergence;
     sum.hard += loss.hard;
 }
 

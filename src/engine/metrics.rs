@@ -7,6 +7,7 @@
 //! Every function panics on shapes that contradict each other and on a label that is no class:
 //! both are established when data and model are loaded.
 
+use limbeck_kernels::reference::Distillation;
 use serde::Serialize;
 
 /// Bins of the calibration error.
@@ -171,8 +172,8 @@ pub fn agreement(a: &[f32], b: &[f32], classes: usize) -> f64 {
 }
 
 /// Mean over the examples of KL(p ‖ q) = Σ_c p_c·(ln p_c − ln q_c) in nats, p = softmax(v/T) of
-/// the teacher's logits v, q = softmax(z/T) of the student's logits z. NaN when a logit is not
-/// finite or there are no examples.
+/// the teacher's logits v, q = softmax(z/T) of the student's logits z; never negative, and exact at
+/// high T too. NaN when a logit is not finite or there are no examples.
 ///
 /// Forward direction and mean over the examples alone, as in the distillation loss, but without
 /// its factor T².
@@ -180,12 +181,19 @@ pub fn mean_kl(teacher: &[f32], student: &[f32], classes: usize, temperature: f6
     assert!(temperature > 0.0, "temperature {temperature}");
     let sum: f64 = row_pairs(teacher, student, classes)
         .map(|(v, z)| {
-            let (p, q) = (LogSoftmax::new(v, temperature), LogSoftmax::new(z, temperature));
-            let terms = v.iter().zip(z).map(|(&v, &z)| {
-                let (ln_p, ln_q) = (p.of(v), q.of(z));
-                ln_p.exp() * (ln_p - ln_q)
-            });
-            terms.sum::<f64>()
+            if v.iter().chain(z).any(|x| !x.is_finite()) {
+                return f64::NAN;
+            }
+            let wide = |row: &[f32]| row.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+            let v = wide(v);
+            let pair = Distillation {
+                teacher: Some(&v),
+                label: None,
+                temperature,
+                soft_weight: 1.0,
+                hard_weight: 0.0,
+            };
+            pair.divergence(&wide(z))
         })
         .sum();
     sum / (teacher.len() / classes) as f64

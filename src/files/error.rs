@@ -19,6 +19,11 @@ pub enum Error {
     #[error("{0}")]
     Disagrees(String),
 
+    /// What was to be verified may be right, but its test would accept other values too. Exit
+    /// code 3.
+    #[error("{0}")]
+    CannotTell(String),
+
     /// The command line asks for something impossible. Exit code 2.
     #[error("{0}")]
     Usage(String),
@@ -131,6 +136,7 @@ impl Error {
         match self {
             Error::Disagrees(_) => 1,
             Error::Usage(_) => 2,
+            Error::CannotTell(_) => 3,
             Error::Config { .. } | Error::Data { .. } | Error::Dataset { io: false, .. } => 65,
             Error::Internal(_) => 70,
             Error::Io { .. } | Error::Dataset { io: true, .. } | Error::Lost { .. } => 74,

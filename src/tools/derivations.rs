@@ -164,7 +164,7 @@
 //! is told 'batchmean': with ten classes the soft term has a tenth of its weight.
 //!
 //! ```
-//! use limbeck::tools::check::{CheckCase, Precision, Reduction, check};
+//! use limbeck::tools::check::{CheckCase, check};
 //! use limbeck_kernels::reference::Distillation;
 //! use ndarray::array;
 //! let (z, v) = ([1.0, -2.0, 0.5], [3.0, 0.0, -1.0]);
@@ -174,14 +174,10 @@
 //! let case = CheckCase {
 //!     student_logits: array![z],
 //!     teacher_logits: Some(array![v]),
-//!     labels: None,
 //!     temperature: 4.0,
 //!     soft_weight: 1.0,
-//!     hard_weight: 0.0,
-//!     reduction: Reduction::Mean,
 //!     loss: Some(right.reducible_loss(&z) / 3.0), // divided by the classes
-//!     d_logits: None,
-//!     precision: Precision::F64,
+//!     ..CheckCase::default()
 //! };
 //! assert_eq!(check(&case).unwrap().variant, Some("kl_mean"));
 //! ```

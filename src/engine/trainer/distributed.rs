@@ -9,7 +9,7 @@ use limbeck_kernels::softmax::Loss;
 /// Begins to tell all ranks what this one's microbatches came to, and whether it is asked to stop.
 pub(super) fn start_outcome(communicator: &mut Communicator, outcomes: &[StepOutcome], stop: bool) {
     let numbers = |StepOutcome { loss, errors, .. }: &StepOutcome| {
-        [loss.soft, loss.entropy, loss.hard, *errors as f64, f64::from(stop)]
+        [loss.soft, loss.divergence, loss.hard, *errors as f64, f64::from(stop)]
     };
     let bytes: Vec<u8> = outcomes.iter().flat_map(numbers).flat_map(f64::to_le_bytes).collect();
     let lengths = vec![bytes.len(); communicator.size()];
@@ -21,8 +21,8 @@ pub(super) fn finish_outcome(communicator: &mut Communicator) -> Result<StepOutc
     let bytes = communicator.finish_gather()?;
     let numbers: Vec<f64> =
         bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
-    let outcome = |&[soft, entropy, hard, errors, stop]: &[f64; 5]| StepOutcome {
-        loss: Loss { soft, entropy, hard },
+    let outcome = |&[soft, divergence, hard, errors, stop]: &[f64; 5]| StepOutcome {
+        loss: Loss { soft, divergence, hard },
         errors: errors as u64,
         stop: stop > 0.0,
     };

@@ -108,8 +108,8 @@ impl Run<'_> {
 
     /// The state after `trained` of training, without its arrays.
     pub fn scalars(&self, trained: Duration) -> TrainingState<'static> {
-        let EpochSums { loss: Loss { soft, entropy, hard }, errors, examples } = self.sums;
-        let sums = [("soft", soft), ("entropy", entropy), ("hard", hard)];
+        let EpochSums { loss: Loss { soft, divergence, hard }, errors, examples } = self.sums;
+        let sums = [("soft", soft), ("divergence", divergence), ("hard", hard)];
         let scalars = sums.into_iter().chain([("seconds", trained.as_secs_f64())]);
         let scalars = scalars.chain(self.optimizer.scalars());
         TrainingState {
@@ -134,12 +134,12 @@ impl Run<'_> {
             let found = state.counters.get(name).copied();
             found.ok_or_else(|| Error::Internal(format!("checkpoint without '{name}'")))
         };
+        let soft = scalar("soft")?;
+        // Earlier checkpoints hold the entropy of the soft targets.
+        let divergence =
+            scalar("divergence").or_else(|_| scalar("entropy").map(|entropy| soft - entropy))?;
         self.sums = EpochSums {
-            loss: Loss {
-                soft: scalar("soft")?,
-                entropy: scalar("entropy")?,
-                hard: scalar("hard")?,
-            },
+            loss: Loss { soft, divergence, hard: scalar("hard")? },
             errors: counter("errors")?,
             examples: counter("examples")?,
         };

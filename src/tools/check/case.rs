@@ -1,87 +1,58 @@
-//! A loss that somebody's code computed: what from, and what came out; read from safetensors.
+//! A loss that somebody's code computed: what from, and what came out.
 
-use crate::files::error::Result;
-use crate::files::safetensors::TensorFile;
+pub use super::rounding::Precision;
 use ndarray::Array2;
-use safetensors::tensor::{Dtype, TensorInfo};
-use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
-use std::path::Path;
-
-/// The most that a case's file may hold.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+use std::fmt::Display;
 
 /// How examples are combined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
-    /// The mean over the batch.
+    /// The mean over the examples that count.
     Mean,
-    /// The sum over the batch.
+    /// The sum over them.
     Sum,
 }
 
-/// The number format of a computation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// IEEE binary32.
-    F32,
-    /// IEEE binary64.
-    F64,
+/// What the soft term measures, of p = softmax(v/T) and q = softmax(z/T).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Divergence {
+    /// KL(p ‖ q), or the cross-entropy −Σ p·ln q, whose gradient is the same.
+    Forward,
+    /// KL(q ‖ p).
+    Reverse,
+    /// ½·KL(p ‖ q) + ½·KL(q ‖ p).
+    Symmetric,
+    /// β·KL(p ‖ m) + (1 − β)·KL(q ‖ m) with m = β·p + (1 − β)·q, 0 < β < 1: the generalised
+    /// Jensen–Shannon divergence.
+    JensenShannon {
+        /// The teacher's share.
+        beta: f64,
+    },
 }
 
-impl Precision {
-    pub(super) fn unit_roundoff(self) -> f64 {
-        match self {
-            Precision::F32 => f64::from(f32::EPSILON) / 2.0,
-            Precision::F64 => f64::EPSILON / 2.0,
-        }
-    }
-
-    pub(super) fn smallest(self) -> f64 {
-        match self {
-            Precision::F32 => f32::MIN_POSITIVE.into(),
-            Precision::F64 => f64::MIN_POSITIVE,
-        }
-    }
-
-    /// exp(x), infinite where this format overflows.
-    pub(super) fn exp(self, x: f64) -> f64 {
-        match self {
-            Precision::F32 => f64::from(x.exp() as f32),
-            Precision::F64 => x.exp(),
-        }
-    }
-
-    /// The distance of the numbers of this format around x.
-    pub(super) fn ulp(self, x: f64) -> f64 {
-        match self {
-            Precision::F32 => {
-                let x = (x as f32).abs().min(f32::MAX / 2.0);
-                f64::from(x.next_up()) - f64::from(x)
-            }
-            Precision::F64 => {
-                let x = x.abs().min(f64::MAX / 2.0);
-                x.next_up() - x
-            }
-        }
-    }
-}
-
-impl Display for Precision {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Precision::F32 { "f32" } else { "f64" })
-    }
-}
-
-/// What a loss was computed from, and what came out; B examples of C classes.
+/// What a loss was computed from, and what came out; N examples of C classes.
+///
+/// Sequences \[B, L, C\] are N = B·L examples, the tokens of a sequence one behind the other.
 #[derive(Clone, Debug)]
 pub struct CheckCase {
-    /// z [B, C].
+    /// z [N, C]; −∞ for a class that is excluded.
     pub student_logits: Array2<f64>,
-    /// v [B, C], for the soft term.
+    /// v [N, C], for the soft term.
     pub teacher_logits: Option<Array2<f64>>,
+    /// Further teachers' [N, C]: p is the mean of all teachers' probabilities.
+    pub ensemble: Vec<Array2<f64>>,
+    /// The teacher's logits [N, C] of a second pass over the same inputs.
+    pub teacher_logits_again: Option<Array2<f64>>,
     /// The class of each example, for the hard term.
     pub labels: Option<Vec<i64>>,
+    /// The examples that count \[N\]; `None` for all.
+    pub mask: Option<Vec<bool>>,
+    /// The label of examples that do not count.
+    pub ignore_index: Option<i64>,
+    /// L, which divides N; 1 for examples that are no sequences.
+    pub length: usize,
+    /// What the soft term measures.
+    pub divergence: Divergence,
     /// T > 0; infinity for the matching of logits.
     pub temperature: f64,
     /// Weight of the soft term.
@@ -92,10 +63,40 @@ pub struct CheckCase {
     pub reduction: Reduction,
     /// The loss to verify.
     pub loss: Option<f64>,
-    /// Its gradient [B, C] to verify.
+    /// Its gradient [N, C] to verify.
     pub d_logits: Option<Array2<f64>>,
+    /// Its gradient [N, C] with respect to the teacher's logits, which should be 0.
+    pub d_teacher: Option<Array2<f64>>,
     /// What it was computed in.
     pub precision: Precision,
+    /// Whether the logits are stored wider than that, and were rounded first.
+    pub rounded_logits: bool,
+}
+
+/// No logits and nothing to verify; both weights 0, T = 1, forward divergence, the mean, f64.
+impl Default for CheckCase {
+    fn default() -> Self {
+        CheckCase {
+            student_logits: Array2::zeros((0, 0)),
+            teacher_logits: None,
+            ensemble: Vec::new(),
+            teacher_logits_again: None,
+            labels: None,
+            mask: None,
+            ignore_index: None,
+            length: 1,
+            divergence: Divergence::Forward,
+            temperature: 1.0,
+            soft_weight: 0.0,
+            hard_weight: 0.0,
+            reduction: Reduction::Mean,
+            loss: None,
+            d_logits: None,
+            d_teacher: None,
+            precision: Precision::F64,
+            rounded_logits: false,
+        }
+    }
 }
 
 /// A part of a case that cannot be verified.
@@ -112,7 +113,11 @@ pub struct Malformed {
 
 pub(super) type Checked<T> = std::result::Result<T, Malformed>;
 
-fn malformed<T>(what: impl Display, found: impl Display, expected: impl Display) -> Checked<T> {
+pub(super) fn malformed<T>(
+    what: impl Display,
+    found: impl Display,
+    expected: impl Display,
+) -> Checked<T> {
     Err(Malformed {
         what: what.to_string(),
         found: found.to_string(),
@@ -120,83 +125,43 @@ fn malformed<T>(what: impl Display, found: impl Display, expected: impl Display)
     })
 }
 
-fn finite(name: &str, values: &Array2<f64>) -> Checked<()> {
-    match values.indexed_iter().find(|(_, x)| !x.is_finite()) {
-        Some((at, x)) => malformed(place(name, at), x, "a finite number"),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn place(name: &str, (row, column): (usize, usize)) -> String {
-    format!("{name}[{row}, {column}]")
-}
-
 impl CheckCase {
-    /// Reads a case from safetensors.
-    ///
-    /// Tensors, in f32 or f64: `student_logits` and `teacher_logits` \[B, C\], `d_logits`
-    /// \[B, C\], `loss` \[1\] or \[\]; `labels` \[B\] in i64 or i32. Metadata: `temperature`
-    /// (`inf` for the matching of logits), which may be absent without `teacher_logits`;
-    /// `soft_weight` and `hard_weight`, by default 1 where there are `teacher_logits` and `labels`,
-    /// else 0; `reduction`, `mean` or `sum` over the batch, by default `mean`.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::Data`](crate::Error::Data) for a file that is no
-    /// case or larger than 1 GiB.
-    pub fn load(path: &Path) -> Result<CheckCase> {
-        let file = TensorFile::read(path, MAX_FILE_BYTES)?;
-        let case = CheckCase::parse(&file);
-        case.and_then(|case| case.validate().map(|()| case))
-            .map_err(|fault| file.bad(fault.what, fault.found, fault.expected))
+    /// N.
+    pub fn examples(&self) -> usize {
+        self.student_logits.nrows()
     }
 
-    fn parse(file: &TensorFile) -> Checked<CheckCase> {
-        const TENSORS: [&str; 5] =
-            ["student_logits", "teacher_logits", "labels", "loss", "d_logits"];
-        let stranger = file.tensors.iter().find(|(name, _)| !TENSORS.contains(&&name[..]));
-        if let Some((name, _)) = stranger {
-            return malformed("tensors", name, format!("only {}", TENSORS.join(", ")));
+    /// C.
+    pub fn classes(&self) -> usize {
+        self.student_logits.ncols()
+    }
+
+    /// B: sequences, or examples that are none.
+    pub fn batch(&self) -> usize {
+        self.examples() / self.length
+    }
+
+    /// Whether an example counts.
+    pub fn counts(&self, example: usize) -> bool {
+        let masked = self.mask.as_ref().is_some_and(|mask| !mask[example]);
+        let ignored = match (&self.labels, self.ignore_index) {
+            (Some(labels), Some(ignored)) => labels[example] == ignored,
+            _ => false,
+        };
+        !masked && !ignored
+    }
+
+    /// How many examples count.
+    pub fn count(&self) -> usize {
+        (0..self.examples()).filter(|&e| self.counts(e)).count()
+    }
+
+    /// An element's name: `d_logits[row, column]`, of sequences `d_logits[sequence, token, column]`.
+    pub(super) fn place(&self, name: &str, (row, column): (usize, usize)) -> String {
+        match self.length {
+            1 => format!("{name}[{row}, {column}]"),
+            length => format!("{name}[{}, {}, {column}]", row / length, row % length),
         }
-        let get = |name: &str| file.tensor(name).map(|info| (info, file.bytes(info)));
-        let matrix = |name: &str| get(name).map(|tensor| read_matrix(name, tensor)).transpose();
-        let Some(student_logits) = matrix("student_logits")? else {
-            return malformed("student_logits", "no such tensor", "[batch, classes]");
-        };
-        let teacher_logits = matrix("teacher_logits")?;
-        let labels = get("labels").map(read_labels).transpose()?;
-        let loss = get("loss").map(read_loss).transpose()?;
-        let mut fractions = file.tensors.iter().filter(|(name, _)| name != "labels");
-        let coarse = fractions.any(|(_, info)| info.dtype == Dtype::F32);
-        let of_term = |there: bool| if there { 1.0 } else { 0.0 };
-        let metadata = &file.metadata;
-        let temperature = match number(metadata, "temperature")? {
-            Some(temperature) => temperature,
-            None if teacher_logits.is_none() => 1.0,
-            None => {
-                return malformed(
-                    "metadata `temperature`",
-                    "none",
-                    "T > 0, because there are teacher_logits",
-                );
-            }
-        };
-        Ok(CheckCase {
-            temperature,
-            soft_weight: number(metadata, "soft_weight")?
-                .unwrap_or(of_term(teacher_logits.is_some())),
-            hard_weight: number(metadata, "hard_weight")?.unwrap_or(of_term(labels.is_some())),
-            reduction: match metadata.get("reduction").map(String::as_str) {
-                None | Some("mean") => Reduction::Mean,
-                Some("sum") => Reduction::Sum,
-                Some(other) => return malformed("metadata `reduction`", other, "mean or sum"),
-            },
-            d_logits: matrix("d_logits")?,
-            precision: if coarse { Precision::F32 } else { Precision::F64 },
-            student_logits,
-            teacher_logits,
-            labels,
-            loss,
-        })
     }
 
     /// Whether shapes fit and inputs are in range. A loss or gradient that is not finite is no
@@ -205,36 +170,49 @@ impl CheckCase {
     /// # Errors
     /// [`Malformed`].
     pub fn validate(&self) -> Checked<()> {
-        let (batch, classes) = self.student_logits.dim();
-        if batch == 0 || classes == 0 {
-            let found = format!("shape [{batch}, {classes}]");
+        let (examples, classes) = self.student_logits.dim();
+        if examples == 0 || classes == 0 {
+            let found = format!("shape [{examples}, {classes}]");
             return malformed("student_logits", found, "at least one example and one class");
         }
-        finite("student_logits", &self.student_logits)?;
-        for (name, matrix) in
-            [("teacher_logits", &self.teacher_logits), ("d_logits", &self.d_logits)]
-        {
-            if let Some(matrix) = matrix.as_ref().filter(|m| m.dim() != (batch, classes)) {
+        if self.length == 0 || !examples.is_multiple_of(self.length) {
+            let expected = format!("a divisor of {examples}, the number of examples");
+            return malformed("length of the sequences", self.length, expected);
+        }
+        self.validate_logits("student_logits", &self.student_logits)?;
+        let others = [
+            ("teacher_logits", &self.teacher_logits),
+            ("teacher_logits_again", &self.teacher_logits_again),
+            ("d_logits", &self.d_logits),
+            ("d_teacher", &self.d_teacher),
+        ];
+        let others = others.into_iter().filter_map(|(name, matrix)| Some((name, matrix.as_ref()?)));
+        let teachers = self.ensemble.iter().map(|teacher| ("teacher_logits", teacher));
+        for (name, matrix) in others.chain(teachers) {
+            if matrix.dim() != (examples, classes) {
                 let found = format!("shape {:?}", matrix.shape());
-                let expected = format!("[{batch}, {classes}], that of student_logits");
+                let expected = format!("[{examples}, {classes}], that of student_logits");
                 return malformed(name, found, expected);
             }
-        }
-        if let Some(teacher) = &self.teacher_logits {
-            finite("teacher_logits", teacher)?;
-        }
-        if let Some(labels) = &self.labels {
-            if labels.len() != batch {
-                let expected = format!("{batch}, one for each example");
-                return malformed("labels", format!("{} values", labels.len()), expected);
+            if name.starts_with("teacher_logits") {
+                self.validate_logits(name, matrix)?;
             }
-            let valid = |y: &i64| usize::try_from(*y).is_ok_and(|y| y < classes);
-            if let Some((at, y)) = labels.iter().enumerate().find(|(_, y)| !valid(y)) {
-                return malformed(format!("labels[{at}]"), y, format!("0 to {}", classes - 1));
-            }
+        }
+        if self.mask.as_ref().is_some_and(|mask| mask.len() != examples) {
+            return malformed("mask", "another length", format!("{examples}, one an example"));
+        }
+        self.validate_labels()?;
+        if self.count() == 0 {
+            return malformed("mask and ignore_index", "no example that counts", "at least one");
         }
         if self.temperature.is_nan() || self.temperature <= 0.0 {
             return malformed("temperature", self.temperature, "T > 0, or inf to match logits");
+        }
+        if let Divergence::JensenShannon { beta } = self.divergence
+            && !(beta > 0.0 && beta < 1.0)
+        {
+            let expected = "0 < beta < 1; at 0 and 1 it is a KL: divergence forward or reverse";
+            return malformed("beta", beta, expected);
         }
         for (name, weight, there, targets) in [
             ("soft_weight", self.soft_weight, self.teacher_logits.is_some(), "teacher_logits"),
@@ -255,55 +233,42 @@ impl CheckCase {
         }
         Ok(())
     }
-}
 
-/// A tensor's entry in the header, and its bytes.
-type Tensor<'a> = (&'a TensorInfo, &'a [u8]);
-
-fn read_matrix(name: &str, tensor: Tensor) -> Checked<Array2<f64>> {
-    let shape = &tensor.0.shape;
-    let [batch, classes] = shape[..] else {
-        return malformed(name, format!("shape {shape:?}"), "[batch, classes]");
-    };
-    let values = read_numbers(name, tensor)?;
-    Array2::from_shape_vec((batch, classes), values)
-        .or_else(|e| malformed(name, e, "as many values as the shape has"))
-}
-
-fn read_loss(tensor: Tensor) -> Checked<f64> {
-    match read_numbers("loss", tensor)?[..] {
-        [loss] => Ok(loss),
-        _ => malformed("loss", format!("shape {:?}", tensor.0.shape), "one value"),
-    }
-}
-
-fn read_numbers(name: &str, (info, bytes): Tensor) -> Checked<Vec<f64>> {
-    match info.dtype {
-        Dtype::F32 => {
-            Ok(bytes.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect())
+    fn validate_logits(&self, name: &str, logits: &Array2<f64>) -> Checked<()> {
+        let excluded = self.temperature.is_finite();
+        let bad = |z: &f64| !z.is_finite() && !(excluded && *z == f64::NEG_INFINITY);
+        if let Some((at, z)) = logits.indexed_iter().find(|(_, z)| bad(z)) {
+            let or = if excluded { ", or -inf for a class that is excluded" } else { "" };
+            return malformed(self.place(name, at), z, format!("a finite number{or}"));
         }
-        Dtype::F64 => Ok(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-        other => malformed(name, format!("{other:?}"), "F32 or F64"),
-    }
-}
-
-fn read_labels((info, bytes): Tensor) -> Checked<Vec<i64>> {
-    let shape = &info.shape;
-    if shape.len() != 1 {
-        return malformed("labels", format!("shape {shape:?}"), "[batch]");
-    }
-    match info.dtype {
-        Dtype::I64 => Ok(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
-        Dtype::I32 => {
-            Ok(bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b).into()).collect())
+        let empty = |row: &ndarray::ArrayView1<f64>| row.iter().all(|z| !z.is_finite());
+        match logits.rows().into_iter().position(|row| empty(&row)) {
+            Some(row) => malformed(self.place(name, (row, 0)), "a row of -inf", "a finite logit"),
+            None => Ok(()),
         }
-        other => malformed("labels", format!("{other:?}"), "I64 or I32"),
     }
-}
 
-fn number(metadata: &BTreeMap<String, String>, key: &str) -> Checked<Option<f64>> {
-    let parse = |text: &String| {
-        text.trim().parse().or_else(|_| malformed(format!("metadata `{key}`"), text, "a number"))
-    };
-    metadata.get(key).map(parse).transpose()
+    fn validate_labels(&self) -> Checked<()> {
+        let Some(labels) = &self.labels else { return Ok(()) };
+        let (examples, classes) = self.student_logits.dim();
+        if labels.len() != examples {
+            let expected = format!("{examples}, one for each example");
+            return malformed("labels", format!("{} values", labels.len()), expected);
+        }
+        let valid = |y: i64| usize::try_from(y).is_ok_and(|y| y < classes);
+        let used = |e: &usize| {
+            self.hard_weight > 0.0 || self.ignore_index.is_some_and(|i| i != labels[*e])
+        };
+        let bad = |e: &usize| self.counts(*e) && used(e) && !valid(labels[*e]);
+        match (0..examples).find(bad) {
+            Some(at) => {
+                let expected = format!(
+                    "0 to {}; examples that do not count need the metadata `ignore_index` or a mask",
+                    classes - 1
+                );
+                malformed(format!("labels[{at}]"), labels[at], expected)
+            }
+            None => Ok(()),
+        }
+    }
 }

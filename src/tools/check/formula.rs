@@ -1,15 +1,17 @@
-//! Losses with their gradients in f64: the right one, and what every wrong one is made of.
+//! Losses with their gradients: the right one, and what every wrong one is made of.
 //!
 //! One example has logits z and targets v or y; p is the distribution of the targets, q that of the
-//! student. Beside each number stands the sum Σ|tᵢ| of the magnitudes of its terms, from which
-//! follows how far rounding may take it.
+//! student. Most terms are a sum over the classes of f(p, q); with sᵢ = ∂f/∂ln qᵢ the gradient is
+//! (sᵢ − qᵢ·Σ s)/T. Each number is an [`Approx`], from which follows how far rounding may take it.
 
-use super::case::{CheckCase, Precision, Reduction};
-use limbeck_kernels::reference::{log_softmax, softmax};
-use ndarray::{Array1, Array2};
+use super::case::{CheckCase, Divergence, Reduction};
+use super::rounding::{Approx, Distribution, Rounding, max};
+use super::rows::Row;
+use limbeck_kernels::reference::{self, probability_difference};
+use std::rc::Rc;
 
 /// How probabilities are made from logits.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Probs {
     /// softmax(z/T).
     Softmax(f64),
@@ -20,7 +22,7 @@ pub enum Probs {
 }
 
 /// What was taken for the maximum M after the exponential.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Subtracted {
     /// max exp(z/T).
     Power,
@@ -30,317 +32,415 @@ pub enum Subtracted {
     Logit,
 }
 
-/// Probabilities, their logarithms, and Σ|t| of each.
-struct Distribution {
-    probs: Vec<f64>,
-    logs: Vec<f64>,
-    sizes: Vec<f64>,
-}
-
-fn max(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-}
-
 impl Probs {
-    fn of(self, logits: &[f64], precision: Precision) -> Distribution {
+    pub fn of(self, logits: &[f64], rounding: Rounding) -> Distribution {
         match self {
-            Probs::Softmax(t) => {
-                let probs = softmax(logits, t);
-                Distribution { logs: log_softmax(logits, t), sizes: probs.clone(), probs }
-            }
+            Probs::Softmax(t) => rounding.softmax(logits, t),
             Probs::Twice { inner, outer } => {
-                let inner = softmax(logits, inner);
-                let probs = softmax(&inner, outer);
-                // The inner probabilities are at most 1: that of their error reaches the exponent.
-                let sizes = probs.iter().map(|q| q * (1.0 + 1.0 / outer)).collect();
-                Distribution { logs: log_softmax(&inner, outer), sizes, probs }
+                rounding.softmax_of(&rounding.softmax(logits, inner).probs, outer)
             }
             Probs::AfterExp(t, subtracted) => {
-                let powers: Vec<f64> = logits.iter().map(|z| precision.exp(z / t)).collect();
-                let m = match subtracted {
-                    Subtracted::Power => max(&powers),
+                rounding.after_exp(logits, t, |powers| match subtracted {
+                    Subtracted::Power => max(powers),
                     Subtracted::Exponent => max(logits) / t,
                     Subtracted::Logit => max(logits),
-                };
-                let sum: f64 = powers.iter().map(|e| e - m).sum();
-                let size: f64 = powers.iter().map(|e| e + m.abs()).sum::<f64>() / sum.abs();
-                let probs: Vec<f64> = powers.iter().map(|e| (e - m) / sum).collect();
-                let sizes = powers.iter().zip(&probs);
-                Distribution {
-                    logs: probs.iter().map(|q| q.ln()).collect(),
-                    sizes: sizes.map(|(e, q)| (e + m.abs()) / sum.abs() + q.abs() * size).collect(),
-                    probs,
-                }
+                })
             }
         }
     }
 }
 
-/// One example's share of a term: its loss as a cross-entropy and as a divergence, its gradient,
-/// and Σ|t| of both.
-struct Term {
-    losses: [f64; 2],
-    loss_size: f64,
-    gradient: Array1<f64>,
-    sizes: Array1<f64>,
+/// The side of [B, L, C] that a softmax was taken over by mistake.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Side {
+    /// B.
+    Batch,
+    /// L.
+    Length,
 }
 
-impl Term {
-    /// factor · CE(p, q), or KL, with gradient slope · (q − p).
-    fn cross_entropy(p: &Distribution, q: &Distribution, factor: f64, slope: f64) -> Term {
-        // A class of probability 0 takes no part: in p, one-hot targets have them.
-        let there = || (0..p.probs.len()).filter(|&i| p.probs[i] != 0.0);
-        let ce = -factor * there().map(|i| p.probs[i] * q.logs[i]).sum::<f64>();
-        let negative_entropy = factor * there().map(|i| p.probs[i] * p.logs[i]).sum::<f64>();
-        let size = |i: usize| {
-            let relative = (q.sizes[i] / q.probs[i]).abs();
-            p.probs[i].abs() * (p.logs[i].abs() + q.logs[i].abs() + relative)
-        };
-        let n = p.probs.len();
-        Term {
-            losses: [ce, ce + negative_entropy],
-            loss_size: factor * there().map(size).sum::<f64>(),
-            gradient: (0..n).map(|i| slope * (q.probs[i] - p.probs[i])).collect(),
-            sizes: (0..n).map(|i| slope * (q.sizes[i] + p.sizes[i])).collect(),
-        }
-    }
-
-    /// The same loss as a function of z where the gradient so far is that of s = softmax(z/T):
-    /// ∂/∂zᵢ = (1/T)·sᵢ·(gᵢ − Σ s·g).
-    fn through_softmax(self, z: &[f64], t: f64) -> Term {
-        let s = Array1::from(softmax(z, t));
-        let (mean, size) = (s.dot(&self.gradient), s.dot(&self.sizes));
-        Term {
-            gradient: &s * &(&self.gradient - mean) / t,
-            sizes: &s * &(&self.sizes + size) / t,
-            ..self
-        }
-    }
-
-    /// factor/2 · Σ d² with gradient factor · d.
-    fn squares(d: Array1<f64>, sizes: Array1<f64>, factor: f64) -> Term {
-        let loss = factor / 2.0 * d.dot(&d);
-        Term {
-            losses: [loss; 2],
-            loss_size: factor * sizes.dot(&sizes),
-            gradient: d * factor,
-            sizes: sizes * factor,
-        }
-    }
-}
-
-/// A formula of the soft term of an example.
-#[derive(Clone, Copy)]
+/// A formula of the soft term of an example, without T² and weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SoftTerm {
-    /// factor · CE(teacher's, student's); `by_hand`: with gradient factor/T · (q − p) whatever the
-    /// student's probabilities are.
-    Match { teacher: Probs, student: Probs, factor: f64, by_hand: bool },
-    /// T² · KL(q ‖ p), or the cross-entropy −Σ q·ln p.
-    Reverse { divergence: bool },
-    /// T² · Σ p·(ln p − q).
+    /// CE(teacher's, student's), or their KL.
+    Match { teacher: Probs, student: Probs },
+    /// The same with the gradient (q − p)/T, whatever the student's probabilities are.
+    ByHand { teacher: Probs, student: Probs },
+    /// KL(q ‖ p).
+    Reverse,
+    /// −Σ q·ln p.
+    ReverseEntropy,
+    /// ½·KL(p ‖ q) + ½·KL(q ‖ p).
+    Symmetric,
+    /// β·KL(p ‖ m) + (1 − β)·KL(q ‖ m), m = β·p + (1 − β)·q.
+    JensenShannon { beta: f64 },
+    /// The same with ln m = β·ln p + (1 − β)·ln q.
+    JensenShannonOfLogs { beta: f64 },
+    /// Σ p·(ln p − q).
     ProbsAsInput,
-    /// T² · Σ exp(p)·(p − ln q).
+    /// Σ p·(ln p − z/T).
+    LogitsAsInput { t: f64 },
+    /// Σ exp(p)·(p − ln q).
     ProbsAsLogTarget,
-    /// factor/2 · Σ (q − p)² at the temperature.
-    Mse { temperature: f64, factor: f64 },
-    /// factor/2 · Σ d² with d = z − v, centred or not.
-    Logits { centred: bool, factor: f64 },
-    /// factor · CE(one-hot of the teacher's largest logit, softmax(z/T)).
-    Argmax { temperature: f64, factor: f64 },
+    /// Σ ln p·(ln ln p − ln q): no number, but a gradient.
+    LogProbsAsTarget,
+    /// ½·Σ (q − p)² at T.
+    Mse { t: f64 },
+    /// ½·Σ d² with d = z − v, centred or not.
+    Logits { centred: bool },
+    /// CE(one-hot of the teacher's largest logit, softmax(z/T)).
+    Argmax { t: f64 },
+    /// CE(softmax(v̄/T), q), v̄ the mean of an ensemble's logits.
+    AveragedLogits,
+    /// CE with the teacher of the example `by` places on, in the whole batch or in its sequence.
+    Shifted { by: isize, within: bool },
+    /// CE of softmaxes that were taken over another side than the classes.
+    Over(Side),
+    /// CE(p, p), or KL(p ‖ p) = 0.
+    Itself,
 }
 
-/// A formula of the hard term of an example: factor · CE(y, student's).
-#[derive(Clone, Copy)]
+/// A formula of the hard term of an example: CE(y, student's), y the label's one-hot vector, of
+/// which a share of `smoothing` is spread over all classes.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HardTerm {
     pub student: Probs,
-    pub factor: f64,
     /// Gradient q − y, whatever the student's probabilities are.
     pub by_hand: bool,
+    pub smoothing: f64,
 }
 
-fn one_hot(class: usize, classes: usize) -> Distribution {
-    let y: Vec<f64> = (0..classes).map(|i| if i == class { 1.0 } else { 0.0 }).collect();
-    Distribution { logs: y.iter().map(|y| y.ln()).collect(), sizes: y.clone(), probs: y }
+/// The examples that are summed, and how much each counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Examples {
+    /// Those that count.
+    Counted,
+    /// All, padding too.
+    All,
+    /// Those that count, each by the mean number in a sequence over that in its own: the mean of
+    /// the sequences' means.
+    MeanOfMeans,
 }
 
-/// factor · CE(p, q) with its derivative by z.
-fn differentiated(
-    p: &Distribution,
-    student: Probs,
-    z: &[f64],
-    factor: f64,
-    case: &CheckCase,
-) -> Term {
-    let q = student.of(z, case.precision);
-    match student {
-        Probs::Softmax(t) | Probs::AfterExp(t, _) => Term::cross_entropy(p, &q, factor, factor / t),
-        Probs::Twice { inner, outer } => {
-            Term::cross_entropy(p, &q, factor, factor / outer).through_softmax(z, inner)
+/// A formula of the whole loss: soft_factor · Σ soft + hard_factor · Σ hard, over examples; the
+/// factors hold weights, T² and the division by the batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Formula {
+    pub soft: SoftTerm,
+    pub hard: HardTerm,
+    pub soft_factor: f64,
+    pub hard_factor: f64,
+    /// What the soft part of the gradient has beyond the derivative of the loss.
+    pub gradient_factor: f64,
+    pub soft_examples: Examples,
+    pub hard_examples: Examples,
+}
+
+impl Formula {
+    /// The loss of [`crate::engine::loss`], with the case's divergence.
+    pub fn right(case: &CheckCase) -> Formula {
+        let t = case.temperature;
+        let tempered = Probs::Softmax(t);
+        let divisor = if case.reduction == Reduction::Mean { case.count() as f64 } else { 1.0 };
+        let (soft, factor) = match case.divergence {
+            _ if t.is_infinite() => {
+                (SoftTerm::Logits { centred: true }, 1.0 / case.classes() as f64)
+            }
+            Divergence::Forward => {
+                (SoftTerm::Match { teacher: tempered, student: tempered }, t * t)
+            }
+            Divergence::Reverse => (SoftTerm::Reverse, t * t),
+            Divergence::Symmetric => (SoftTerm::Symmetric, t * t),
+            Divergence::JensenShannon { beta } => (SoftTerm::JensenShannon { beta }, t * t),
+        };
+        let there = |weight: f64, targets: bool| if targets { weight / divisor } else { 0.0 };
+        Formula {
+            soft,
+            hard: HardTerm { student: Probs::Softmax(1.0), by_hand: false, smoothing: 0.0 },
+            soft_factor: factor * there(case.soft_weight, case.teacher_logits.is_some()),
+            hard_factor: there(case.hard_weight, case.labels.is_some()),
+            gradient_factor: 1.0,
+            soft_examples: Examples::Counted,
+            hard_examples: Examples::Counted,
         }
     }
 }
 
+/// One example's share of a term: its loss as a cross-entropy and as a divergence, and its
+/// gradient [C].
+#[derive(Clone)]
+pub struct Term {
+    pub losses: [Approx; 2],
+    pub gradient: Vec<Approx>,
+}
+
+/// p, ln p, q and ln q of a class.
+type Class = [Approx; 4];
+
+const ONE: Approx = Approx::exact(1.0);
+
 impl SoftTerm {
-    fn term(self, case: &CheckCase, z: &[f64], v: &[f64]) -> Term {
-        let (t, classes) = (case.temperature, z.len());
-        let tempered = |logits| Probs::Softmax(t).of(logits, case.precision);
-        let each = |of: &dyn Fn(usize) -> f64| (0..classes).map(of).collect::<Array1<f64>>();
+    pub fn term(self, row: &Row) -> Term {
+        let case = row.case();
+        let t = case.temperature;
+        let tempered = Probs::Softmax(t);
+        let both = || (row.teacher(tempered), row.student(tempered));
+        let sum_of = |f: &dyn Fn(Class) -> (Approx, Approx)| {
+            let (p, q) = both();
+            sum_over_classes(&p, &q, t, row, f)
+        };
         match self {
-            SoftTerm::Match { teacher, student, factor, by_hand } => {
-                let p = teacher.of(v, case.precision);
-                if by_hand {
-                    let q = student.of(z, case.precision);
-                    return Term::cross_entropy(&p, &q, factor, factor / t);
+            SoftTerm::Match { teacher, student } => {
+                if let (Probs::Softmax(a), Probs::Softmax(b)) = (teacher, student)
+                    && a == b
+                    && case.ensemble.is_empty()
+                {
+                    return forward(row, &row.teacher(teacher), row.v(), a);
                 }
-                differentiated(&p, student, z, factor, case)
+                cross_entropy(row, &row.teacher(teacher), student)
             }
-            SoftTerm::Reverse { divergence } => {
-                let (p, q) = (tempered(v), tempered(z));
-                let own = if divergence { 1.0 } else { 0.0 };
-                let r = each(&|i| own * q.logs[i] - p.logs[i]);
-                let size = each(&|i| own * q.logs[i].abs() + p.logs[i].abs() + 1.0);
-                let probs = Array1::from(q.probs);
-                let (loss, loss_size) = (probs.dot(&r), probs.dot(&size));
-                Term {
-                    losses: [t * t * loss; 2],
-                    loss_size: t * t * loss_size,
-                    gradient: t * &probs * &(r - loss),
-                    sizes: t * &probs * &(size + loss_size),
+            SoftTerm::ByHand { teacher, student } => {
+                let (p, q) = (row.teacher(teacher), row.student(student));
+                let gradient = p.probs.iter().zip(&q.probs).map(|(&p, &q)| (q - p) * (1.0 / t));
+                Term { losses: losses(row, &p, &q), gradient: gradient.collect() }
+            }
+            SoftTerm::Reverse => {
+                let term = sum_of(&|[_, lp, q, lq]| {
+                    let f = q * (lq - lp);
+                    (f, f + q)
+                });
+                // KL(q ‖ p) with the roles exchanged, without loss of digits at high T.
+                match case.ensemble.is_empty() {
+                    true => term.at(divergence(row.v(), row.z(), t)),
+                    false => term,
                 }
             }
+            SoftTerm::ReverseEntropy => sum_of(&|[_, lp, q, _]| {
+                let f = q * lp * -1.0;
+                (f, f)
+            }),
+            SoftTerm::Symmetric => sum_of(&|[p, lp, q, lq]| {
+                let (forward, reverse) = (p * (lp - lq), q * (lq - lp));
+                ((forward + reverse) * 0.5, (reverse + q - p) * 0.5)
+            }),
+            SoftTerm::JensenShannon { beta } => sum_of(&|[p, lp, q, lq]| {
+                let log_m = (p * beta + q * (1.0 - beta)).ln();
+                let reverse = q * (lq - log_m) * (1.0 - beta);
+                (p * (lp - log_m) * beta + reverse, reverse)
+            }),
+            SoftTerm::JensenShannonOfLogs { beta } => sum_of(&|[p, lp, q, lq]| {
+                let (forward, reverse) = (p * (lp - lq), q * (lq - lp));
+                let share = beta * (1.0 - beta);
+                ((forward + reverse) * share, (reverse + q - p) * share)
+            }),
             SoftTerm::ProbsAsInput => {
-                let (p, q) = (tempered(v), tempered(z));
-                let product = each(&|i| p.probs[i] * q.probs[i]);
-                let entropy = each(&|i| p.probs[i] * p.logs[i]);
-                let (ce, negative_entropy) = (-product.sum(), entropy.sum());
+                let (p, q) = both();
+                let mut term =
+                    sum_over_classes(&p, &q, t, row, &|[p, lp, q, _]| (p * (lp - q), p * q * -1.0));
+                // Without the entropy of p.
+                let terms = p.probs.iter().zip(&q.probs).map(|(&p, &q)| p * q * -1.0);
+                term.losses[0] = Approx::sum(terms, row.rounding().precision);
+                term
+            }
+            SoftTerm::LogitsAsInput { t: by } => {
+                let (p, _) = both();
+                let class = |i: usize| {
+                    let z = row.z()[i];
+                    let input = Approx { x: z / by, e: 0.0, m: z.abs() / by };
+                    (p.probs[i] * input * -1.0, p.probs[i] * p.logs[i])
+                };
+                let precision = row.rounding().precision;
+                let sum = |part: &dyn Fn(usize) -> Approx| {
+                    Approx::sum((0..p.probs.len()).map(part), precision)
+                };
+                let ce = sum(&|i| class(i).0);
+                let gradient = p.probs.iter().map(|&p| p * (-1.0 / by)).collect();
+                Term { losses: [ce, ce + sum(&|i| class(i).1)], gradient }
+            }
+            SoftTerm::ProbsAsLogTarget => sum_of(&|[p, _, _, lq]| {
+                let target = Approx { x: p.x.exp(), e: p.x.exp() * p.e, m: p.x.exp() };
+                (target * (p - lq), target * -1.0)
+            }),
+            SoftTerm::LogProbsAsTarget => {
+                let mut term = sum_of(&|[_, lp, _, _]| (Approx::ZERO, lp * -1.0));
+                term.losses = [Approx::exact(f64::NAN); 2];
+                term
+            }
+            SoftTerm::Mse { t } => {
+                let (p, q) = (row.teacher(Probs::Softmax(t)), row.student(Probs::Softmax(t)));
+                sum_over_classes(&p, &q, t, row, &|[p, _, q, _]| {
+                    let d = q - p;
+                    (d * d * 0.5, q * d)
+                })
+            }
+            SoftTerm::Logits { centred } => logits(row, centred),
+            SoftTerm::Argmax { t } => {
+                let largest = max(row.v());
+                let class = row.v().iter().position(|v| *v == largest).unwrap_or(0);
+                let y = Distribution::one_hot(class, row.v().len());
+                cross_entropy(row, &y, Probs::Softmax(t))
+            }
+            SoftTerm::AveragedLogits => {
+                cross_entropy(row, &tempered.of(row.v(), row.rounding()), tempered)
+            }
+            SoftTerm::Shifted { by, within } => {
+                let v = row.shifted_v(by, within);
+                forward(row, &tempered.of(&v, row.rounding()), &v, t)
+            }
+            SoftTerm::Over(side) => {
+                let [p, q] = row.over(side);
+                let gradient = p.probs.iter().zip(&q.probs).map(|(&p, &q)| (q - p) * (1.0 / t));
+                Term { losses: losses(row, &p, &q), gradient: gradient.collect() }
+            }
+            SoftTerm::Itself => {
+                let p = row.teacher(tempered);
+                let [entropy, _] = losses(row, &p, &p);
                 Term {
-                    losses: [t * t * ce, t * t * (negative_entropy + ce)],
-                    loss_size: t * t * (2.0 - negative_entropy),
-                    gradient: each(&|i| -t * (product[i] + q.probs[i] * ce)),
-                    sizes: each(&|i| t * (product[i] - q.probs[i] * ce)),
+                    losses: [entropy, Approx { x: 0.0, ..entropy }],
+                    gradient: vec![Approx::ZERO; p.probs.len()],
                 }
-            }
-            SoftTerm::ProbsAsLogTarget => {
-                let (p, q) = (tempered(v), tempered(z));
-                let target = each(&|i| p.probs[i].exp());
-                let sum = target.sum();
-                let loss = each(&|i| target[i] * (p.probs[i] - q.logs[i]));
-                let size = each(&|i| target[i] * (p.probs[i] - q.logs[i] + 1.0));
-                Term {
-                    losses: [t * t * loss.sum(); 2],
-                    loss_size: t * t * size.sum(),
-                    gradient: each(&|i| t * (q.probs[i] * sum - target[i])),
-                    sizes: each(&|i| t * (q.probs[i] * sum + target[i])),
-                }
-            }
-            SoftTerm::Mse { temperature, factor } => {
-                let (p, q) = (softmax(v, temperature), softmax(z, temperature));
-                let d = each(&|i| q[i] - p[i]);
-                let sizes = each(&|i| q[i] + p[i]);
-                Term::squares(d, sizes, factor).through_softmax(z, temperature)
-            }
-            SoftTerm::Logits { centred, factor } => {
-                let d = each(&|i| z[i] - v[i]);
-                let sizes = each(&|i| z[i].abs() + v[i].abs());
-                let share = if centred { 1.0 / classes as f64 } else { 0.0 };
-                let (mean, size) = (d.sum() * share, sizes.sum() * share);
-                Term::squares(d - mean, sizes + size, factor)
-            }
-            SoftTerm::Argmax { temperature, factor } => {
-                let largest = max(v);
-                let class = v.iter().position(|v| *v == largest).unwrap_or(0);
-                let y = one_hot(class, classes);
-                differentiated(&y, Probs::Softmax(temperature), z, factor, case)
             }
         }
     }
 }
 
 impl HardTerm {
-    fn term(self, case: &CheckCase, z: &[f64], label: usize) -> Term {
-        let y = one_hot(label, z.len());
-        if self.by_hand {
-            let q = self.student.of(z, case.precision);
-            return Term::cross_entropy(&y, &q, self.factor, self.factor);
+    pub fn term(self, row: &Row, label: usize) -> Term {
+        let classes = row.z().len();
+        let mut y = Distribution::one_hot(label, classes);
+        if self.smoothing > 0.0 {
+            let share = self.smoothing / classes as f64;
+            y.probs.iter_mut().for_each(|y| *y = *y * (1.0 - self.smoothing) + ONE * share);
+            y.logs = y.probs.iter().map(|y| y.ln()).collect();
         }
-        differentiated(&y, self.student, z, self.factor, case)
-    }
-}
-
-/// A formula of the whole loss: soft_weight / soft_divisor times the sum of the soft terms of the
-/// batch, and the same of the hard terms.
-#[derive(Clone, Copy)]
-pub struct Formula {
-    pub soft: SoftTerm,
-    pub hard: HardTerm,
-    pub soft_weight: f64,
-    pub hard_weight: f64,
-    pub soft_divisor: f64,
-    pub hard_divisor: f64,
-}
-
-/// What a formula gives for a case: the loss as cross-entropy and as divergence, its gradient
-/// [B, C], and Σ|t| of both.
-pub struct Values {
-    pub losses: [f64; 2],
-    pub loss_size: f64,
-    pub d_logits: Array2<f64>,
-    pub sizes: Array2<f64>,
-}
-
-impl Formula {
-    /// The loss of [`crate::engine::loss`].
-    pub fn right(case: &CheckCase) -> Formula {
-        let (t, (batch, classes)) = (case.temperature, case.student_logits.dim());
-        let tempered = Probs::Softmax(t);
-        let divisor = if case.reduction == Reduction::Mean { batch as f64 } else { 1.0 };
-        Formula {
-            soft: if t.is_infinite() {
-                SoftTerm::Logits { centred: true, factor: 1.0 / classes as f64 }
-            } else {
-                SoftTerm::Match {
-                    teacher: tempered,
-                    student: tempered,
-                    factor: t * t,
-                    by_hand: false,
-                }
-            },
-            hard: HardTerm { student: Probs::Softmax(1.0), factor: 1.0, by_hand: false },
-            soft_weight: case.soft_weight,
-            hard_weight: case.hard_weight,
-            soft_divisor: divisor,
-            hard_divisor: divisor,
-        }
-    }
-
-    /// The loss and gradient of the whole case.
-    pub fn values(&self, case: &CheckCase) -> Values {
-        let shape = case.student_logits.raw_dim();
-        let mut values = Values {
-            losses: [0.0; 2],
-            loss_size: 0.0,
-            d_logits: Array2::zeros(shape),
-            sizes: Array2::zeros(shape),
+        let mut term = if self.by_hand {
+            let q = row.student(self.student);
+            let gradient = y.probs.iter().zip(&q.probs).map(|(&y, &q)| q - y).collect();
+            Term { losses: losses(row, &y, &q), gradient }
+        } else {
+            cross_entropy(row, &y, self.student)
         };
-        for (e, z) in case.student_logits.rows().into_iter().enumerate() {
-            let z = z.to_vec();
-            let mut add = |term: Term, weight: f64| {
-                for (sum, loss) in values.losses.iter_mut().zip(term.losses) {
-                    *sum += weight * loss;
-                }
-                values.loss_size += weight * term.loss_size;
-                values.d_logits.row_mut(e).scaled_add(weight, &term.gradient);
-                values.sizes.row_mut(e).scaled_add(weight, &term.sizes);
-            };
-            if let Some(v) = case.teacher_logits.as_ref().filter(|_| self.soft_weight > 0.0) {
-                let term = self.soft.term(case, &z, &v.row(e).to_vec());
-                add(term, self.soft_weight / self.soft_divisor);
-            }
-            if let Some(labels) = case.labels.as_ref().filter(|_| self.hard_weight > 0.0) {
-                let term = self.hard.term(case, &z, labels[e] as usize);
-                add(term, self.hard_weight / self.hard_divisor);
-            }
-        }
-        values
+        // A label has no entropy; a smoothed one's is left in.
+        term.losses[1] = term.losses[0];
+        term
     }
+}
+
+impl Term {
+    /// The same with a value that was found another way.
+    fn at(mut self, loss: f64) -> Term {
+        self.losses.iter_mut().for_each(|sum| sum.x = loss);
+        self
+    }
+}
+
+/// −Σ p·ln q, and the same with Σ p·ln p.
+fn losses(row: &Row, p: &Distribution, q: &Distribution) -> [Approx; 2] {
+    let precision = row.rounding().precision;
+    let product = |logs: &[Approx]| {
+        Approx::sum(p.probs.iter().zip(logs).map(|(&p, &log)| p * log), precision)
+    };
+    let ce = product(&q.logs) * -1.0;
+    [ce, ce + product(&p.logs)]
+}
+
+/// KL(softmax(v/T) ‖ softmax(z/T)).
+fn divergence(z: &[f64], v: &[f64], temperature: f64) -> f64 {
+    let pair = reference::Distillation {
+        teacher: Some(v),
+        label: None,
+        temperature,
+        soft_weight: 1.0,
+        hard_weight: 0.0,
+    };
+    pair.divergence(z)
+}
+
+/// CE and KL of p = softmax(v/T) and the student at the same T: the difference of the two is what
+/// matters, and at high T it is computed without loss of digits.
+fn forward(row: &Row, p: &Distribution, v: &[f64], t: f64) -> Term {
+    let q = row.student(Probs::Softmax(t));
+    let [ce, kl] = losses(row, p, &q);
+    let sum = row.rounding().precision.roundings(v.len()) + 4.0;
+    let gradient = p.probs.iter().zip(&q.probs).zip(probability_difference(row.z(), v, t));
+    let gradient = gradient.map(|((p, q), difference)| Approx {
+        x: difference / t / t,
+        e: (p.e + q.e) / t,
+        m: (q.x * sum + p.x + q.x + (q.x - p.x).abs()) / t,
+    });
+    let gradient = if row.gradients() { gradient.collect() } else { Vec::new() };
+    let kl = Approx { x: divergence(row.z(), v, t), ..kl };
+    Term { losses: [ce, kl], gradient }
+}
+
+/// CE(p, student's), or KL, with its derivative by z.
+fn cross_entropy(row: &Row, p: &Distribution, student: Probs) -> Term {
+    let q = row.student(student);
+    let losses = losses(row, p, &q);
+    if !row.gradients() {
+        return Term { losses, gradient: Vec::new() };
+    }
+    let s: Vec<Approx> = p.probs.iter().map(|&p| p * -1.0).collect();
+    let gradient = match student {
+        Probs::Softmax(t) | Probs::AfterExp(t, _) => through_softmax(row, &s, &q, t),
+        Probs::Twice { inner, outer } => {
+            let by_inner = through_softmax(row, &s, &q, outer);
+            let inside = row.student(Probs::Softmax(inner));
+            // ∂/∂ln of an inner probability is that probability times its derivative.
+            let s: Vec<Approx> = inside.probs.iter().zip(&by_inner).map(|(&q, &g)| q * g).collect();
+            through_softmax(row, &s, &inside, inner)
+        }
+    };
+    Term { losses, gradient }
+}
+
+/// Σ f(p, q), with f and ∂f/∂ln q of each class.
+fn sum_over_classes(
+    p: &Rc<Distribution>,
+    q: &Rc<Distribution>,
+    t: f64,
+    row: &Row,
+    f: &dyn Fn(Class) -> (Approx, Approx),
+) -> Term {
+    let class = |i: usize| f([p.probs[i], p.logs[i], q.probs[i], q.logs[i]]);
+    let (values, s): (Vec<Approx>, Vec<Approx>) = (0..p.probs.len()).map(class).unzip();
+    let loss = Approx::sum(values.into_iter(), row.rounding().precision);
+    Term { losses: [loss; 2], gradient: through_softmax(row, &s, q, t) }
+}
+
+/// (sᵢ − qᵢ·Σ s)/T.
+fn through_softmax(row: &Row, s: &[Approx], q: &Distribution, t: f64) -> Vec<Approx> {
+    if !row.gradients() {
+        return Vec::new();
+    }
+    let sum = Approx::sum(s.iter().copied(), row.rounding().precision);
+    s.iter().zip(&q.probs).map(|(&s, &q)| (s - q * sum) * (1.0 / t)).collect()
+}
+
+/// ½·Σ d² with d = z − v, less its mean or not, and the gradient d.
+fn logits(row: &Row, centred: bool) -> Term {
+    let (u, precision) = (row.rounding().u(), row.rounding().precision);
+    let rounded = if row.rounding().rounded_logits { u } else { 0.0 };
+    let differences = row.z().iter().zip(row.v()).map(|(&z, &v)| {
+        // A mean that was subtracted from each before costs as much again.
+        Approx { x: z - v, e: rounded * (z.abs() + v.abs()), m: (z - v).abs() }
+    });
+    let mut d: Vec<Approx> = differences.collect();
+    if centred {
+        let size = |x: &[f64]| x.iter().map(|x| x.abs()).sum::<f64>() / x.len() as f64;
+        // The means of z and v may have been taken apart.
+        let apart = precision.roundings(d.len()) * (size(row.z()) + size(row.v()));
+        let share = 1.0 / d.len() as f64;
+        let mut mean = Approx::sum(d.iter().copied(), precision) * share;
+        mean.m += apart;
+        let own = |i: usize| row.z()[i].abs() + row.v()[i].abs();
+        d = (0..d.len())
+            .map(|i| {
+                let centred = d[i] - mean;
+                Approx { m: centred.m + own(i), ..centred }
+            })
+            .collect();
+    }
+    let loss = Approx::sum(d.iter().map(|&d| d * d * 0.5), precision);
+    Term { losses: [loss; 2], gradient: d }
 }

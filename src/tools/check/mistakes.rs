@@ -4,77 +4,298 @@
 //! each is tried. The soft loss may be a cross-entropy or a KL divergence: their gradients are the
 //! same.
 
-use super::case::CheckCase;
-use super::formula::{Formula, HardTerm, Probs, SoftTerm, Subtracted};
+use super::case::{CheckCase, Divergence};
+use super::formula::{Examples, Formula, HardTerm, Probs, Side, SoftTerm, Subtracted};
+use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 
 /// A mistake in the distillation loss.
+#[derive(Serialize)]
 pub struct Mistake {
     /// Its name in results.
     pub id: &'static str,
     /// What the code does.
     pub says: &'static str,
-    /// The wrong losses that it may lead to; none where the case could not show it.
-    formulas: fn(&Setting) -> Vec<Formula>,
+    /// What it computes so; z, v, y: logits of student and teacher, label; p = softmax(v/T),
+    /// q = softmax(z/T); N examples, C classes, B sequences of L tokens.
+    pub formula: &'static str,
+    /// The corrected line, in PyTorch.
+    pub fix: &'static str,
+    /// What it changes. Two mistakes may be made at once where they change different things.
+    #[serde(skip)]
+    pub(super) aspect: Aspect,
+    /// What it makes of a loss; nothing where the case could not show it.
+    #[serde(skip)]
+    forms: fn(&Setting, Formula) -> Vec<Formula>,
+}
+
+/// A part of the loss.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Aspect {
+    Temperature,
+    Reduction,
+    Soft,
+    Hard,
+    Weights,
+    /// Nothing of the loss or its gradient by z.
+    Teacher,
 }
 
 impl Mistake {
     /// The wrong losses that it may lead to in this case.
     pub(super) fn formulas(&self, case: &CheckCase) -> Vec<Formula> {
-        (self.formulas)(&Setting::new(case))
+        let setting = Setting::new(case);
+        (self.forms)(&setting, setting.right)
+    }
+
+    /// The wrong losses that it may lead to together with another.
+    pub(super) fn with(&self, other: &Mistake, case: &CheckCase) -> Vec<Formula> {
+        if self.aspect == other.aspect || [self.aspect, other.aspect].contains(&Aspect::Teacher) {
+            return Vec::new();
+        }
+        let setting = Setting::new(case);
+        let first = (self.forms)(&setting, setting.right);
+        first.into_iter().flat_map(|formula| (other.forms)(&setting, formula)).collect()
     }
 }
 
+/// All mistakes, for people and as JSON.
+#[derive(Serialize)]
+pub struct List {
+    /// [`MISTAKES`].
+    pub mistakes: &'static [Mistake],
+}
+
+impl Display for List {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for Mistake { id, says, formula, fix, .. } in self.mistakes {
+            writeln!(f, "{id}: {says}\n    wrong   {formula}\n    right   {fix}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The soft term as it is right in PyTorch.
+const SOFT: &str = "soft = T * T * F.kl_div(F.log_softmax(z / T, -1), F.log_softmax(v / T, -1), reduction='batchmean', log_target=True)";
+/// The same over the tokens of sequences that count.
+const TOKENS: &str = "soft = T * T * F.kl_div(log_q[mask], log_p[mask], reduction='batchmean', log_target=True)  # [tokens that count, C]";
+/// The hard term.
+const HARD: &str = "hard = F.cross_entropy(z, y)";
+/// Jensen–Shannon with the mixture of probabilities.
+const MIXTURE: &str =
+    "log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))  # 0 < beta < 1";
+
 /// Every mistake, in the order in which results name them.
-pub static MISTAKES: [Mistake; 15] = [
+pub static MISTAKES: [Mistake; 35] = [
     Mistake {
         id: "t_squared_missing",
         says: "the soft term lacks its factor T²",
-        formulas: |s| s.soft([s.tempered(1.0)]),
+        formula: "KL(p ‖ q)",
+        fix: SOFT,
+        aspect: Aspect::Temperature,
+        forms: |s, from| s.scaled(from, [1.0 / (s.t * s.t)]),
     },
     Mistake {
         id: "t_instead_of_t_squared",
         says: "the soft term is multiplied by T, not by T²",
-        formulas: |s| s.soft([s.tempered(s.t)]),
+        formula: "T·KL(p ‖ q)",
+        fix: SOFT,
+        aspect: Aspect::Temperature,
+        forms: |s, from| s.scaled(from, [1.0 / s.t]),
     },
     Mistake {
         id: "kl_mean",
         says: "the soft term is divided by batch × classes (PyTorch: use 'batchmean')",
-        formulas: |s| s.at_t([Formula { soft_divisor: s.batch * s.classes, ..s.right }]),
+        formula: "T²·Σ KL(p ‖ q)/(N·C)",
+        fix: SOFT,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            // The mean may be over the elements of padding too.
+            s.scaled(from, [1.0 / s.classes, s.count / (s.examples * s.classes)])
+        },
     },
     Mistake {
         id: "kl_sum",
         says: "summed over the batch, not averaged",
-        formulas: |s| {
-            let soft = Formula { soft_divisor: 1.0, ..s.right };
-            s.at_t([soft, Formula { hard_divisor: 1.0, ..soft }])
+        formula: "T²·Σ KL(p ‖ q)",
+        fix: SOFT,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            let soft = s.scaled(from, [s.divisor]);
+            let both =
+                |soft: &Formula| Formula { hard_factor: soft.hard_factor * s.divisor, ..*soft };
+            soft.iter().copied().chain(soft.iter().map(both)).collect()
         },
     },
     Mistake {
-        id: "reverse_kl",
-        says: "KL(student ‖ teacher): the arguments are the wrong way round",
-        formulas: |s| s.soft([true, false].map(|divergence| SoftTerm::Reverse { divergence })),
+        id: "seq_batchmean",
+        says: "'batchmean' of [B, L, C] divides by the sequences, not by their tokens",
+        formula: "T²·Σ KL(p ‖ q)/B",
+        fix: TOKENS,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            let counted = s.scaled(from, [s.count / s.batch]);
+            let all = |f: &Formula| Formula { soft_examples: Examples::All, ..*f };
+            let padded = counted.iter().filter(|_| s.padded()).map(all);
+            let forms = counted.iter().copied().chain(padded);
+            forms.filter(|_| s.length > 1.0).collect()
+        },
+    },
+    Mistake {
+        id: "length_times_classes",
+        says: "the soft term is divided by tokens × classes of a sequence",
+        formula: "T²·Σ KL(p ‖ q)/(L·C)",
+        fix: TOKENS,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            let forms = s.scaled(from, [s.count / (s.length * s.classes), s.count / s.length]);
+            forms.into_iter().filter(|_| s.length > 1.0).collect()
+        },
+    },
+    Mistake {
+        id: "padding_counted",
+        says: "padding counts: in the sum, in the number it is divided by, or in both",
+        formula: "Σ over all N tokens, or /N",
+        fix: TOKENS,
+        aspect: Aspect::Reduction,
+        forms: |s, from| s.with_padding(from),
+    },
+    Mistake {
+        id: "mean_twice",
+        says: "a mean is divided by the number of examples once more",
+        formula: "T²·Σ KL(p ‖ q)/N²",
+        fix: SOFT,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            let soft = s.scaled(from, [1.0 / s.count, 1.0 / s.batch, 1.0 / s.examples]);
+            let both = soft.iter().map(|soft| Formula {
+                hard_factor: soft.hard_factor * soft.soft_factor / from.soft_factor,
+                ..*soft
+            });
+            soft.iter().copied().chain(both).collect()
+        },
+    },
+    Mistake {
+        id: "mean_of_means",
+        says: "the mean over a sequence's tokens is averaged over sequences of unequal length",
+        formula: "mean over b of (mean over the tokens of b)",
+        fix: TOKENS,
+        aspect: Aspect::Reduction,
+        forms: |s, from| {
+            let soft = Formula { soft_examples: Examples::MeanOfMeans, ..from };
+            let both = Formula { hard_examples: Examples::MeanOfMeans, ..soft };
+            let forms = s.at_t([soft, both]).into_iter();
+            forms.filter(|_| s.length > 1.0 && s.padded()).collect()
+        },
+    },
+    Mistake {
+        id: "log_target",
+        says: "log_target does not say what the target is: its logarithm is taken once too often, \
+               or its exponential",
+        formula: "Σ ln p·(ln ln p − ln q), or Σ exp(p)·(p − ln q)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let terms = [SoftTerm::LogProbsAsTarget, SoftTerm::ProbsAsLogTarget];
+            s.soft(from, terms.map(|term| (term, 1.0)))
+        },
     },
     Mistake {
         id: "probs_as_log_probs",
         says: "probabilities where the KL function takes log-probabilities",
-        formulas: |s| s.soft([SoftTerm::ProbsAsInput, SoftTerm::ProbsAsLogTarget]),
+        formula: "Σ p·(ln p − q)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| s.soft(from, [(SoftTerm::ProbsAsInput, 1.0)]),
+    },
+    Mistake {
+        id: "logits_as_log_probs",
+        says: "logits where the KL function takes log-probabilities",
+        formula: "Σ p·(ln p − z/T)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| s.soft(from, [s.t, 1.0].map(|t| (SoftTerm::LogitsAsInput { t }, 1.0))),
+    },
+    Mistake {
+        id: "reverse_kl",
+        says: "the arguments of KL are the wrong way round: KL(student ‖ teacher)",
+        formula: "KL(q ‖ p)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| match s.case.divergence {
+            Divergence::Forward => {
+                s.soft(from, [(SoftTerm::Reverse, 1.0), (SoftTerm::ReverseEntropy, 1.0)])
+            }
+            Divergence::Reverse => s.soft(from, [(s.tempered(), 1.0)]),
+            _ => Vec::new(),
+        },
+    },
+    Mistake {
+        id: "symmetric_kl",
+        says: "both directions of KL where one was meant",
+        formula: "KL(p ‖ q) + KL(q ‖ p)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| match s.case.divergence {
+            Divergence::Symmetric => Vec::new(),
+            _ => s.soft(from, [(SoftTerm::Symmetric, 1.0), (SoftTerm::Symmetric, 2.0)]),
+        },
+    },
+    Mistake {
+        id: "js_of_logs",
+        says: "Jensen–Shannon mixes log-probabilities, not probabilities",
+        formula: "ln m = β·ln p + (1 − β)·ln q",
+        fix: MIXTURE,
+        aspect: Aspect::Soft,
+        forms: |s, from| match s.case.divergence {
+            Divergence::JensenShannon { beta } => {
+                s.soft(from, [(SoftTerm::JensenShannonOfLogs { beta }, 1.0)])
+            }
+            _ => Vec::new(),
+        },
+    },
+    Mistake {
+        id: "js_beta",
+        says: "Jensen–Shannon has its β at an end, where it is a KL, or on the other side",
+        formula: "KL(p ‖ q) or KL(q ‖ p), or 1 − β for β",
+        fix: MIXTURE,
+        aspect: Aspect::Soft,
+        forms: |s, from| match s.case.divergence {
+            Divergence::JensenShannon { beta } => {
+                let other = SoftTerm::JensenShannon { beta: 1.0 - beta };
+                let mut terms = vec![(s.tempered(), 1.0), (SoftTerm::Reverse, 1.0)];
+                terms.extend((beta != 0.5).then_some((other, 1.0)));
+                s.soft(from, terms)
+            }
+            _ => Vec::new(),
+        },
     },
     Mistake {
         id: "softmax_twice",
         says: "softmax is applied to what already is a softmax",
-        formulas: |s| {
+        formula: "softmax(softmax(z/T))",
+        fix: "z = model(x)  # logits: no softmax layer at the model's end",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
             let mut wrong = Vec::new();
-            for by_hand in [false, true] {
+            let hard = |by_hand| {
                 let student = Probs::Twice { inner: 1.0, outer: 1.0 };
-                let hard = HardTerm { student, factor: 1.0, by_hand };
-                wrong.extend(s.hard([hard]));
-                for (inner, outer) in [(s.t, 1.0), (1.0, s.t), (s.t, s.t)] {
-                    let student = Probs::Twice { inner, outer };
-                    for teacher in [Probs::Softmax(s.t), student] {
-                        let factor = s.t * s.t;
-                        let soft = SoftTerm::Match { teacher, student, factor, by_hand };
-                        wrong.extend(s.soft([soft]));
-                        wrong.extend(s.soft_and_hard(soft, hard));
+                HardTerm { student, by_hand, smoothing: 0.0 }
+            };
+            for by_hand in [false, true] {
+                wrong.extend(s.hard(from, [(hard(by_hand), 1.0)]));
+            }
+            for (inner, outer) in [(s.t, 1.0), (1.0, s.t), (s.t, s.t)] {
+                let student = Probs::Twice { inner, outer };
+                for teacher in [Probs::Softmax(s.t), student] {
+                    for (by_hand, soft) in [
+                        (false, SoftTerm::Match { teacher, student }),
+                        (true, SoftTerm::ByHand { teacher, student }),
+                    ] {
+                        let soft = s.soft(from, [(soft, 1.0)]);
+                        let both = |f: &Formula| s.hard(*f, [(hard(by_hand), 1.0)]);
+                        let both: Vec<Formula> = soft.iter().flat_map(both).collect();
+                        wrong.extend(soft.into_iter().chain(both));
                     }
                 }
             }
@@ -82,68 +303,144 @@ pub static MISTAKES: [Mistake; 15] = [
         },
     },
     Mistake {
+        id: "teacher_softmax_twice",
+        says: "softmax is applied to the teacher's probabilities",
+        formula: "p = softmax(softmax(v)/T)",
+        fix: "p = F.softmax(v / T, -1)  # v: the teacher's logits, as they were cached",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let student = Probs::Softmax(s.t);
+            s.soft(
+                from,
+                [(1.0, s.t), (s.t, 1.0), (s.t, s.t)].map(|(inner, outer)| {
+                    let teacher = Probs::Twice { inner, outer };
+                    (SoftTerm::Match { teacher, student }, 1.0)
+                }),
+            )
+        },
+    },
+    Mistake {
         id: "teacher_not_tempered",
         says: "the teacher's logits are not divided by T",
-        formulas: |s| {
-            let (teacher, student) = (Probs::Softmax(1.0), Probs::Softmax(s.t));
-            s.soft([s.t * s.t, s.t, 1.0].map(|factor| SoftTerm::Match {
-                teacher,
-                student,
-                factor,
-                by_hand: false,
-            }))
+        formula: "p = softmax(v)",
+        fix: "p = F.softmax(v / T, -1)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let soft =
+                SoftTerm::Match { teacher: Probs::Softmax(1.0), student: Probs::Softmax(s.t) };
+            s.soft(from, [1.0, 1.0 / s.t, 1.0 / (s.t * s.t)].map(|factor| (soft, factor)))
         },
     },
     Mistake {
         id: "student_not_tempered",
         says: "the student's logits are not divided by T in the soft term",
-        formulas: |s| {
+        formula: "q = softmax(z)",
+        fix: "log_q = F.log_softmax(z / T, -1)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
             let (teacher, student) = (Probs::Softmax(s.t), Probs::Softmax(1.0));
-            let forms = [(s.t * s.t, false), (s.t, false), (1.0, false), (s.t * s.t, true)];
-            s.soft(forms.map(|(factor, by_hand)| SoftTerm::Match {
-                teacher,
-                student,
-                factor,
-                by_hand,
-            }))
+            let soft = SoftTerm::Match { teacher, student };
+            let forms = [1.0, 1.0 / s.t, 1.0 / (s.t * s.t)].map(|factor| (soft, factor));
+            s.soft(from, forms.into_iter().chain([(SoftTerm::ByHand { teacher, student }, 1.0)]))
+        },
+    },
+    Mistake {
+        id: "temperature_multiplied",
+        says: "logits are multiplied by T, not divided",
+        formula: "softmax(z·T)",
+        fix: "log_q, log_p = F.log_softmax(z / T, -1), F.log_softmax(v / T, -1)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let probs = Probs::Softmax(1.0 / s.t);
+            let soft = SoftTerm::Match { teacher: probs, student: probs };
+            s.soft(from, [(soft, 1.0), (soft, 1.0 / (s.t * s.t))])
+        },
+    },
+    Mistake {
+        id: "softmax_over_batch",
+        says: "softmax is taken over the batch or the tokens, not over the classes",
+        formula: "softmax(z/T, dim=0) or, of [B, L, C], dim=1",
+        fix: "log_q = F.log_softmax(z / T, dim=-1)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let sides = [Side::Batch, Side::Length].map(|side| (SoftTerm::Over(side), 1.0));
+            let sides = if s.length > 1.0 { &sides[..] } else { &sides[..1] };
+            let one_teacher = s.case.ensemble.is_empty();
+            s.soft(from, sides.iter().copied().filter(|_| one_teacher))
         },
     },
     Mistake {
         id: "hard_term_tempered",
         says: "the hard term is at T; it belongs at T = 1",
-        formulas: |s| {
+        formula: "CE(y, softmax(z/T))",
+        fix: HARD,
+        aspect: Aspect::Hard,
+        forms: |s, from| {
             if s.t.is_infinite() || s.case.teacher_logits.is_none() {
                 return Vec::new();
             }
             let student = Probs::Softmax(s.t);
-            let forms = [(1.0, false), (1.0, true), (s.t * s.t, false)];
-            s.hard(forms.map(|(factor, by_hand)| HardTerm { student, factor, by_hand }))
+            s.hard(
+                from,
+                [(1.0, false), (1.0, true), (s.t * s.t, false)].map(|(factor, by_hand)| {
+                    (HardTerm { student, by_hand, smoothing: 0.0 }, factor)
+                }),
+            )
+        },
+    },
+    Mistake {
+        id: "label_smoothing",
+        says: "the hard term smooths its labels",
+        formula: "CE((1 − ε)·y + ε/C, softmax(z)), ε of 0.05, 0.1, 0.15 or 0.2",
+        fix: HARD,
+        aspect: Aspect::Hard,
+        forms: |s, from| {
+            s.hard(
+                from,
+                [0.05, 0.1, 0.15, 0.2].map(|smoothing| (HardTerm { smoothing, ..from.hard }, 1.0)),
+            )
         },
     },
     Mistake {
         id: "weights_swapped",
         says: "soft_weight is on the hard term and hard_weight on the soft term",
-        formulas: |s| {
-            let Formula { soft_weight, hard_weight, .. } = s.right;
-            let swapped = Formula { soft_weight: hard_weight, hard_weight: soft_weight, ..s.right };
-            let both = s.case.teacher_logits.is_some() && s.case.labels.is_some();
-            both.then_some(swapped).into_iter().collect()
+        formula: "hard_weight·soft + soft_weight·hard",
+        fix: "loss = soft_weight * soft + hard_weight * hard",
+        aspect: Aspect::Weights,
+        forms: |s, from| {
+            let CheckCase { soft_weight: soft, hard_weight: hard, .. } = *s.case;
+            if s.case.teacher_logits.is_none() || s.case.labels.is_none() {
+                return Vec::new();
+            }
+            // A term of weight 0 has its factor from the other's.
+            let t_squared = if s.t.is_finite() { s.t * s.t } else { 1.0 / s.classes };
+            let soft_factor =
+                if soft > 0.0 { from.soft_factor / soft } else { t_squared / s.divisor };
+            let hard_factor = if hard > 0.0 { from.hard_factor / hard } else { 1.0 / s.divisor };
+            vec![Formula {
+                soft_factor: soft_factor * hard,
+                hard_factor: hard_factor * soft,
+                ..from
+            }]
         },
     },
     Mistake {
         id: "max_after_exp",
         says: "the maximum is subtracted after the exponential, not before",
-        formulas: |s| {
+        formula: "e = exp(z/T); q = (e − max e)/Σ(e − max e)",
+        fix: "log_q = F.log_softmax(z / T, -1)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
             let mut wrong = Vec::new();
             for subtracted in [Subtracted::Power, Subtracted::Exponent, Subtracted::Logit] {
                 let bad = |t| Probs::AfterExp(t, subtracted);
-                let hard = HardTerm { student: bad(1.0), factor: 1.0, by_hand: true };
-                wrong.extend(s.hard([hard]));
-                let (student, factor) = (bad(s.t), s.t * s.t);
+                let hard = HardTerm { student: bad(1.0), by_hand: true, smoothing: 0.0 };
+                wrong.extend(s.hard(from, [(hard, 1.0)]));
+                let student = bad(s.t);
                 for teacher in [student, Probs::Softmax(s.t)] {
-                    let soft = SoftTerm::Match { teacher, student, factor, by_hand: true };
-                    wrong.extend(s.soft([soft]));
-                    wrong.extend(s.soft_and_hard(soft, hard));
+                    let soft = s.soft(from, [(SoftTerm::ByHand { teacher, student }, 1.0)]);
+                    let both = soft.iter().flat_map(|f| s.hard(*f, [(hard, 1.0)]));
+                    wrong.extend(soft.iter().copied().chain(both));
                 }
             }
             wrong
@@ -152,39 +449,110 @@ pub static MISTAKES: [Mistake; 15] = [
     Mistake {
         id: "mse_of_probs",
         says: "squared differences of probabilities in place of a cross-entropy",
-        formulas: |s| {
+        formula: "Σ (q − p)²",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| {
             // With and without ½, mean or sum over the classes, and T².
             let scales = [(s.t, 1.0), (s.t, s.t * s.t), (1.0, 1.0), (1.0, s.t * s.t)];
             let factors = [2.0 / s.classes, 1.0 / s.classes, 2.0, 1.0];
-            s.soft(factors.into_iter().flat_map(|factor| {
-                scales.map(|(temperature, scale)| {
-                    let factor = factor * scale;
-                    SoftTerm::Mse { temperature, factor }
-                })
-            }))
+            s.soft(
+                from,
+                factors.into_iter().flat_map(|factor| {
+                    scales.map(|(t, scale)| (SoftTerm::Mse { t }, factor * scale / (s.t * s.t)))
+                }),
+            )
         },
     },
     Mistake {
         id: "raw_logit_matching",
         says: "squared differences of logits that are not centred",
-        formulas: |s| {
-            if s.right.soft_weight == 0.0 {
+        formula: "Σ (z − v)², or Σ (z/T − v/T)²",
+        fix: "d = (z - v) - (z - v).mean(-1, keepdim=True); soft = 0.5 * (d * d).mean(-1).mean()  # T = inf",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            if from.soft != s.right.soft || from.soft_factor == 0.0 {
                 return Vec::new();
             }
-            let form = |factor| {
-                let soft = SoftTerm::Logits { centred: false, factor };
-                Formula { soft, ..s.right }
+            // At T = ∞ the right term has its 1/C where others have T².
+            let known = if s.t.is_finite() { s.t * s.t } else { 1.0 / s.classes };
+            let tempered = if s.t.is_finite() { 1.0 / (s.t * s.t) } else { 1.0 };
+            let form = |factor: f64| Formula {
+                soft: SoftTerm::Logits { centred: false },
+                soft_factor: from.soft_factor * factor / known,
+                ..from
             };
-            [1.0 / s.classes, 2.0 / s.classes, 1.0, 2.0].map(form).into()
+            let factors = [1.0 / s.classes, 2.0 / s.classes, 1.0, 2.0];
+            factors.into_iter().flat_map(|factor| [form(factor), form(factor * tempered)]).collect()
         },
     },
     Mistake {
         id: "hard_instead_of_soft",
         says: "the teacher's most probable class in place of its soft targets",
-        formulas: |s| {
+        formula: "CE(argmax v, q)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| {
             let forms = [(s.t, s.t * s.t), (s.t, 1.0), (1.0, 1.0), (1.0, s.t * s.t)];
-            s.soft(forms.map(|(temperature, factor)| SoftTerm::Argmax { temperature, factor }))
+            s.soft(from, forms.map(|(t, factor)| (SoftTerm::Argmax { t }, factor / (s.t * s.t))))
         },
+    },
+    Mistake {
+        id: "ensemble_of_logits",
+        says: "the ensemble's logits are averaged, not its probabilities",
+        formula: "p = softmax(mean of v/T)",
+        fix: "p = torch.stack([F.softmax(v / T, -1) for v in teachers]).mean(0)",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let several = !s.case.ensemble.is_empty();
+            s.soft(from, [(SoftTerm::AveragedLogits, 1.0)].into_iter().filter(|_| several))
+        },
+    },
+    Mistake {
+        id: "rows_shifted",
+        says: "rows of teacher and student are shifted against each other",
+        formula: "KL(p of example n ± 1 ‖ q of example n)",
+        fix: "v = teacher(x)  # or cached logits in the order of x, and both shifted alike for the next token",
+        aspect: Aspect::Soft,
+        forms: |s, from| {
+            let shifts = [(1, false), (-1, false), (1, true), (-1, true)];
+            let shifts = shifts.into_iter().filter(|(_, within)| !within || s.length > 1.0);
+            let one = s.case.ensemble.is_empty() && s.examples > 1.0;
+            let shifts = shifts.filter(|_| one);
+            s.soft(from, shifts.map(|(by, within)| (SoftTerm::Shifted { by, within }, 1.0)))
+        },
+    },
+    Mistake {
+        id: "teacher_with_itself",
+        says: "the soft term compares the teacher with itself",
+        formula: "CE(p, p)",
+        fix: SOFT,
+        aspect: Aspect::Soft,
+        forms: |s, from| s.soft(from, [(SoftTerm::Itself, 1.0)]),
+    },
+    Mistake {
+        id: "student_detached",
+        says: "no gradient flows from the soft term into the student: the wrong side is detached",
+        formula: "∂soft/∂z = 0",
+        fix: "log_p = F.log_softmax(v / T, -1).detach()  # and never the student's",
+        aspect: Aspect::Soft,
+        forms: |s, from| s.at_t([Formula { gradient_factor: 0.0, ..from }]),
+    },
+    Mistake {
+        id: "teacher_gradient",
+        says: "the gradient flows into the teacher",
+        formula: "∂L/∂v ≠ 0",
+        fix: "with torch.no_grad(): v = teacher(x)",
+        aspect: Aspect::Teacher,
+        forms: |_, _| Vec::new(),
+    },
+    Mistake {
+        id: "teacher_in_training",
+        says: "the teacher answers twice differently: it is in training mode",
+        formula: "v of a first pass ≠ v of a second",
+        fix: "teacher.eval()",
+        aspect: Aspect::Teacher,
+        forms: |_, _| Vec::new(),
     },
 ];
 
@@ -194,45 +562,101 @@ struct Setting<'a> {
     right: Formula,
     /// T.
     t: f64,
+    /// N.
+    examples: f64,
     /// B.
     batch: f64,
+    /// L.
+    length: f64,
     /// C.
     classes: f64,
+    /// Examples that count.
+    count: f64,
+    /// What sums over examples are divided by.
+    divisor: f64,
 }
 
 impl Setting<'_> {
     fn new(case: &CheckCase) -> Setting<'_> {
-        let (batch, classes) = case.student_logits.dim();
-        let right = Formula::right(case);
-        let (batch, classes) = (batch as f64, classes as f64);
-        Setting { case, right, t: case.temperature, batch, classes }
+        let count = case.count() as f64;
+        let summed = case.reduction == super::Reduction::Sum;
+        Setting {
+            case,
+            right: Formula::right(case),
+            t: case.temperature,
+            examples: case.examples() as f64,
+            batch: case.batch() as f64,
+            length: case.length as f64,
+            classes: case.classes() as f64,
+            count,
+            divisor: if summed { 1.0 } else { count },
+        }
     }
 
-    /// factor · CE(softmax(v/T), softmax(z/T)).
-    fn tempered(&self, factor: f64) -> SoftTerm {
+    /// Whether some examples do not count.
+    fn padded(&self) -> bool {
+        self.count < self.examples
+    }
+
+    /// CE(softmax(v/T), softmax(z/T)).
+    fn tempered(&self) -> SoftTerm {
         let probs = Probs::Softmax(self.t);
-        SoftTerm::Match { teacher: probs, student: probs, factor, by_hand: false }
+        SoftTerm::Match { teacher: probs, student: probs }
     }
 
     /// `formulas`, where the case has a soft term at a finite T.
     fn at_t(&self, formulas: impl IntoIterator<Item = Formula>) -> Vec<Formula> {
-        let soft_term = self.right.soft_weight > 0.0 && self.t.is_finite();
+        let soft_term = self.right.soft_factor > 0.0 && self.t.is_finite();
         formulas.into_iter().filter(|_| soft_term).collect()
     }
 
-    /// The right formula with these soft terms, where the case has one at a finite T.
-    fn soft(&self, terms: impl IntoIterator<Item = SoftTerm>) -> Vec<Formula> {
-        self.at_t(terms.into_iter().map(|soft| Formula { soft, ..self.right }))
+    /// `from` with its soft term multiplied.
+    fn scaled(&self, from: Formula, factors: impl IntoIterator<Item = f64>) -> Vec<Formula> {
+        let scaled = |factor| Formula { soft_factor: from.soft_factor * factor, ..from };
+        self.at_t(factors.into_iter().map(scaled))
     }
 
-    /// The right formula with these hard terms, where the case has one.
-    fn hard(&self, terms: impl IntoIterator<Item = HardTerm>) -> Vec<Formula> {
-        let formulas = terms.into_iter().map(|hard| Formula { hard, ..self.right });
-        formulas.filter(|formula| formula.hard_weight > 0.0).collect()
+    /// `from` with each of these soft terms and factors, unless its soft term is another's already.
+    fn soft(
+        &self,
+        from: Formula,
+        terms: impl IntoIterator<Item = (SoftTerm, f64)>,
+    ) -> Vec<Formula> {
+        let untouched = from.soft == self.right.soft;
+        let form =
+            |(soft, factor)| Formula { soft, soft_factor: from.soft_factor * factor, ..from };
+        self.at_t(terms.into_iter().filter(|_| untouched).map(form))
     }
 
-    /// The right formula with both terms replaced, where the case has both.
-    fn soft_and_hard(&self, soft: SoftTerm, hard: HardTerm) -> Vec<Formula> {
-        self.at_t(self.hard([hard]).into_iter().map(|formula| Formula { soft, ..formula }))
+    /// `from` with each of these hard terms and factors, where it has one that is untouched.
+    fn hard(
+        &self,
+        from: Formula,
+        terms: impl IntoIterator<Item = (HardTerm, f64)>,
+    ) -> Vec<Formula> {
+        let there = from.hard_factor > 0.0 && from.hard == self.right.hard;
+        let form =
+            |(hard, factor)| Formula { hard, hard_factor: from.hard_factor * factor, ..from };
+        terms.into_iter().filter(|_| there).map(form).collect()
+    }
+
+    /// `from` with padding in the sums, in the divisors, or in both, of the soft term or of both.
+    fn with_padding(&self, from: Formula) -> Vec<Formula> {
+        if !self.padded() {
+            return Vec::new();
+        }
+        let share = self.count / self.examples;
+        let mut forms = Vec::new();
+        for (examples, factor) in
+            [(Examples::All, share), (Examples::Counted, share), (Examples::All, 1.0)]
+        {
+            let soft =
+                Formula { soft_examples: examples, soft_factor: from.soft_factor * factor, ..from };
+            let hard = from.hard_factor * factor;
+            let both = Formula { hard_examples: examples, hard_factor: hard, ..soft };
+            let divided = Formula { hard_factor: hard, ..soft };
+            forms.extend([soft, both, divided]);
+        }
+        forms
     }
 }

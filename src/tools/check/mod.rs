@@ -4,39 +4,59 @@
 //! and the loss or its gradient as somebody's code computed them. [`check`] computes both in f64, as
 //! they should be and as each of [`MISTAKES`] makes them, and says which of these was found.
 //!
-//! # Tolerance
-//! Every number here is a sum of terms tᵢ of exponentials. A computation with unit roundoff ε
-//! (2⁻²⁴ for f32, 2⁻⁵³ for f64; that of the coarsest tensor of the case) is off by at most
-//! κ·ε·Σ|tᵢ|, in any order of summation: κ = C + B + 16 + 8·max(|z|, |v|)·max(1, 1/T), where the C
-//! and B terms of the sums take a rounding each, an exponent is off by at most 4ε of z/T and the
-//! maximum subtracted from it, in student and teacher, and 16 is for the remaining operations. To
-//! that, κ times the smallest normal number allows for underflow. Σ|tᵢ| is computed with the value.
-//! Where two formulas differ by less than this, both are said to fit.
+//! # What is accepted
+//! A result is accepted where each of its elements differs from the right one by no more than what
+//! rounding can do to a right implementation: the bound is derived for each element in the module
+//! `rounding`, of the precision that is the coarsest of the case's tensors and of its metadata. For
+//! one example, with errors δ of the probabilities and their logarithms from there, and the number
+//! of roundings σ(n) of a sum of n terms,
+//!
+//! |δ dᵢ| ≤ (soft_weight·T/B)·(δpᵢ + δqᵢ + u·(pᵢ + qᵢ·(σ(C) + 13) + …)) + (hard_weight/B)·(…),
+//!
+//! |δ CE| ≤ T²·Σ (pᵢ·δ ln qᵢ + |ln qᵢ|·δpᵢ + u·(σ(C) + 2)·pᵢ·|ln qᵢ|),
+//!
+//! where every term has the weight of its class: one logit of −10⁹ widens nothing.
+//!
+//! # What is not said
+//! A test that would accept 0, the negated, the doubled or the halved value as well tells nothing:
+//! the verdict is [`Verdict::CannotTell`], and a mistake whose test is such is not named. Of a
+//! cross-entropy this is asked of what is left without the entropy of the soft targets, which no
+//! student changes. Where a mistake fits as well as the right formula though it moves the result by
+//! an eighth or more, the verdict is the same; one that moves it less is no mistake in that case, and
+//! the message names it.
 
 mod case;
 mod compare;
+mod file;
 mod formula;
 mod mistakes;
+mod rounding;
+mod rows;
 
-pub use case::{CheckCase, Malformed, Precision, Reduction};
-pub use mistakes::{MISTAKES, Mistake};
+pub use case::{CheckCase, Divergence, Malformed, Precision, Reduction};
+pub use mistakes::{List, MISTAKES, Mistake};
 
 use case::Checked;
-use compare::{Fit, Tolerance, differences, errors};
+use compare::{Results, differences, errors};
 use formula::Formula;
+use rows::{Rows, Values};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The loss and gradient are right.
     Agrees,
-    /// They are those of a known mistake.
+    /// They are those of a known mistake, or of two.
     Variant,
     /// They are wrong in a way that is not known.
     Unknown,
+    /// They hold NaN or infinity, and what is finite shows no known mistake.
+    NotFinite,
+    /// They are as they should be, but so would others be.
+    CannotTell,
 }
 
 /// The answer to a [`CheckCase`].
@@ -44,8 +64,10 @@ pub enum Verdict {
 pub struct CheckReport {
     /// The verdict.
     pub verdict: Verdict,
-    /// The mistake, with the verdict `variant`; the first of [`CheckReport::fits`].
+    /// The mistake, with the verdict `variant`; the first of [`CheckReport::mistakes`].
     pub variant: Option<&'static str>,
+    /// The mistakes that were made at once, with the verdict `variant`.
+    pub mistakes: Vec<&'static str>,
     /// All mistakes whose results are within the tolerance. With the verdict `agrees` the case
     /// cannot tell these from the right formula; at T = 1 there are many.
     pub fits: Vec<&'static str>,
@@ -76,62 +98,388 @@ fn finite_or_null<S: Serializer>(x: &f64, serializer: S) -> std::result::Result<
 /// [`Malformed`] as [`CheckCase::validate`].
 pub fn check(case: &CheckCase) -> Checked<CheckReport> {
     case.validate()?;
-    let tolerance = Tolerance::new(case);
-    let right = Formula::right(case).values(case);
-    let agreement = Fit::new(case, &right, &tolerance);
-    let wrong: Vec<(&Mistake, Vec<Fit>)> = MISTAKES
-        .iter()
-        .map(|mistake| {
-            let fit = |formula: Formula| Fit::new(case, &formula.values(case), &tolerance);
-            (mistake, mistake.formulas(case).into_iter().map(fit).collect())
-        })
-        .collect();
-    let which = |fits: &dyn Fn(Fit) -> bool| -> Vec<&Mistake> {
-        let shown = wrong.iter().filter(|(_, forms)| forms.iter().any(|&form| fits(form)));
-        shown.map(|(mistake, _)| *mistake).collect()
+    let rows = Rows::new(case);
+    let right = rows.values(&Formula::right(case));
+    let results = Results::new(case);
+    let (max_relative_error, max_ulp_error) = if not_finite(case).is_empty() {
+        errors(&results, &right, case.precision)
+    } else {
+        (f64::INFINITY, f64::INFINITY)
     };
-    let mut fits = which(&Fit::all);
-    let mut part = "";
-    if !agreement.all() && fits.is_empty() {
-        // One of the two may be right and the other show a mistake.
-        if agreement.loss == Some(true) {
-            fits = which(&|fit| fit.d_logits == Some(true));
-            part = "d_logits, though the loss agrees: ";
-        } else if agreement.d_logits == Some(true) {
-            fits = which(&|fit| fit.loss == Some(true));
-            part = "the loss, though d_logits agrees: ";
+    let answer = Checker { rows: &rows, results, right: &right }.answer();
+    Ok(CheckReport {
+        verdict: answer.verdict,
+        variant: answer.mistakes.first().map(|mistake| mistake.id),
+        mistakes: answer.mistakes.iter().map(|mistake| mistake.id).collect(),
+        fits: answer.fits.iter().map(|mistake| mistake.id).collect(),
+        max_relative_error,
+        max_ulp_error,
+        message: answer.message + &out_of_order(case).unwrap_or_default(),
+    })
+}
+
+/// A verdict with its reasons.
+struct Answer {
+    verdict: Verdict,
+    mistakes: Vec<&'static Mistake>,
+    fits: Vec<&'static Mistake>,
+    message: String,
+}
+
+struct Checker<'a> {
+    rows: &'a Rows<'a>,
+    results: Results<'a>,
+    right: &'a Values,
+}
+
+impl Checker<'_> {
+    fn answer(&self) -> Answer {
+        let case = self.rows.case;
+        let places = not_finite(case);
+        let teachers = of_the_teacher(case);
+        if !self.results.none() && self.results.fit(self.right) {
+            return match (&places[..], &teachers[..]) {
+                ([], []) => self.accepted(),
+                ([], _) => {
+                    let message = format!("{} but {}", self.agreement(), sentences(&teachers));
+                    named(teachers, Vec::new(), message)
+                }
+                _ => self.refused(&places),
+            };
         }
+        if !self.results.none() {
+            let answer = self.named().or_else(|| self.named_in_parts());
+            if let Some(mut answer) = answer {
+                if !teachers.is_empty() {
+                    answer.message += &format!("; and {}", sentences(&teachers));
+                    answer.mistakes.extend(teachers);
+                }
+                if !places.is_empty() {
+                    answer.message += &format!("; {}: not finite", places.join(" and "));
+                }
+                return answer;
+            }
+        }
+        if !teachers.is_empty() {
+            let nothing = case.d_logits.as_ref().is_some_and(|d| d.iter().all(|d| *d == 0.0));
+            let mut mistakes = teachers;
+            // What the student lacks, the teacher has.
+            let detached = MISTAKES.iter().find(|mistake| mistake.id == "student_detached");
+            mistakes.extend(detached.filter(|_| nothing && mistakes[0].id == "teacher_gradient"));
+            let rest = if self.results.none() {
+                String::new()
+            } else {
+                format!("; {}", differences(self.rows, &self.results, self.right))
+            };
+            let message = sentences(&mistakes) + &rest;
+            return named(mistakes, Vec::new(), message);
+        }
+        self.refused(&places)
     }
-    let (max_relative_error, max_ulp_error) = errors(case, &right);
-    let (verdict, variant, mut message) = if agreement.all() {
-        let what = match (case.loss, &case.d_logits) {
+
+    /// "loss and d_logits agree in f32, within its rounding".
+    fn agreement(&self) -> String {
+        let what = match (self.results.loss, self.results.d_logits) {
             (Some(_), Some(_)) => "loss and d_logits agree",
             (Some(_), None) => "the loss agrees",
             _ => "d_logits agrees",
         };
-        let message = format!(
-            "{what}: off by at most {max_relative_error:.1e} of the largest value, \
-             {max_ulp_error:.1} ULP of an element in {}",
-            case.precision
-        );
-        (Verdict::Agrees, None, message)
-    } else if let Some(Mistake { id, says, .. }) = fits.first() {
-        (Verdict::Variant, Some(*id), format!("{part}{id}: {says}"))
-    } else {
-        let message =
-            format!("none of the known mistakes: {}", differences(case, &right, &tolerance));
-        (Verdict::Unknown, None, message)
+        format!("{what}, within the rounding of {}", self.rows.case.precision)
+    }
+
+    /// The answer to results that fit the right formula.
+    fn accepted(&self) -> Answer {
+        let case = self.rows.case;
+        let cannot_tell = |fits, reason: String| Answer {
+            verdict: Verdict::CannotTell,
+            mistakes: Vec::new(),
+            fits,
+            message: format!(
+                "cannot tell: {reason}; give a case whose student and teacher differ more, at a \
+                 lower temperature or in a finer precision"
+            ),
+        };
+        if let Some(what) = self.results.silent(self.right) {
+            let [ce, kl] = self.right.losses;
+            let details = if what == "d_logits" {
+                format!("rounding in {} may do as much as the whole gradient", case.precision)
+            } else if ce == kl {
+                let room = self.right.loss_errors[1];
+                format!(
+                    "rounding in {} may move it by {room:.1e}, and it is {kl:.1e}",
+                    case.precision
+                )
+            } else {
+                let rooms = self.right.loss_errors;
+                format!(
+                    "in {} it is too coarse here to tell anything from its KL part, {kl:.1e}: rounding \
+                     may move a KL by {:.1e}, a cross-entropy by {:.1e}",
+                    case.precision, rooms[1], rooms[0]
+                )
+            };
+            let reason = format!(
+                "{what} would also be accepted if it were 0, negated, doubled or halved: {details}"
+            );
+            return cannot_tell(Vec::new(), reason);
+        }
+        let right = Formula::right(case);
+        // A loss alone: other terms would agree by chance only, unless there is much room.
+        let coarse = self.right.loss_errors[1] > self.right.losses[1].abs() / 16.0;
+        let alone = self.results.d_logits.is_none() && !coarse;
+        let comparable = |formula: &Formula| {
+            !alone || (formula.soft == right.soft && formula.hard == right.hard)
+        };
+        let fitting = self.fitting(&self.results, comparable);
+        let differs = |formula: &Formula| {
+            *formula != right && self.results.differ(&self.rows.values(formula), self.right)
+        };
+        let other = fitting.iter().find(|(_, formulas)| formulas.iter().any(differs));
+        let fits: Vec<&Mistake> = fitting.iter().map(|(mistake, _)| *mistake).collect();
+        if let Some((mistake, _)) = other {
+            let reason = format!(
+                "within the rounding of {} this is also {}: {}",
+                case.precision, mistake.id, mistake.says
+            );
+            return cannot_tell(fits, reason);
+        }
+        let also = cannot_tell_from(&fits);
+        let message = format!("{}{also}", self.agreement());
+        Answer { verdict: Verdict::Agrees, mistakes: Vec::new(), fits, message }
+    }
+
+    /// Mistakes with those of their formulas that fit some results.
+    fn fitting(
+        &self,
+        results: &Results,
+        comparable: impl Fn(&Formula) -> bool,
+    ) -> Vec<(&'static Mistake, Vec<Formula>)> {
+        let case = self.rows.case;
+        let all: Vec<(&Mistake, Formula)> = MISTAKES
+            .iter()
+            .flat_map(|mistake| mistake.formulas(case).into_iter().map(move |f| (mistake, f)))
+            // A loss alone does not show what its gradient is multiplied by.
+            .filter(|(_, f)| results.d_logits.is_some() || f.gradient_factor == 1.0)
+            .filter(|(_, formula)| comparable(formula))
+            .collect();
+        let formulas: Vec<Formula> = all.iter().map(|(_, formula)| *formula).collect();
+        let recognised = results.recognise(self.rows, &formulas);
+        let mut fitting: Vec<(&Mistake, Vec<Formula>)> = Vec::new();
+        for ((mistake, formula), _) in all.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
+            match fitting.last_mut().filter(|(last, _)| last.id == mistake.id) {
+                Some((_, formulas)) => formulas.push(formula),
+                None => fitting.push((mistake, vec![formula])),
+            }
+        }
+        fitting
+    }
+
+    /// The mistakes that fit some results.
+    fn mistakes_of(&self, results: &Results) -> Vec<&'static Mistake> {
+        self.fitting(results, |_| true).into_iter().map(|(mistake, _)| mistake).collect()
+    }
+
+    /// The mistake, or the two at once, that fit all results.
+    fn named(&self) -> Option<Answer> {
+        let fits = self.mistakes_of(&self.results);
+        if let Some((first, others)) = fits.split_first() {
+            let also = cannot_tell_from(others);
+            let message = format!("{}{also}", sentences(&[first]));
+            return Some(named(vec![first], fits, message));
+        }
+        let pairs = self.pairs();
+        let ((first, second), others) = pairs.split_first()?;
+        let mistakes = vec![*first, *second];
+        let names: Vec<String> =
+            others.iter().map(|(a, b)| format!("{} with {}", a.id, b.id)).collect();
+        let also = if names.is_empty() {
+            String::new()
+        } else {
+            format!("; this case cannot tell it from {}", names.join(", "))
+        };
+        let message = format!("{}{also}", sentences(&mistakes));
+        let mut fits = mistakes.clone();
+        for (a, b) in others {
+            for mistake in [a, b] {
+                if !fits.iter().any(|known| known.id == mistake.id) {
+                    fits.push(mistake);
+                }
+            }
+        }
+        Some(named(mistakes, fits, message))
+    }
+
+    /// Pairs of mistakes that fit all results.
+    fn pairs(&self) -> Vec<(&'static Mistake, &'static Mistake)> {
+        let case = self.rows.case;
+        // One number of three digits is that of some pair always.
+        if self.results.d_logits.is_none() && case.precision.is_half() {
+            return Vec::new();
+        }
+        let mut pairs = Vec::new();
+        let mut formulas: Vec<Formula> = Vec::new();
+        for (i, first) in MISTAKES.iter().enumerate() {
+            for second in &MISTAKES[i + 1..] {
+                for formula in first.with(second, case) {
+                    pairs.push((first, second));
+                    formulas.push(formula);
+                }
+            }
+        }
+        let recognised = self.results.recognise(self.rows, &formulas);
+        let mut found: Vec<(&Mistake, &Mistake)> = Vec::new();
+        for (pair, _) in pairs.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
+            if !found.iter().any(|(a, b)| (a.id, b.id) == (pair.0.id, pair.1.id)) {
+                found.push(pair);
+            }
+        }
+        found
+    }
+
+    /// One mistake in the loss, and another or none in the gradient.
+    fn named_in_parts(&self) -> Option<Answer> {
+        let loss = Results { d_logits: None, ..self.results };
+        let d_logits = Results { loss: None, ..self.results };
+        if loss.none() || d_logits.none() {
+            return None;
+        }
+        let part = |part: &Results, other: &str, name: &str| {
+            let fits = self.mistakes_of(part);
+            let (first, others) = fits.split_first()?;
+            let also = cannot_tell_from(others);
+            let message = format!("{name}, though {other} agrees: {}{also}", sentences(&[first]));
+            Some(named(vec![first], fits, message))
+        };
+        match (loss.fit(self.right), d_logits.fit(self.right)) {
+            (true, _) => part(&d_logits, "the loss", "d_logits"),
+            (_, true) => part(&loss, "d_logits", "the loss"),
+            _ => {
+                let (of_loss, of_d) = (self.mistakes_of(&loss), self.mistakes_of(&d_logits));
+                let (first, second) = (of_loss.first()?, of_d.first()?);
+                let message = format!(
+                    "the loss: {}; d_logits: {}",
+                    sentences(&[first]),
+                    sentences(&[second])
+                );
+                let fits = of_loss.iter().chain(&of_d).copied().collect();
+                Some(named(vec![*first, *second], fits, message))
+            }
+        }
+    }
+
+    /// The answer to results that are not right and show no known mistake.
+    fn refused(&self, places: &[String]) -> Answer {
+        let case = self.rows.case;
+        let answer =
+            |verdict, message| Answer { verdict, mistakes: Vec::new(), fits: Vec::new(), message };
+        if !places.is_empty() {
+            let infinite = if self.right.losses[1].is_infinite() {
+                "; the right loss is infinite too: the student excludes a class of the teacher's"
+            } else {
+                ""
+            };
+            let rest = match self.results.none() {
+                true => String::new(),
+                false if self.results.fit(self.right) => "; what is finite is right".into(),
+                false => format!("; {}", differences(self.rows, &self.results, self.right)),
+            };
+            let message = format!(
+                "{}: not finite. The usual causes: log_target forgotten, so that the logarithm of a \
+                 logarithm is taken; or 0·log 0, from the logarithm of a softmax that underflows or \
+                 of an excluded class (use log_softmax, and leave excluded classes out){infinite}{rest}",
+                places.join(" and ")
+            );
+            return answer(Verdict::NotFinite, message);
+        }
+        let differences = differences(self.rows, &self.results, self.right);
+        let half = coarser(case).map_or(String::new(), |precision| {
+            format!(
+                "; this is right in {precision}: if it was computed in it, say so by the metadata \
+                 `precision`, \"{precision}\""
+            )
+        });
+        answer(Verdict::Unknown, format!("none of the known mistakes: {differences}{half}"))
+    }
+}
+
+fn named(mistakes: Vec<&'static Mistake>, fits: Vec<&'static Mistake>, message: String) -> Answer {
+    let fits = if fits.is_empty() { mistakes.clone() } else { fits };
+    Answer { verdict: Verdict::Variant, mistakes, fits, message }
+}
+
+/// `id: what it does, and id: what it does. Right: the corrected line`.
+fn sentences(mistakes: &[&Mistake]) -> String {
+    let says: Vec<String> =
+        mistakes.iter().map(|mistake| format!("{}: {}", mistake.id, mistake.says)).collect();
+    let mut fixes: Vec<&str> = mistakes.iter().map(|mistake| mistake.fix).collect();
+    fixes.dedup();
+    format!("{}. Right: {}", says.join(", and "), fixes.join("; "))
+}
+
+fn cannot_tell_from(others: &[&Mistake]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = others.iter().map(|mistake| mistake.id).collect();
+    format!("; this case cannot tell it from {}", names.join(", "))
+}
+
+/// The results that are not finite: "the loss is NaN", "d_logits[2, 1] and 6 more are".
+fn not_finite(case: &CheckCase) -> Vec<String> {
+    let mut places = Vec::new();
+    if let Some(loss) = case.loss.filter(|loss| !loss.is_finite()) {
+        places.push(format!("the loss is {loss}"));
+    }
+    if let Some(d) = &case.d_logits {
+        let bad = || d.indexed_iter().filter(|(_, d)| !d.is_finite());
+        if let Some((at, first)) = bad().next() {
+            let more = bad().count() - 1;
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            places.push(format!("{} is {first}{more}", case.place("d_logits", at)));
+        }
+    }
+    places
+}
+
+/// The mistakes about the teacher, which neither loss nor d_logits shows.
+fn of_the_teacher(case: &CheckCase) -> Vec<&'static Mistake> {
+    let gradient = case.d_teacher.as_ref().is_some_and(|d| d.iter().any(|d| *d != 0.0));
+    let differs = match (&case.teacher_logits, &case.teacher_logits_again) {
+        (Some(first), Some(again)) => first != again,
+        _ => false,
     };
-    let fits: Vec<&str> = fits.into_iter().map(|mistake| mistake.id).collect();
-    let others = if verdict == Verdict::Agrees { &fits[..] } else { fits.get(1..).unwrap_or(&[]) };
-    if !others.is_empty() {
-        message += &format!("; this case cannot tell it from {}", others.join(", "));
-    }
-    if case.loss.is_some() && tolerance.of(right.loss_size) > right.losses[1].abs() {
-        message += &format!(
-            "; in {} the loss is too coarse here to tell anything from its KL part, only d_logits is",
-            case.precision
-        );
-    }
-    Ok(CheckReport { verdict, variant, fits, max_relative_error, max_ulp_error, message })
+    let shown = [("teacher_gradient", gradient), ("teacher_in_training", differs)];
+    let shows = |mistake: &&Mistake| shown.contains(&(mistake.id, true));
+    MISTAKES.iter().filter(shows).collect()
+}
+
+/// The half precision in which a case would be right.
+fn coarser(case: &CheckCase) -> Option<Precision> {
+    let halves = [Precision::F16, Precision::Bf16];
+    halves.into_iter().filter(|half| *half < case.precision).find(|&precision| {
+        let half = CheckCase { precision, rounded_logits: true, ..case.clone() };
+        let rows = Rows::new(&half);
+        let (results, right) = (Results::new(&half), rows.values(&Formula::right(&half)));
+        results.fit(&right) && results.silent(&right).is_none()
+    })
+}
+
+/// A warning where the teacher knows the labels no better than chance: its logits may have been
+/// kept in another order. Of fewer than 100 examples it would say nothing.
+fn out_of_order(case: &CheckCase) -> Option<String> {
+    let (labels, teacher) = (case.labels.as_ref()?, case.teacher_logits.as_ref()?);
+    let counted: Vec<usize> = (0..case.examples()).filter(|&e| case.counts(e)).collect();
+    let right = |&&e: &&usize| {
+        let row = teacher.row(e);
+        usize::try_from(labels[e])
+            .is_ok_and(|y| y < row.len() && row.iter().all(|other| *other <= row[y]))
+    };
+    let (n, chance) = (counted.len() as f64, 1.0 / case.classes() as f64);
+    let known = counted.iter().filter(right).count() as f64;
+    let likely = n * chance + 3.0 * (n * chance * (1.0 - chance)).sqrt();
+    (n >= 100.0 && case.classes() > 1 && known <= likely).then(|| {
+        format!(
+            "; note: the teacher's largest logit is the label of {known} of {n} examples, no more than \
+             chance: are its logits in the order of the examples?"
+        )
+    })
 }

@@ -4,6 +4,7 @@
 //! compared between every instruction set of the machine and several thread counts. A bound that
 //! is broken, or a bit that differs, is a bug of this program: [`Error::Internal`], exit code 70.
 
+pub mod check;
 pub mod determinism;
 pub mod exp;
 pub mod gemm;
