@@ -9,14 +9,18 @@ import warnings
 from dataclasses import dataclass, replace
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from limbeck import _frameworks
 from limbeck._frameworks import Fault, Loss, Outcome
 from limbeck._limbeck import check_case, mistakes
 from limbeck._probes import Probe, probes
+
+if TYPE_CHECKING:
+    from limbeck._limbeck import Checked
 
 
 @dataclass(frozen=True)
@@ -80,59 +84,78 @@ def check_loss(
     seed: int = 0,
     save: str | os.PathLike[str] | None = None,
 ) -> LossReport:
-    """Says whether fn(student_logits, teacher_logits, labels) is the distillation loss
+    """Says whether fn(student_logits, teacher_logits, labels) is the distillation loss.
 
         mean(soft_weight T² CE(softmax(v/T), softmax(z/T)) + hard_weight CE(y, softmax(z)))
 
-    with a cross-entropy or a KL divergence as soft term, by its values and gradients on inputs made
-    here: ordinary, confident and extreme logits, a teacher equal to the student, a batch of one, two
-    classes. fn takes and gives tensors of PyTorch or JAX, whose automatic differentiation is used, or
-    NumPy arrays in f64. A NumPy function may return (loss, gradient); else its gradient is taken by
-    central differences where these resolve it, and the loss alone is verified on confident and extreme
-    logits.
+    with a cross-entropy or a KL divergence as soft term is what its values and gradients should be on
+    inputs made here: ordinary, confident and extreme logits, a large common offset, a teacher equal
+    to the student, a batch of one, two classes. fn takes and gives tensors of PyTorch or JAX, which
+    differentiate it, or NumPy arrays in f64. A NumPy function may return (loss, gradient); else its
+    gradient is taken by central differences where these resolve it, and its loss alone is verified
+    elsewhere.
 
     fn is right only if it is so on every input, gives the same for the same logits, leaves its
     arguments as they are, and lets a gradient through to the student. That a gradient also reaches
     the teacher's logits is no mistake where the caller computes them without one: the report says it.
 
-    divergence: what the soft term measures of p = softmax(v/T) and q = softmax(z/T): KL(p ‖ q) or its
-    cross-entropy, KL(q ‖ p), half of each, or Jensen–Shannon's β KL(p ‖ m) + (1 − β) KL(q ‖ m) with
-    m = β p + (1 − β) q. temperature = inf is the matching of logits. framework: which arrays fn takes; by default the first of the imported ones that it can be called
-    with. dtype: of the logits; NumPy's are float64. classes: the number of classes, 11 and 2 by default.
-    length: L, for logits [B, L, C] and labels [B, L]; the loss is averaged over tokens. ignore_index:
-    the label of what takes no part in either term. mask: fn gets as fourth argument what takes part,
-    booleans of the labels' shape. save: writes the case that shows the verdict as a safetensors file,
-    which `limbeck check` reads.
+    temperature: T > 0; inf is the matching of logits. reduction: over the examples that count, or
+    their tokens. divergence: what the soft term measures of p = softmax(v/T) and q = softmax(z/T):
+    KL(p ‖ q) or its cross-entropy, KL(q ‖ p), half of each, or Jensen–Shannon's
+    β KL(p ‖ m) + (1 − β) KL(q ‖ m) with m = β p + (1 − β) q.
+
+    framework: which arrays fn takes; by default the first of the imported ones that it can be called
+    with. dtype: of the logits; NumPy's are float64. classes: C; by default 11 and, once, 2. length: L,
+    for logits [B, L, C] and labels [B, L]. ignore_index: the label of what takes no part in either
+    term. mask: fn gets as fourth argument what takes part, booleans of the labels' shape. save: writes
+    the case that shows the verdict, which `limbeck check` reads, as safetensors.
 
     Raises ValueError for keywords out of range; never what fn raises, which is a verdict.
     """
-    if framework not in (None, *_frameworks.CALLS):
-        raise ValueError(f"framework: found {framework!r}, expected 'torch', 'jax' or 'numpy'")
-    if dtype not in ("float64", "float32", "float16"):
-        raise ValueError(f"dtype: found {dtype!r}, expected 'float64', 'float32' or 'float16'")
-    if not temperature > 0:
-        raise ValueError(f"temperature: found {temperature}, expected T > 0")
-    for name, number, least in (("classes", classes, 2), ("length", length, 1)):
-        if number is not None and number < least:
-            raise ValueError(f"{name}: found {number}, expected at least {least}")
+    choices = (
+        ("framework", framework, (None, *_frameworks.CALLS)),
+        ("dtype", dtype, ("float64", "float32", "float16")),
+        ("reduction", reduction, ("mean", "sum")),
+        ("divergence", divergence, ("forward", "reverse", "symmetric", "js")),
+    )
+    for name, found, expected in choices:
+        if found not in expected:
+            raise ValueError(f"{name}: found {found!r}, expected one of {expected}")
+    ranges = (
+        ("temperature", temperature, temperature > 0, "T > 0"),
+        ("soft_weight", soft_weight, 0 <= soft_weight < np.inf, "a finite number from 0"),
+        ("hard_weight", hard_weight, 0 <= hard_weight < np.inf, "a finite number from 0"),
+        ("soft_weight and hard_weight", 0, soft_weight + hard_weight > 0, "one above 0"),
+        ("beta", beta, 0 < beta < 1, "a number between 0 and 1"),
+        ("classes", classes, classes is None or classes >= 2, "at least 2"),
+        ("length", length, length is None or length >= 1, "at least 1"),
+    )
+    for name, value, holds, range_ in ranges:
+        if not holds:
+            raise ValueError(f"{name}: found {value}, expected {range_}")
     contract = Contract(temperature, soft_weight, hard_weight, reduction, divergence, beta)
     tried = list(
         probes(
-            temperature=temperature, dtype=dtype, classes=classes, length=length,
-            ignore_index=ignore_index, mask=mask, seed=seed,
+            temperature=temperature,
+            dtype=dtype,
+            classes=classes,
+            length=length,
+            ignore_index=ignore_index,
+            mask=mask,
+            seed=seed,
         )
     )
     with warnings.catch_warnings():
         # What fn warns of, an overflow say, shows in its values.
         warnings.simplefilter("ignore")
         try:
-            name = framework or _frameworks.find(fn, tried[0])
-            first = _frameworks.call(name, fn, tried[0])
-            differentiable(name, fn, tried[0], first)
+            arrays = framework or _frameworks.find(fn, tried[0])
+            first = _frameworks.call(arrays, fn, tried[0])
+            differentiable(arrays, fn, tried[0], first)
         except Fault as fault:
             return refused(fault, tried[0])
-        judged = [judge(name, fn, probe, contract) for probe in tried]
-    report, witness = sum_up([case for case, _ in judged], contract, name, first)
+        judged = [judge(arrays, fn, probe, contract) for probe in tried]
+    report, witness = sum_up([case for case, _ in judged], contract, arrays, first)
     if save is not None and (content := judged[witness][1]) is not None:
         Path(save).write_bytes(content)
     return report
@@ -192,9 +215,11 @@ def judge(
         again = _frameworks.call(framework, fn, probe)
         if not same(outcome, again):
             says = f"two calls on the same logits give {outcome.loss:.9g} and {again.loss:.9g}"
-            if outcome.loss == again.loss:
+            if np.array_equal(outcome.loss, again.loss):
                 says = "two calls on the same logits give different gradients"
-            raise Fault("not_deterministic", says, "model.eval() where a model or dropout is inside")
+            raise Fault(
+                "not_deterministic", says, "model.eval() where a model or dropout is inside"
+            )
         content = case_file(probe, outcome, contract)
         answer = verdict_on(content)
         if answer["verdict"] == "cannot_tell" and outcome.d_student is not None:
@@ -217,16 +242,22 @@ def judge(
 
 
 def faulty(probe: Probe, fault: Fault) -> JudgedInput:
+    """The verdict on an input for which there was nothing to verify."""
     made = (fault.mistake,)
     return JudgedInput(probe.name, probe.student.shape, "fault", str(fault), made, made)
 
 
 def same(a: Outcome, b: Outcome) -> bool:
-    pairs = ((a.loss, b.loss), (a.d_student, b.d_student))
-    return all(x is y or np.array_equal(x, y, equal_nan=True) for x, y in pairs)
+    """Whether two calls gave the same, bit for bit but for NaN."""
+    if not np.array_equal(a.loss, b.loss, equal_nan=True):
+        return False
+    if a.d_student is None or b.d_student is None:
+        return a.d_student is b.d_student
+    return np.array_equal(a.d_student, b.d_student, equal_nan=True)
 
 
-def verdict_on(content: bytes) -> dict[str, Any]:
+def verdict_on(content: bytes) -> Checked:
+    """The answer of check_case to a file of this content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "case.safetensors")
         path.write_bytes(content)
@@ -239,13 +270,13 @@ def case_file(
     """The case as safetensors: eight bytes of length, the JSON header, the tensors."""
     # Logits in the format of the loss: a case's precision is that of its coarsest tensor.
     student, teacher = (x.astype(outcome.loss.dtype) for x in probe.logits())
-    tensors = {
+    tensors: dict[str, npt.NDArray[Any]] = {
         "student_logits": student,
         "teacher_logits": teacher,
         "labels": probe.labels,
     }
     if with_loss:
-        tensors["loss"] = np.asarray(outcome.loss).reshape(1)
+        tensors["loss"] = outcome.loss.reshape(1)
     if outcome.d_student is not None:
         tensors["d_logits"] = outcome.d_student
     metadata = contract.metadata()
@@ -284,10 +315,14 @@ def sum_up(
     if framework != "numpy":
         reaches_teacher = first.d_teacher is not None and bool(first.d_teacher.any())
     neutral = ("agrees", "cannot_tell")
-    failed = [i for i, case in enumerate(cases) if case.verdict not in (neutral if i else ("agrees",))]
+    failed = [
+        i for i, case in enumerate(cases) if case.verdict not in (neutral if i else ("agrees",))
+    ]
     if not failed:
         message = f"agrees with the distillation loss of {contract}: on {len(cases)} inputs of {framework}"
-        same_here = set.intersection(*(set(case.fits) for case in cases if case.verdict == "agrees"))
+        same_here = set.intersection(
+            *(set(case.fits) for case in cases if case.verdict == "agrees")
+        )
         if same_here:
             message += f"; here that is the same as {', '.join(sorted(same_here))}"
         if reaches_teacher:
@@ -296,7 +331,9 @@ def sum_up(
     # What most inputs show was done; the input that could be least else shows it best.
     shown = [cases[i].mistakes for i in failed]
     made = max(shown, key=shown.count)
-    witness = min((i for i in failed if cases[i].mistakes == made), key=lambda i: len(cases[i].fits))
+    witness = min(
+        (i for i in failed if cases[i].mistakes == made), key=lambda i: len(cases[i].fits)
+    )
     message = cases[witness].message
     if failed[0] > 0:
         message = f"agrees on {cases[0].name}, but on {cases[witness].name}: {message}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from limbeck._probes import Probe
 
 Loss = Callable[..., Any]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 class Fault(Exception):
@@ -30,17 +31,23 @@ class Outcome:
     Numbers of half precision are widened to f32.
     """
 
-    loss: np.floating[Any]
-    d_student: npt.NDArray[np.floating[Any]] | None
+    loss: Floats
+    """Of shape []."""
+    d_student: Floats | None
     """The gradient with respect to the student's logits, of their shape."""
-    d_teacher: npt.NDArray[np.floating[Any]] | None
+    d_teacher: Floats | None
     """The same for the teacher's logits."""
-    half: str | None = None
+    half: str | None
     """'f16' or 'bf16' where a part of it was computed in that."""
 
 
 NAMES = ("student_logits", "teacher_logits", "labels", "mask")
 HALVES = {"float16": "f16", "bfloat16": "bf16"}
+
+
+def half_of(dtypes: Iterable[str]) -> str | None:
+    """The first that is of half precision, by its name in a case file."""
+    return next((HALVES[dtype] for dtype in dtypes if dtype in HALVES), None)
 
 
 def scalar(shape: tuple[int, ...]) -> None:
@@ -72,7 +79,7 @@ def in_torch(fn: Loss, probe: Probe) -> Outcome:
     if not isinstance(loss, torch.Tensor):
         raise Fault(
             "not_a_tensor",
-            f"the loss is a {type(loss).__name__}, through which no gradient flows",
+            f"the result is a {type(loss).__name__}, through which no gradient flows",
             "return the tensor, without .item(), float() or numpy()",
         )
     scalar(tuple(loss.shape))
@@ -84,12 +91,11 @@ def in_torch(fn: Loss, probe: Probe) -> Outcome:
         return (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy()
 
     unchanged([plain(x) for x in given], probe)
-    gradients = [None, None]
+    d_student, d_teacher = None, None
     if loss.requires_grad:
-        gradients = torch.autograd.grad(loss.reshape(()), leaves, allow_unused=True)
-    halves = (HALVES.get(str(x.dtype).removeprefix("torch.")) for x in (loss, leaves[0]))
-    half = next((x for x in halves if x), None)
-    return Outcome(plain(loss.reshape(()))[()], *(plain(d) for d in gradients), half)
+        d_student, d_teacher = torch.autograd.grad(loss.reshape(()), leaves, allow_unused=True)
+    half = half_of(str(x.dtype).removeprefix("torch.") for x in (loss, leaves[0]))
+    return Outcome(plain(loss.reshape(())), plain(d_student), plain(d_teacher), half)
 
 
 def in_jax(fn: Loss, probe: Probe) -> Outcome:
@@ -103,17 +109,18 @@ def in_jax(fn: Loss, probe: Probe) -> Outcome:
     if not isinstance(loss, jax.Array):
         raise Fault(
             "not_a_tensor",
-            f"the loss is a {type(loss).__name__}, through which no gradient flows",
+            f"the result is a {type(loss).__name__}, through which no gradient flows",
             "return the jax.Array, without .item() or float()",
         )
     scalar(loss.shape)
-    gradients = jax.grad(lambda *x: jnp.reshape(fn(*x), ()), argnums=(0, 1))(*given)
+    gradient = jax.grad(lambda *x: jnp.reshape(fn(*x), ()), argnums=(0, 1))
+    d_student, d_teacher = gradient(*given)
 
     def plain(x: jax.Array) -> Any:
         return np.asarray(x.astype("float32") if str(x.dtype) in HALVES else x)
 
-    half = next((HALVES[str(x.dtype)] for x in (loss, given[0]) if str(x.dtype) in HALVES), None)
-    return Outcome(plain(loss).reshape(())[()], *(plain(d) for d in gradients), half)
+    half = half_of(str(x.dtype) for x in (loss, given[0]))
+    return Outcome(plain(loss).reshape(()), plain(d_student), plain(d_teacher), half)
 
 
 def in_numpy(fn: Loss, probe: Probe) -> Outcome:
@@ -138,14 +145,14 @@ def in_numpy(fn: Loss, probe: Probe) -> Outcome:
             raise Fault("wrong_gradient_shape", f"the gradient is {found}, expected {expected}")
     loss = np.asarray(result)
     if loss.dtype.kind not in "fiu":
-        raise Fault("not_a_number", f"the loss is a {type(result).__name__}, expected a number")
+        raise Fault("not_a_number", f"the result is a {type(result).__name__}, expected a number")
     scalar(loss.shape)
-    half = HALVES.get(str(loss.dtype))
+    half = half_of([str(loss.dtype)])
     if loss.dtype != np.float32:
         loss = loss.astype(np.float32 if half else np.float64)
     if gradient is None and probe.ordinary and loss.dtype == np.float64:
         gradient = central_differences(lambda: float(np.asarray(call()).item()), z, probe.step)
-    return Outcome(loss.reshape(())[()], gradient, None, half)
+    return Outcome(loss.reshape(()), gradient, None, half)
 
 
 def central_differences(
@@ -186,15 +193,15 @@ def call(framework: str, fn: Loss, probe: Probe) -> Outcome:
 
 def find(fn: Loss, probe: Probe) -> str:
     """The first framework, among those imported and NumPy, in which fn gives a loss for a probe."""
-    faults: dict[str, Fault] = {}
+    faults = []
     for name in [name for name in CALLS if name in sys.modules]:
         try:
             call(name, fn, probe)
             return name
         except Fault as fault:
-            faults[name] = fault
+            faults.append(fault)
     # One that got as far as a result knows more than one that could not be called.
-    for fault in faults.values():
-        if fault.mistake != "raises":
-            raise fault
-    raise Fault("raises", "; ".join(fault.says for fault in faults.values()))
+    for known in faults:
+        if known.mistake != "raises":
+            raise known
+    raise Fault("raises", "; ".join(fault.says for fault in faults))

@@ -68,8 +68,16 @@ def probes(
     large = max(1.0, temperature) if np.isfinite(temperature) else 1.0
     offset, extreme = 800 * large, 200 * large
 
-    def probe(name: str, scale: float, *, batch: int = BATCH, width: int = classes or CLASSES,
-              same: bool = False, offset: float = 0.0, ordinary: bool = True) -> Probe:
+    def probe(
+        name: str,
+        scale: float,
+        *,
+        batch: int = BATCH,
+        width: int = classes or CLASSES,
+        same: bool = False,
+        offset: float = 0.0,
+        ordinary: bool = True,
+    ) -> Probe:
         shape = (batch,) if length is None else (batch, length)
         labels = rng.integers(0, width, shape)
         target = np.eye(width)[labels]
@@ -82,8 +90,16 @@ def probes(
         if ignore_index is not None:
             labels = np.where(counted, labels, ignore_index)
         return Probe(
-            name, representable(student, dtype), representable(teacher, dtype), labels, counted,
-            dtype=dtype, gives_mask=mask, ignore_index=ignore_index, step=0.02 * unit, ordinary=ordinary,
+            name,
+            representable(student, dtype),
+            representable(teacher, dtype),
+            labels,
+            counted,
+            dtype=dtype,
+            gives_mask=mask,
+            ignore_index=ignore_index,
+            step=0.02 * unit,
+            ordinary=ordinary,
         )
 
     yield probe("ordinary logits", unit)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from limbeck._check_loss import Loss, check_loss
+from limbeck._check_loss import check_loss
+from limbeck._frameworks import Loss
 
 
 def assert_distillation_loss(fn: Loss, **keywords: Any) -> None:

@@ -81,7 +81,9 @@ def test_two_mistakes_at_once_are_both_named():
 
 def test_every_mistake_has_its_correction():
     known = {mistake["id"]: mistake for mistake in limbeck.mistakes()}
-    assert all(mistake["says"] and mistake["formula"] and mistake["fix"] for mistake in known.values())
+    assert all(
+        mistake["says"] and mistake["formula"] and mistake["fix"] for mistake in known.values()
+    )
     report = limbeck.check_loss(WRONG["kl_mean"], **CONTRACT)
     assert known["kl_mean"]["fix"] in str(report)
 
@@ -117,7 +119,9 @@ def slipped(z, v, y):
 
 WRONG = {
     "t_squared_missing": lambda z, v, y: SOFT * soft(z, v, 1.0).mean() + HARD * hard(z, y).mean(),
-    "t_instead_of_t_squared": lambda z, v, y: SOFT * soft(z, v, T).mean() + HARD * hard(z, y).mean(),
+    "t_instead_of_t_squared": lambda z, v, y: (
+        SOFT * soft(z, v, T).mean() + HARD * hard(z, y).mean()
+    ),
     "kl_mean": lambda z, v, y: SOFT * soft(z, v).mean() / z.shape[1] + HARD * hard(z, y).mean(),
     "reverse_kl": lambda z, v, y: SOFT * soft(v, z).mean() + HARD * hard(z, y).mean(),
     "weights_swapped": lambda z, v, y: HARD * soft(z, v).mean() + SOFT * hard(z, y).mean(),
@@ -154,11 +158,19 @@ NEVER = {
     "wrong for one example": lambda z, v, y: right(z, v, y) * (1 + (len(z) == 1)),
     "wrong where the teacher agrees": lambda z, v, y: right(z, v, y) + np.array_equal(z, v),
     "wrong where logits are large": lambda z, v, y: right(z.clip(-20, 20), v, y),
-    "no maximum subtracted": lambda z, v, y: -(
-        SOFT * T * T * (np.exp(v / T) / np.exp(v / T).sum(-1, keepdims=True)
-                        * np.log(np.exp(z / T) / np.exp(z / T).sum(-1, keepdims=True))).sum(-1)
-        + HARD * np.log(np.exp(z) / np.exp(z).sum(-1, keepdims=True))[np.arange(len(y)), y]
-    ).mean(),
+    "no maximum subtracted": lambda z, v, y: (
+        -(
+            SOFT
+            * T
+            * T
+            * (
+                np.exp(v / T)
+                / np.exp(v / T).sum(-1, keepdims=True)
+                * np.log(np.exp(z / T) / np.exp(z / T).sum(-1, keepdims=True))
+            ).sum(-1)
+            + HARD * np.log(np.exp(z) / np.exp(z).sum(-1, keepdims=True))[np.arange(len(y)), y]
+        ).mean()
+    ),
 }
 
 
@@ -312,7 +324,11 @@ class TestTorch:
         assert limbeck.check_loss(loss, **CONTRACT, length=5, ignore_index=-100).ok
 
         def batchmean(z, v, y):
-            return T * T * F.kl_div(F.log_softmax(z / T, -1), F.softmax(v / T, -1), reduction="batchmean")
+            return (
+                T
+                * T
+                * F.kl_div(F.log_softmax(z / T, -1), F.softmax(v / T, -1), reduction="batchmean")
+            )
 
         report = limbeck.check_loss(batchmean, temperature=T, length=5)
         assert report.mistakes == ("seq_batchmean",), report

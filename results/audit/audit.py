@@ -59,7 +59,7 @@ def run(one: Entry) -> dict[str, Any] | None:
 def main() -> None:
     CASES.mkdir(exist_ok=True)
     path = HERE / "verdicts.json"
-    before = json.loads(path.read_text())["losses"] if path.exists() else {}
+    before = json.loads(path.read_text(encoding="utf-8"))["losses"] if path.exists() else {}
     losses = {}
     for one in ENTRIES:
         row = run(one)
@@ -77,8 +77,8 @@ def main() -> None:
         "machine": f"{platform.system()} {platform.machine()}, CPU",
     }
     found = {"about": about, "losses": losses}
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    (HERE / "README.md").write_text(page(found))
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (HERE / "README.md").write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

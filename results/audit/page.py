@@ -69,18 +69,24 @@ def verdict(row: dict[str, Any]) -> str:
     else:
         text = " + ".join(f"`{mistake}`" for mistake in row["mistakes"][:1]) or "differs"
         if row["message"].startswith("agrees on "):
-            names = [name for name, verdict in row["inputs"].items() if verdict not in ("agrees", "cannot_tell")]
+            names = [
+                name
+                for name, verdict in row["inputs"].items()
+                if verdict not in ("agrees", "cannot_tell")
+            ]
             text = f"agrees, but not on {' and '.join(names)}"
     return f"[{text}]({row['case']})" if row["case"] else text
 
 
 def line(row: dict[str, Any]) -> str:
-    name = f"[{row['project']}]({row['source']})" if row["source"] else f"{row['project']} {row['version']}"
+    name = (
+        f"[{row['project']}]({row['source']})"
+        if row["source"]
+        else f"{row['project']} {row['version']}"
+    )
     contract = row["contract"]
     temperature = f"; T = {contract['temperature']:g}" if contract["temperature"] != 4 else ""
-    return (
-        f"| {name}: {row['function']}{temperature} | {row['does']} | {verdict(row)} | {row['differs']} |\n"
-    )
+    return f"| {name}: {row['function']}{temperature} | {row['does']} | {verdict(row)} | {row['differs']} |\n"
 
 
 def page(found: dict[str, Any]) -> str:
