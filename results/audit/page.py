@@ -11,9 +11,10 @@ HEAD = """# What public distillation losses compute
 
     mean over the batch of  soft_weight·T²·KL(softmax(v/T) ‖ softmax(z/T)) + hard_weight·CE(y, softmax(z)),
 
-z the student's logits, v the teacher's. {agree} of {count} agree in value and gradient on every input. A loss that does
-not may be meant so: the last column says what its authors say. Whoever takes hyperparameters from one of them takes its
-scale with them: without T² at T = 4 the soft term weighs 16 times less, and with the mean over 100 classes 100 times less.
+z the student's logits, v the teacher's; of sequences the mean is over tokens. {agree} of {count} agree in value and
+gradient on every input. A loss that does not may be meant so: the last column says how it differs. Whoever takes
+hyperparameters from one of them takes its scale with them: without T² at T = 4 the soft term weighs 16 times less, and
+with the mean over 100 classes 100 times less.
 
 {date}, limbeck {limbeck}, Python {python}, PyTorch {torch}, {machine}. Made by
 
@@ -26,15 +27,20 @@ each other by `pip install --no-deps`, since a loss needs few of them. The verdi
 
 FOUND = """## Worth a maintainer's look
 
-What follows is not what the function's documentation says, or would surprise its user.
+What follows is not what the function's documentation says, or would surprise its user. Each case file has the logits, the
+loss and the gradient that came out.
 
 - **Keras {keras}, `keras.distillation.LogitsDistillation()`** applies no softmax with its default `loss="kl_divergence"`.
   The string becomes the function `keras.losses.kl_divergence`, and `compute_loss` applies softmax and T² where
   `isinstance(loss_fn, keras.losses.KLDivergence)`, which a function is not. So logits over T, clipped to [10⁻⁷, 1], stand
-  for probabilities: where a logit is negative or above T its gradient is 0, and a student equal to its teacher still has
-  one. `loss=keras.losses.KLDivergence()` gives the loss that is described. [case](cases/keras-default.safetensors)
+  for probabilities, and where a logit is negative or above T its gradient is 0. For a teacher's [2, 1, −1] and a student's
+  [−1, 1, 2] at T = 1 the loss is 16.1 in place of 2.01; for a student's [20, 10, −10] it is 0 in place of 2.45.
+  `loss=keras.losses.KLDivergence()` gives the loss that is described. The same lines stand in the repository at
+  [3422977](https://github.com/keras-team/keras/blob/3422977a5e38fb2f7709aaa9a08e47f0c43d0f60/keras/src/distillation/distillation_loss.py#L359),
+  August 2026. [case](cases/keras-default.safetensors)
 - **The same class with `loss=CategoricalCrossentropy(from_logits=True)`**, an example of its documentation, takes the
-  teacher's logits over T for probabilities: they can be negative, and the loss then has no lower bound.
+  teacher's logits over T for probabilities: they can be negative, and the loss then has no lower bound; it is −1001 for
+  a teacher's [0, 0, −2] and a student's [0, 0, −500] at T = 1.
   `keras.ops.softmax(teacher_logits)` as the target would give the cross-entropy.
   [case](cases/keras-crossentropy.safetensors)
 - **nvidia-modelopt {modelopt}, `LogitsDistillationLoss`** defaults to `reduction="mean"`, with which `F.kl_div` divides by
