@@ -1,12 +1,13 @@
 //! The check that names mistakes.
 
-use crate::arrays;
-use limbeck::tools::check::{self as checker, CheckCase, Precision, Reduction, Verdict};
+use crate::{arrays, exception};
+use limbeck::tools::check::{self as checker, CheckCase, Precision, Reduction};
 use numpy::ndarray::Array2;
 use numpy::{PyArray2, PyArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use serde::Serialize;
+use std::path::PathBuf;
 
 /// A matrix in f64, and whether it was f32.
 fn matrix(name: &str, value: &Bound<PyAny>) -> PyResult<(Array2<f64>, bool)> {
@@ -27,9 +28,7 @@ fn matrix(name: &str, value: &Bound<PyAny>) -> PyResult<(Array2<f64>, bool)> {
 /// Tolerances follow from the precision: float32 where any array is. A weight left out is 1 where
 /// its targets are given, else 0.
 ///
-/// Returns a dict: verdict ('agrees', 'variant', 'unknown', 'not_finite' or 'cannot_tell'), variant
-/// (the mistake's id or None), mistakes (those made at once), fits (all mistakes that fit),
-/// max_relative_error, max_ulp_error, message.
+/// Returns the report of `limbeck check --json` as a dict.
 #[pyfunction]
 #[pyo3(signature = (
     logits, teacher_logits=None, labels=None, *, temperature=None, soft_weight=None,
@@ -47,7 +46,7 @@ pub fn check<'py>(
     reduction: &str,
     loss: Option<&Bound<'py, PyAny>>,
     d_logits: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyDict>> {
+) -> PyResult<Bound<'py, PyAny>> {
     let (student_logits, mut single) = matrix("logits", logits)?;
     let mut optional = |name, value: Option<&Bound<PyAny>>| {
         let read = value.map(|value| matrix(name, value)).transpose()?;
@@ -95,23 +94,34 @@ pub fn check<'py>(
         precision: if single { Precision::F32 } else { Precision::F64 },
         ..CheckCase::default()
     };
+    judge(py, &case)
+}
+
+/// Verifies the loss and gradient of a case file, as `limbeck check` does; returns what check does.
+///
+/// path: a safetensors file. A file that is no case is a ValueError, one that cannot be read an
+/// OSError.
+#[pyfunction]
+pub fn check_case(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyAny>> {
+    judge(py, &CheckCase::load(&path).map_err(exception)?)
+}
+
+/// The mistakes that check and check_case know, as `limbeck check --list --json` prints them.
+#[pyfunction]
+pub fn mistakes(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    objects(py, &checker::MISTAKES.as_slice())
+}
+
+fn judge<'py>(py: Python<'py>, case: &CheckCase) -> PyResult<Bound<'py, PyAny>> {
     let report = py
-        .detach(|| checker::check(&case))
+        .detach(|| checker::check(case))
         .map_err(|malformed| PyValueError::new_err(malformed.to_string()))?;
-    let result = PyDict::new(py);
-    let verdict = match report.verdict {
-        Verdict::Agrees => "agrees",
-        Verdict::Variant => "variant",
-        Verdict::Unknown => "unknown",
-        Verdict::NotFinite => "not_finite",
-        Verdict::CannotTell => "cannot_tell",
-    };
-    result.set_item("verdict", verdict)?;
-    result.set_item("variant", report.variant)?;
-    result.set_item("mistakes", report.mistakes)?;
-    result.set_item("fits", report.fits)?;
-    result.set_item("max_relative_error", report.max_relative_error)?;
-    result.set_item("max_ulp_error", report.max_ulp_error)?;
-    result.set_item("message", report.message)?;
-    Ok(result)
+    objects(py, &report)
+}
+
+/// Python's objects from the JSON that the program prints, so that both have the same fields.
+fn objects<'py>(py: Python<'py>, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
+    let json =
+        serde_json::to_string(value).map_err(|fault| PyRuntimeError::new_err(fault.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,))
 }

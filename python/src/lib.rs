@@ -1,7 +1,7 @@
-//! The Python module `limbeck`: the library's losses, nets and checks on NumPy arrays.
+//! The compiled half of the Python package: the library's losses, nets and checks on NumPy arrays.
 //!
-//! `limbeck.pyi` says what each function takes and gives; here is only the way from arrays to the
-//! library and back. Arrays are copied at the border, computation runs without the GIL, and every
+//! `limbeck/_limbeck.pyi` says what each function takes and gives; here is only the way from arrays
+//! to the library and back. Arrays are copied at the border, computation runs without the GIL, and every
 //! fault of the arguments is a Python exception before the library could panic.
 
 mod arrays;
@@ -29,10 +29,10 @@ fn exception(error: Error) -> PyErr {
 
 /// Knowledge distillation: exact losses, training with the same bits everywhere, and a checker
 /// that names mistakes.
-#[pyo3::pymodule(name = "limbeck")]
+#[pyo3::pymodule(name = "_limbeck")]
 mod module {
     #[pymodule_export]
-    use crate::check::check;
+    use crate::check::{check, check_case, mistakes};
     #[pymodule_export]
     use crate::losses::{cross_entropy, distillation, log_softmax, logit_matching, softmax};
     #[pymodule_export]

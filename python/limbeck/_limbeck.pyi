@@ -1,5 +1,4 @@
-"""Knowledge distillation: exact losses, training with the same bits everywhere, and a checker that
-names mistakes.
+"""The compiled half of the package; `limbeck` has all of it.
 
 z are the student's logits, v the teacher's, y the labels, T the temperature, n the examples.
 Arrays may have any strides. A wrong dtype is a TypeError, a wrong shape or value a ValueError.
@@ -40,18 +39,33 @@ class Epoch(TypedDict):
     seconds: float
     """Since the start."""
 
-class Checked(TypedDict):
-    """The answer of check."""
+class Mistake(TypedDict):
+    """A mistake that check knows."""
 
-    verdict: Literal["agrees", "variant", "unknown"]
+    id: str
+    says: str
+    """What the code does."""
+    formula: str
+    """What it computes so."""
+    fix: str
+    """The corrected line of PyTorch."""
+
+class Checked(TypedDict):
+    """The answer of check and check_case: what `limbeck check --json` prints."""
+
+    verdict: Literal["agrees", "variant", "unknown", "not_finite", "cannot_tell"]
+    """'agrees' only where loss and gradient are right; 'variant' for those of known mistakes,
+    'unknown' for others, 'cannot_tell' where others would agree as well."""
     variant: str | None
-    """The mistake's id, with the verdict 'variant'."""
+    """The mistake's id, with the verdict 'variant'; the first of mistakes."""
+    mistakes: list[str]
+    """Those that were made at once."""
     fits: list[str]
     """All known mistakes that fit within the tolerance."""
-    max_relative_error: float
-    """The largest difference, divided by the largest right value."""
-    max_ulp_error: float
-    """The largest difference in units in the last place."""
+    max_relative_error: float | None
+    """The largest difference, divided by the largest right value; None where it is not finite."""
+    max_ulp_error: float | None
+    """The largest difference in units in the last place; None where it is not finite."""
     message: str
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
@@ -208,3 +222,12 @@ def check(
     left out is 1 where its targets are given, else 0. The tolerance is that of float32 where any
     array is float32, or loss a NumPy float32, else that of float64.
     """
+
+def check_case(path: str | PathLike[str]) -> Checked:
+    """The same from a case file, as `limbeck check` reads it: safetensors.
+
+    A file that is no case is a ValueError that says why, one that cannot be read an OSError.
+    """
+
+def mistakes() -> list[Mistake]:
+    """The mistakes that check and check_case know, as `limbeck check --list --json` prints them."""
