@@ -8,6 +8,7 @@ use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
+use limbeck::engine::mlp::Mlp;
 use limbeck::files::digest::sha256_of;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
@@ -113,7 +114,8 @@ fn ask_teachers(
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
-        let teacher = data::load_model(path, dataset.train.input_size(), dataset.classes)?;
+        let teacher = Mlp::from_file(&session.model(path)?.0);
+        data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);
     }

@@ -8,7 +8,6 @@ use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::metrics::{self, Evaluation};
 use limbeck::engine::mlp::Mlp;
-use limbeck::files::model::ModelFile;
 use limbeck::files::write::atomic_write;
 use limbeck::run::statistics::{self, McNemar};
 use limbeck_datasets::{Dataset, npy};
@@ -37,7 +36,7 @@ pub struct EvalArgs {
 
 pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     // The models' files are read, once, before minutes are spent on data.
-    let files = args.models.iter().map(|path| ModelFile::load(path));
+    let files = args.models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
     let dataset = match &args.config {
         Some(path) => {

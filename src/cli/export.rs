@@ -2,7 +2,6 @@
 
 use super::session::Session;
 use clap::Args;
-use limbeck::files::model::ModelFile;
 use limbeck::files::onnx;
 use limbeck::run::tensorboard;
 use limbeck::{Error, Result};
@@ -35,7 +34,7 @@ struct Target {
 pub fn run(session: &Session, args: &ExportArgs) -> Result<()> {
     let files = match (&args.to.onnx, &args.to.tensorboard) {
         (Some(file), _) => {
-            let (model, _) = ModelFile::load(&args.from)?;
+            let (model, _) = session.model(&args.from)?;
             onnx::write(&model, &args.from, file)?;
             vec![file.clone()]
         }

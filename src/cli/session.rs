@@ -2,6 +2,7 @@
 
 use crate::global::GlobalArgs;
 use limbeck::engine::trainer::Observer;
+use limbeck::files::model::ModelFile;
 use limbeck::run::context::RunContext;
 use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
@@ -202,6 +203,18 @@ impl Session {
         if self.leads {
             to_stderr(&format!("warning: {message}"));
         }
+    }
+
+    /// Reads a model, and warns of what had to be assumed; beside it the SHA-256 of its parameters.
+    ///
+    /// # Errors
+    /// Those of [`ModelFile::load`].
+    pub fn model(&self, path: &Path) -> Result<(ModelFile, String)> {
+        let (file, sha256, assumed) = ModelFile::load_noting(path)?;
+        if let Some(assumed) = assumed {
+            self.warn(&assumed);
+        }
+        Ok((file, sha256))
     }
 
     /// The data folder, for a command that cannot work without it.

@@ -18,11 +18,12 @@ pub use tables::{
 
 use std::path::Path;
 
+use limbeck_datasets::foreign::Wanted;
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 
 use crate::files::error::{Error, Result};
-use crate::files::read::read_at_most;
+use crate::files::read::{read_at_most, refuse_foreign};
 use check::{Violation, require};
 use explain::{explain, line_of, offset_of};
 
@@ -105,6 +106,7 @@ impl Config {
             line: None,
             message: format!("found more than {MAX_BYTES} bytes, expected a TOML file"),
         })?;
+        refuse_foreign(path, &bytes, Wanted::Text, "a configuration in TOML")?;
         let text = String::from_utf8(bytes).map_err(|e| {
             let at = e.utf8_error().valid_up_to();
             Error::Config {
