@@ -2,11 +2,8 @@
 //! digits: what is trained, kept, continued and concluded.
 #![cfg(feature = "cli")]
 
-use limbeck::engine::config::Config;
-use limbeck::paper::preset::{Preset, PresetConfigs};
-use limbeck_datasets::{Dataset, Split, an4};
+use limbeck_datasets::an4;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -291,22 +288,4 @@ fn speech_without_its_corpus_says_what_is_missing() {
     let (code, message) = limbeck(&["reproduce", "speech", "--preset", "smoke"]).unwrap_err();
     assert_eq!(code, Some(2));
     assert!(message.contains("an4/"), "{message}");
-}
-
-#[test]
-fn the_papers_nets_are_those_of_their_configurations() {
-    let image = || Split::of_images(vec![0; 784], (28, 28), Some(vec![0]));
-    let dataset = Dataset {
-        name: "mnist".into(),
-        train: image(),
-        test: image(),
-        classes: 10,
-        sha256: BTreeMap::new(),
-    };
-    let configs = PresetConfigs::new(Preset::Paper, &dataset);
-    for (name, planned) in configs.all() {
-        let file = format!("configs/mnist-{name}.toml");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        assert_eq!(Config::load(&path).unwrap(), *planned, "{}", path.display());
-    }
 }

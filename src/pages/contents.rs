@@ -1,7 +1,10 @@
 //! The contents of a run folder, read for a page: its records, and the logits of its models on the
 //! test set.
 
-use crate::engine::{config::Config, data::load_data, mlp::Mlp, trainer::EpochRecord};
+use crate::engine::config::Config;
+use crate::engine::data::load_data;
+use crate::engine::mlp::Mlp;
+use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
 use crate::files::{model::ModelFile, read::read_json};
 use crate::run::folder::entries;

@@ -114,7 +114,7 @@ impl<'c> ExperimentRun<'_, 'c> {
         }
     }
 
-    /// Takes the rows of `summary.json`, where it is there.
+    /// Reads the rows of `summary.json`, if it exists.
     pub(super) fn read_summary(&mut self) -> Result<()> {
         let path = self.folder.summary();
         if !path.exists() {

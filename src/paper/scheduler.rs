@@ -87,7 +87,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             experiment.begin(spec)?;
         }
         drop(exclusive);
-        // Those of models whose rows were kept just before the end.
+        // Checkpoints of models whose rows were written just before the process ended.
         for Row { variant, seed, .. } in &experiment.summary.rows {
             if let Some(_lock) = experiment.folder.try_lock(&file_stem(variant, *seed))? {
                 remove_checkpoints(&experiment.folder, variant, *seed)?;
@@ -226,7 +226,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         self.run.go_on()
     }
 
-    /// Where it is kept that a model diverged, so that of those that share the run one trains it.
+    /// The file that keeps a divergence, so that only one of the processes trains that model.
     fn divergence(&self, key: &Key) -> Option<PathBuf> {
         let name = format!("{}.diverged.json", key.lock_name());
         self.folder.is_shared().then(|| self.folder.checkpoints().join(name))

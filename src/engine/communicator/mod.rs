@@ -25,7 +25,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::{ops::Range, time::Duration};
 
-/// What comes of talking: why it failed is told as a sentence.
+/// The result of a conversation, or in words why it failed.
 type Told<T> = std::result::Result<T, String>;
 
 /// A connection of this rank to all others.
@@ -114,7 +114,7 @@ fn peers(rank: usize, size: usize) -> impl Iterator<Item = usize> {
     (0..size.ilog2()).map(move |bit| rank ^ 1 << bit)
 }
 
-/// What the thread that talks is asked; it gives back what came of it.
+/// A request to the thread that talks, and its answer.
 enum Job {
     Sum(Buffer),
     Gather(Vec<u8>, Vec<usize>),

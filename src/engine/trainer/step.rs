@@ -54,7 +54,7 @@ impl Position {
         (self.epoch * self.steps + self.step) as u64
     }
 
-    /// With the part of the current one.
+    /// Epochs done, with the share of the current one.
     pub fn epochs_done(self) -> f64 {
         self.epoch as f64 + self.step as f64 / self.steps as f64
     }
