@@ -130,7 +130,9 @@ fn a_feature_that_overflows_the_net_is_named_and_not_counted() {
 fn what_is_most_likely_not_meant_is_said() {
     let sorted = (0..60).map(|i| i / 20);
     let place = Place::new(&table(sorted, 1.0), HELD, TRAINING);
-    says(&place.run("train", "sorted"), 0, &["15 of 15 test examples", "(2)", "shuffle"]);
+    place.configure("holdout = 20", TRAINING);
+    says(&place.run("train", "sorted"), 0, &["20 of 20 test examples", "(2)", "shuffle"]);
+    place.configure(HELD, TRAINING);
     fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
     assert_eq!(stderr(&place.limbeck(&["train", "c.toml", "--quiet", "--out", "mixed"])), "");
 
@@ -197,25 +199,20 @@ fn make_pipe(path: &Path) {
 }
 
 #[test]
-fn what_comes_through_a_pipe_is_read_once() {
+fn what_comes_through_a_pipe_is_read_once_or_refused() {
     let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
     let expected = sha256(&place.run("train", "run"));
-    let model = fs::read(place.path("run/models/model-0.safetensors")).unwrap();
     let table = fs::read(place.path("t.csv")).unwrap();
     fs::remove_file(place.path("t.csv")).unwrap();
     let [csv, net] = ["t.csv", "net"].map(|name| place.path(name));
     make_pipe(&csv);
-    make_pipe(&net);
     thread::scope(|scope| {
         scope.spawn(|| fs::write(&csv, &table).unwrap());
         assert_eq!(sha256(&place.run("train", "piped")), expected);
     });
-    thread::scope(|scope| {
-        scope.spawn(|| fs::write(&net, &model).unwrap());
-        scope.spawn(|| fs::write(&csv, &table).unwrap());
-        let eval = place.limbeck(&["eval", "net", "--config", "c.toml"]);
-        says(&eval, 0, &[]);
-    });
+    // A model's size must be known. Nobody writes into this pipe: who opened it would wait.
+    make_pipe(&net);
+    says(&place.limbeck(&["eval", "net", "--config", "c.toml"]), 65, &["net", "pipe"]);
 }
 
 #[test]

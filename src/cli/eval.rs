@@ -8,6 +8,7 @@ use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::metrics::{self, Evaluation};
 use limbeck::engine::mlp::Mlp;
+use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::statistics::{self, McNemar};
 use limbeck_datasets::{Dataset, npy};
@@ -52,7 +53,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes)?;
         logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
         models.push(ModelReport {
-            model: path.clone(),
+            model: path.clone().into(),
             layers: model.widths(),
             sha256,
             score: score(&dataset, logits.last().map_or(&[], Vec::as_slice)),
@@ -97,7 +98,7 @@ fn score(dataset: &Dataset, logits: &[f32]) -> Score {
 
 #[derive(Serialize)]
 struct ModelReport {
-    model: PathBuf,
+    model: ShownPath,
     layers: Vec<usize>,
     sha256: String,
     #[serde(flatten)]
@@ -123,8 +124,8 @@ struct Several {
 /// Whether two models differ, from the examples that only one of them gets wrong.
 #[derive(Serialize)]
 struct Pair {
-    first: PathBuf,
-    second: PathBuf,
+    first: ShownPath,
+    second: ShownPath,
     #[serde(flatten)]
     test: McNemar,
 }

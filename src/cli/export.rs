@@ -3,6 +3,7 @@
 use super::session::Session;
 use clap::Args;
 use limbeck::files::onnx;
+use limbeck::files::shown::ShownPath;
 use limbeck::run::tensorboard;
 use limbeck::{Error, Result};
 use serde::Serialize;
@@ -41,13 +42,13 @@ pub fn run(session: &Session, args: &ExportArgs) -> Result<()> {
         (None, Some(folder)) => tensorboard::write(&args.from.join("metrics.jsonl"), folder)?,
         (None, None) => return Err(Error::Usage("no format".into())),
     };
-    session.result(&Exported { files })
+    session.result(&Exported { files: files.into_iter().map(ShownPath::from).collect() })
 }
 
 /// What was written.
 #[derive(Serialize)]
 struct Exported {
-    files: Vec<PathBuf>,
+    files: Vec<ShownPath>,
 }
 
 impl Display for Exported {

@@ -2,12 +2,13 @@
 
 use super::session::{COMMIT, Session};
 use limbeck::Result;
+use limbeck::files::shown::ShownPath;
 use limbeck_datasets::mnist;
 use limbeck_kernels::{Isa, peak};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Time given to the measurement of the peak.
@@ -26,7 +27,7 @@ struct Info {
     threads: usize,
     /// Of fused multiply-adds, by these threads and this ISA, measured in half a second.
     peak_gflops: f64,
-    data_dir: Option<PathBuf>,
+    data_dir: Option<ShownPath>,
     mnist_found: bool,
 }
 
@@ -51,7 +52,7 @@ pub fn run(session: &Session) -> Result<()> {
         isas: Isa::available().map(|isa| isa.to_string()).collect(),
         threads: session.context.pool.threads(),
         peak_gflops: peak::flops(&session.context, MEASURED) / 1e9,
-        data_dir: session.data.clone(),
+        data_dir: session.data.clone().map(ShownPath::from),
         mnist_found: session.data.as_deref().is_some_and(mnist::is_present),
     })
 }

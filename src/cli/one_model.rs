@@ -10,6 +10,7 @@ use limbeck::engine::data;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::trainer::Task;
 use limbeck::files::read::read_json;
+use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::context::{self, RunContext};
 use limbeck::run::folder::{RunFolder, default_out};
@@ -181,7 +182,7 @@ impl ModelRun<'_> {
         session.result(&Outcome {
             dataset: dataset.name.clone(),
             test_examples: dataset.test.len(),
-            run: folder.root.clone(),
+            run: folder.root.clone().into(),
             row,
         })?;
         pages::write_reports(session, slice::from_ref(&folder.root))
@@ -226,7 +227,7 @@ impl ModelRun<'_> {
 struct Outcome {
     dataset: String,
     test_examples: usize,
-    run: PathBuf,
+    run: ShownPath,
     #[serde(flatten)]
     row: Row,
 }

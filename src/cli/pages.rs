@@ -2,6 +2,7 @@
 
 use crate::session::Session;
 use limbeck::Result;
+use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::pages::contents::RunContents;
 use limbeck::pages::{demo, report};
@@ -31,7 +32,7 @@ pub fn write_page(session: &Session, run: &Path, name: &str, html: &str) -> Resu
         Some(out) => out.clone(),
     };
     atomic_write(&page, html.as_bytes())?;
-    session.result(&Page { page, bytes: html.len() })
+    session.result(&Page { page: page.into(), bytes: html.len() })
 }
 
 /// Writes a report into each of the finished `runs`, and notes the command that a user may want
@@ -69,7 +70,7 @@ fn command(name: &str, runs: &[PathBuf]) -> String {
 /// A page that was written.
 #[derive(Serialize)]
 struct Page {
-    page: PathBuf,
+    page: ShownPath,
     bytes: usize,
 }
 

@@ -145,7 +145,7 @@ pub fn run(
         }
         session.resumable(error, arguments)
     })?;
-    let folders: Vec<PathBuf> = runs.iter().map(|outcome| outcome.run.clone()).collect();
+    let folders: Vec<PathBuf> = runs.iter().map(|outcome| outcome.run.to_path_buf()).collect();
     match <[Outcome; 1]>::try_from(runs) {
         Ok([outcome]) => session.result(&outcome),
         Err(runs) => session.result(&Outcomes { runs }),

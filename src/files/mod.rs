@@ -9,6 +9,7 @@ pub mod onnx;
 pub(crate) mod protobuf;
 pub mod read;
 pub(crate) mod safetensors;
+pub mod shown;
 mod state_dict;
 pub mod write;
 

@@ -3,12 +3,13 @@
 use super::{experiment_run::ExperimentRun, graph::Graph, request::Request};
 use crate::engine::{config::Config, loss::LossSpec};
 use crate::files::error::Result;
+use crate::files::shown::ShownPath;
 use crate::run::summary::{Claim, Summary, Table};
 use crate::run::{chart::Chart, context::RunContext};
 use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 /// A table of the paper.
@@ -109,7 +110,7 @@ pub struct Conclusion {
 #[derive(Serialize)]
 pub struct Outcome {
     /// Its run folder.
-    pub run: PathBuf,
+    pub run: ShownPath,
     /// What was found.
     #[serde(flatten)]
     pub summary: Summary,

@@ -45,5 +45,5 @@ pub fn reproduce(
 ) -> Result<Outcome> {
     let spec = experiment.declare(Setup { run: &mut *run, request, input, out })?;
     let summary = scheduler::execute(run, request, spec, out)?;
-    Ok(Outcome { run: out.to_path_buf(), summary })
+    Ok(Outcome { run: out.to_path_buf().into(), summary })
 }

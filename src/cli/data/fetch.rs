@@ -4,6 +4,7 @@ use crate::session::{Session, to_stderr};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
+use limbeck::files::shown::ShownPath;
 use limbeck::run::manifest::shell_line;
 use limbeck_datasets::fetch::{Event, Fetched, Fetcher, Settings};
 use limbeck_datasets::{an4, mnist, shown};
@@ -88,7 +89,10 @@ pub fn run(session: &Session, args: &FetchArgs) -> Result<()> {
     bar.finish_and_clear();
     session.result(&Files {
         dataset: args.dataset,
-        files: fetched?.into_iter().map(|Fetched { path, url }| File { path, url }).collect(),
+        files: fetched?
+            .into_iter()
+            .map(|Fetched { path, url }| File { path: path.into(), url })
+            .collect(),
     })?;
     let experiment = match args.dataset {
         Published::Mnist => "mnist",
@@ -108,7 +112,7 @@ struct Files {
 
 #[derive(Serialize)]
 struct File {
-    path: PathBuf,
+    path: ShownPath,
     /// Where it came from; absent if it was there already.
     url: Option<String>,
 }

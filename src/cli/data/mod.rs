@@ -6,11 +6,12 @@ mod fetch;
 use super::session::Session;
 use clap::Subcommand;
 use limbeck::Result;
+use limbeck::files::shown::ShownPath;
 use limbeck_datasets::glyphs::{self, writers};
 use limbeck_datasets::{Error, an4, mnist};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Subcommand)]
 pub enum DataCommand {
@@ -37,7 +38,7 @@ pub fn run(session: &Session, command: &DataCommand) -> Result<()> {
 
 #[derive(Serialize)]
 struct List {
-    data_dir: Option<PathBuf>,
+    data_dir: Option<ShownPath>,
     datasets: Vec<Entry>,
 }
 
@@ -46,7 +47,7 @@ struct Entry {
     name: &'static str,
     found: bool,
     /// Folder of the files; absent for what is embedded or has no place to be.
-    folder: Option<PathBuf>,
+    folder: Option<ShownPath>,
     embedded: bool,
     train: usize,
     test: usize,
@@ -65,7 +66,7 @@ enum Examples {
 fn list(session: &Session) -> List {
     let digits = |classes| Examples::Images { height: 28, width: 28, classes };
     let data_dir = session.data.clone();
-    let folder = |name| data_dir.as_deref().map(|folder| folder.join(name));
+    let folder = |name| data_dir.as_deref().map(|folder| folder.join(name).into());
     let found = |is_present: fn(&Path) -> bool| data_dir.as_deref().is_some_and(is_present);
     let datasets = vec![
         Entry {
@@ -105,7 +106,7 @@ fn list(session: &Session) -> List {
             examples: digits(writers::CLASSES),
         },
     ];
-    List { data_dir, datasets }
+    List { data_dir: data_dir.map(ShownPath::from), datasets }
 }
 
 impl Display for List {
@@ -141,7 +142,7 @@ struct Verified {
 
 #[derive(Serialize)]
 struct File {
-    path: PathBuf,
+    path: ShownPath,
     ok: bool,
     /// SHA-256 of the decompressed file; absent if it could not be read.
     found: Option<String>,
@@ -164,7 +165,7 @@ fn verify(session: &Session) -> Result<()> {
     let mut first_trouble = None;
     let mut files = Vec::new();
     for status in statuses {
-        let path = status.path.clone();
+        let path = status.path.clone().into();
         let expected = status.expected.clone();
         let found = status.found.as_ref().ok().cloned();
         let trouble = status.verified().err();
