@@ -100,7 +100,7 @@ impl<'a> Results<'a> {
         let mut known: Vec<(Formula, bool)> = Vec::new();
         let mut recognised = vec![false; formulas.len()];
         for (&i, (losses, loss_errors)) in alive.iter().zip(losses) {
-            if let Some((_, answer)) = known.iter().find(|(formula, _)| *formula == formulas[i]) {
+            if let Some((_, answer)) = known.iter().find(|(formula, _)| formula.is(&formulas[i])) {
                 recognised[i] = *answer;
                 continue;
             }

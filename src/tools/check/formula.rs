@@ -133,6 +133,15 @@ pub struct Formula {
 }
 
 impl Formula {
+    /// Whether two are the same, whatever way their factors were computed.
+    pub fn is(&self, other: &Formula) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= 1e-14 * b.abs();
+        near(self.soft_factor, other.soft_factor)
+            && near(self.hard_factor, other.hard_factor)
+            && Formula { soft_factor: other.soft_factor, hard_factor: other.hard_factor, ..*self }
+                == *other
+    }
+
     /// The loss of [`crate::engine::loss`], with the case's divergence.
     pub fn right(case: &CheckCase) -> Formula {
         let t = case.temperature;

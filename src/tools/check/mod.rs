@@ -233,17 +233,14 @@ impl Checker<'_> {
             return cannot_tell(Vec::new(), reason);
         }
         let right = Formula::right(case);
-        // Of a large case's loss alone in many digits, other terms are not computed: they would agree
-        // by chance only.
-        let coarse = self.right.loss_errors[1] > self.right.losses[1].abs() / 256.0;
-        let large = case.student_logits.len() > LARGE && !coarse;
-        let alone = self.results.d_logits.is_none() && large;
-        let comparable = |formula: &Formula| {
-            !alone || (formula.soft == right.soft && formula.hard == right.hard)
-        };
+        // Of a large case's loss alone, other terms are not computed unless there is much room: they
+        // would agree by chance only.
+        let coarse = self.right.loss_errors[1] > self.right.losses[1].abs() / 16.0;
+        let few = self.is_large() && self.results.d_logits.is_none() && !coarse;
+        let comparable = |formula: &Formula| !few || same_terms(formula, &right);
         let fitting = self.fitting(&self.results, comparable);
         let differs = |formula: &Formula| {
-            *formula != right && self.results.differ(&self.rows.values(formula), self.right)
+            !formula.is(&right) && self.results.differ(&self.rows.values(formula), self.right)
         };
         let other = fitting.iter().find(|(_, formulas)| formulas.iter().any(differs));
         let fits: Vec<&Mistake> = fitting.iter().map(|(mistake, _)| *mistake).collect();
@@ -285,9 +282,22 @@ impl Checker<'_> {
         fitting
     }
 
-    /// The mistakes that fit some results.
+    /// The mistakes that fit some results. Of a large case's loss, those that have the right terms
+    /// are tried before others.
     fn mistakes_of(&self, results: &Results) -> Vec<&'static Mistake> {
-        self.fitting(results, |_| true).into_iter().map(|(mistake, _)| mistake).collect()
+        let right = Formula::right(self.rows.case);
+        let mut fitting = Vec::new();
+        if self.is_large() && results.d_logits.is_none() {
+            fitting = self.fitting(results, |formula| same_terms(formula, &right));
+        }
+        if fitting.is_empty() {
+            fitting = self.fitting(results, |_| true);
+        }
+        fitting.into_iter().map(|(mistake, _)| mistake).collect()
+    }
+
+    fn is_large(&self) -> bool {
+        self.rows.case.student_logits.len() > LARGE
     }
 
     /// The mistake, or those at once, that fit all results.
@@ -377,8 +387,10 @@ impl Checker<'_> {
             (true, _) => part(&d_logits, "the loss", "d_logits"),
             (_, true) => part(&loss, "d_logits", "the loss"),
             _ => {
-                let (of_loss, of_d) = (self.mistakes_of(&loss), self.mistakes_of(&d_logits));
-                let (first, second) = (of_loss.first()?, of_d.first()?);
+                let of_d = self.mistakes_of(&d_logits);
+                let second = of_d.first()?;
+                let of_loss = self.mistakes_of(&loss);
+                let first = of_loss.first()?;
                 let message = format!(
                     "the loss: {}; d_logits: {}",
                     sentences(&[first]),
@@ -428,6 +440,11 @@ impl Checker<'_> {
 fn named(mistakes: Vec<&'static Mistake>, fits: Vec<&'static Mistake>, message: String) -> Answer {
     let fits = if fits.is_empty() { mistakes.clone() } else { fits };
     Answer { verdict: Verdict::Variant, mistakes, fits, message }
+}
+
+/// Whether two formulas have the same terms, whatever their factors.
+fn same_terms(a: &Formula, b: &Formula) -> bool {
+    a.soft == b.soft && a.hard == b.hard
 }
 
 /// `id: what it does, and id: what it does. Right: the corrected line`.

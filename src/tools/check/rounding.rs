@@ -207,6 +207,11 @@ pub struct Distribution {
     pub logs: Vec<Approx>,
 }
 
+/// At least exp(x) − 1, x ≥ 0, and near it where x is small.
+fn growth(x: f64) -> f64 {
+    if x < 0.25 { x * (1.0 + x) } else { x.min(700.0).exp_m1() }
+}
+
 pub fn max(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
@@ -216,27 +221,28 @@ impl Rounding {
         self.precision.unit_roundoff()
     }
 
-    /// The bound eᵢ of the error of (zᵢ − m)/T.
-    fn exponent_error(self, z: f64, m: f64, t: f64) -> f64 {
-        let x = (z - m).abs() / t;
-        let a = self.precision.quotient();
-        let divided = if t.log2().fract() == 0.0 { 0.0 } else { a * z.abs() / t };
-        let rounded = if self.rounded_logits { (z.abs() + m.abs()) / t } else { 0.0 };
-        self.u() * (a * a * x + divided + rounded)
+    /// The bound eᵢ of the error of (zᵢ − m)/T, as a function of zᵢ.
+    fn exponent_error(self, m: f64, t: f64) -> impl Fn(f64) -> f64 {
+        let (u, a) = (self.u(), self.precision.quotient());
+        let exact = t.log2().fract() == 0.0;
+        move |z: f64| {
+            let divided = if exact { 0.0 } else { a * z.abs() / t };
+            let rounded = if self.rounded_logits { (z.abs() + m.abs()) / t } else { 0.0 };
+            u * (a * a * (z - m).abs() / t + divided + rounded)
+        }
     }
 
     /// softmax(z/T).
     pub fn softmax(self, z: &[f64], t: f64) -> Distribution {
-        let m = max(z);
-        self.normalised(z, t, |z| self.exponent_error(z, m, t))
+        self.normalised(z, t, self.exponent_error(max(z), t))
     }
 
     /// softmax(p/T) of what already are probabilities.
     pub fn softmax_of(self, p: &[Approx], t: f64) -> Distribution {
         let values: Vec<f64> = p.iter().map(|p| p.x).collect();
         let worst = p.iter().map(|p| p.error(self.u())).fold(0.0, f64::max);
-        let m = max(&values);
-        self.normalised(&values, t, |z| self.exponent_error(z, m, t) + 2.0 * worst / t)
+        let error = self.exponent_error(max(&values), t);
+        self.normalised(&values, t, |z| error(z) + 2.0 * worst / t)
     }
 
     /// softmax(z/T) where the exponent of a logit z is off by at most `error(z)`.
@@ -256,7 +262,7 @@ impl Rounding {
                 let e_power = if power == 0.0 {
                     (x + e + c * u).min(0.0).exp()
                 } else {
-                    power * (e + c * u).min(700.0).exp_m1()
+                    power * growth(e + c * u)
                 }
                 .min(1.0);
                 sum += power;
