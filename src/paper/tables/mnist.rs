@@ -217,7 +217,7 @@ fn conclude(summary: &Summary) -> Conclusion {
     let on_mnist = summary.dataset == "mnist";
     let mut table = Table::new(
         format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
-        &["system", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
+        &["variant", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
     for variant in summary.variants() {
         // The paper's figures are for MNIST.

@@ -323,7 +323,7 @@ fn conclude(summary: &Summary, dataset: &Dataset, sets: &ClassSets) -> Conclusio
 fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
     let mut table = Table::new(
         format!("Accuracy on {} in %, preset {}", summary.dataset, summary.preset),
-        &["system", "conditional test accuracy", "test accuracy", "relative gain in %", "paper"],
+        &["variant", "conditional test accuracy", "test accuracy", "relative gain in %", "paper"],
     );
     for variant in [GENERALIST, COMBINED, CONTINUED, DISTILLED] {
         if summary.rows_of(variant).next().is_none() {

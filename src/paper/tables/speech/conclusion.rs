@@ -118,7 +118,7 @@ pub(super) fn conclude(
     let student = student_at(temperature);
     let mut table = Table::new(
         format!("Test frame accuracy and word error rate on AN4, percent, {}", summary.preset),
-        &["system", "frame accuracy", "paper", "WER, unigram", "WER, bigram", "paper"],
+        &["variant", "frame accuracy", "paper", "WER, unigram", "WER, bigram", "paper"],
     );
     for (variant, name, paper) in [
         (MIXTURES, "mixtures of Gaussians, states of phones".to_string(), ["–", "–"]),
@@ -132,7 +132,7 @@ pub(super) fn conclude(
     let words: usize = labelled.material.test.words.iter().map(Vec::len).sum();
     let mut kinds = Table::new(
         format!("Word errors of {words}: substitutions, insertions, deletions; mean of the nets"),
-        &["system", "unigram", "bigram"],
+        &["variant", "unigram", "bigram"],
     );
     for variant in [MIXTURES, MEMBER, ENSEMBLE, &student] {
         let cells = MODELS.map(|model| {
