@@ -193,7 +193,7 @@ impl Judged {
 
 /// Whether what is given of two results differs by an eighth or more in each part.
 fn noticeable(wrong: &Computed, right: &Computed, given: usize, noise: f64) -> bool {
-    let differ = |off: f64, size: f64| !(off <= NOTICEABLE * size);
+    let differ = |off: f64, size: f64| off.is_nan() || off > NOTICEABLE * size;
     let loss = || differ((wrong.loss - right.loss).abs() - noise, right.loss.abs());
     let gradient = || {
         let pairs = || wrong.d_logits.iter().zip(&right.d_logits);
