@@ -937,6 +937,11 @@ fn reductions_over_sequences_are_told_apart() {
     assert!(!report.message.contains("only T"), "{report:?}");
 }
 
+/// What a class adds to a divergence, of p, ln p, q and ln q.
+type OfClass<'a> = &'a dyn Fn([f64; 4]) -> f64;
+/// Mistakes, each with what it makes of it.
+type Wrong<'a> = &'a [(&'a str, OfClass<'a>)];
+
 #[test]
 fn other_divergences_are_verified_as_stated() {
     let t = 4.0;
@@ -967,7 +972,7 @@ fn other_divergences_are_verified_as_stated() {
         let log_m = 0.3 * lp + 0.7 * lq;
         0.3 * p * (lp - log_m) + 0.7 * q * (lq - log_m)
     };
-    let cases: [(Divergence, &dyn Fn([f64; 4]) -> f64, &[(&str, &dyn Fn([f64; 4]) -> f64)]); 3] = [
+    let cases: [(Divergence, OfClass, Wrong); 3] = [
         (Divergence::Reverse, &reverse, &[("reverse_kl", &forward), ("symmetric_kl", &both)]),
         (Divergence::Symmetric, &both, &[]),
         (

@@ -236,7 +236,7 @@ impl CheckCase {
 
     fn validate_logits(&self, name: &str, logits: &Array2<f64>) -> Checked<()> {
         let excluded = self.temperature.is_finite();
-        let bad = |z: &f64| !z.is_finite() && !(excluded && *z == f64::NEG_INFINITY);
+        let bad = |z: &f64| !(z.is_finite() || excluded && *z == f64::NEG_INFINITY);
         if let Some((at, z)) = logits.indexed_iter().find(|(_, z)| bad(z)) {
             let or = if excluded { ", or -inf for a class that is excluded" } else { "" };
             return malformed(self.place(name, at), z, format!("a finite number{or}"));

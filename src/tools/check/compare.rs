@@ -246,7 +246,7 @@ fn factors(rows: &Rows, results: &Results, right: &Values) -> Option<String> {
         d_errors: a.abs() * &soft.d_errors + b.abs() * &hard.d_errors,
     };
     let whole = made_of(a, b);
-    if !(a.is_finite() && b.is_finite()) || !gradient_fits(found, &whole, 1.0) {
+    if !(a.is_finite() && b.is_finite() && gradient_fits(found, &whole, 1.0)) {
         return None;
     }
     let mut parts = Vec::new();

@@ -249,6 +249,9 @@ impl Rounding {
     fn normalised(self, z: &[f64], t: f64, error: impl Fn(f64) -> f64) -> Distribution {
         let (m, u, tiny) = (max(z), self.u(), self.precision.smallest());
         let (a, c) = (self.precision.quotient(), self.precision.exponential());
+        // Where the largest logit's own error is large, all others move against it.
+        let shift = Some(error(m)).filter(|shift| *shift > 0.25).unwrap_or(0.0);
+        let error = |z: f64| if z == m && shift > 0.0 { 0.0 } else { error(z) + shift };
         let (mut sum, mut off) = (0.0, 0.0);
         let powers: Vec<[f64; 4]> = z
             .iter()

@@ -17,8 +17,9 @@ use std::fmt::{self, Display, Formatter};
 /// Cases of a job.
 const JOB: usize = 250;
 
-/// A mistake that moves no result by this share of it is none in the case at hand.
-const NOTICEABLE: f64 = 0.125;
+/// A mistake that moves no result by this share of it is none in the case at hand; in half precision,
+/// whose rounding may do as much, one that moves none by a half.
+const NOTICEABLE: [f64; 2] = [0.125, 0.5];
 
 /// How `check` judged cases of a kind.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -52,7 +53,7 @@ pub struct Check {
     pub one_mistake: Judged,
     /// Two at once: none may agree.
     pub two_mistakes: Judged,
-    /// Mistakes that moved no result by an eighth, which are not judged.
+    /// Mistakes that moved no result by an eighth, in half precision by a half: not judged.
     pub unnoticeable: usize,
     /// What does not hold.
     pub faults: Faults,
@@ -74,7 +75,7 @@ impl Display for Check {
                 "{name:<12} {cases:>7}  {agree:>7}  {named:>7}  {unknown:>7}  {not_finite:>10}  {cannot_tell:>11}"
             )?;
         }
-        writeln!(f, "{} mistakes moved no result by an eighth", self.unnoticeable)
+        writeln!(f, "{} mistakes moved no result noticeably", self.unnoticeable)
     }
 }
 
@@ -163,7 +164,8 @@ fn judge(job: u64) -> Part {
         let (computed, given) = (task.compute(&wrong, task.precision), random.below(3));
         // What f64 itself may add to T²·KL.
         let noise = 1e-13 * task.t * task.t;
-        if !noticeable(&exact(&wrong), &exact(&recipe), given, noise) {
+        let share = NOTICEABLE[usize::from(task.precision.is_half())];
+        if !noticeable(&exact(&wrong), &exact(&recipe), given, noise, share) {
             part.unnoticeable += 1;
             continue;
         }
@@ -191,9 +193,9 @@ impl Judged {
     }
 }
 
-/// Whether what is given of two results differs by an eighth or more in each part.
-fn noticeable(wrong: &Computed, right: &Computed, given: usize, noise: f64) -> bool {
-    let differ = |off: f64, size: f64| !(off <= NOTICEABLE * size);
+/// Whether what is given of two results differs by this share or more, and by more than noise.
+fn noticeable(wrong: &Computed, right: &Computed, given: usize, noise: f64, share: f64) -> bool {
+    let differ = |off: f64, size: f64| off.is_nan() || off > share * size;
     let loss = || differ((wrong.loss - right.loss).abs() - noise, right.loss.abs());
     let gradient = || {
         let pairs = || wrong.d_logits.iter().zip(&right.d_logits);
