@@ -109,6 +109,7 @@ def test_reductions_shapes_and_masks():
         return ((SOFT * soft(z, v) + HARD * hard(z, y)) * mask).mean()
 
     assert not ok(padding_in_the_divisor, mask=True)
+
     def mean_of_means(z, v, y, mask):
         each = (SOFT * soft(z, v) + HARD * hard(z, y)) * mask
         return (each.sum(axis=1) / mask.sum(axis=1)).mean()
