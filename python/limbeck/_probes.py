@@ -85,8 +85,13 @@ def probes(
         teacher = offset + scale * (rng.normal(0, 1.5, target.shape) + 3 * target)
         student = teacher if same else offset + scale * (rng.normal(0, 1.5, target.shape) + target)
         counted = np.ones(shape, bool)
-        if (ignore_index is not None or mask) and labels.size > 1:
-            counted.flat[1::3] = False
+        if ignore_index is not None or mask:
+            if length is not None and length > 1:
+                # Padding behind sequences of unequal lengths, from 1 to L.
+                lengths = 1 + (np.arange(batch) + length // 2) % length
+                counted = np.arange(length) < lengths[:, None]
+            else:
+                counted[1::3] = False
         if ignore_index is not None:
             labels = np.where(counted, labels, ignore_index)
         return Probe(

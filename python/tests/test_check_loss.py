@@ -109,6 +109,14 @@ def test_reductions_shapes_and_masks():
         return ((SOFT * soft(z, v) + HARD * hard(z, y)) * mask).mean()
 
     assert not ok(padding_in_the_divisor, mask=True)
+
+    def mean_of_means(z, v, y, mask):
+        each = (SOFT * soft(z, v) + HARD * hard(z, y)) * mask
+        return (each.sum(axis=1) / mask.sum(axis=1)).mean()
+
+    for length in (2, 3, 5, 8):
+        report = limbeck.check_loss(mean_of_means, mask=True, length=length, **CONTRACT)
+        assert report.mistakes == ("mean_of_means",), report
     report = limbeck.check_loss(lambda z, v, y, mask: right(z, v, y), mask=True, **CONTRACT)
     assert not report.ok and "padding_counted" in report.mistakes, report
 

@@ -487,7 +487,7 @@ def _(t):
 @entry(
     "zynthe-lm",
     "zynthe",
-    "`core.distillers.causal_lm.distillation.CausalLMDistillationEngine`",
+    "`core.distillers.causal_lm.distillation.CausalLMDistillationEngine(shift_labels=False)`",
     does="KL(v‖z), mean over tokens that are not −100, T²; α soft, 1 − α hard; logits are clipped to ±80",
     differs="Logits beyond `logit_clip`, ±80 by default, carry no gradient.",
     soft_weight=0.7,

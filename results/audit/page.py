@@ -103,7 +103,9 @@ def page(found: dict[str, Any]) -> str:
     versions = {row["project"].replace("-", "_"): row["version"] for row in rows}
     versions["modelopt"] = versions.get("nvidia_modelopt", "")
     text += "\n" + FOUND.format(**versions)
-    text += "\n## Packages\n\nRun by import, at T = 4 where nothing else is said.\n" + TABLE
+    text += "\n## Packages\n\nRun by import, at T = 4 where nothing else is said; of KD_Lib, "
+    text += "mmrazor, mmdet, torchtune, avalanche, darklight and llm-distil the file of the loss alone, since what "
+    text += "else they import does not install together.\n" + TABLE
     text += "".join(line(row) for row in rows if row["how"] == "import")
     text += (
         "\n## Tutorials and repositories\n\nWritten anew from the published formula, which the link shows as it was read; "
