@@ -30,7 +30,7 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (config, resumed) = args.config.open(session)?;
+    let (config, resumed) = args.config.open(session, "distill")?;
     let loss = LossSpec::soft(&config);
     let located = args.config.located(session, &config)?;
     let (dataset, examples) = args.config.load_data(session, &located)?;

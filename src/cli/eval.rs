@@ -37,13 +37,16 @@ pub struct EvalArgs {
 
 pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     // The models' files are read, once, before minutes are spent on data.
+    let mut config = args.config.as_deref().map(Config::load).transpose()?;
+    if let Some(output) = &args.logits {
+        let data = config.iter_mut().flat_map(Config::paths_mut).map(|(_, path)| &**path);
+        let inputs = args.models.iter().chain(&args.config).map(|path| &**path);
+        session.expect_no_input(output, inputs.chain(data))?;
+    }
     let files = args.models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
-    let dataset = match &args.config {
-        Some(path) => {
-            let config = Config::load(path)?;
-            data::load_data(&config, path, session.data.as_deref())?
-        }
+    let dataset = match config.zip(args.config.as_deref()) {
+        Some((config, path)) => data::load_data(&config, path, session.data.as_deref())?,
         None => session.dataset(args.dataset)?,
     };
     let mut logits = Vec::new();

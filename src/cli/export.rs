@@ -35,6 +35,7 @@ struct Target {
 pub fn run(session: &Session, args: &ExportArgs) -> Result<()> {
     let files = match (&args.to.onnx, &args.to.tensorboard) {
         (Some(file), _) => {
+            session.expect_no_input(file, [&*args.from].into_iter())?;
             let (model, _) = session.model(&args.from)?;
             onnx::write(&model, &args.from, file)?;
             vec![file.clone()]

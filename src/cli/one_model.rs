@@ -39,12 +39,13 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Reads the configuration of a new run, or that of an interrupted one, whose folder it opens.
+    /// Reads the configuration of a new run of `command`, or that of an interrupted one, whose folder it
+    /// opens.
     ///
     /// # Errors
     /// Those of [`Config::load`] and [`RunFolder::open`]; [`Error::Usage`] for a run that is
     /// finished, or options that would change an interrupted one.
-    pub fn open(&self, session: &Session) -> Result<(Config, Option<RunFolder>)> {
+    pub fn open(&self, session: &Session, command: &str) -> Result<(Config, Option<RunFolder>)> {
         let Some(folder) = &self.resume else {
             let path = self.config.as_deref();
             let mut config = Config::load(path.ok_or_else(|| Error::Usage("no CONFIG".into()))?)?;
@@ -63,7 +64,17 @@ impl ConfigArgs {
         let folder = RunFolder::open(folder)?;
         if folder.summary().exists() {
             let folder = folder.root.display();
-            return Err(Error::Usage(format!("the run in {folder} is finished")));
+            return Err(Error::Usage(format!(
+                "the run in {folder} is finished; its page: limbeck report {folder}"
+            )));
+        }
+        let loss = folder.read_manifest()?.remove("loss_contract").unwrap_or_default();
+        let begun = if loss.is_null() { "train" } else { "distill" };
+        if begun != command {
+            return Err(Error::Usage(format!(
+                "{0}: found a run of `{begun}`, expected one of `{command}`: limbeck {begun} --resume {0}",
+                folder.root.display()
+            )));
         }
         Ok((Config::load(&folder.config())?, Some(folder)))
     }

@@ -31,6 +31,9 @@ pub fn write_page(session: &Session, run: &Path, name: &str, html: &str) -> Resu
         Some(out) if out.is_dir() => out.join(name),
         Some(out) => out.clone(),
     };
+    let records = ["config.toml", "manifest.json", "metrics.jsonl", "summary.json"];
+    let records = records.map(|name| run.join(name));
+    session.expect_no_input(&page, records.iter().map(|path| &**path))?;
     atomic_write(&page, html.as_bytes())?;
     session.result(&Page { page: page.into(), bytes: html.len() })
 }

@@ -210,11 +210,38 @@ impl Session {
     /// # Errors
     /// Those of [`ModelFile::load`].
     pub fn model(&self, path: &Path) -> Result<(ModelFile, String)> {
+        if path.is_dir() {
+            return Err(Error::Usage(format!(
+                "{}: found a folder, expected a model file; those of a run are in its models/",
+                path.display()
+            )));
+        }
         let (file, sha256, assumed) = ModelFile::load_noting(path)?;
         if let Some(assumed) = assumed {
             self.warn(&assumed);
         }
         Ok((file, sha256))
+    }
+
+    /// Checks that `output` is none of the files that the command reads.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn expect_no_input<'p>(
+        &self,
+        output: &Path,
+        mut inputs: impl Iterator<Item = &'p Path>,
+    ) -> Result<()> {
+        let Ok(place) = output.canonicalize() else { return Ok(()) };
+        let is_output = |input: &&Path| input.canonicalize().is_ok_and(|input| input == place);
+        match inputs.find(is_output).filter(|input| input.is_file()) {
+            None => Ok(()),
+            Some(input) => Err(Error::Usage(format!(
+                "{}: found an input of the command, {}, expected another file to write to",
+                output.display(),
+                input.display()
+            ))),
+        }
     }
 
     /// The data folder, for a command that cannot work without it.

@@ -19,7 +19,7 @@ pub fn run(
     args: &TrainArgs,
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (config, resumed) = args.config.open(session)?;
+    let (config, resumed) = args.config.open(session, "train")?;
     let (dataset, _) = args.config.load_data(session, &args.config.located(session, &config)?)?;
     let model = ModelRun {
         command: "train",

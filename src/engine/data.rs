@@ -69,7 +69,15 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
             let train = train.ok_or_else(|| missing("csv", "train_table"))?;
             let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
             let label = keys.label_column.as_deref().unwrap_or("label");
-            table::load_dataset(train, test, label, keys.classes)?
+            let dataset = table::load_dataset(train, test, label, keys.classes)?;
+            if dataset.train.labels.is_none() && keys.holdout.is_some() {
+                return Err(fault(format!(
+                    "data.label_column: found no column {label:?} in {}, expected the labels' column \
+                     as its first line names it: a hold-out needs labels",
+                    train.display()
+                )));
+            }
+            dataset
         }
         DatasetKind::Npz => {
             let arrays = keys.arrays.as_deref().ok_or_else(|| missing("npz", "arrays"))?;

@@ -50,7 +50,24 @@ impl RunFolder {
                 out.display()
             )));
         }
+        RunFolder::expect_no_strangers(out)?;
         RunFolder::acquire(out, false)
+    }
+
+    /// Checks that a folder in which no run was begun holds no file that a run would replace.
+    fn expect_no_strangers(out: &Path) -> Result<()> {
+        if out.join(".lock").exists() {
+            return Ok(());
+        }
+        let names = ["config.toml", "summary.json", "metrics.jsonl", "report.html"];
+        match names.into_iter().find(|name| out.join(name).exists()) {
+            None => Ok(()),
+            Some(name) => Err(Error::Usage(format!(
+                "{}: found {name}, expected an output folder without it, which a run would replace; \
+                 choose another",
+                out.display()
+            ))),
+        }
     }
 
     /// Opens the folder of a run to go on with, and removes what a killed process left half
@@ -77,6 +94,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] when a process that does not share it has the folder; [`Error::Io`].
     pub fn share(root: &Path) -> Result<RunFolder> {
+        RunFolder::expect_no_strangers(root)?;
         RunFolder::acquire(root, true)
     }
 
@@ -189,8 +207,8 @@ impl RunFolder {
         Err(Error::Data {
             path: self.manifest(),
             what: "SHA-256 of the data and teachers that the run began with".into(),
-            found: list(|(_, then, _)| then),
-            expected: format!("{}, as given now; give the files of then", list(|(_, _, now)| now)),
+            found: format!("{}, as given now", list(|(_, _, now)| now)),
+            expected: format!("{}; give the files of then", list(|(_, then, _)| then)),
         })
     }
 

@@ -56,7 +56,7 @@ fn quoted(message: &str) -> Vec<&str> {
 }
 
 /// Levenshtein's distance: insertions, deletions and replacements that turn `a` into `b`.
-pub(super) fn edit_distance(a: &str, b: &str) -> usize {
+pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

@@ -25,6 +25,7 @@ use toml::de::DeTable;
 use crate::files::error::{Error, Result};
 use crate::files::read::{read_at_most, refuse_foreign};
 use check::{Violation, require};
+pub(crate) use explain::edit_distance;
 use explain::{explain, line_of, offset_of};
 
 /// Largest number of parameters a model may have: 4 GiB of `f32`.

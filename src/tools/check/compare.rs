@@ -12,6 +12,9 @@ const OTHERS: [f64; 4] = [0.0, -1.0, 2.0, 0.5];
 
 /// A mistake that moves a result by less than this share of it is none in the case at hand.
 const NOTICEABLE: f64 = 0.125;
+/// The same where a loss in half precision is all that is given: one number of three digits, which
+/// other formulas come near by chance.
+const NOTICEABLE_IN_A_HALF: f64 = 0.02;
 
 /// The results of a case that can be compared: those that are finite, or are in part.
 #[derive(Clone, Copy)]
@@ -64,8 +67,10 @@ impl<'a> Results<'a> {
     }
 
     /// Whether these values differ noticeably from the right ones in what is compared.
-    pub fn differ(&self, values: &Values, right: &Values) -> bool {
-        let noticeable = |off: f64, size: f64| off > NOTICEABLE * size;
+    pub fn differ(&self, values: &Values, right: &Values, precision: Precision) -> bool {
+        let coarse = precision.is_half() && self.d_logits.is_none();
+        let share = if coarse { NOTICEABLE_IN_A_HALF } else { NOTICEABLE };
+        let noticeable = |off: f64, size: f64| off > share * size;
         let d_logits = || {
             let (mut off, mut size) = (0.0, 0.0);
             Zip::from(&values.d_logits).and(&right.d_logits).for_each(|x: &f64, right| {

@@ -1,6 +1,7 @@
 //! Reading a case from safetensors or from an `.npz` archive.
 
 use super::case::{CheckCase, Checked, Divergence, Precision, Reduction, malformed};
+use crate::engine::config::edit_distance;
 use crate::files::error::{Error, Result};
 use crate::files::safetensors::TensorFile;
 use limbeck_datasets::archive::{self, Values, half};
@@ -167,6 +168,12 @@ impl Parts {
         if let Some(name) = stranger {
             return malformed("tensors", name, format!("only {}", TENSORS.join(", ")));
         }
+        // Frameworks add keys of their own, such as `format`; one that is nearly ours is misspelt.
+        for key in self.metadata.keys().filter(|key| !METADATA.contains(&&key[..])) {
+            if let Some(near) = METADATA.iter().find(|known| edit_distance(key, known) <= 2) {
+                return malformed("metadata", key, format!("`{near}`"));
+            }
+        }
         let Some(student) = self.tensors.get("student_logits") else {
             return malformed("student_logits", "no such tensor", "[batch, classes]");
         };
@@ -277,7 +284,12 @@ impl Parts {
 
     fn mask(&self, full: &[usize]) -> Checked<Option<Vec<bool>>> {
         let tensor = self.for_each_example("mask", full)?;
-        Ok(tensor.map(|tensor| tensor.values.iter().map(|&x| x != 0.0).collect()))
+        let Some(tensor) = tensor else { return Ok(None) };
+        if let Some(i) = tensor.values.iter().position(|x| ![0.0, 1.0].contains(x)) {
+            let what = format!("mask, value {i}");
+            return malformed(what, tensor.values[i], "0 or 1: 1 where the token takes part");
+        }
+        Ok(Some(tensor.values.iter().map(|&x| x == 1.0).collect()))
     }
 
     fn loss(&self) -> Checked<Option<f64>> {

@@ -22,7 +22,7 @@
 //! the verdict is [`Verdict::CannotTell`], and a mistake whose test is such is not named. Of a
 //! cross-entropy this is asked of what is left without the entropy of the soft targets, which no
 //! student changes. Where a mistake fits as well as the right formula though it moves the result by
-//! an eighth or more, the verdict is the same; one that moves it less is no mistake in that case, and
+//! an eighth or more (of a loss alone in half precision, a fiftieth), the verdict is the same; one that moves it less is no mistake in that case, and
 //! the message names it.
 
 mod case;
@@ -240,7 +240,12 @@ impl Checker<'_> {
         let comparable = |formula: &Formula| !few || same_terms(formula, &right);
         let fitting = self.fitting(&self.results, comparable);
         let differs = |formula: &Formula| {
-            !formula.is(&right) && self.results.differ(&self.rows.values(formula), self.right)
+            !formula.is(&right)
+                && self.results.differ(
+                    &self.rows.values(formula),
+                    self.right,
+                    self.rows.case.precision,
+                )
         };
         let other = fitting.iter().find(|(_, formulas)| formulas.iter().any(differs));
         let fits: Vec<&Mistake> = fitting.iter().map(|(mistake, _)| *mistake).collect();

@@ -4,7 +4,7 @@
 //!
 //! | of | at most |
 //! |---|---|
-//! | the exponent xᵢ | eᵢ = u·(a²·\|xᵢ\| + a·\|zᵢ\|/T), the latter where T is no power of 2 |
+//! | the exponent xᵢ | eᵢ = u·(a²·\|xᵢ\| + a·\|zᵢ\|/T), the latter \|max z\|/2T where T is a power of 2 |
 //! | exp(xᵢ) | exp(xᵢ)·(exp(eᵢ + c·u) − 1) |
 //! | S = Σ exp(x), relative | s = Σ qᵢ·(eᵢ + c·u) + σ(C)·u |
 //! | qᵢ = exp(xᵢ)/S | qᵢ·(eᵢ + s + u·(2c + a·\|xᵢ\| + a·\|ln qᵢ\|)) |
@@ -226,7 +226,8 @@ impl Rounding {
         let (u, a) = (self.u(), self.precision.quotient());
         let exact = t.log2().fract() == 0.0;
         move |z: f64| {
-            let divided = if exact { 0.0 } else { a * z.abs() / t };
+            // A logsumexp, near m/T, is rounded even where the quotients are not.
+            let divided = if exact { 0.5 * m.abs() / t } else { a * z.abs() / t };
             let rounded = if self.rounded_logits { (z.abs() + m.abs()) / t } else { 0.0 };
             u * (a * a * (z - m).abs() / t + divided + rounded)
         }
