@@ -2,7 +2,6 @@
 
 use super::session::{DatasetName, Session};
 use clap::Args;
-use limbeck::Result;
 use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
@@ -11,6 +10,7 @@ use limbeck::engine::mlp::Mlp;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::statistics::{self, McNemar};
+use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -53,7 +53,14 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let mut models = Vec::new();
     for (path, (file, sha256)) in args.models.iter().zip(files) {
         let model = Mlp::from_file(&file);
-        data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes)?;
+        let fit = data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes);
+        fit.map_err(|error| match (error, &args.config) {
+            (Error::Data { path, what, found, expected }, None) => {
+                let expected = format!("{expected}; --config FILE names data of your own");
+                Error::Data { path, what, found, expected }
+            }
+            (error, _) => error,
+        })?;
         logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
         models.push(ModelReport {
             model: path.clone().into(),

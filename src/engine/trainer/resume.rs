@@ -89,7 +89,10 @@ impl Run<'_> {
                 path: path.to_path_buf(),
                 what: "configuration of the checkpoint".into(),
                 found: state.config_sha256.clone(),
-                expected: format!("{} (this run's)", self.config_sha256),
+                expected: format!(
+                    "{}, the run's: undo what was changed in config.toml, or begin a new run",
+                    self.config_sha256
+                ),
             });
         }
         self.restore_scalars(state)?;
