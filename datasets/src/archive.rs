@@ -3,6 +3,7 @@
 //! For arrays that must have a certain form, and for large ones, see [`crate::npy`].
 
 use crate::Error;
+pub use crate::npy::half;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -134,19 +135,6 @@ fn parse(header: &str) -> Option<(String, Vec<usize>)> {
     let (sides, _) = value("shape")?.strip_prefix('(')?.split_once(')')?;
     let sides = sides.split(',').filter(|side| !side.is_empty()).map(|side| side.parse().ok());
     Some((descr.to_owned(), sides.collect::<Option<_>>()?))
-}
-
-/// The number of a binary16.
-#[must_use]
-pub fn half(bits: u16) -> f64 {
-    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
-    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
-    sign * match exponent {
-        0 => fraction * 2f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
-    }
 }
 
 #[cfg(test)]

@@ -157,7 +157,8 @@ impl Element {
 
 /// The value of IEEE 754's binary16: sign, 5 bits e of exponent, 10 bits m of mantissa. It is
 /// ±(1 + m/2¹⁰)·2^(e−15), for e = 0 the subnormal ±m·2⁻²⁴, and for e = 31 infinite or not a number.
-fn half(bits: u16) -> f64 {
+#[must_use]
+pub fn half(bits: u16) -> f64 {
     let (exponent, mantissa) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
     let magnitude = match exponent {
         0 => mantissa * 2f64.powi(-24),

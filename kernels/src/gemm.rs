@@ -503,8 +503,8 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     }
 }
 
-/// The sums of a tile with fewer rows than [`RegisterTile::full_rows`](crate::simd::RegisterTile::full_rows). A function of its own, the same for all
-/// epilogues: such tiles are few, and their shapes are most of all shapes.
+/// The sums of a tile with fewer rows than [`crate::simd::RegisterTile::full_rows`]. A function of its
+/// own, the same for all epilogues: such tiles are few, and their shapes are most of all shapes.
 struct LowTile<'t, W> {
     walk: W,
     shape: (usize, usize),

@@ -118,6 +118,7 @@ pub fn verify(cases: usize) -> Check {
     report
 }
 
+#[derive(Default)]
 struct Part {
     right: Judged,
     ordinary: Judged,
@@ -128,14 +129,7 @@ struct Part {
 }
 
 fn judge(job: u64) -> Part {
-    let mut part = Part {
-        right: Judged::default(),
-        ordinary: Judged::default(),
-        one_mistake: Judged::default(),
-        two_mistakes: Judged::default(),
-        unnoticeable: 0,
-        faults: Faults::default(),
-    };
+    let mut part = Part::default();
     let mut random = Random(ChaCha8Rng::seed_from_u64(job));
     for number in 0..JOB {
         let task = Task::random(&mut random);
