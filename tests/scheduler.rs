@@ -17,7 +17,7 @@ use limbeck::paper::scheduler::execute;
 use limbeck::run::context::RunContext;
 use limbeck::run::summary::{Measure, Row, Summary};
 use limbeck::{Error, Result};
-use limbeck_datasets::Dataset;
+use limbeck_datasets::{Dataset, Names};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -85,8 +85,14 @@ fn graph(seeds: u64) -> Graph {
 
 fn spec(graph: Graph) -> ExperimentSpec {
     let (train, test) = (noise(1, 30, 4, 3), noise(2, 30, 4, 3));
-    let dataset =
-        Dataset { name: "noise".into(), classes: 3, train, test, sha256: BTreeMap::new() };
+    let dataset = Dataset {
+        name: "noise".into(),
+        classes: 3,
+        names: Names::default(),
+        train,
+        test,
+        sha256: BTreeMap::new(),
+    };
     let conclude = |summary: &Summary| {
         assert_eq!(summary.rows_of("best").count(), 2);
         Conclusion { tables: Vec::new(), claims: Vec::new(), charts: Vec::new() }

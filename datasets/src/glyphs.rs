@@ -19,7 +19,7 @@ pub mod writers;
 
 use crate::digest::sha256_of;
 use crate::random::{Purpose, below, keystream, unit};
-use crate::{Dataset, Split};
+use crate::{Dataset, Names, Split};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use strokes::{DIGITS, Form, Point};
@@ -60,6 +60,7 @@ fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
     Dataset {
         name: name.to_owned(),
         classes,
+        names: Names::default(),
         sha256: BTreeMap::from([
             ("train".to_owned(), digest(&train)),
             ("test".to_owned(), digest(&test)),

@@ -11,7 +11,7 @@
 
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
-use crate::{Dataset, Error, Split};
+use crate::{Dataset, Error, Names, Split};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::GzDecoder;
 use std::cmp::Ordering;
@@ -140,7 +140,7 @@ pub fn load_dataset(
             expected,
         });
     }
-    Ok(Dataset { name: "idx".to_owned(), classes, train, test, sha256 })
+    Ok(Dataset { name: "idx".to_owned(), classes, names: Names::default(), train, test, sha256 })
 }
 
 /// Reads images and, if given, their labels, and enters each file's SHA-256 under its path.

@@ -39,4 +39,4 @@ pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
 pub use error::{Error, shown};
 pub use features::Features;
-pub use split::{Dataset, Images, Inputs, Split};
+pub use split::{Dataset, Images, Inputs, Names, Split};

@@ -4,7 +4,7 @@ use crate::digest::FileStatus;
 #[cfg(feature = "fetch")]
 use crate::fetch::{self, Fetched, Fetcher};
 use crate::idx::{self, IdxImages, IdxLabels};
-use crate::{Dataset, Error, Split};
+use crate::{Dataset, Error, Names, Split};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +111,14 @@ pub fn load(data_dir: &Path) -> Result<Dataset, Error> {
     };
     let train = split(TRAIN_IMAGES, TRAIN_LABELS)?;
     let test = split(TEST_IMAGES, TEST_LABELS)?;
-    Ok(Dataset { name: "mnist".to_owned(), classes: CLASSES, train, test, sha256 })
+    Ok(Dataset {
+        name: "mnist".to_owned(),
+        classes: CLASSES,
+        names: Names::default(),
+        train,
+        test,
+        sha256,
+    })
 }
 
 /// Whether all four files exist, plain or `.gz`. Their contents are not read.

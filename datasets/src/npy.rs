@@ -7,7 +7,7 @@
 
 use crate::digest::{Hashed, hex, sha256_of_reader};
 use crate::foreign::{START, Wanted};
-use crate::{Dataset, Error, Inputs, Split};
+use crate::{Dataset, Error, Inputs, Names, Split};
 use byteorder::{ByteOrder, LittleEndian};
 use sha2::{Digest, Sha256};
 use std::cmp::Ordering;
@@ -102,7 +102,14 @@ pub fn load_dataset(path: &Path, classes: usize, held_out: bool) -> Result<Datas
         true => train.subset(&[]),
         false => arrays.split("test", classes, true, Some(&train))?,
     };
-    Ok(Dataset { name: "npz".to_owned(), classes, train, test, sha256: arrays.sha256 })
+    Ok(Dataset {
+        name: "npz".to_owned(),
+        classes,
+        names: Names::default(),
+        train,
+        test,
+        sha256: arrays.sha256,
+    })
 }
 
 /// The type of an array's values.

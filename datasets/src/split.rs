@@ -204,6 +204,15 @@ impl Split {
     }
 }
 
+/// What the files call classes and features.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// `[classes]` where labels are words, or numbers that do not count from 0; else empty.
+    pub classes: Vec<String>,
+    /// `[values of an example]` where columns have names; else empty.
+    pub features: Vec<String>,
+}
+
 /// A training and a test split over the same classes and input size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
@@ -211,6 +220,8 @@ pub struct Dataset {
     pub name: String,
     /// Labels lie in 0..classes.
     pub classes: usize,
+    /// What classes and features are called, where the files say so.
+    pub names: Names,
     /// The examples that models are trained on.
     pub train: Split,
     /// The examples that results are reported on. Nothing is chosen by them.

@@ -2,7 +2,7 @@
 //! corpus is large enough.
 
 use crate::random::{Purpose, below, keystream, unit};
-use crate::{Dataset, Features, Inputs, Split, digest};
+use crate::{Dataset, Features, Inputs, Names, Split, digest};
 use rand::Rng;
 use std::collections::BTreeMap;
 
@@ -38,6 +38,7 @@ pub fn frames(states: usize) -> Dataset {
     Dataset {
         name: "frames".into(),
         classes: states,
+        names: Names::default(),
         sha256: BTreeMap::from([("train".into(), sha256(&train)), ("test".into(), sha256(&test))]),
         train: train.0,
         test: test.0,

@@ -6,7 +6,7 @@
 
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
-use crate::{Dataset, Error, Split};
+use crate::{Dataset, Error, Names, Split};
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -56,7 +56,14 @@ pub fn load_dataset(
             table.split(classes)?
         }
     };
-    Ok(Dataset { name: "csv".to_owned(), classes, train: train_split, test: test_split, sha256 })
+    Ok(Dataset {
+        name: "csv".to_owned(),
+        classes,
+        names: Names { classes: Vec::new(), features },
+        train: train_split,
+        test: test_split,
+        sha256,
+    })
 }
 
 /// The bytes of the file at `path`. What is no text is refused by its first bytes.

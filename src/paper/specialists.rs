@@ -13,7 +13,7 @@
 //! order, with `libm` for exp and ln: the same bits everywhere.
 
 use crate::engine::{metrics::predict, mlp::Mlp};
-use limbeck_datasets::{Dataset, Split};
+use limbeck_datasets::{Dataset, Names, Split};
 
 /// Passes of [`confusable_sets`] over the columns, at most.
 const PASSES: usize = 100;
@@ -167,6 +167,7 @@ pub fn dataset(train: &Split, all: &Dataset, set: &[usize]) -> Dataset {
     Dataset {
         name: all.name.clone(),
         classes: set.len() + 1,
+        names: Names::default(),
         train: training_set(train, set),
         test: relabelled(&all.test, set),
         sha256: all.sha256.clone(),

@@ -2,7 +2,7 @@
 
 use crate::speech::corpus::{Alignments, SpeechCorpus, WARPS};
 use crate::speech::hmm::{Lexicon, Transitions};
-use limbeck_datasets::{Dataset, Inputs, Split};
+use limbeck_datasets::{Dataset, Inputs, Names, Split};
 use std::rc::Rc;
 
 pub(crate) struct Labelled {
@@ -24,6 +24,7 @@ pub(super) fn unlabelled(material: &SpeechCorpus) -> Dataset {
     Dataset {
         name: "an4".into(),
         classes: material.lexicon.states(),
+        names: Names::default(),
         train: material.train.split(None),
         test: material.test.split(None),
         sha256: material.sha256.clone(),
