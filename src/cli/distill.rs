@@ -1,6 +1,6 @@
 //! `limbeck distill`: the model of a configuration, on the soft targets of teachers.
 
-use crate::one_model::{ConfigArgs, ModelRun};
+use crate::one_model::{self, ConfigArgs, ModelRun};
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
@@ -9,9 +9,11 @@ use limbeck::engine::data;
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
+use limbeck::engine::teacher::{self, Given};
 use limbeck::files::digest::sha256_of;
 use limbeck::{Error, Result};
-use limbeck_datasets::{Dataset, npy};
+use limbeck_datasets::Dataset;
+use limbeck_datasets::npy::Matrix;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,31 +32,43 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (config, resumed) = args.config.open(session, "distill")?;
+    let (mut config, resumed) = args.config.open(session, "distill")?;
     let loss = LossSpec::soft(&config);
     let located = args.config.located(session, &config)?;
-    let (dataset, examples) = args.config.load_data(session, &located)?;
-    let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let (mut dataset, examples) = args.config.load_data(session, &located)?;
+    let initial = one_model::initial(session, &located)?;
+    let table = located.distillation.as_ref();
+    let file = table.and_then(|table| {
+        let logits = table.teacher_logits.as_deref().map(|path| (path, Given::Logits));
+        logits.or(table.teacher_probs.as_deref().map(|path| (path, Given::Probs)))
+    });
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
-        (Some(path), []) => read_logits(path, &config, &dataset, examples)?,
+        (Some((path, given)), []) => {
+            let (matrix, remark) = teacher::read(path, given)?;
+            remark.iter().for_each(|remark| session.say(remark));
+            expect_classes(path, matrix.columns, &config, &mut dataset)?;
+            of_file(path, matrix, &config, &dataset, examples)?
+        }
         (None, [_, ..]) => {
             let communicator = communicator.as_deref_mut();
-            ask_teachers(session, &args.teachers, &config, &dataset, communicator)?
+            ask_teachers(session, &args.teachers, &config, &mut dataset, communicator)?
         }
         (None, []) => {
             return Err(Error::Usage(
-                "no teacher: give --teacher MODEL, or distillation.teacher_logits in the \
-                 configuration"
+                "no teacher: give --teacher MODEL, or distillation.teacher_logits or teacher_probs in \
+                 the configuration"
                     .into(),
             ));
         }
-        (Some(path), _) => {
+        (Some((path, _)), _) => {
             return Err(Error::Usage(format!(
-                "two teachers: --teacher and the configuration's teacher_logits ({}); give one",
+                "two teachers: --teacher and the configuration's teacher_logits or teacher_probs ({}); \
+                 give one",
                 path.display()
             )));
         }
     };
+    data::complete(&mut config, &dataset, initial.as_ref())?;
     let model = ModelRun {
         command: "distill",
         name: "student",
@@ -63,6 +77,7 @@ pub fn run(
         teacher_logits: Some(&logits),
         teacher_hashes,
         teachers: &args.teachers,
+        initial: initial.as_ref(),
     };
     model.train(session, resumed, &dataset, communicator)
 }
@@ -70,10 +85,21 @@ pub fn run(
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
 type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
 
-/// Reads the logits that another program wrote: for the `examples` of the whole training set, or for
-/// those that hold-out and limit leave, which are its first.
-fn read_logits(
+/// Checks that the teacher called `path` has the data's classes. A transfer set without labels, whose
+/// classes nobody has counted, has those of its teacher.
+fn expect_classes(path: &Path, found: usize, config: &Config, dataset: &mut Dataset) -> Result<()> {
+    let unknown = config.data.classes == 0 && dataset.train.labels.is_none();
+    if unknown && dataset.names.classes.is_empty() {
+        dataset.classes = dataset.classes.max(found);
+    }
+    teacher::expect_classes(path, found, dataset.classes)
+}
+
+/// The logits that another program wrote: for the `examples` of the whole training set, or for those
+/// that hold-out and limit leave, which are its first.
+fn of_file(
     path: &Path,
+    matrix: Matrix,
     config: &Config,
     dataset: &Dataset,
     examples: usize,
@@ -84,7 +110,7 @@ fn read_logits(
             path.display()
         )));
     }
-    let mut logits = npy::read_all_logits(path, dataset.classes)?;
+    let mut logits = matrix.values;
     let (rows, kept) = (logits.len() / dataset.classes, dataset.train.len());
     if rows != kept && rows != examples {
         let left = format!(", or {kept}, which hold-out and limit leave");
@@ -108,13 +134,14 @@ fn ask_teachers(
     session: &Session,
     paths: &[PathBuf],
     config: &Config,
-    dataset: &Dataset,
+    dataset: &mut Dataset,
     communicator: Option<&mut Communicator>,
 ) -> Result<TeacherLogits> {
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         let teacher = Mlp::from_file(&session.model(path)?.0);
+        expect_classes(path, teacher.classes(), config, dataset)?;
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);

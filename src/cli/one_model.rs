@@ -8,6 +8,7 @@ use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::loss::LossSpec;
+use limbeck::engine::mlp::Mlp;
 use limbeck::engine::trainer::Task;
 use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
@@ -105,9 +106,19 @@ impl ConfigArgs {
         let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
         let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
         let dataset = data::load_whole(located, &origin, session.data.as_deref())?;
+        dataset.notes.iter().for_each(|remark| session.say(remark));
         let examples = dataset.train.len();
         Ok((data::cut(dataset, located, &origin)?, examples))
     }
+}
+
+/// The model that a [located](ConfigArgs::located) configuration starts from, if it names one.
+///
+/// # Errors
+/// Those of [`Session::model`].
+pub fn initial(session: &Session, located: &Config) -> Result<Option<Mlp>> {
+    let path = located.model.initial.as_deref();
+    path.map(|path| Ok(Mlp::from_file(&session.model(path)?.0))).transpose()
 }
 
 /// The run of one model.
@@ -124,6 +135,8 @@ pub struct ModelRun<'a> {
     pub teacher_hashes: BTreeMap<String, String>,
     /// The files of the teacher models.
     pub teachers: &'a [PathBuf],
+    /// The model to start from, in place of random weights.
+    pub initial: Option<&'a Mlp>,
 }
 
 impl ModelRun<'_> {
@@ -146,7 +159,7 @@ impl ModelRun<'_> {
             split: &dataset.train,
             objective: self.loss,
             teacher_logits: self.teacher_logits,
-            initial: None,
+            initial: self.initial,
             watch: &[],
         };
         // No folder is made for a task that cannot begin.
@@ -203,6 +216,8 @@ impl ModelRun<'_> {
     fn sources(&self, dataset: &Dataset) -> BTreeMap<String, String> {
         let mut sources = dataset.sha256.clone();
         sources.extend(self.teacher_hashes.clone());
+        let initial = self.initial.map(|model| ("initial".to_string(), model.to_file().sha256()));
+        sources.extend(initial);
         sources
     }
 
