@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 use limbeck::engine::config::Config;
+use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::paper::preset::{Preset, PresetConfigs};
 use limbeck::tools::verify;
@@ -80,6 +81,8 @@ fn nearest_mean(examples: usize) -> ModelFile {
         activation: limbeck_kernels::Activation::Relu,
         input_scale: scale,
         input_shift: 0.0,
+        standardizer: None,
+        about: About::default(),
     }
 }
 

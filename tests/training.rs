@@ -7,7 +7,7 @@ use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
 use limbeck::engine::activation::Activation;
-use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, Standardize, TrainingConfig};
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
 use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
@@ -17,6 +17,7 @@ use limbeck::engine::optimizer::schedule::learning_rate;
 use limbeck::engine::reference::Net;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint::{self, TrainingState};
+use limbeck::files::model::Standardizer;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Batches, Features, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
@@ -479,6 +480,101 @@ fn watched_splits_are_judged_by_the_model_of_each_epoch() {
     let watch = [("other", &unlabelled)];
     let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
     assert!(task.check().unwrap_err().to_string().contains("'other' has no labels"));
+}
+
+#[test]
+fn training_stops_early_with_the_model_of_the_best_epoch() {
+    let context = best(2);
+    // Labels without a pattern: what is learnt of some is wrong of others.
+    let (train, other) = (noise(1, 40, 2, CLASSES), noise(2, 37, 2, CLASSES));
+    let watch = [("validation", &other)];
+    for average in [0.0, 0.5] {
+        let mut config = config(OptimizerKind::Adam);
+        config.training.schedule = ScheduleKind::Constant;
+        config.training.average = average;
+        config.training.epochs = 500;
+        config.training.early_stopping = Some(6);
+        let mut kept = Kept::default();
+        let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+        let trained = trainer::train(&context, &task, None, &mut kept).unwrap();
+        let losses: Vec<f64> =
+            kept.0.iter().map(|record| record.watched["validation"].nll).collect();
+        let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let best = 1 + losses.iter().position(|loss| *loss == lowest).unwrap();
+        assert!(best + 6 < 500, "it stops early");
+        assert_eq!(
+            (trained.best_epoch, trained.epochs, losses.len()),
+            (Some(best), best + 6, best + 6)
+        );
+        // The model is that of a run which ends there.
+        let mut ends = config.clone();
+        (ends.training.epochs, ends.training.early_stopping) = (best, None);
+        let task = Task::hard("net", &ends, &train);
+        let expected = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+        let sha256 = trained.model.to_file().sha256();
+        assert_eq!(sha256, expected.to_file().sha256());
+
+        // However often it is interrupted.
+        config.training.checkpoint_minutes = 1e-9;
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+        let mut stops = 0;
+        let resumed = loop {
+            match trainer::train(&context, &task, Some(folder.path()), &mut OneStep) {
+                Ok(trained) => break trained,
+                Err(Error::Interrupted { .. }) => stops += 1,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(stops > 2, "{stops}");
+        assert_eq!((resumed.best_epoch, resumed.epochs), (Some(best), best + 6));
+        assert_eq!(resumed.model.to_file().sha256(), sha256);
+    }
+    let mut config = config(OptimizerKind::Adam);
+    config.training.early_stopping = Some(6);
+    let error = Task::hard("net", &config, &train).check().unwrap_err().to_string();
+    assert!(error.contains("set data.validation"), "{error}");
+}
+
+#[test]
+fn a_net_that_standardises_is_the_net_of_standardised_features() {
+    let context = best(2);
+    let mut config = config(OptimizerKind::Adam);
+    config.data.jitter = None;
+    config.training.epochs = 3;
+    config.model.layers[0] = 3;
+    // Columns of a large mean, of a tiny scale, and one that is constant.
+    let mut raw: Vec<f32> = uniform(8, 60).into_iter().map(|x| x as f32).collect();
+    for row in raw.chunks_mut(3) {
+        (row[0], row[1], row[2]) = (1e4 + row[0], 1e-6 * row[1], 7.0);
+    }
+    let labels: Vec<u16> = (0..20).map(|i| i % u16::from(CLASSES)).collect();
+    let split = |values: &[f32]| Split::of_features(values.to_vec(), 3, Some(labels.clone()));
+    let teacher = teacher(20, CLASSES);
+    let plain = run(&context, &config, &split(&raw), &teacher);
+    config.data.standardize = Some(Standardize::On);
+    let model = run(&context, &config, &split(&raw), &teacher);
+
+    // The mean and deviation of each column, in f64.
+    let column = |j: usize| raw.iter().skip(j).step_by(3).map(|&x| f64::from(x));
+    let mean: Vec<f64> = (0..3).map(|j| column(j).sum::<f64>() / 20.0).collect();
+    let sd = |j: usize| (column(j).map(|x| (x - mean[j]).powi(2)).sum::<f64>() / 20.0).sqrt();
+    let scale = [1.0 / sd(0), 1.0 / sd(1), 1.0].map(|scale| scale as f32);
+    let mean: Vec<f32> = mean.into_iter().map(|mean| mean as f32).collect();
+    let expected = Standardizer { mean: mean.clone(), scale: scale.to_vec() };
+    assert_eq!(model.standardizer.as_ref(), Some(&expected));
+
+    let value = |(i, &x): (usize, &f32)| (x - mean[i % 3]) * scale[i % 3];
+    let standard: Vec<f32> = raw.iter().enumerate().map(value).collect();
+    assert!(standard.iter().step_by(3).any(|x| x.abs() > 0.5), "they are of the order of 1");
+    config.data.standardize = Some(Standardize::Off);
+    let by_hand = run(&context, &config, &split(&standard), &teacher);
+    assert_eq!(model.params(), by_hand.params());
+    assert_ne!(model.params(), plain.params());
+    let logits = by_hand.logits(&context, &split(&standard));
+    assert_eq!(model.logits(&context, &split(&raw)), logits);
+    let loaded = Mlp::from_file(&model.to_file());
+    assert_eq!(loaded.logits(&context, &split(&raw)), logits);
 }
 
 #[test]

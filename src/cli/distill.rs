@@ -1,11 +1,11 @@
 //! `limbeck distill`: the model of a configuration, on the soft targets of teachers.
 
-use crate::one_model::{ConfigArgs, ModelRun};
+use crate::one_model::{ConfigArgs, ModelRun, Prepared};
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::Config;
-use limbeck::engine::data;
+use limbeck::engine::data::{self, Parts};
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
@@ -30,16 +30,14 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (config, resumed) = args.config.open(session, "distill")?;
-    let loss = LossSpec::soft(&config);
-    let located = args.config.located(session, &config)?;
-    let (dataset, examples) = args.config.load_data(session, &located)?;
+    let Prepared { config, located, parts, resumed } = args.config.prepare(session, "distill")?;
+    let (loss, dataset) = (LossSpec::soft(&config), &parts.dataset);
     let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
-        (Some(path), []) => read_logits(path, &config, &dataset, examples)?,
+        (Some(path), []) => read_logits(path, &config, &parts)?,
         (None, [_, ..]) => {
             let communicator = communicator.as_deref_mut();
-            ask_teachers(session, &args.teachers, &config, &dataset, communicator)?
+            ask_teachers(session, &args.teachers, &config, dataset, communicator)?
         }
         (None, []) => {
             return Err(Error::Usage(
@@ -64,30 +62,27 @@ pub fn run(
         teacher_hashes,
         teachers: &args.teachers,
     };
-    model.train(session, resumed, &dataset, communicator)
+    model.train(session, resumed, &parts, communicator)
 }
 
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
 type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
 
-/// Reads the logits that another program wrote: for the `examples` of the whole training set, or for
-/// those that hold-out and limit leave, which are its first.
-fn read_logits(
-    path: &Path,
-    config: &Config,
-    dataset: &Dataset,
-    examples: usize,
-) -> Result<TeacherLogits> {
+/// Reads the logits that another program wrote: for all training examples, or for those that hold-out,
+/// validation and limit leave.
+fn read_logits(path: &Path, config: &Config, parts: &Parts) -> Result<TeacherLogits> {
+    let Parts { dataset, examples, .. } = parts;
+    let (classes, examples) = (dataset.classes, *examples);
     if config.data.jitter.is_some() {
         return Err(Error::Usage(format!(
             "data.jitter needs a teacher model: the logits in {} are those of unshifted images",
             path.display()
         )));
     }
-    let mut logits = npy::read_all_logits(path, dataset.classes)?;
-    let (rows, kept) = (logits.len() / dataset.classes, dataset.train.len());
+    let mut logits = npy::read_all_logits(path, classes)?;
+    let (rows, kept) = (logits.len() / classes, dataset.train.len());
     if rows != kept && rows != examples {
-        let left = format!(", or {kept}, which hold-out and limit leave");
+        let left = format!(", or {kept}, which hold-out, validation and limit leave");
         return Err(Error::Data {
             path: path.to_path_buf(),
             what: "rows of the teacher's logits".into(),
@@ -98,7 +93,10 @@ fn read_logits(
             ),
         });
     }
-    logits.truncate(kept * dataset.classes);
+    if rows != kept {
+        let rows = parts.rows.iter().map(|&row| &logits[row as usize * classes..][..classes]);
+        logits = rows.collect::<Vec<_>>().concat();
+    }
     let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
     Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_of([&bytes]))])))
 }

@@ -1,6 +1,6 @@
 //! `limbeck train`: the model of a configuration, on hard labels.
 
-use crate::one_model::{ConfigArgs, ModelRun};
+use crate::one_model::{ConfigArgs, ModelRun, Prepared};
 use crate::session::Session;
 use clap::Args;
 use limbeck::Result;
@@ -19,8 +19,7 @@ pub fn run(
     args: &TrainArgs,
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (config, resumed) = args.config.open(session, "train")?;
-    let (dataset, _) = args.config.load_data(session, &args.config.located(session, &config)?)?;
+    let Prepared { config, parts, resumed, .. } = args.config.prepare(session, "train")?;
     let model = ModelRun {
         command: "train",
         name: "model",
@@ -30,5 +29,5 @@ pub fn run(
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
     };
-    model.train(session, resumed, &dataset, communicator)
+    model.train(session, resumed, &parts, communicator)
 }

@@ -14,4 +14,5 @@ pub mod mlp;
 pub mod optimizer;
 pub mod params;
 pub mod reference;
+pub mod standardize;
 pub mod trainer;

@@ -1,5 +1,6 @@
 //! What lies on disk: bounded reading, atomic writing, digests, and the files of models.
 
+pub mod about;
 pub mod checkpoint;
 pub mod error;
 pub mod model;

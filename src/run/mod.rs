@@ -1,5 +1,6 @@
 //! What a run leaves behind: its folder, manifest, records, summary, and the statistics of them.
 
+pub mod by_class;
 #[cfg(feature = "paper")]
 pub mod chart;
 pub mod context;

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use limbeck_datasets::shown;
 
 use super::{
-    Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS, ModelConfig, TrainingConfig,
+    Amount, Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS, ModelConfig,
+    TrainingConfig,
 };
 
 impl Config {
@@ -26,6 +27,12 @@ impl Config {
                 distillation.hard_weight,
             )?;
         }
+        require(
+            self.training.early_stopping.is_none() || self.data.validation.is_some(),
+            "training.early_stopping",
+            "absent without data.validation, the examples that it watches",
+            self.training.early_stopping.unwrap_or_default(),
+        )?;
         let layers = &self.model.layers;
         require(
             layers.last() == Some(&self.data.classes),
@@ -54,7 +61,15 @@ impl DataConfig {
         let at_least_one =
             |key, value: Option<usize>| require(value != Some(0), key, "at least 1", 0);
         at_least_one("data.train_limit", self.train_limit)?;
-        at_least_one("data.holdout", self.holdout)?;
+        for (key, amount) in [("data.holdout", self.holdout), ("data.validation", self.validation)]
+        {
+            let (holds, found) = match amount {
+                None => continue,
+                Some(Amount::Count(count)) => (count > 0, count.to_string()),
+                Some(Amount::Share(share)) => (share > 0.0 && share < 1.0, share.to_string()),
+            };
+            require(holds, key, "a number of examples, or a share of them between 0 and 1", found)?;
+        }
         self.check_jitter()?;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let keys = [
@@ -170,6 +185,9 @@ impl TrainingConfig {
         fraction("training.average", self.average)?;
         if let Some(max_norm) = self.max_norm {
             positive_value("training.max_norm", max_norm)?;
+        }
+        if let Some(patience) = self.early_stopping {
+            size("training.early_stopping", patience, 1_000_000)?;
         }
         not_negative("training.weight_decay", self.weight_decay)?;
         require(

@@ -6,15 +6,18 @@
 mod check;
 mod explain;
 mod old_names;
+mod overrides;
 mod paths;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 pub use tables::{
-    DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
-    TrainingConfig,
+    Amount, DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
+    SplitKind, Standardize, TrainingConfig,
 };
+
+pub use overrides::Overrides;
 
 use std::path::Path;
 
@@ -55,6 +58,10 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with file, line, what was found and what was expected.
     pub fn from_toml(text: &str, origin: &Path) -> Result<Config> {
+        Config::parse(text, origin, &Overrides::default())
+    }
+
+    fn parse(text: &str, origin: &Path, overrides: &Overrides) -> Result<Config> {
         let error = |offset: Option<usize>, message: String| Error::Config {
             path: origin.to_path_buf(),
             line: offset.map(|at| line_of(text, at)),
@@ -70,6 +77,7 @@ impl Config {
         };
         let violation = |v: Violation| error(offset_of(text, v.key), v.message);
         let mut document = DeTable::parse(text).map_err(not_toml)?;
+        overrides.apply(document.get_mut());
         old_names::replace(document.get_mut()).map_err(violation)?;
         let mut config =
             Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
@@ -77,8 +85,12 @@ impl Config {
 
         let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
         let folder = origin.parent().unwrap_or(&origin);
-        for (_, path) in config.paths_mut() {
-            *path = folder.join(&*path);
+        for (key, path) in config.paths_mut() {
+            // What the command line says is said where the command was given.
+            *path = match overrides.has(key) {
+                true => std::path::absolute(&*path).map_err(Error::io("resolve", path))?,
+                false => folder.join(&*path),
+            };
         }
         Ok(config)
     }
@@ -101,6 +113,14 @@ impl Config {
     /// # Errors
     /// [`Error::Io`] when it cannot be read, else as [`Config::from_toml`].
     pub fn load(path: &Path) -> Result<Config> {
+        Config::load_with(path, &Overrides::default())
+    }
+
+    /// [`Config::load`] with other values for some keys.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; [`Error::Usage`] where the file is right without these values.
+    pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Config> {
         const MAX_BYTES: u64 = 1 << 16;
         let bytes = read_at_most(path, MAX_BYTES)?.ok_or_else(|| Error::Config {
             path: path.to_path_buf(),
@@ -119,7 +139,18 @@ impl Config {
                 ),
             }
         })?;
-        Config::from_toml(&text, path)
+        let config = Config::parse(&text, path, overrides).map_err(|error| match error {
+            Error::Config { message, .. }
+                if !overrides.is_empty() && Config::from_toml(&text, path).is_ok() =>
+            {
+                Error::Usage(format!("--set {overrides}: {message}"))
+            }
+            other => other,
+        })?;
+        // Beside a manifest lies the configuration of a run.
+        let is_kept =
+            path.ends_with("config.toml") && path.with_file_name("manifest.json").is_file();
+        Ok(if is_kept { config.kept_by_a_run() } else { config })
     }
 
     /// The resolved configuration: every key with its value, defaults included.

@@ -16,9 +16,26 @@ pub struct DataConfig {
     /// The first N of the training split (after the hold-out is taken); absent = all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// The last N of the training split are held out and take the test set's place.
+    /// So many training examples, or such a share of them below 1, are held out and take the test
+    /// set's place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub holdout: Option<usize>,
+    pub holdout: Option<Amount>,
+    /// So many of the others, or such a share, are not trained on: what the model makes of them
+    /// is shown after each epoch, and decides where `early_stopping` ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Amount>,
+    /// Which examples are held out; absent = `stratified` for `csv`, `npz` and `idx`, `last` for
+    /// others. An interrupted run that has no such key began with `last`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitKind>,
+    /// Seed by which `stratified` draws. It is not that of the training, so that runs of several
+    /// seeds, and a teacher and its student, have the same test examples.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub split_seed: u64,
+    /// Whether features get mean 0 and variance 1, see [`crate::engine::standardize`]; absent =
+    /// `"auto"`. An interrupted run that has no such key began without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standardize: Option<Standardize>,
     /// Largest random translation of a training image, in pixels, 0 to 13; absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<usize>,
@@ -50,6 +67,84 @@ pub struct DataConfig {
     /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`,
     /// `frames` and `an4`.
     pub classes: usize,
+}
+
+/// How the examples of a hold-out are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitKind {
+    /// At random, of each class its share: [`limbeck_datasets::Split::stratified`].
+    Stratified,
+    /// The last ones.
+    Last,
+}
+
+/// A number of examples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// So many.
+    Count(usize),
+    /// This share of all, above 0 and below 1; rounded to the nearest number, at least 1.
+    Share(f64),
+}
+
+impl Amount {
+    /// How many of `n` examples.
+    pub fn of(self, n: usize) -> usize {
+        match self {
+            Amount::Count(count) => count,
+            Amount::Share(share) => ((share * n as f64).round() as usize).max(1),
+        }
+    }
+}
+
+impl Display for Amount {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Count(count) => write!(f, "{count}"),
+            Amount::Share(share) => write!(f, "{share}"),
+        }
+    }
+}
+
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
+/// Whether features are standardised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub enum Standardize {
+    /// `"auto"`: unless they look standardised.
+    Auto,
+    /// `true`.
+    On,
+    /// `false`.
+    Off,
+}
+
+impl TryFrom<toml::Value> for Standardize {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> std::result::Result<Standardize, String> {
+        match value {
+            toml::Value::Boolean(true) => Ok(Standardize::On),
+            toml::Value::Boolean(false) => Ok(Standardize::Off),
+            toml::Value::String(text) if text == "auto" => Ok(Standardize::Auto),
+            other => Err(format!("standardize: found {other}, expected \"auto\", true or false")),
+        }
+    }
+}
+
+impl Serialize for Standardize {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Standardize::Auto => to.serialize_str("auto"),
+            Standardize::On => to.serialize_bool(true),
+            Standardize::Off => to.serialize_bool(false),
+        }
+    }
 }
 
 /// Source of the examples.
@@ -126,6 +221,10 @@ pub struct TrainingConfig {
     /// Largest L2 norm of a hidden unit's incoming weights, > 0; absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_norm: Option<f64>,
+    /// Epochs without a better validation loss after which training ends, ≥ 1; the model of the best
+    /// epoch is kept. Absent = all epochs and the last one's model. Needs `data.validation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<usize>,
     /// Coefficient λ ≥ 0 of the L2 penalty λ/2·‖W‖².
     pub weight_decay: f64,
     /// Minutes between checkpoints, > 0 and at most 1,000,000. At an epoch's end there is one
@@ -148,6 +247,13 @@ pub struct TrainingConfig {
 /// The key is left out where the batch is whole: runs that began before there was such a key go on.
 fn is_one(microbatches: &usize) -> bool {
     *microbatches == 1
+}
+
+impl DatasetKind {
+    /// Whether these are files of the user's own.
+    pub fn is_own(self) -> bool {
+        matches!(self, DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz)
+    }
 }
 
 /// The update rule.
@@ -206,6 +312,10 @@ impl Default for DataConfig {
             dataset: DatasetKind::Mnist,
             train_limit: None,
             holdout: None,
+            validation: None,
+            split: None,
+            split_seed: 0,
+            standardize: None,
             jitter: None,
             train_images: None,
             train_labels: None,
@@ -243,6 +353,7 @@ impl Default for TrainingConfig {
             momentum: 0.9,
             average: 0.0,
             max_norm: None,
+            early_stopping: None,
             weight_decay: 0.0,
             checkpoint_minutes: 5.0,
             beta2: 0.999,

@@ -8,9 +8,10 @@ use crate::engine::optimizer::{NotFinite, Optimizer};
 use crate::engine::{communicator::Communicator, microbatches::Microbatches, params};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Batch;
+use limbeck_kernels::input::{self, Scaling};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
-use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, input, panel_len, reduce};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, reduce};
 
 /// Streams of the counter-based generator: dropout of layer i in microbatch m of a batch is stream
 /// `DROPOUT + i + MICROBATCH·m`.
@@ -151,7 +152,7 @@ impl<'a> Replica<'a> {
                 &logits[row * classes..][..classes]
             };
             let panels = PanelsMut::new(&mut self.teacher, classes, size);
-            input::load(context, row, &mut self.staging, 1.0, 0.0, None, panels);
+            input::load(context, row, &mut self.staging, Scaling::NONE, None, panels);
             Panels::new(&self.teacher, classes, size)
         });
         // The gradient is that of the mean over the whole batch.

@@ -1,7 +1,8 @@
 //! One model to train, and whether there is all that it needs.
 
+use crate::engine::config::{Config, Standardize};
 use crate::engine::mlp::{InputScale, Mlp};
-use crate::engine::{config::Config, loss::LossSpec};
+use crate::engine::{loss::LossSpec, standardize};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::{Inputs, Split};
 
@@ -55,6 +56,11 @@ impl<'a> Task<'a> {
         self.initial.cloned().unwrap_or_else(|| {
             let mut model = Mlp::with_activation(&net.layers, net.activation, *seed);
             model.input = InputScale::of(&self.split.inputs);
+            if let (Some(Standardize::On), Inputs::Features(features)) =
+                (self.config.data.standardize, &self.split.inputs)
+            {
+                model.standardizer = Some(standardize::of(features));
+            }
             let init_scale = net.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
             model
@@ -108,6 +114,12 @@ impl<'a> Task<'a> {
                 ),
             }));
         }
+        let watches = self.watch.iter().any(|(name, _)| *name == super::VALIDATION);
+        if self.config.training.early_stopping.is_some() && !watches {
+            return Err(Error::Usage(
+                "training.early_stopping needs examples to watch: set data.validation".into(),
+            ));
+        }
         if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
             return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
         }
@@ -140,9 +152,11 @@ impl<'a> Task<'a> {
                 largest = values.fold(largest, |most, value| most.max(value.abs()));
             }
         }
-        if largest > LARGE {
+        let standardised = self.config.data.standardize == Some(Standardize::On);
+        if largest > LARGE && !standardised {
             return format!(
-                "the features reach {largest:e}: scale each to about 1, as by (x − mean)/sd"
+                "the features reach {largest:e}: set data.standardize = true, or scale each to about \
+                 1, as by (x − mean)/sd"
             );
         }
         let init_scale = self.config.model.init_scale;
