@@ -556,7 +556,8 @@ fn train_then_distill_then_eval() {
     assert_ne!(again(&["--seed", "4"], "other"), report["sha256"]);
 
     // A finished run is neither overwritten nor resumed.
-    limbeck(&["train", &config, "--out", &out("teacher")]).fails(2, &["already holds a run"]);
+    limbeck(&["train", &config, "--out", &out("teacher")])
+        .fails(2, &["already holds a finished run of `train`", "limbeck report", "--out DIR"]);
     limbeck(&["train", "--resume", &out("teacher")]).fails(2, &["finished"]);
 
     let student =

@@ -258,13 +258,13 @@ fn what_is_not_the_papers_experiment_says_so_and_judges_nothing() {
 }
 
 #[test]
-fn threads_far_above_the_cores_are_capped_with_a_warning() {
+fn threads_above_the_cores_are_capped_with_a_warning() {
     let place = Place::new("", "", "");
     let info = place.limbeck(&["info", "--threads", "1024", "--json"]);
     says(&info, 0, &["warning: --threads: found 1024"]);
     let report: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
     let cores = thread::available_parallelism().unwrap().get() as u64;
-    assert_eq!(report["threads"], 1024.min(4 * cores));
+    assert_eq!(report["threads"], 1024.min(cores));
 }
 
 fn json(output: &Output) -> serde_json::Value {
