@@ -8,6 +8,7 @@ use common::{
 };
 use limbeck::engine::activation::Activation;
 use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, Standardize, TrainingConfig};
+use limbeck::engine::distill;
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
 use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
@@ -70,6 +71,7 @@ fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Ml
         split,
         objective: MIXED,
         teacher_logits: Some(seen(config, split, teacher)),
+        teachers: &[],
         initial: None,
         watch: &[],
     };
@@ -315,6 +317,7 @@ fn an_interrupted_run_ends_in_the_same_bits() {
                 split: &split,
                 objective: MIXED,
                 teacher_logits: Some(seen(config, &split, &teacher)),
+                teachers: &[],
                 initial: None,
                 watch: &[],
             };
@@ -586,6 +589,89 @@ fn jitter_of_frames_is_refused() {
     assert_eq!(error.exit_code(), 2);
 }
 
+/// The images of the first epoch as `config` has them seen.
+fn viewed(config: &Config, split: &Split) -> Split {
+    let views = &config.distillation.as_ref().unwrap().views;
+    let (size, mut pixels) = (split.input_size(), split.images().pixels.clone());
+    let mut batches = Batches::new(split, config.training.batch_size, config.seed, None);
+    batches = batches.with_views(views);
+    let mut space = vec![0; size];
+    while let Some(batch) = batches.next() {
+        for (i, &example) in batch.indices.iter().enumerate() {
+            pixels[example as usize * size..][..size].copy_from_slice(batch.image(i, &mut space));
+        }
+    }
+    Split::of_images(pixels, (2, 4), split.labels.clone())
+}
+
+#[test]
+fn teachers_are_asked_about_what_the_student_sees() {
+    let context = best(2);
+    let split = noise(1, 50, 2, CLASSES);
+    let teachers = [5, 6].map(|seed| Mlp::new(&[8, 9, CLASSES.into()], seed));
+    for (teachers, optimizer, microbatches) in
+        [(&teachers[..1], OptimizerKind::Sgd, 1), (&teachers[..], OptimizerKind::Adam, 2)]
+    {
+        let mut config = config(optimizer);
+        config.data.jitter = None;
+        config.training.microbatches = microbatches;
+        let table =
+            "[distillation]\nviews = [\"mask 0..0.5\", \"mix 0.7..1 + noise 0.1\", \"block 1\"]";
+        config.distillation = Config::from_text(table).unwrap().distillation;
+        let task = Task { objective: MIXED, teachers, ..Task::hard("net", &config, &split) };
+        let trained = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+
+        // In one epoch it is a run on the images as they are seen, with the teachers' answers to those.
+        let seen = viewed(&config, &split);
+        assert_ne!(seen, split);
+        let t = MIXED.temperature;
+        let logits = distill::teacher_logits(&context, teachers, &seen, t, None);
+        let mut plain = config.clone();
+        plain.distillation = None;
+        let task = Task::soft("net", &plain, &seen, MIXED, &logits);
+        let expected = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+        assert_eq!(trained.to_file().sha256(), expected.to_file().sha256());
+
+        // Each epoch has other views; no thread, instruction set or interruption has.
+        config.training.epochs = 2;
+        assert_ne!(viewed(&Config { seed: 12, ..config.clone() }, &split), seen);
+        let task = Task { objective: MIXED, teachers, ..Task::hard("net", &config, &split) };
+        let through = trainer::train(&best(1), &task, None, &mut Silent).unwrap().model;
+        let folder = tempfile::tempdir().unwrap();
+        let isas: Vec<Isa> = Isa::available().collect();
+        let mut isas = isas.into_iter().cycle();
+        let resumed = loop {
+            let context =
+                Context { isa: isas.next().unwrap(), pool: Pool::new(2).unwrap().eager() };
+            match trainer::train(&context, &task, Some(folder.path()), &mut OneStep) {
+                Err(Error::Interrupted { .. }) => {}
+                ended => break ended.unwrap().model,
+            }
+        };
+        assert_eq!(resumed.to_file().sha256(), through.to_file().sha256());
+    }
+}
+
+#[test]
+fn views_that_cannot_be_are_refused() {
+    let split = noise(1, 20, 2, CLASSES);
+    let mut config = config(OptimizerKind::Sgd);
+    config.data.jitter = None;
+    config.distillation =
+        Config::from_text("[distillation]\nviews = [\"mask 0.5\"]").unwrap().distillation;
+    let logits = teacher(20, CLASSES);
+    let cached = Task::soft("net", &config, &split, MIXED, seen(&config, &split, &logits));
+    let refused = |task: &Task| task.check().unwrap_err().to_string();
+    assert!(refused(&cached).contains("views need the teacher itself"));
+    let narrow = [Mlp::new(&[8, 4], 0)];
+    let task = Task { teachers: &narrow, objective: MIXED, ..Task::hard("net", &config, &split) };
+    assert!(refused(&task).contains("found 8 inputs and 4 classes, expected 8 and 3"));
+    config.model.layers[0] = 2;
+    let frames = Split { inputs: Inputs::Features(frames((0, 0))), labels: Some(vec![0; 20]) };
+    let message = refused(&Task::hard("net", &config, &frames));
+    assert!(message.contains("views: found mask 0.5, expected none"), "{message}");
+}
+
 #[test]
 fn max_norm_holds_for_every_hidden_unit() {
     let split = noise(1, 50, 2, CLASSES);
@@ -628,6 +714,7 @@ fn divergence_names_epoch_and_step() {
             split: &split,
             objective: LossSpec::HARD,
             teacher_logits: None,
+            teachers: &[],
             initial: None,
             watch: &[],
         };

@@ -34,6 +34,8 @@ pub enum Purpose {
     FramesState = 10,
     /// The examples of a class that are held out; index = class.
     HoldOut = 11,
+    /// The views of an epoch's images; index = epoch.
+    Views = 12,
 }
 
 /// The keystream of (seed, purpose, index), at its first word.

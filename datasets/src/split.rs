@@ -125,7 +125,7 @@ impl Split {
     /// The examples at `indices`, without jitter and without labels: a batch to evaluate.
     #[must_use]
     pub fn batch<'b>(&'b self, indices: &'b [u32]) -> Batch<'b> {
-        Batch { inputs: &self.inputs, shifts: None, labels: None, indices }
+        Batch { inputs: &self.inputs, shifts: None, views: None, labels: None, indices }
     }
 
     /// The first `n` examples; all of them if there are fewer.

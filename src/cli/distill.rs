@@ -33,11 +33,23 @@ pub fn run(
     let Prepared { config, located, parts, resumed } = args.config.prepare(session, "distill")?;
     let (loss, dataset) = (LossSpec::soft(&config), &parts.dataset);
     let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let asks = config.distillation.iter().any(|table| !table.views.is_empty());
+    let mut teachers = Vec::new();
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
-        (Some(path), []) => read_logits(path, &config, &parts)?,
+        (Some(path), []) => {
+            let (logits, hashes) = read_logits(path, &config, &parts)?;
+            (Some(logits), hashes)
+        }
         (None, [_, ..]) => {
-            let communicator = communicator.as_deref_mut();
-            ask_teachers(session, &args.teachers, &config, dataset, communicator)?
+            let hashes;
+            (teachers, hashes) = read_teachers(session, &args.teachers, dataset)?;
+            if let Some(ranks) = communicator.as_deref_mut() {
+                ranks.agree("the teachers", &format!("{hashes:?}"))?;
+            }
+            let ranks = communicator.as_deref_mut();
+            // With views they are asked in each step.
+            let once = || ask_teachers(session, &teachers, &config, dataset, ranks);
+            ((!asks).then(once).transpose()?, hashes)
         }
         (None, []) => {
             return Err(Error::Usage(
@@ -58,7 +70,8 @@ pub fn run(
         name: "student",
         config: &config,
         loss,
-        teacher_logits: Some(&logits),
+        teacher_logits: logits.as_deref(),
+        asked: if asks { &teachers } else { &[] },
         teacher_hashes,
         teachers: &args.teachers,
     };
@@ -101,14 +114,12 @@ fn read_logits(path: &Path, config: &Config, parts: &Parts) -> Result<TeacherLog
     Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_of([&bytes]))])))
 }
 
-/// Computes the logits of teacher models, of several those of their ensemble.
-fn ask_teachers(
+/// The teacher models, and their SHA-256.
+fn read_teachers(
     session: &Session,
     paths: &[PathBuf],
-    config: &Config,
     dataset: &Dataset,
-    communicator: Option<&mut Communicator>,
-) -> Result<TeacherLogits> {
+) -> Result<(Vec<Mlp>, BTreeMap<String, String>)> {
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
@@ -117,15 +128,22 @@ fn ask_teachers(
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);
     }
+    Ok((teachers, hashes))
+}
+
+/// The logits of teachers on the training split, of several those of their ensemble.
+fn ask_teachers(
+    session: &Session,
+    teachers: &[Mlp],
+    config: &Config,
+    dataset: &Dataset,
+    ranks: Option<&mut Communicator>,
+) -> Result<Vec<f32>> {
     let (context, split) = (&session.context, &dataset.train);
-    let temperature = LossSpec::soft(config).temperature;
+    let t = LossSpec::soft(config).temperature;
     let jitter = config.data.jitter.map(|pixels| pixels as u8);
-    let logits = match communicator {
-        None => distill::teacher_logits(context, &teachers, split, temperature, jitter),
-        Some(ranks) => {
-            ranks.agree("the teachers", &format!("{hashes:?}"))?;
-            distill::teacher_logits_together(context, ranks, &teachers, split, temperature, jitter)?
-        }
-    };
-    Ok((logits, hashes))
+    match ranks {
+        None => Ok(distill::teacher_logits(context, teachers, split, t, jitter)),
+        Some(ranks) => distill::teacher_logits_together(context, ranks, teachers, split, t, jitter),
+    }
 }

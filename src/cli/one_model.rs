@@ -155,6 +155,8 @@ pub struct ModelRun<'a> {
     pub loss: LossSpec,
     /// [n, classes] of the training split.
     pub teacher_logits: Option<&'a [f32]>,
+    /// The teachers that are asked in each step.
+    pub asked: &'a [Mlp],
     /// SHA-256 of the files that the teacher's logits come from, by name.
     pub teacher_hashes: BTreeMap<String, String>,
     /// The files of the teacher models.
@@ -183,6 +185,7 @@ impl ModelRun<'_> {
             split: &dataset.train,
             objective: self.loss,
             teacher_logits: self.teacher_logits,
+            teachers: self.asked,
             initial: None,
             watch: &watch,
         };
@@ -265,7 +268,7 @@ impl ModelRun<'_> {
         atomic_write(&folder.config(), resolved.as_bytes())?;
         let mut manifest = context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
-        manifest.loss_contract = self.teacher_logits.map(|_| self.loss);
+        manifest.loss_contract = (self.command == "distill").then_some(self.loss);
         let mut config = self.config.clone();
         let paths = config.paths_mut();
         manifest.paths = paths.map(|(key, path)| (key, path.display().to_string())).collect();

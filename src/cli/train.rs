@@ -26,6 +26,7 @@ pub fn run(
         config: &config,
         loss: LossSpec::HARD,
         teacher_logits: None,
+        asked: &[],
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
     };

@@ -213,6 +213,19 @@ impl DistillationConfig {
             "> 0 and finite, or inf to match logits",
             self.temperature,
         )?;
+        let mixed = self.views.iter().find(|view| view.may_hide_the_label());
+        require(
+            mixed.is_none() || self.hard_weight == 0.0,
+            "distillation.hard_weight",
+            "0 with views that mix an image with more than half of another, whose label is not asked",
+            self.hard_weight,
+        )?;
+        require(
+            self.views.is_empty() || self.teacher_logits.is_none(),
+            "distillation.views",
+            "absent with teacher_logits: the teachers are asked about each view",
+            self.views.iter().map(|view| view.to_string()).collect::<Vec<_>>().join(", "),
+        )?;
         not_negative("distillation.soft_weight", self.soft_weight)?;
         not_negative("distillation.hard_weight", self.hard_weight)?;
         require(

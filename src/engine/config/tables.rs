@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::paths;
 use crate::engine::activation::{self, Activation};
+use limbeck_datasets::View;
 use serde::{Deserialize, Serialize};
 
 /// The `[data]` table.
@@ -301,6 +302,11 @@ pub struct DistillationConfig {
     pub soft_weight: f64,
     /// Weight ≥ 0 of the hard term; 0 for an unlabelled transfer set.
     pub hard_weight: f64,
+    /// What each example of a batch is drawn as, one of these at random, for teacher and student alike:
+    /// [`limbeck_datasets::View`]. The teachers are then asked in every step. Absent = the images as
+    /// they are, and the teachers' logits once.
+    #[serde(with = "views", skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<View>,
     /// Teacher logits from a file, in place of a teacher model.
     #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub teacher_logits: Option<PathBuf>,
@@ -372,7 +378,24 @@ impl Default for DistillationConfig {
             temperature: 20.0,
             soft_weight: 1.0,
             hard_weight: 0.05,
+            views: Vec::new(),
             teacher_logits: None,
         }
+    }
+}
+
+/// Views as their texts.
+mod views {
+    use super::View;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(views: &[View], to: S) -> Result<S::Ok, S::Error> {
+        views.iter().map(View::to_string).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<View>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
     }
 }

@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         let model = task.initial_model();
         let batch = config.training.batch_size.min(task.split.len());
         let jitter = config.data.jitter.map(|pixels| pixels as u8);
-        let batches = Batches::new(task.split, batch, config.seed, jitter);
+        let batches = Batches::new(task.split, batch, config.seed, jitter).with_views(task.views());
         // A microbatch of a batch that they do not divide may have one example more.
         let capacity = batch.div_ceil(config.training.microbatches);
         Ok(Self {
@@ -346,6 +346,8 @@ fn config_sha256(task: &Task, config: &Config) -> Result<String> {
          {hard_weight:?} }} {}",
         task.name
     );
-    let initial = task.initial.map_or(String::new(), |model: &Mlp| model.to_file().sha256());
-    Ok(sha256_of([&config.to_first_toml()?, &loss, &initial]))
+    let sha256 = |model: &Mlp| model.to_file().sha256();
+    let initial = task.initial.map_or(String::new(), sha256);
+    let teachers: String = task.teachers.iter().map(sha256).collect();
+    Ok(sha256_of([&config.to_first_toml()?, &loss, &initial, &teachers]))
 }
