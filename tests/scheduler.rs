@@ -89,6 +89,7 @@ fn spec(graph: Graph) -> ExperimentSpec {
         name: "noise".into(),
         classes: 3,
         names: Names::default(),
+        notes: Vec::new(),
         train,
         test,
         sha256: BTreeMap::new(),

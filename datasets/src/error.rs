@@ -202,7 +202,7 @@ pub enum Error {
         /// What is needed.
         expected: String,
     },
-    /// An archive is damaged, or lacks a part.
+    /// An archive is damaged, or lacks a part, or an array is of another form.
     #[error("{}: found {}, expected {}", path.display(), shown(found), shown(expected))]
     Archive {
         /// The archive, or the part.

@@ -42,7 +42,7 @@ pub struct Foreign {
 #[must_use]
 pub fn recognise(start: &[u8], path: &Path, wanted: Wanted) -> Option<Foreign> {
     let (format, name) = format(start, path)?;
-    let advice = advice(format, wanted)?;
+    let advice = advice(format, name, wanted)?;
     Some(Foreign { name, advice })
 }
 
@@ -63,6 +63,7 @@ enum Format {
     Hdf5,
     ColumnFile,
     Onnx,
+    Gguf,
     Pickle,
     Idx,
     Image,
@@ -73,7 +74,7 @@ enum Format {
 }
 
 /// What to do with a file of `format` where another is wanted; `None` if it is the wanted one.
-fn advice(format: Format, wanted: Wanted) -> Option<&'static str> {
+fn advice(format: Format, name: &str, wanted: Wanted) -> Option<&'static str> {
     use Format::*;
     use Wanted::{Array, Idx as IdxFiles, Table, Tensors};
     Some(match (format, wanted) {
@@ -81,16 +82,41 @@ fn advice(format: Format, wanted: Wanted) -> Option<&'static str> {
         | (Npz, Wanted::Archive)
         | (Safetensors, Tensors)
         | (Idx | Gzip, IdxFiles)
-        | (Text, Table | Wanted::Text) => return None,
+        | (Gzip | Text, Table)
+        | (Text, Wanted::Text) => return None,
         (Empty, _) => "write or download it again: nothing arrived",
         (LfsPointer, _) => "fetch the file itself: `git lfs pull`",
         (WebPage, _) => {
             "download the file itself: the address gave a page, perhaps an error or a login"
         }
-        (Archive | Gzip, _) => "unpack it first",
+        (Archive | Gzip, _) => match name {
+            "a gzip stream" => "unpack it first: gzip -d FILE",
+            "an xz stream" => "unpack it first: xz -d FILE",
+            "a Zstandard stream" => "unpack it first: zstd -d FILE",
+            "a bzip2 stream" => "unpack it first: bzip2 -d FILE",
+            "a ZIP archive" => "unpack it first: unzip FILE",
+            "a tar archive" => "unpack it first: tar -xf FILE",
+            _ => "unpack it first",
+        },
         (WideText, Table | Wanted::Text) => "save it as UTF-8",
         (_, Wanted::Text) => "name the right file, or write it again",
 
+        (Onnx | Gguf | Hdf5, Tensors) => {
+            "a teacher in any format is asked once: save what it says of the training examples, \
+             numpy.save(\"teacher.npy\", logits), and name that as distillation.teacher_logits; of its \
+             weights, a Linear layer each, make a file with safetensors.numpy.save_file({\"0.weight\": …, \
+             \"0.bias\": …, \"2.weight\": …}, \"model.safetensors\")"
+        }
+        (Torch, Tensors) => {
+            "convert it: safetensors.torch.save_file(model.state_dict(), \"model.safetensors\"), where \
+             model is the net with the weights of torch.load(FILE, map_location=\"cpu\")"
+        }
+        (Pickle, Tensors) => {
+            "of a PyTorch model save safetensors.torch.save_file(model.state_dict(), \
+             \"model.safetensors\"); of any other, as scikit-learn's, what it says of the training \
+             examples, numpy.save(\"teacher.npy\", model.predict_proba(x)), and name that as \
+             distillation.teacher_probs"
+        }
         (_, Tensors) => {
             "save the model in safetensors: \
              safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")"
@@ -151,6 +177,7 @@ fn format(start: &[u8], path: &Path) -> Option<(Format, &'static str)> {
         [0xd0, 0xcf, 0x11, 0xe0, ..] => (Workbook, "an old Excel workbook"),
         [b'P', b'A', b'R', b'1', 0x15, ..] => (ColumnFile, "a Parquet file"),
         _ if start.starts_with(b"\x93NUMPY") => (Npy, "a NumPy .npy array"),
+        [b'G', b'G', b'U', b'F', 1..=9, 0, 0, 0, ..] => (Gguf, "a GGUF model"),
         _ if start.starts_with(b"ARROW1\0\0") => (ColumnFile, "an Arrow (Feather) file"),
         _ if start.starts_with(b"FEA1\0\0\0\0") => (ColumnFile, "a Feather file"),
         _ if start.starts_with(b"SQLite format 3\0") => (Database, "an SQLite database"),
@@ -275,6 +302,7 @@ mod tests {
             ("t", "a Python pickle", pickle.to_vec()),
             ("t", "a safetensors file", b"\x80\x02\0\0\0\0\0\0{\"a\":".to_vec()),
             ("t", "a safetensors file", b"\x1f\x8b\0\0\0\0\0\0{\"a\":".to_vec()),
+            ("t", "a GGUF model", b"GGUF\x03\0\0\0\x01".to_vec()),
             ("t", "an ONNX model", b"\x08\x08\x12\x07pytorch\x1a\x052.1.0".to_vec()),
             ("t", "a text file", b"a,b\n1,2\n".to_vec()),
             ("t", "a text file", "a,é".as_bytes()[..3].to_vec()),
@@ -300,7 +328,7 @@ mod tests {
             (Array, vec!["a NumPy .npy array"]),
             (Archive, vec!["a NumPy .npz archive"]),
             (Idx, vec!["an IDX file", "a gzip stream"]),
-            (Table, vec!["a text file"]),
+            (Table, vec!["a text file", "a gzip stream"]),
             (Text, vec!["a text file"]),
         ];
         for (wanted, own) in wanted {
@@ -330,7 +358,10 @@ mod tests {
             (Idx, "a PNG image", "numpy.savez"),
             (Table, "an Excel workbook", "save it as CSV"),
             (Table, "text in UTF-16", "save it as UTF-8"),
-            (Table, "a gzip stream", "unpack it"),
+            (Table, "an xz stream", "xz -d FILE"),
+            (Array, "a gzip stream", "gzip -d"),
+            (Tensors, "a GGUF model", "teacher_logits"),
+            (Tensors, "an ONNX model", "teacher_logits"),
             (Table, "a Parquet file", "to_csv(…, index=False)"),
             (Table, "an IDX file", "dataset = \"idx\""),
             (Text, "text in UTF-16", "save it as UTF-8"),

@@ -61,6 +61,7 @@ fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
         name: name.to_owned(),
         classes,
         names: Names::default(),
+        notes: Vec::new(),
         sha256: BTreeMap::from([
             ("train".to_owned(), digest(&train)),
             ("test".to_owned(), digest(&test)),

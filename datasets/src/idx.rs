@@ -11,6 +11,7 @@
 
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
+use crate::labels::{Classes, Fault, Labels};
 use crate::{Dataset, Error, Names, Split};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::GzDecoder;
@@ -111,24 +112,25 @@ pub fn read_labels(path: &Path, classes: usize) -> Result<IdxLabels, Error> {
 }
 
 /// Reads the user's own image and label files as a data set named `idx`. Without training labels
-/// the training split is an unlabelled transfer set.
+/// the training split is an unlabelled transfer set. Labels are below `classes`, or count from 0, or are
+/// other numbers, such as 1 to 26, which are then the names of the classes in their order.
 ///
 /// # Errors
 /// As [`read_images`] and [`read_labels`]; or images and labels that differ in number; or
-/// training and test images that differ in size.
+/// training and test images that differ in size; or labels that are no classes.
 pub fn load_dataset(
     train_images: &Path,
     train_labels: Option<&Path>,
     test_images: &Path,
     test_labels: &Path,
-    classes: usize,
+    classes: Option<usize>,
 ) -> Result<Dataset, Error> {
     let mut sha256 = BTreeMap::new();
-    let train = read_split(train_images, train_labels, classes, &mut sha256)?;
+    let mut train = read_split(train_images, train_labels, &mut sha256)?;
     // A file is read once: a pipe gives its bytes to one reader.
-    let test = match (test_images, Some(test_labels)) == (train_images, train_labels) {
+    let mut test = match (test_images, Some(test_labels)) == (train_images, train_labels) {
         true => train.clone(),
-        false => read_split(test_images, Some(test_labels), classes, &mut sha256)?,
+        false => read_split(test_images, Some(test_labels), &mut sha256)?,
     };
     let size = |split: &Split| (split.images().height, split.images().width);
     let (found, expected) = (size(&test), size(&train));
@@ -140,14 +142,48 @@ pub fn load_dataset(
             expected,
         });
     }
-    Ok(Dataset { name: "idx".to_owned(), classes, names: Names::default(), train, test, sha256 })
+    let bad = |path: &Path| {
+        let path = path.to_path_buf();
+        move |Fault { row, found, expected }: Fault| Error::Content {
+            path,
+            offset: 8 + row.unwrap_or(0) as u64,
+            found: match row {
+                Some(index) => format!("label {found} at index {index}"),
+                None => found,
+            },
+            expected,
+        }
+    };
+    // An unlabelled transfer set has the classes of what is tested.
+    let (path, labels) = match (train_labels, &train.labels) {
+        (Some(path), Some(labels)) => (path, labels),
+        _ => (test_labels, test.labels.as_ref().expect("read with its labels")),
+    };
+    let of = |labels: &[u16]| Labels::of(labels.iter().map(|&label| f64::from(label)));
+    let known = of(labels).and_then(|labels| Classes::of(&labels, classes));
+    let mut classes = known.map_err(bad(path))?;
+    for (split, path) in [(&mut train, train_labels), (&mut test, Some(test_labels))] {
+        if let (Some(labels), Some(path)) = (&mut split.labels, path) {
+            *labels = of(labels).and_then(|labels| classes.index(&labels)).map_err(bad(path))?;
+        }
+    }
+    let mut notes = std::mem::take(&mut classes.notes);
+    notes.extend(train.images().remark_of_dark(train_images));
+    Ok(Dataset {
+        name: "idx".to_owned(),
+        classes: classes.count,
+        names: Names { classes: classes.names, ..Names::default() },
+        train,
+        test,
+        sha256,
+        notes,
+    })
 }
 
 /// Reads images and, if given, their labels, and enters each file's SHA-256 under its path.
 fn read_split(
     images_path: &Path,
     labels_path: Option<&Path>,
-    classes: usize,
     sha256: &mut BTreeMap<String, String>,
 ) -> Result<Split, Error> {
     let images = read_images(images_path)?;
@@ -155,7 +191,7 @@ fn read_split(
     let Some(labels_path) = labels_path else {
         return Ok(images.unlabelled());
     };
-    let labels = read_labels(labels_path, classes)?;
+    let labels = read_labels(labels_path, 256)?;
     sha256.insert(labels_path.display().to_string(), labels.sha256.clone());
     pair(images_path, images, labels_path, labels)
 }
@@ -184,6 +220,25 @@ pub fn pair(
 impl IdxImages {
     fn unlabelled(self) -> Split {
         Split::of_images(self.pixels, (self.height, self.width), None)
+    }
+}
+
+/// The bytes behind `reader`'s gzip, if it has one.
+pub(crate) fn unpacked<'r>(mut reader: impl BufRead + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    Ok(match reader.fill_buf()?.starts_with(&GZIP_MAGIC) {
+        true => Box::new(Members(Some(GzDecoder::new(reader)))),
+        false => Box::new(reader),
+    })
+}
+
+/// Makes the error of a read that failed behind `found` decompressed bytes: the gzip is damaged, or the
+/// operating system refuses.
+pub(crate) fn damaged(path: &Path, kind: &'static str, found: u64, cause: io::Error) -> Error {
+    match cause.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData => {
+            Error::Gzip { path: path.to_path_buf(), found, cause }
+        }
+        _ => Error::from_os(path, kind, cause),
     }
 }
 
@@ -236,12 +291,9 @@ impl<'p> Source<'p> {
             let file = File::open(path)?;
             let length = file.metadata()?.len();
             let mut file = BufReader::new(file);
-            if file.fill_buf()?.starts_with(&GZIP_MAGIC) {
-                let capacity = length.saturating_mul(MAX_EXPANSION);
-                Ok((Box::new(Members(Some(GzDecoder::new(file)))), capacity))
-            } else {
-                Ok((Box::new(file), length))
-            }
+            let is_gzip = file.fill_buf()?.starts_with(&GZIP_MAGIC);
+            let capacity = if is_gzip { length.saturating_mul(MAX_EXPANSION) } else { length };
+            Ok((unpacked(file)?, capacity))
         };
         let (reader, capacity) = opened().map_err(|e| Error::from_os(path, kind, e))?;
         Ok(Self { path, magic, kind, reader, capacity })
@@ -261,14 +313,7 @@ impl<'p> Source<'p> {
         };
         match cause.kind() {
             ErrorKind::UnexpectedEof if buffer.len() < wanted => Ok(buffer),
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData => {
-                Err(Error::Gzip {
-                    path: self.path.to_path_buf(),
-                    found: (before + buffer.len()) as u64,
-                    cause,
-                })
-            }
-            _ => Err(Error::from_os(self.path, self.kind, cause)),
+            _ => Err(damaged(self.path, self.kind, (before + buffer.len()) as u64, cause)),
         }
     }
 

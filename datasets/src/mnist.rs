@@ -115,6 +115,7 @@ pub fn load(data_dir: &Path) -> Result<Dataset, Error> {
         name: "mnist".to_owned(),
         classes: CLASSES,
         names: Names::default(),
+        notes: Vec::new(),
         train,
         test,
         sha256,

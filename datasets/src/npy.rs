@@ -3,11 +3,12 @@
 //! The header is parsed here because existing crates trust it: they allocate what it announces and
 //! overflow on huge shapes. Of the format (`numpy.lib.format`, versions 1 to 3) arrays of numbers are
 //! accepted: bool, integers, and floating point of 16, 32 and 64 bits, of either byte order, in C or
-//! Fortran order. Python objects, texts and records are not.
+//! Fortran order; and texts as labels. Python objects and records are not.
 
 use crate::digest::{Hashed, hex, sha256_of_reader};
 use crate::foreign::{START, Wanted};
-use crate::{Dataset, Error, Inputs, Names, Split};
+use crate::labels::{self, Classes, Fault, Labels, list};
+use crate::{Dataset, Error, Inputs, Names, Remark, Split};
 use byteorder::{ByteOrder, LittleEndian};
 use sha2::{Digest, Sha256};
 use std::cmp::Ordering;
@@ -24,42 +25,83 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const MAX_HEADER: usize = 10_000;
 /// The longest image side accepted, in pixels.
 const MAX_SIDE: usize = 4096;
+/// The most bytes of a text.
+const MAX_TEXT: usize = 4096;
 /// The most values of an example: the width of the widest layer that a net may have.
 const MAX_VALUES: usize = 65_536;
 /// No deflate stream expands by more than this factor.
 const MAX_EXPANSION: u64 = 1032;
 
-/// Reads the logits [rows, classes], row-major, from a matrix of exactly that shape; f64 values
-/// are rounded to f32, f16 values are exact. It needs memory for the logits, twice if they lie in
-/// Fortran order, and 64 KiB. A file is read once, so that it may be a pipe.
-///
-/// # Errors
-/// Missing or unreadable, not a `.npy` file, another type or shape, truncated, trailing bytes, or a
-/// value that is not finite as f32. Nothing is allocated for the values before the file's length is
-/// known to hold them.
-pub fn read_logits(path: &Path, rows: usize, classes: usize) -> Result<Vec<f32>, Error> {
-    let array = open(path)?;
-    if array.logits(classes) == Some(rows) {
-        return array.floats();
-    }
-    Err(array.unfit(format!(
-        "floating point, shape ({rows}, {classes}): one row of {classes} logits for each of the \
-         {rows} examples"
-    )))
+/// What a teacher says of examples, a row for each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Number of values of a row.
+    pub columns: usize,
+    /// [rows, columns], row-major.
+    pub values: Vec<f32>,
+    /// How many probabilities were 0.
+    pub zeros: usize,
 }
 
-/// Reads logits as [`read_logits`] does, of as many rows as the file has: [rows, classes].
+/// Reads the logits [rows, classes], row-major, from a matrix of exactly that shape, as
+/// [`read_matrix`] does.
 ///
 /// # Errors
-/// As [`read_logits`], with any number of rows from 1 on.
-pub fn read_all_logits(path: &Path, classes: usize) -> Result<Vec<f32>, Error> {
-    let array = open(path)?;
-    if array.logits(classes).is_some_and(|rows| rows > 0) {
-        return array.floats();
+/// As [`read_matrix`], or another shape.
+pub fn read_logits(path: &Path, rows: usize, classes: usize) -> Result<Vec<f32>, Error> {
+    let matrix = with_array(path, |array| {
+        let shape = array.form.as_ref().map(|form| &form.shape[..]);
+        if shape != Some(&[rows, classes]) {
+            return Err(array.unfit(format!(
+                "numbers, shape ({rows}, {classes}): one row of {classes} logits for each of the {rows} \
+                 examples"
+            )));
+        }
+        array.matrix(false)
+    })?;
+    Ok(matrix.values)
+}
+
+/// Reads a matrix of numbers, such as logits: an `.npy` file, or an archive of one array. f64 values
+/// are rounded to f32, f16 values are exact. It needs memory for the values, twice if they lie in
+/// Fortran order, and 64 KiB. A file is read once, so that it may be a pipe, if it is no archive.
+///
+/// # Errors
+/// Missing or unreadable, not a `.npy` file, another type or shape, no rows, truncated, trailing bytes,
+/// or a value that is not finite as f32. Nothing is allocated for the values before the file's length
+/// is known to hold them.
+pub fn read_matrix(path: &Path) -> Result<Matrix, Error> {
+    with_array(path, |array| array.matrix(false))
+}
+
+/// Reads a matrix of probabilities p as their logarithms ln p, as [`read_matrix`] reads numbers. A
+/// probability of 0 is less than its type can hold, and counts as the type's least number above 0:
+/// 2⁻²⁴, 2⁻¹⁴⁹ or 2⁻¹⁰⁷⁴, whose logarithms are −16.6, −103.3 and −744.4.
+///
+/// # Errors
+/// As [`read_matrix`], or a value that is no probability. Whether rows sum to 1 is not checked.
+pub fn read_log_probs(path: &Path) -> Result<Matrix, Error> {
+    with_array(path, |array| array.matrix(true))
+}
+
+/// What `read` makes of the one array of `path`.
+fn with_array<T>(path: &Path, read: impl Fn(Array) -> Result<T, Error>) -> Result<T, Error> {
+    let is_file = path.metadata().is_ok_and(|about| about.is_file());
+    if is_file && Arrays::is_archive(path)? {
+        let mut arrays = Arrays::open(path)?;
+        let names = arrays.names()?;
+        let [name] = &names[..] else {
+            return Err(Error::Archive {
+                path: path.to_path_buf(),
+                found: format!("the arrays {}", list(&names)),
+                expected: "one array; save it alone with numpy.save".to_owned(),
+            });
+        };
+        return read(arrays.array(name)?);
     }
-    Err(array.unfit(format!(
-        "floating point, shape (n, {classes}): one row of {classes} logits for each example"
-    )))
+    let (file, length) = open_file(path)?;
+    let reader = Box::new(BufReader::new(file));
+    read(Array::read(path.to_path_buf(), reader, length, length.unwrap_or(0))?)
 }
 
 /// Writes logits [rows, classes], row-major, as the bytes of an `.npy` file for [`read_logits`] and
@@ -76,46 +118,65 @@ pub fn of_logits(logits: &[f32], classes: usize) -> Vec<u8> {
 }
 
 /// Reads the user's own examples as a data set named `npz`, from the arrays x_train, y_train, x_test
-/// and y_test. The names are those of Keras. The file is an archive that `numpy.savez` made of the
-/// arrays, or a folder of the four `.npy` files.
+/// and y_test. The names are those of Keras; capital letters, `train_images`,
+/// `train_labels` and the like are known too. The file is an archive that `numpy.savez` made of the arrays, or a folder of the `.npy` files.
 ///
 /// - x is images: u8 of shape (n, height, width), also with an axis of one channel; or features:
-///   floating point or bool of shape (n, …), which are flattened, or wider integers of shape
-///   (n, values), all of which are not scaled. What is neither could be meant as pixels or as
-///   numbers, and is refused with both ways to say so.
-/// - y is labels: whole numbers below `classes`, of any type, of shape (n,) or (n, 1). Without
-///   y_train the training split is an unlabelled transfer set.
+///   numbers of any type and shape (n, …), which are flattened and not scaled.
+/// - y is labels of shape (n,) or (n, 1), numbers of any type or texts, which name classes as those of
+///   tables do, see [`crate::table::load_dataset`]; or of shape (n, classes), with one 1 in each row.
+///   Without y_train the training split is an unlabelled transfer set.
 ///
 /// If a part of the training split will be `held_out`, the test arrays are not read and the test
-/// split is empty. It needs memory for the values, twice for an array in Fortran order, for features
-/// 12 bytes more for each example, and 64 KiB. The files of a folder are read once, so that they may
-/// be pipes; an archive, whose directory is at its end, may not.
+/// split is empty; x and y alone are enough then. It needs memory for the values, twice for an array in
+/// Fortran order, for features 12 bytes more for each example, for labels 12 bytes, and 64 KiB. The
+/// files of a folder are read once, so that they may be pipes; an archive, whose directory is at its
+/// end, may not.
 ///
 /// # Errors
 /// Missing or unreadable, no such archive, an array that is missing or damaged, another type or
-/// shape, arrays that do not fit each other, a value that is not finite as f32, or a label that is
-/// no class.
-pub fn load_dataset(path: &Path, classes: usize, held_out: bool) -> Result<Dataset, Error> {
+/// shape, arrays that do not fit each other, a value that is not finite as f32, or labels that are
+/// no classes.
+pub fn load_dataset(path: &Path, classes: Option<usize>, held_out: bool) -> Result<Dataset, Error> {
     let mut arrays = Arrays::open(path)?;
-    let train = arrays.split("train", classes, held_out, None)?;
-    let test = match held_out {
-        true => train.subset(&[]),
-        false => arrays.split("test", classes, true, Some(&train))?,
+    let (train, test, note) = arrays.parts(held_out)?;
+    let mut notes = Vec::from_iter(note);
+    let (x_train, y_train) = arrays.examples(&train, None, &mut notes)?;
+    let tested = match &test {
+        None => None,
+        Some(test) => Some(arrays.examples(test, Some((&x_train, &train.x)), &mut notes)?),
     };
+    // An unlabelled transfer set has the classes of what is tested.
+    let of_test = || tested.as_ref().and_then(|(_, y)| y.as_ref());
+    let classes = match y_train.as_ref().or_else(of_test) {
+        Some(y) => y.classes(classes)?,
+        None => Classes::counting(classes.unwrap_or(0)),
+    };
+    let labelled = |x: Split, y: Option<Answers>| -> Result<Split, Error> {
+        Ok(Split { labels: y.map(|y| y.index(&classes)).transpose()?, ..x })
+    };
+    let train = labelled(x_train, y_train)?;
+    let test = match tested {
+        None => train.subset(&[]),
+        Some((x, y)) => labelled(x, y)?,
+    };
+    notes.extend(classes.notes);
     Ok(Dataset {
         name: "npz".to_owned(),
-        classes,
-        names: Names::default(),
+        classes: classes.count,
+        names: Names { classes: classes.names, ..Names::default() },
         train,
         test,
         sha256: arrays.sha256,
+        notes,
     })
 }
 
 /// The type of an array's values.
 #[derive(Clone, Copy)]
 struct Element {
-    /// `b` for bool, `u` and `i` for integers, `f` for floating point.
+    /// `b` for bool, `u` and `i` for integers, `f` for floating point, `U` and `S` for texts of letters
+    /// of 4 bytes and of 1.
     kind: u8,
     /// Number of bytes of a value.
     width: usize,
@@ -123,22 +184,60 @@ struct Element {
 }
 
 impl Element {
-    /// Parses a `descr` such as `'<f4'`, `'>i8'` or `'|u1'`.
+    /// Parses a `descr` such as `'<f4'`, `'>i8'`, `'|u1'` or `'<U10'`.
     fn parse(descr: &str) -> Option<Element> {
-        let [b'\'', order, kind, width, b'\'', ..] = *descr.as_bytes() else { return None };
-        let width = usize::from(width.wrapping_sub(b'0'));
+        let [b'\'', order, kind, ..] = *descr.as_bytes() else { return None };
+        let (digits, _) = descr.get(3..)?.split_once('\'')?;
+        let digits: usize = digits.parse().ok()?;
+        let width = if kind == b'U' { digits.checked_mul(4)? } else { digits };
         let known = match kind {
             b'b' => width == 1,
             b'u' | b'i' => [1, 2, 4, 8].contains(&width),
             b'f' => [2, 4, 8].contains(&width),
+            b'U' | b'S' => (1..=MAX_TEXT).contains(&width),
             _ => false,
         };
-        let ordered = matches!(order, b'<' | b'>') || order == b'|' && width == 1;
+        let single = width == 1 || kind == b'S';
+        let ordered = matches!(order, b'<' | b'>') || order == b'|' && single;
         (known && ordered).then_some(Element { kind, width, big_endian: order == b'>' })
+    }
+
+    fn is_text(self) -> bool {
+        matches!(self.kind, b'U' | b'S')
+    }
+
+    /// NumPy's name of the type.
+    fn name(self) -> String {
+        let bits = 8 * self.width;
+        match self.kind {
+            b'b' => "bool".to_owned(),
+            b'u' => format!("uint{bits}"),
+            b'i' => format!("int{bits}"),
+            b'f' => format!("float{bits}"),
+            _ => "texts".to_owned(),
+        }
+    }
+
+    /// The text of `word`, which ends before its zeros.
+    fn text(self, word: &[u8]) -> Option<String> {
+        let text = match (self.kind, self.big_endian) {
+            (b'S', _) => str::from_utf8(word).ok()?.to_owned(),
+            (_, big_endian) => {
+                let code = |letter: &[u8; 4]| match big_endian {
+                    true => u32::from_be_bytes(*letter),
+                    false => u32::from_le_bytes(*letter),
+                };
+                word.as_chunks().0.iter().map(|l| char::from_u32(code(l))).collect::<Option<_>>()?
+            }
+        };
+        Some(text.trim_end_matches('\0').trim().to_owned())
     }
 
     /// The value of `word`, exactly but for integers beyond 2⁵³.
     fn value(self, word: &[u8]) -> f64 {
+        if self.is_text() {
+            return f64::NAN;
+        }
         let mut bytes = [0; 8];
         let bytes = &mut bytes[..self.width];
         bytes.copy_from_slice(&word[..self.width]);
@@ -208,6 +307,13 @@ impl Form {
         })
     }
 
+    /// Type and shape, as NumPy names them.
+    fn words(&self) -> String {
+        let sides: Vec<String> = self.shape.iter().map(usize::to_string).collect();
+        let comma = if sides.len() == 1 { "," } else { "" };
+        format!("{} of shape ({}{comma})", self.element.name(), sides.join(", "))
+    }
+
     /// Number of values of a row. The first side counts the rows.
     fn row(&self) -> usize {
         self.shape[1..].iter().fold(1, |size, &side| size.saturating_mul(side))
@@ -241,17 +347,15 @@ impl Example {
     fn of_form(form: &Form) -> Option<Example> {
         let (examples, example) = form.shape.split_first()?;
         let values = form.row();
-        if !(1..=u32::MAX as usize).contains(examples) || values == 0 {
+        let numbers = !form.element.is_text() && !example.is_empty() && values > 0;
+        if !numbers || !(1..=u32::MAX as usize).contains(examples) {
             return None;
         }
-        let features = || (values <= MAX_VALUES).then_some(Example::Features(values));
         match (form.element.kind, form.element.width, example) {
             (b'u', 1, &([height, width] | [1, height, width] | [height, width, 1])) => {
                 (height.max(width) <= MAX_SIDE).then_some(Example::Image { height, width })
             }
-            (b'u', 1, _) => None,
-            (b'f' | b'b', _, [_, ..]) | (_, _, [_]) => features(),
-            _ => None,
+            _ => (values <= MAX_VALUES).then_some(Example::Features(values)),
         }
     }
 
@@ -263,40 +367,29 @@ impl Example {
     }
 
     /// The form of an array of such examples, in words.
-    fn form(&self) -> String {
+    fn form(&self, like: &str) -> String {
         match self {
             Example::Image { height, width } => {
-                format!("images, descr '|u1', shape (n, {height}, {width}), as x_train")
+                format!("images, uint8, shape (n, {height}, {width}), as {like}")
             }
             Example::Features(values) => {
-                format!("features, floating point, shape (n, {values}), as x_train")
+                format!("numbers that are no uint8 images, shape (n, {values}), as {like}")
             }
         }
     }
 
-    /// The forms of x, and what to do about an integer array of another.
-    fn forms(found: Option<&Form>) -> String {
-        let advice = match found {
-            Some(Form { element: Element { kind: b'u' | b'i', width, .. }, shape, .. })
-                if shape.len() > 1 =>
-            {
-                match width {
-                    1 => {
-                        "; integers of another shape can be pixels, (x / 255).astype(\"float32\"), \
-                         or other numbers, x.astype(\"float32\")"
-                    }
-                    _ => {
-                        "; integers of another shape can be images, x.astype(\"uint8\"), or other \
-                         numbers, x.astype(\"float32\")"
-                    }
-                }
-            }
-            _ => "",
-        };
-        format!(
-            "at least one example: images, uint8 of shape (n, height, width), or features, floating \
-             point of shape (n, values), at most {MAX_VALUES}{advice}"
-        )
+    /// What to say of features that could be meant as pixels.
+    fn remark(form: &Form, path: &Path) -> Option<Remark> {
+        let (element, sides) = (form.element, form.shape.len());
+        let bytes = element.kind == b'u' && element.width == 1;
+        let may_be_images = bytes || matches!(element.kind, b'u' | b'i') && sides > 2;
+        may_be_images.then(|| {
+            Remark::Note(format!(
+                "{}: {} taken as numbers, not as pixels; images are uint8 of shape (n, height, width)",
+                path.display(),
+                form.words()
+            ))
+        })
     }
 }
 
@@ -309,17 +402,10 @@ struct Array<'a> {
     /// The most bytes for which room is made before they are read.
     capacity: u64,
     header: String,
-    /// The offset of the header.
-    header_offset: usize,
     /// The offset of the values.
     offset: usize,
     /// `None` for a form that is not supported.
     form: Option<Form>,
-}
-
-fn open(path: &Path) -> Result<Array<'static>, Error> {
-    let (file, length) = open_file(path)?;
-    Array::read(path.to_path_buf(), Box::new(BufReader::new(file)), length, length.unwrap_or(0))
 }
 
 /// Opens the file and tells its length, which a pipe does not have.
@@ -381,49 +467,58 @@ impl<'a> Array<'a> {
         }
         let header = String::from_utf8_lossy(&header).trim().to_owned();
         let (offset, form) = (header_offset + size, Form::parse(&header));
-        Ok(Array { path, reader, length, capacity, header, header_offset, offset, form })
+        Ok(Array { path, reader, length, capacity, header, offset, form })
     }
 
     /// The error of an array whose header is not as `expected`.
     fn unfit(&self, expected: String) -> Error {
-        Error::Content {
-            path: self.path.clone(),
-            offset: self.header_offset as u64,
-            found: self.header.clone(),
-            expected: expected + self.advice(),
-        }
+        let (found, advice) = match &self.form {
+            Some(form) => (form.words(), self.advice_on_shape()),
+            None => self.unknown(),
+        };
+        Error::Archive { path: self.path.clone(), found, expected: expected + advice }
     }
 
-    /// What to do about a type that no form has.
-    fn advice(&self) -> &'static str {
-        let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest.trim_start());
-        let types =
-            |letters: &[char]| descr.trim_start_matches(['\'', '<', '>', '|']).starts_with(letters);
-        match self.form {
-            None if types(&['O']) => {
-                "; these are Python objects: make numbers of them, x.astype(\"float32\")"
-            }
-            None if types(&['U', 'S']) => {
-                "; these are texts: give each a number, np.unique(y, return_inverse=True)[1]"
-            }
-            None if types(&['[']) => {
-                "; these are records: make one matrix of them, in pandas with to_numpy(\"float32\")"
-            }
-            None if types(&['f', 'V']) => "; of another floating point: x.astype(\"float32\")",
+    fn advice_on_shape(&self) -> &'static str {
+        match self.form.as_ref().map(|form| (form.element.is_text(), &form.shape[..])) {
+            Some((true, _)) => "; texts are labels; make numbers of them, x.astype(\"float32\")",
+            Some((_, [1, _])) => "; one row alone: reshape(-1)",
+            Some((_, [_])) => "; a row for each example: reshape(-1, 1)",
             _ => "",
         }
     }
 
-    /// The number of rows of a matrix of floating-point logits of `classes` columns; `None` for
-    /// another array.
-    fn logits(&self, classes: usize) -> Option<usize> {
-        match self.form.as_ref()? {
-            Form { element: Element { kind: b'f', .. }, shape, .. } => match shape[..] {
-                [rows, columns] if columns == classes => Some(rows),
-                _ => None,
-            },
-            _ => None,
+    /// What an array is whose type has no form here, and what to do about it.
+    fn unknown(&self) -> (String, &'static str) {
+        let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest.trim_start());
+        if Element::parse(descr).is_some() {
+            let single = self.header.replace(' ', "").contains("'shape':()");
+            let found =
+                if single { "a single value" } else { &format!("the header {}", self.header) };
+            return (found.to_owned(), "");
         }
+        let code = descr.trim_start_matches(['\'', '<', '>', '|', '=']);
+        let (what, advice) = match code.bytes().next() {
+            Some(b'O') => (
+                "pickled Python objects",
+                "; make numbers of them, x.astype(\"float32\"), or texts of labels, y.astype(str), and \
+                 save again",
+            ),
+            Some(b'U' | b'S') => ("texts that are empty or very long", "; shorten them"),
+            Some(b'[') => {
+                ("records", "; make one matrix of them, in pandas with to_numpy(\"float32\")")
+            }
+            Some(b'f' | b'V') => {
+                ("floating point of another width", "; convert it, x.astype(\"float32\")")
+            }
+            Some(b'c') => ("complex numbers", "; take their parts, np.stack([x.real, x.imag], -1)"),
+            Some(b'M') => {
+                ("dates", "; make numbers of them, (x - x.min()) / np.timedelta64(1, \"D\")")
+            }
+            Some(b'm') => ("durations", "; make numbers of them, x / np.timedelta64(1, \"s\")"),
+            _ => return (format!("the header {}", self.header), ""),
+        };
+        (what.to_owned(), advice)
     }
 
     /// Reads all values, in C order. `value` makes each of its bytes; it returns `None` for a value
@@ -431,7 +526,7 @@ impl<'a> Array<'a> {
     fn values<T: Copy>(
         mut self,
         expected: &str,
-        value: impl Fn(Element, &[u8]) -> Option<T>,
+        mut value: impl FnMut(Element, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let Some(form) = &self.form else { return Err(self.unfit("numbers".to_owned())) };
         let (element, count, row) = (form.element, form.count(), form.row());
@@ -448,15 +543,19 @@ impl<'a> Array<'a> {
         let room = usize::try_from(self.capacity).map_or(count, |most| count.min(most / width));
         let refused = |e: TryReserveError| Error::from_os(path, KIND, e.into());
         values.try_reserve_exact(room).map_err(refused)?;
-        let mut word = [0; 8];
+        let mut word = vec![0; width];
         for i in 0..count {
             let offset = (self.offset + i * width) as u64;
-            self.reader.read_exact(&mut word[..width]).map_err(|cause| match cause.kind() {
+            self.reader.read_exact(&mut word).map_err(|cause| match cause.kind() {
                 ErrorKind::UnexpectedEof => truncated(offset),
                 _ => damaged(path, KIND, cause),
             })?;
             let other = || {
-                let (value, place) = (element.value(&word), form.place(i));
+                let place = form.place(i);
+                let value = match element.is_text() {
+                    true => format!("{:?}", element.text(&word).unwrap_or("no text".to_owned())),
+                    false => element.value(&word).to_string(),
+                };
                 Error::Content {
                     path: path.clone(),
                     offset,
@@ -480,6 +579,35 @@ impl<'a> Array<'a> {
             ordered[form.place(i)] = value;
         }
         Ok(ordered)
+    }
+
+    /// Reads a matrix of numbers, or the logarithms of one of probabilities.
+    fn matrix(self, probs: bool) -> Result<Matrix, Error> {
+        let is_matrix =
+            |form: &&Form| !form.element.is_text() && form.shape.len() == 2 && form.count() > 0;
+        let Some(form) = self.form.as_ref().filter(is_matrix) else {
+            return Err(
+                self.unfit("numbers, shape (n, classes): a row for each example".to_owned())
+            );
+        };
+        let columns = form.row();
+        if !probs {
+            return Ok(Matrix { columns, values: self.floats()?, zeros: 0 });
+        }
+        let least = match (form.element.kind, form.element.width) {
+            (b'f', 2) => 2f64.powi(-24),
+            (b'f', 8) => f64::from_bits(1),
+            _ => f64::from(f32::from_bits(1)),
+        };
+        let mut zeros = 0;
+        let expected = "a probability from 0 to 1; logits are named teacher_logits";
+        let values = self.values(expected, |element, word| {
+            let p = element.value(word);
+            zeros += usize::from(p == 0.0);
+            // Rounding may leave a little more than 1.
+            (0.0..=1.01).contains(&p).then(|| libm::log(p.max(least)) as f32)
+        })?;
+        Ok(Matrix { columns, values, zeros })
     }
 
     fn floats(self) -> Result<Vec<f32>, Error> {
@@ -551,94 +679,304 @@ impl<'p> Arrays<'p> {
         Ok(arrays)
     }
 
-    /// Enters the digest of the file `name` of a folder, which has been read.
+    /// Enters the digest of the array `name` of a folder, which has been read.
     fn note_sha256(&mut self, name: &str) {
         if self.archive.is_none() {
             let digest = hex(std::mem::take(&mut self.hasher));
-            self.sha256.insert(self.path.join(name).display().to_string(), digest);
+            let path = self.path.join(format!("{name}.npy"));
+            self.sha256.insert(path.display().to_string(), digest);
         }
     }
 
-    fn contains(&self, name: &str) -> bool {
-        match &self.archive {
-            None => self.path.join(name).exists(),
-            Some(archive) => archive.index_for_name(name).is_some(),
-        }
+    /// Whether the regular file at `path` begins as an archive does.
+    fn is_archive(path: &Path) -> Result<bool, Error> {
+        let from_os = |cause| Error::from_os(path, KIND, cause);
+        let mut start = Vec::new();
+        File::open(path).and_then(|file| file.take(2).read_to_end(&mut start)).map_err(from_os)?;
+        Ok(start == b"PK")
     }
 
-    /// Opens the array in the file `name`.
+    /// Opens the array called `name`.
     fn array(&mut self, name: &str) -> Result<Array<'_>, Error> {
-        let path = self.path.join(name);
+        let file_name = format!("{name}.npy");
+        let path = self.path.join(&file_name);
         let Some(archive) = &mut self.archive else {
             let (file, length) = open_file(&path)?;
             let hashed = Hashed { reader: file, hasher: &mut self.hasher };
             let reader = Box::new(BufReader::new(hashed));
             return Array::read(path, reader, length, length.unwrap_or(0));
         };
-        let Some(index) = archive.index_for_name(name) else {
-            let names: Vec<_> = archive.file_names().filter_map(Result::ok).collect();
-            return Err(Error::Archive {
-                path: self.path.to_path_buf(),
-                found: format!("[{}]", names.join(", ")),
-                expected: format!(
-                    "{name}; name the arrays: numpy.savez(…, x_train=…, y_train=…, x_test=…, y_test=…)"
-                ),
-            });
-        };
-        let member = archive.by_index(index).map_err(|e| damaged(&path, KIND, e.into()))?;
+        let member = archive.by_name(&file_name).map_err(|e| damaged(&path, KIND, e.into()))?;
         let (length, packed) = (member.size(), member.compressed_size().min(self.length));
         let capacity = packed.saturating_mul(MAX_EXPANSION);
         Array::read(path, Box::new(BufReader::new(member)), Some(length), capacity)
     }
 
-    /// Reads x_`part`, whose examples must be like those of `like`, and y_`part`, which must be there
-    /// if `labelled`.
-    fn split(
-        &mut self,
-        part: &str,
-        classes: usize,
-        labelled: bool,
-        like: Option<&Split>,
-    ) -> Result<Split, Error> {
-        let [x, y] = ["x", "y"].map(|name| format!("{name}_{part}.npy"));
-        let like = like.map(Example::of);
-        let array = self.array(&x)?;
-        let example = array.form.as_ref().and_then(Example::of_form);
-        let split = match example.filter(|found| like.as_ref().is_none_or(|like| found == like)) {
-            Some(Example::Image { height, width }) => {
-                let pixels = array.values("a pixel", |_, word| Some(word[0]))?;
-                Split::of_images(pixels, (height, width), None)
+    /// The names of the arrays, sorted.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let stem = |name: &str| name.strip_suffix(".npy").map(str::to_owned);
+        let mut names: Vec<String> = match &self.archive {
+            Some(archive) => {
+                archive.file_names().flatten().filter_map(|name| stem(&name)).collect()
             }
-            Some(Example::Features(values)) => Split::of_features(array.floats()?, values, None),
             None => {
-                let forms = || Example::forms(array.form.as_ref());
-                return Err(array.unfit(like.map_or_else(forms, |like| like.form())));
+                let from_os = |cause| Error::from_os(self.path, ARCHIVE, cause);
+                let entries = std::fs::read_dir(self.path).map_err(from_os)?;
+                entries.flatten().filter_map(|entry| stem(entry.file_name().to_str()?)).collect()
             }
         };
-        self.note_sha256(&x);
-        if !labelled && !self.contains(&y) {
-            return Ok(split);
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Which arrays are the training examples and, unless a part of these is held out, the test
+    /// examples.
+    fn parts(&self, held_out: bool) -> Result<(Pair, Option<Pair>, Option<Remark>), Error> {
+        let names = self.names()?;
+        let bad = |expected: String| Error::Archive {
+            path: self.path.to_path_buf(),
+            found: format!("the arrays [{}]", names.join(", ")),
+            expected,
+        };
+        let find = |part: &str, words: &[&str]| -> Result<Option<String>, Error> {
+            let found: Vec<&String> =
+                names.iter().filter(|name| is_called(name, part, words)).collect();
+            match found[..] {
+                [] => Ok(None),
+                [name] => Ok(Some(name.clone())),
+                [first, second, ..] => {
+                    let what = ["x", "y"][usize::from(words[0] == "y")];
+                    Err(bad(format!("one {what}_{part}; {first} and {second} could both be it")))
+                }
+            }
+        };
+        const SAVE: &str = "numpy.savez(…, x_train=…, y_train=…, x_test=…, y_test=…)";
+        let known = "x_train, y_train, x_test and y_test";
+        let mut train = Pair { x: String::new(), y: find("train", &LABELS)? };
+        match find("train", &EXAMPLES)? {
+            Some(x) => train.x = x,
+            None => {
+                let x = find("", &EXAMPLES)?;
+                let wanted = match held_out {
+                    true => format!("{known}, or X and y; name the arrays: {SAVE}"),
+                    false => format!("{known}; name the arrays: {SAVE}"),
+                };
+                train.x = x.ok_or_else(|| bad(format!("x_train.npy of {wanted}")))?;
+                train.y = find("", &LABELS)?;
+                if !held_out && find("test", &EXAMPLES)?.is_none() {
+                    return Err(bad(format!(
+                        "{known}; of {} alone a part is held out for testing with holdout = 0.2 in [data]",
+                        train.x
+                    )));
+                }
+            }
         }
-        let array = self.array(&y)?;
-        let n = split.len();
-        let shape = array.form.as_ref().map_or(&[][..], |form| &form.shape);
-        if shape != [n] && shape != [n, 1] {
-            let advice = match shape {
-                [rows, _] if *rows == n => "; of rows with one 1 each: y.argmax(axis=1)",
-                _ => "",
-            };
-            return Err(array.unfit(format!(
-                "whole numbers, shape ({n},) or ({n}, 1): the label of each row of {x}{advice}"
+        if held_out && train.y.is_none() {
+            return Err(bad(format!("y_train.npy, the labels of {}", train.x)));
+        }
+        let mut notes: Vec<String> = Vec::new();
+        let mut said = |name: &str, wanted: &str| {
+            if name != wanted {
+                notes.push(format!("{wanted} is {name}"));
+            }
+        };
+        said(&train.x, "x_train");
+        train.y.iter().for_each(|y| said(y, "y_train"));
+        let mut test = None;
+        if !held_out {
+            let missing = |what: &str| bad(format!("{what}.npy of {known}, or holdout in [data]"));
+            let x = find("test", &EXAMPLES)?.ok_or_else(|| missing("x_test"))?;
+            let y = find("test", &LABELS)?.ok_or_else(|| missing("y_test"))?;
+            said(&x, "x_test");
+            said(&y, "y_test");
+            test = Some(Pair { x, y: Some(y) });
+        }
+        let note = (!notes.is_empty())
+            .then(|| Remark::Note(format!("{}: {}", self.path.display(), notes.join(", "))));
+        Ok((train, test, note))
+    }
+
+    /// Reads the examples of a part, which must be like those of `like`, if that is given with its name.
+    fn examples(
+        &mut self,
+        pair: &Pair,
+        like: Option<(&Split, &str)>,
+        notes: &mut Vec<Remark>,
+    ) -> Result<(Split, Option<Answers>), Error> {
+        let array = self.array(&pair.x)?;
+        let path = array.path.clone();
+        let wanted = like.map(|(split, name)| (Example::of(split), name));
+        let example = array.form.as_ref().and_then(Example::of_form);
+        let split = match example.filter(|found| wanted.as_ref().is_none_or(|w| *found == w.0)) {
+            Some(Example::Image { height, width }) => {
+                let pixels = array.values("a pixel", |_, word| Some(word[0]))?;
+                let split = Split::of_images(pixels, (height, width), None);
+                notes.extend(split.images().remark_of_dark(&path).filter(|_| like.is_none()));
+                split
+            }
+            Some(Example::Features(values)) => {
+                let form = array.form.as_ref().filter(|_| like.is_none());
+                notes.extend(form.and_then(|form| Example::remark(form, &path)));
+                Split::of_features(array.floats()?, values, None)
+            }
+            None => {
+                return Err(array.unfit(match wanted {
+                    Some((example, name)) => example.form(name),
+                    None => format!(
+                        "at least one example: images, uint8 of shape (n, height, width), or features, \
+                         numbers of shape (n, values), at most {MAX_VALUES}"
+                    ),
+                }));
+            }
+        };
+        self.note_sha256(&pair.x);
+        let Some(y) = &pair.y else { return Ok((split, None)) };
+        let answers = self.array(y)?.answers(split.len(), &pair.x)?;
+        self.note_sha256(y);
+        Ok((split, Some(answers)))
+    }
+}
+
+/// What arrays of examples and of labels are called, with `train` or `test` or alone.
+const EXAMPLES: [&str; 5] = ["x", "images", "data", "features", "inputs"];
+const LABELS: [&str; 5] = ["y", "labels", "label", "targets", "target"];
+
+/// Whether `name` is one of the `words` of a `part`, with a low line between or not, in either order and
+/// letters of any case; without a part, one of the words.
+fn is_called(name: &str, part: &str, words: &[&str]) -> bool {
+    let name: String = name.to_lowercase().chars().filter(|&letter| letter != '_').collect();
+    words.iter().any(|word| name == format!("{word}{part}") || name == format!("{part}{word}"))
+}
+
+/// The names of the arrays of a part.
+struct Pair {
+    x: String,
+    y: Option<String>,
+}
+
+/// The labels of examples, and where they come from.
+struct Answers {
+    path: PathBuf,
+    /// The offset of the first one.
+    offset: usize,
+    /// Number of bytes of a row.
+    width: usize,
+    what: Answer,
+}
+
+enum Answer {
+    Named(Labels),
+    /// Rows of so many columns with one 1 each.
+    OneHot(usize, Vec<u16>),
+}
+
+impl Answers {
+    fn classes(&self, given: Option<usize>) -> Result<Classes, Error> {
+        match &self.what {
+            Answer::Named(labels) => Classes::of(labels, given).map_err(|fault| self.bad(fault)),
+            Answer::OneHot(columns, _) => self.expect(*columns, given.unwrap_or(*columns)),
+        }
+    }
+
+    fn index(self, classes: &Classes) -> Result<Vec<u16>, Error> {
+        match &self.what {
+            Answer::Named(labels) => classes.index(labels).map_err(|fault| self.bad(fault)),
+            Answer::OneHot(columns, _) => {
+                self.expect(*columns, classes.count)?;
+                let Answer::OneHot(_, labels) = self.what else { return Ok(Vec::new()) };
+                Ok(labels)
+            }
+        }
+    }
+
+    fn expect(&self, columns: usize, expected: usize) -> Result<Classes, Error> {
+        if columns == expected {
+            return Ok(Classes::counting(columns));
+        }
+        let found = format!("{columns} columns, one for each class");
+        Err(self.bad(Fault { row: None, found, expected: expected.to_string() }))
+    }
+
+    fn bad(&self, Fault { row, found, expected }: Fault) -> Error {
+        Error::Content {
+            path: self.path.clone(),
+            offset: (self.offset + row.unwrap_or(0) * self.width) as u64,
+            found: match row {
+                Some(row) => format!("{found} in row {row}"),
+                None => found,
+            },
+            expected,
+        }
+    }
+}
+
+impl Array<'_> {
+    /// Reads the labels of the `n` examples of the array `x`.
+    fn answers(self, n: usize, x: &str) -> Result<Answers, Error> {
+        let form = self.form.as_ref();
+        let shape = form.map_or(&[][..], |form| &form.shape);
+        let columns = match *shape {
+            [rows] | [rows, 1] if rows == n => 1,
+            [rows, columns] if rows == n && columns <= labels::MAX_CLASSES => columns,
+            _ => 0,
+        };
+        let text = form.is_some_and(|form| form.element.is_text());
+        if columns == 0 || text && columns > 1 {
+            return Err(self.unfit(format!(
+                "labels of shape ({n},) or ({n}, 1), one for each row of {x}, or ({n}, classes) with one 1 \
+                 in each row"
             )));
         }
-        let expected = format!("a whole number from 0 to {}", classes - 1);
-        let labels = array.values(&expected, |element, word| {
-            let label = element.value(word);
-            let is_class = label.fract() == 0.0 && (0.0..classes as f64).contains(&label);
-            is_class.then_some(label as u16)
-        })?;
-        self.note_sha256(&y);
-        Ok(Split { labels: Some(labels), ..split })
+        let width = form.map_or(0, |form| form.element.width * columns);
+        let (path, offset) = (self.path.clone(), self.offset);
+        let answers = |what| Answers { path, offset, width, what };
+        if text {
+            let mut labels = Ok(Labels::default());
+            self.values("a label; a missing one is none", |element, word| {
+                let text =
+                    element.text(word).filter(|text| !labels::is_missing(text.as_bytes()))?;
+                if let Ok(known) = &mut labels
+                    && let Err(fault) = known.push(&text)
+                {
+                    labels = Err(fault);
+                }
+                Some(())
+            })?;
+            let (labels, fault) = match labels {
+                Ok(labels) => (labels, None),
+                Err(fault) => (Labels::default(), Some(fault)),
+            };
+            let answers = answers(Answer::Named(labels));
+            return fault.map_or(Ok(()), |fault| Err(answers.bad(fault))).map(|()| answers);
+        }
+        let values = self.values("a number", |element, word| Some(element.value(word)))?;
+        if columns == 1 {
+            return match Labels::of(values.into_iter()) {
+                Ok(labels) => Ok(answers(Answer::Named(labels))),
+                Err(fault) => Err(answers(Answer::Named(Labels::default())).bad(fault)),
+            };
+        }
+        let class = |row: &[f64]| {
+            let ones = row.iter().filter(|&&value| value == 1.0).count();
+            let zeros = row.iter().filter(|&&value| value == 0.0).count();
+            (ones == 1 && zeros + 1 == columns).then(|| row.iter().position(|&value| value == 1.0))
+        };
+        let classes = values.chunks(columns).map(|row| class(row).flatten());
+        let classes: Vec<Option<usize>> = classes.collect();
+        let stray = classes.iter().position(Option::is_none);
+        let labels = classes.into_iter().map(|class| class.unwrap_or(0) as u16).collect();
+        let answers = answers(Answer::OneHot(columns, labels));
+        match stray {
+            None => Ok(answers),
+            row @ Some(_) => Err(answers.bad(Fault {
+                row,
+                found: "a row that is not one 1 and zeros".to_owned(),
+                expected:
+                    "one 1 in each row, or labels of shape (n,): y.argmax(axis=1); a teacher's \
+                           probabilities are named teacher_probs"
+                        .to_owned(),
+            })),
+        }
     }
 }
 
@@ -725,27 +1063,32 @@ mod tests {
             ("False", "None"),
             ("<f4", "=f4"),
             ("<f4", "|f4"),
-            ("<f4", "<i4"),
             ("<f4", "<f3"),
             ("<f4", "<c8"),
-            ("<f4", "|b1"),
             ("'<f4'", "[('a', '<f4')]"),
             ("descr", "dtype"),
             ("}", ""),
         ] {
             let header = F4.replace(from, to);
-            refused(&npy(&header, &values), &["offset 10", header.trim(), "shape (2, 3)"]);
+            refused(&npy(&header, &values), &["found ", "expected numbers, shape (2, 3)"]);
         }
         for (descr, advice) in [
-            ("|O", "Python objects: make numbers of them, x.astype(\"float32\")"),
-            ("<U5", "np.unique(y, return_inverse=True)[1]"),
+            ("|O", "found pickled Python objects, expected numbers"),
+            ("|O", "y.astype(str), and save again"),
+            ("<U1", "texts of shape (2, 3), expected"),
             ("<f16", "x.astype(\"float32\")"),
             ("<V2", "x.astype(\"float32\")"),
+            ("<c8", "x.real, x.imag"),
+            ("<M8[D]", "np.timedelta64(1, \"D\")"),
         ] {
-            refused(&npy(&F4.replace("<f4", descr), &values), &[descr, advice]);
+            refused(&npy(&F4.replace("<f4", descr), &values), &[advice]);
+        }
+        refused(&npy(&F4.replace("(2, 3)", "()"), &values[..4]), &["a single value"]);
+        for (bytes, _) in [(npy(F4, &values), 0), (npy(&F4.replace("f4", "i4"), &values), 0)] {
+            assert_eq!(read(&bytes, 2, 3).unwrap(), [0.0; 6]);
         }
         let records = F4.replace("'<f4'", "[('a', '<f4'), ('b', '<i8')]");
-        refused(&npy(&records, &values), &["these are records", "to_numpy(\"float32\")"]);
+        refused(&npy(&records, &values), &["found records", "to_numpy(\"float32\")"]);
     }
 
     /// The value of a binary16 as a sum of powers of two, one for each bit.
@@ -825,11 +1168,10 @@ mod tests {
     #[test]
     fn all_rows_of_logits_are_read_whatever_their_number() {
         let (_dir, path) = written(&npy(F4, &le(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])));
-        assert_eq!(read_all_logits(&path, 3).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let message = read_all_logits(&path, 2).unwrap_err().to_string();
-        assert!(message.contains("(2, 3)") && message.contains("shape (n, 2)"), "{message}");
+        assert_eq!(read_matrix(&path).unwrap().values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(read_matrix(&path).unwrap().columns, 3);
         let (_dir, path) = written(&npy(&F4.replace("(2, 3)", "(0, 3)"), &[]));
-        assert!(!read_all_logits(&path, 3).unwrap_err().is_io());
+        assert!(!read_matrix(&path).unwrap_err().is_io());
     }
 
     #[cfg(unix)]
@@ -841,13 +1183,13 @@ mod tests {
             assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
             std::thread::spawn(move || std::fs::write(pipe, bytes).unwrap());
         }
-        let piped = load_dataset(dir.path(), 3, false).unwrap();
+        let piped = load_dataset(dir.path(), Some(3), false).unwrap();
         let filed = load(&features(), 3, false).unwrap();
         assert_eq!((&piped.train, &piped.test), (&filed.train, &filed.test));
         assert!(piped.sha256.values().eq(filed.sha256.values()));
         // Nobody writes to this one, and nobody waits.
         let archive = dir.path().join("x_train.npy");
-        let error = load_dataset(&archive, 3, false).unwrap_err();
+        let error = load_dataset(&archive, Some(3), false).unwrap_err();
         assert!(
             !error.is_io() && error.to_string().contains("found a pipe or a device"),
             "{error}"
@@ -859,7 +1201,7 @@ mod tests {
             let pipe = pipe.clone();
             move || std::fs::write(pipe, short).unwrap()
         });
-        let error = read_all_logits(&pipe, 3).unwrap_err();
+        let error = read_matrix(&pipe).unwrap_err();
         assert!(matches!(error, Error::Truncated { found: 140, .. }), "{error}");
         writer.join().unwrap();
     }
@@ -874,7 +1216,7 @@ mod tests {
         refused(&[&good[..], &[0]].concat(), &["trailing", "152"]);
         refused(b"\x93NUMPZ\x01\0", &["offset 0", "[93, 4e,"]);
         refused(b"", &["an empty file", "a NumPy .npy file"]);
-        refused(b"PK\x03\x04 x.npy", &["a NumPy .npz archive", "numpy.save"]);
+        refused(b"PK\x03\x04 x.npy", &["invalid Zip archive"]);
         refused(b"<html><body>Not found", &["a web page", "a NumPy .npy file"]);
         refused(b"\x93NUMPY\x09\x00", &["offset 6", "version 9"]);
         refused(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{", &["offset 8", "4294967295", "10000"]);
@@ -943,11 +1285,11 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        let folder = load_dataset(dir.path(), classes, held_out);
+        let folder = load_dataset(dir.path(), Some(classes), held_out);
         for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
             let path = dir.path().join("data.npz");
             std::fs::write(&path, zipped(files, method)).unwrap();
-            match (load_dataset(&path, classes, held_out), &folder) {
+            match (load_dataset(&path, Some(classes), held_out), &folder) {
                 (Ok(archive), Ok(folder)) => {
                     assert_eq!((&archive.train, &archive.test), (&folder.train, &folder.test));
                     assert_eq!(archive.sha256.len(), 1);
@@ -999,6 +1341,138 @@ mod tests {
         assert_eq!(train(array("|b1", "(2, 2)", &[0, 1, 1, 0])), split(&[0.0, 1.0, 1.0, 0.0]));
     }
 
+    /// With a hold-out, of three examples of one feature, and these labels.
+    fn labelled(y: Vec<u8>, classes: Option<usize>) -> Result<Dataset, Error> {
+        let x = array("<f4", "(3, 1)", &le(&[1.0, 2.0, 3.0]));
+        let (_dir, path) =
+            written(&zipped(&[("X.npy", x), ("y.npy", y)], zip::CompressionMethod::Stored));
+        load_dataset(&path, classes, true)
+    }
+
+    #[test]
+    fn labels_are_texts_other_numbers_or_rows_of_one_1() {
+        let letters = |texts: [&str; 3], big: bool| -> Vec<u8> {
+            let letter =
+                |letter: u32| if big { letter.to_be_bytes() } else { letter.to_le_bytes() };
+            let of = |text: &str| {
+                let mut letters: Vec<u32> = text.chars().map(u32::from).collect();
+                letters.resize(4, 0);
+                letters.into_iter().flat_map(letter).collect::<Vec<u8>>()
+            };
+            texts.into_iter().flat_map(of).collect()
+        };
+        let words = ["dög", "cat", "dög"];
+        for y in [
+            array("<U4", "(3,)", &letters(words, false)),
+            array(">U4", "(3, 1)", &letters(words, true)),
+            array("|S4", "(3,)", "dögcat\0dög".as_bytes()),
+        ] {
+            let dataset = labelled(y, None).unwrap();
+            assert_eq!(dataset.names.classes, ["cat", "dög"]);
+            assert_eq!(dataset.train.labels, Some(vec![1, 0, 1]));
+        }
+        let missing = array("<U4", "(3,)", &letters(["a", "nan", "b"], false));
+        let message = labelled(missing, None).unwrap_err().to_string();
+        assert!(message.contains("y.npy: found \"nan\" in row 1"), "{message}");
+
+        let numbers = labelled(array("<i2", "(3,)", &[7, 0, 3, 0, 7, 0]), None).unwrap();
+        assert_eq!(
+            (&numbers.names.classes[..], numbers.classes),
+            (&["3".into(), "7".into()][..], 2)
+        );
+        let one_hot = array("|b1", "(3, 4)", &[0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0]);
+        let dataset = labelled(one_hot.clone(), None).unwrap();
+        assert_eq!((dataset.classes, dataset.train.labels), (4, Some(vec![2, 0, 2])));
+        assert!(labelled(one_hot, Some(3)).unwrap_err().to_string().contains("found 4 columns"));
+        // The same, by columns.
+        let header = "{'descr': '|u1', 'fortran_order': True, 'shape': (3, 2), }";
+        let dataset = labelled(npy(header, &[0, 1, 1, 1, 0, 0]), None).unwrap();
+        assert_eq!(dataset.train.labels, Some(vec![1, 0, 0]));
+        let soft = array("<f4", "(3, 2)", &le(&[0.0, 1.0, 0.5, 0.5, 1.0, 0.0]));
+        let message = labelled(soft, None).unwrap_err().to_string();
+        assert!(message.contains("in row 1") && message.contains("teacher_probs"), "{message}");
+    }
+
+    #[test]
+    fn arrays_are_known_by_the_names_that_others_give_them() {
+        let named = |names: [&str; 4], held_out: bool| {
+            let files: Vec<(&str, Vec<u8>)> =
+                names.into_iter().zip(features()).map(|(name, (_, bytes))| (name, bytes)).collect();
+            load(&files, 3, held_out)
+        };
+        let expected = load(&features(), 3, false).unwrap();
+        for names in [
+            ["X_train.npy", "y_train.npy", "X_test.npy", "y_test.npy"],
+            // MedMNIST's, and shouted ones.
+            ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"],
+            ["XTRAIN.npy", "YTRAIN.npy", "XTEST.npy", "YTEST.npy"],
+        ] {
+            let found = named(names, false).unwrap();
+            assert_eq!((&found.train, &found.test), (&expected.train, &expected.test));
+            let Remark::Note(note) = &found.notes[0] else { panic!("a warning") };
+            assert!(note.contains(names[0].trim_end_matches(".npy")), "{note}");
+        }
+        let refused = |names, held_out, part: &str| {
+            let message = named(names, held_out).unwrap_err().to_string();
+            assert!(message.contains(part), "{part:?} not in: {message}");
+        };
+        let alone = ["X.npy", "y.npy", "other.npy", "more.npy"];
+        assert_eq!(named(alone, true).unwrap().train, expected.train);
+        refused(alone, false, "of X alone a part is held out for testing with holdout");
+        let both = ["x_train.npy", "y_train.npy", "X_train.npy", "y_test.npy"];
+        refused(both, false, "X_train and x_train could both be it");
+        let unnamed = ["arr_0.npy", "arr_1.npy", "arr_2.npy", "arr_3.npy"];
+        refused(unnamed, false, "found the arrays [arr_0, arr_1, arr_2, arr_3]");
+        refused(unnamed, false, "x_train=…");
+    }
+
+    #[test]
+    fn dark_images_and_pixels_as_numbers_are_said() {
+        let notes = |x: Vec<u8>| {
+            let y = ("y_train.npy", array("|b1", "(2,)", &[1, 0]));
+            load(&[("x_train.npy", x), y], 2, true).unwrap().notes
+        };
+        let dark = notes(array("|u1", "(2, 1, 2)", &[0, 16, 3, 4]));
+        assert!(matches!(&dark[..], [Remark::Warning(text)] if text.contains("pixel is 16")));
+        assert_eq!(notes(array("|u1", "(2, 1, 2)", &[0, 200, 3, 4])), []);
+        for (descr, shape) in [("|u1", "(2, 2)"), ("|u1", "(2, 1, 2, 1, 1)"), ("|i1", "(2, 2, 1)")]
+        {
+            let numbers = notes(array(descr, shape, &[0, 16, 3, 4]));
+            assert!(matches!(&numbers[..], [Remark::Note(text)] if text.contains("as numbers")));
+        }
+    }
+
+    #[test]
+    fn a_matrix_may_be_the_one_array_of_an_archive_and_hold_probabilities() {
+        let matrix = npy(F4, &le(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+        let files = [("arr_0.npy", matrix.clone()), ("b.npy", matrix)];
+        let archive =
+            |files: &[(&str, Vec<u8>)]| written(&zipped(files, zip::CompressionMethod::Deflated));
+        let (_dir, path) = archive(&files[..1]);
+        assert_eq!(read_matrix(&path).unwrap().values, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let (_dir, path) = archive(&files);
+        let message = read_matrix(&path).unwrap_err().to_string();
+        assert!(message.contains("the arrays arr_0, b") && message.contains("numpy.save"));
+
+        // ln 1/2, ln 1/4, and of 0 the logarithm of the least number of the type.
+        let probs = [0.5f64, 0.25, 0.25, 1.0, 0.0, 0.0];
+        let of = |descr: &str, bytes: Vec<u8>| {
+            let (_dir, path) = written(&npy(&F4.replace("<f4", descr), &bytes));
+            read_log_probs(&path)
+        };
+        let single = of("<f4", probs.map(|p| (p as f32).to_le_bytes()).concat()).unwrap();
+        let double = of("<f8", probs.map(f64::to_le_bytes).concat()).unwrap();
+        let halves = [0x3800u16, 0x3400, 0x3400, 0x3c00, 0, 0];
+        let half = of("<f2", halves.map(u16::to_le_bytes).concat()).unwrap();
+        for (matrix, least) in [(single, -149.0), (double, -1074.0), (half, -24.0)] {
+            let ln2 = std::f64::consts::LN_2;
+            let expected = [-1.0, -2.0, -2.0, 0.0, least, least].map(|power| (power * ln2) as f32);
+            assert_eq!((matrix.columns, matrix.zeros, &matrix.values[..]), (3, 2, &expected[..]));
+        }
+        let message = of("<f4", le(&[0.0, 1.5, 0.0, 0.0, 0.0, 0.0])).unwrap_err().to_string();
+        assert!(message.contains("1.5 in row 0, column 1") && message.contains("teacher_logits"));
+    }
+
     #[test]
     fn images_keep_their_sides() {
         let images = [
@@ -1024,28 +1498,26 @@ mod tests {
     fn arrays_that_do_not_fit_are_refused_by_name() {
         let one = 1f32.to_le_bytes();
         type Case<'a> = (usize, Option<Vec<u8>>, &'a [&'a str]);
-        let as_numbers = ["x_train.npy", "(x / 255).astype(\"float32\")", "x.astype(\"float32\")"];
-        let cases: [Case; 18] = [
+        let cases: [Case; 17] = [
             (0, None, &["x_train.npy"]),
             (3, None, &["y_test.npy"]),
-            (0, Some(array("<f4", "(1,)", &one)), &["x_train.npy", "(1,)", "(n, values)"]),
+            (0, Some(array("<f4", "(1,)", &one)), &["x_train.npy", "(1,)", "reshape(-1, 1)"]),
             (0, Some(array("<f4", "(0, 2)", &[])), &["x_train.npy", "at least one example"]),
-            (0, Some(array("|u1", "(3, 2)", &[0; 6])), &as_numbers),
-            (0, Some(array("|u1", "(3, 2, 1, 3)", &[0; 18])), &as_numbers),
-            (0, Some(array("<i4", "(3, 2, 1)", &[0; 24])), &["'<i4'", "x.astype(\"uint8\")"]),
+            (0, Some(array("<U1", "(3, 1)", &[97, 0, 0, 0].repeat(3))), &["texts", "x.astype"]),
+            (1, Some(array("|O", "(3,)", b"\x80\x04")), &["y_train.npy", "pickled", "astype(str)"]),
             (0, Some(array("|b1", "(3, 2)", &[0, 1, 0, 1, 2, 0])), &["x_train.npy", "2 in row 2"]),
             (0, Some(array("|O", "(3, 2)", b"\x80\x04")), &["x_train.npy", "Python objects"]),
             (
                 1,
                 Some(array("<f4", "(3,)", &le(&[0.0, 0.5, 0.0]))),
-                &["0.5 in row 1", "whole number"],
+                &["0.5 in row 1", "offset 132", "whole number", "qcut"],
             ),
             (1, Some(array("<f4", "(3,)", &le(&[0.0, f32::NAN, 0.0]))), &["NaN in row 1"]),
             (1, Some(array("<i8", "(3, 3)", &[0; 72])), &["y_train.npy", "y.argmax(axis=1)"]),
             (
                 1,
                 Some(array("|u1", "(2,)", &[0; 2])),
-                &["y_train.npy", "(2,)", "each row of x_train"],
+                &["y_train.npy", "uint8 of shape (2,)", "each row of x_train"],
             ),
             (
                 1,
@@ -1079,7 +1551,7 @@ mod tests {
         let good = zipped(&features(), zip::CompressionMethod::Deflated);
         let load = |bytes: &[u8]| {
             let (_dir, path) = written(bytes);
-            load_dataset(&path, 3, false)
+            load_dataset(&path, Some(3), false)
         };
         load(&good).unwrap();
         for length in 0..good.len() {
@@ -1095,8 +1567,8 @@ mod tests {
 
         let without = zipped(&features()[1..], zip::CompressionMethod::Stored);
         let message = load(&without).unwrap_err().to_string();
-        assert!(message.contains("[y_train.npy, x_test.npy, y_test.npy]"), "{message}");
+        assert!(message.contains("the arrays [x_test, y_test, y_train]"), "{message}");
         let (_dir, path) = written(b"");
-        assert!(load_dataset(&path.with_extension("gone"), 3, false).unwrap_err().is_io());
+        assert!(load_dataset(&path.with_extension("gone"), None, false).unwrap_err().is_io());
     }
 }

@@ -5,6 +5,7 @@ use crate::random::{Purpose, below, keystream};
 use crate::{Batch, Features};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 /// Examples with or without labels.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +63,18 @@ impl Images {
     #[must_use]
     pub fn image(&self, i: usize) -> &[u8] {
         &self.pixels[i * self.size()..(i + 1) * self.size()]
+    }
+
+    /// What to say of images, read from `path`, that use less than half of the range of a pixel, and so
+    /// become small numbers where 255 becomes 1.
+    pub(crate) fn remark_of_dark(&self, path: &Path) -> Option<Remark> {
+        let largest = self.pixels.iter().copied().max().filter(|&largest| largest < 128)?;
+        Some(Remark::Warning(format!(
+            "{}: the largest pixel is {largest}, and pixels are divided by 255: in NumPy scale them, \
+             (x * (255.0 / {})).astype(\"uint8\"), or have them as numbers, x.astype(\"float32\")",
+            path.display(),
+            largest.max(1)
+        )))
     }
 }
 
@@ -267,6 +280,15 @@ pub struct Names {
     pub features: Vec<String>,
 }
 
+/// What a reader took for what, which its caller should say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// What was decided for the user.
+    Note(String),
+    /// What was left out, or is most likely not meant.
+    Warning(String),
+}
+
 /// A training and a test split over the same classes and input size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
@@ -283,6 +305,8 @@ pub struct Dataset {
     /// The lower-case hex SHA-256 of each decompressed file, by its name; of a generated split, that
     /// of its pixels followed by its labels, by the split's name.
     pub sha256: BTreeMap<String, String>,
+    /// What was decided when the files were read.
+    pub notes: Vec<Remark>,
 }
 
 #[cfg(test)]

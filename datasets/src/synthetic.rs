@@ -39,6 +39,7 @@ pub fn frames(states: usize) -> Dataset {
         name: "frames".into(),
         classes: states,
         names: Names::default(),
+        notes: Vec::new(),
         sha256: BTreeMap::from([("train".into(), sha256(&train)), ("test".into(), sha256(&test))]),
         train: train.0,
         test: test.0,

@@ -1,7 +1,7 @@
 //! Known answers and every way an IDX file can lie.
 
 use flate2::{Compression, write::GzEncoder};
-use limbeck_datasets::{Error, idx};
+use limbeck_datasets::{Error, Remark, idx};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ fn a_pipe_is_read_once() {
     for bytes in [images(), gzip(&images())] {
         let into = pipe.clone();
         let writer = std::thread::spawn(move || fs::write(into, bytes).unwrap());
-        let data = idx::load_dataset(&pipe, Some(&labels), &pipe, &labels, 10).unwrap();
+        let data = idx::load_dataset(&pipe, Some(&labels), &pipe, &labels, Some(10)).unwrap();
         writer.join().unwrap();
         assert_eq!(
             (data.train.images().image(1), &data.test),
@@ -264,7 +264,7 @@ fn counts_must_agree() {
     let folder = Folder::new();
     let (x, y) = (folder.file("x", &images()), folder.file("y", &LABELS));
     let three = folder.file("three", &[0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]);
-    let error = idx::load_dataset(&x, Some(&three), &x, &y, 10).unwrap_err();
+    let error = idx::load_dataset(&x, Some(&three), &x, &y, Some(10)).unwrap_err();
     assert!(!error.is_io());
     let (x, three) = (x.to_str().unwrap(), three.to_str().unwrap());
     assert_says(&error, &[x, three, "found 2 images", "3 labels"]);
@@ -277,7 +277,7 @@ fn train_and_test_must_have_the_same_shape() {
     let mut turned = images();
     turned.swap(11, 15);
     let turned = folder.file("turned", &turned);
-    let error = idx::load_dataset(&x, Some(&y), &turned, &y, 10).unwrap_err();
+    let error = idx::load_dataset(&x, Some(&y), &turned, &y, Some(10)).unwrap_err();
     assert_says(&error, &["turned", "found images of 3x2", "expected 2x3"]);
 }
 
@@ -285,14 +285,23 @@ fn train_and_test_must_have_the_same_shape() {
 fn own_files_with_and_without_training_labels() {
     let folder = Folder::new();
     let (x, y) = (folder.file("x", &images()), folder.file("y", &LABELS));
-    let data = idx::load_dataset(&x, Some(&y), &x, &y, 10).unwrap();
+    let data = idx::load_dataset(&x, Some(&y), &x, &y, Some(10)).unwrap();
     assert_eq!((data.name.as_str(), data.classes), ("idx", 10));
     assert_eq!(data.train, data.test);
     assert_eq!(data.train.labels.as_deref(), Some(&[7, 2][..]));
     assert_eq!(data.train.images().image(1), [7, 8, 9, 10, 11, 12]);
     assert_eq!(data.sha256[x.to_str().unwrap()], idx::read_images(&x).unwrap().sha256);
 
-    let data = idx::load_dataset(&x, None, &x, &y, 10).unwrap();
+    // As EMNIST's letters, numbers from 1 to 26, are names of classes where nobody says how many.
+    let named = idx::load_dataset(&x, Some(&y), &x, &y, None).unwrap();
+    assert_eq!((&named.names.classes[..], named.classes), (&["2".into(), "7".into()][..], 2));
+    assert_eq!(named.train.labels.as_deref(), Some(&[1, 0][..]));
+    let error = idx::load_dataset(&x, Some(&y), &x, &y, Some(7)).unwrap_err();
+    assert_says(&error, &["label 7 at index 0", "offset 8", "0 to 6"]);
+    // Pixels of at most 12 would be small numbers.
+    assert!(matches!(&data.notes[..], [Remark::Warning(text)] if text.contains("pixel is 12")));
+
+    let data = idx::load_dataset(&x, None, &x, &y, Some(10)).unwrap();
     assert!(data.train.labels.is_none());
     assert_eq!(data.train.len(), 2);
 }

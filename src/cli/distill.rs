@@ -9,9 +9,11 @@ use limbeck::engine::data::{self, Parts};
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
+use limbeck::engine::teacher::{self, Given};
 use limbeck::files::digest::sha256_of;
 use limbeck::{Error, Result};
-use limbeck_datasets::{Dataset, npy};
+use limbeck_datasets::Dataset;
+use limbeck_datasets::npy::Matrix;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -30,41 +32,52 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let Prepared { config, located, parts, resumed } = args.config.prepare(session, "distill")?;
-    let (loss, dataset) = (LossSpec::soft(&config), &parts.dataset);
-    let file = located.distillation.as_ref().and_then(|table| table.teacher_logits.as_ref());
+    let Prepared { mut config, located, mut parts, initial, resumed } =
+        args.config.prepare(session, "distill")?;
+    let loss = LossSpec::soft(&config);
+    let table = located.distillation.as_ref();
+    let file = table.and_then(|table| {
+        let logits = table.teacher_logits.as_deref().map(|path| (path, Given::Logits));
+        logits.or(table.teacher_probs.as_deref().map(|path| (path, Given::Probs)))
+    });
     let asks = config.distillation.iter().any(|table| !table.views.is_empty());
     let mut teachers = Vec::new();
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
-        (Some(path), []) => {
-            let (logits, hashes) = read_logits(path, &config, &parts)?;
+        (Some((path, given)), []) => {
+            let (matrix, remark) = teacher::read(path, given)?;
+            remark.iter().for_each(|remark| session.say(remark));
+            expect_classes(path, matrix.columns, &config, &mut parts.dataset)?;
+            let (logits, hashes) = of_file(path, matrix, &config, &parts)?;
             (Some(logits), hashes)
         }
         (None, [_, ..]) => {
             let hashes;
-            (teachers, hashes) = read_teachers(session, &args.teachers, dataset)?;
+            (teachers, hashes) =
+                read_teachers(session, &args.teachers, &config, &mut parts.dataset)?;
             if let Some(ranks) = communicator.as_deref_mut() {
                 ranks.agree("the teachers", &format!("{hashes:?}"))?;
             }
             let ranks = communicator.as_deref_mut();
             // With views they are asked in each step.
-            let once = || ask_teachers(session, &teachers, &config, dataset, ranks);
+            let once = || ask_teachers(session, &teachers, &config, &parts.dataset, ranks);
             ((!asks).then(once).transpose()?, hashes)
         }
         (None, []) => {
             return Err(Error::Usage(
-                "no teacher: give --teacher MODEL, or distillation.teacher_logits in the \
-                 configuration"
+                "no teacher: give --teacher MODEL, or distillation.teacher_logits or teacher_probs in \
+                 the configuration"
                     .into(),
             ));
         }
-        (Some(path), _) => {
+        (Some((path, _)), _) => {
             return Err(Error::Usage(format!(
-                "two teachers: --teacher and the configuration's teacher_logits ({}); give one",
+                "two teachers: --teacher and the configuration's teacher_logits or teacher_probs ({}); \
+                 give one",
                 path.display()
             )));
         }
     };
+    data::complete(&mut config, &parts.dataset, initial.as_ref())?;
     let model = ModelRun {
         command: "distill",
         name: "student",
@@ -74,6 +87,7 @@ pub fn run(
         asked: if asks { &teachers } else { &[] },
         teacher_hashes,
         teachers: &args.teachers,
+        initial: initial.as_ref(),
     };
     model.train(session, resumed, &parts, communicator)
 }
@@ -81,9 +95,19 @@ pub fn run(
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
 type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
 
-/// Reads the logits that another program wrote: for all training examples, or for those that hold-out,
+/// Checks that the teacher called `path` has the data's classes. A transfer set without labels, whose
+/// classes nobody has counted, has those of its teacher.
+fn expect_classes(path: &Path, found: usize, config: &Config, dataset: &mut Dataset) -> Result<()> {
+    let unknown = config.data.classes == 0 && dataset.train.labels.is_none();
+    if unknown && dataset.names.classes.is_empty() {
+        dataset.classes = dataset.classes.max(found);
+    }
+    teacher::expect_classes(path, found, dataset.classes)
+}
+
+/// The logits that another program wrote: for all training examples, or for those that hold-out,
 /// validation and limit leave.
-fn read_logits(path: &Path, config: &Config, parts: &Parts) -> Result<TeacherLogits> {
+fn of_file(path: &Path, matrix: Matrix, config: &Config, parts: &Parts) -> Result<TeacherLogits> {
     let Parts { dataset, examples, .. } = parts;
     let (classes, examples) = (dataset.classes, *examples);
     if config.data.jitter.is_some() {
@@ -92,7 +116,7 @@ fn read_logits(path: &Path, config: &Config, parts: &Parts) -> Result<TeacherLog
             path.display()
         )));
     }
-    let mut logits = npy::read_all_logits(path, classes)?;
+    let mut logits = matrix.values;
     let (rows, kept) = (logits.len() / classes, dataset.train.len());
     if rows != kept && rows != examples {
         let left = format!(", or {kept}, which hold-out, validation and limit leave");
@@ -118,12 +142,14 @@ fn read_logits(path: &Path, config: &Config, parts: &Parts) -> Result<TeacherLog
 fn read_teachers(
     session: &Session,
     paths: &[PathBuf],
-    dataset: &Dataset,
+    config: &Config,
+    dataset: &mut Dataset,
 ) -> Result<(Vec<Mlp>, BTreeMap<String, String>)> {
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         let teacher = Mlp::from_file(&session.model(path)?.0);
+        expect_classes(path, teacher.classes(), config, dataset)?;
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);

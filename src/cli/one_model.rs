@@ -59,7 +59,9 @@ impl ConfigArgs {
         let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
         let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
         let whole = data::load_whole(&located, &origin, session.data.as_deref())?;
+        whole.notes.iter().for_each(|remark| session.say(remark));
         let parts = data::cut(whole, &located, &origin)?;
+        let initial = initial(session, &located)?;
         if self.resume.is_none() && config.data.dataset.is_own() {
             let split = config.data.split.get_or_insert(SplitKind::Stratified);
             let held = [("holdout", &parts.dataset.test, config.data.holdout.is_some())];
@@ -78,7 +80,7 @@ impl ConfigArgs {
             config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
             why.iter().for_each(|why| session.note(why));
         }
-        Ok(Prepared { config, located, parts, resumed })
+        Ok(Prepared { config, located, parts, initial, resumed })
     }
 
     fn open(&self, session: &Session, command: &str) -> Result<(Config, Option<RunFolder>)> {
@@ -136,13 +138,24 @@ impl ConfigArgs {
 
 /// All that a run begins with.
 pub struct Prepared {
-    /// Nothing is left open.
+    /// What it leaves to the data, [`data::complete`] puts in.
     pub config: Config,
     /// The same with the places where its files are now.
     pub located: Config,
     pub parts: Parts,
+    /// The model to start from.
+    pub initial: Option<Mlp>,
     /// The folder of an interrupted run.
     pub resumed: Option<RunFolder>,
+}
+
+/// The model that a located configuration starts from, if it names one.
+///
+/// # Errors
+/// Those of [`Session::model`].
+fn initial(session: &Session, located: &Config) -> Result<Option<Mlp>> {
+    let path = located.model.initial.as_deref();
+    path.map(|path| Ok(Mlp::from_file(&session.model(path)?.0))).transpose()
 }
 
 /// The run of one model.
@@ -161,6 +174,8 @@ pub struct ModelRun<'a> {
     pub teacher_hashes: BTreeMap<String, String>,
     /// The files of the teacher models.
     pub teachers: &'a [PathBuf],
+    /// The model to start from, in place of random weights.
+    pub initial: Option<&'a Mlp>,
 }
 
 impl ModelRun<'_> {
@@ -186,7 +201,7 @@ impl ModelRun<'_> {
             objective: self.loss,
             teacher_logits: self.teacher_logits,
             teachers: self.asked,
-            initial: None,
+            initial: self.initial,
             watch: &watch,
         };
         // No folder is made for a task that cannot begin.
@@ -259,6 +274,8 @@ impl ModelRun<'_> {
     fn sources(&self, dataset: &Dataset) -> BTreeMap<String, String> {
         let mut sources = dataset.sha256.clone();
         sources.extend(self.teacher_hashes.clone());
+        let initial = self.initial.map(|model| ("initial".to_string(), model.to_file().sha256()));
+        sources.extend(initial);
         sources
     }
 

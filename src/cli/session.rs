@@ -7,7 +7,7 @@ use limbeck::run::context::RunContext;
 use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
 use limbeck_datasets::glyphs::{self, writers};
-use limbeck_datasets::{Dataset, an4, mnist};
+use limbeck_datasets::{Dataset, Remark, an4, mnist, shown};
 use limbeck_kernels::{Context, peak};
 use serde::Serialize;
 use signal_hook::consts::signal::*;
@@ -208,6 +208,14 @@ impl Session {
     pub fn warn(&self, message: &str) {
         if self.leads {
             to_stderr(&format!("warning: {message}"));
+        }
+    }
+
+    /// Says what was decided, or is doubtful.
+    pub fn say(&self, remark: &Remark) {
+        match remark {
+            Remark::Note(text) => self.note(&shown(text)),
+            Remark::Warning(text) => self.warn(&shown(text)),
         }
     }
 

@@ -5,6 +5,7 @@ use crate::session::Session;
 use clap::Args;
 use limbeck::Result;
 use limbeck::engine::communicator::Communicator;
+use limbeck::engine::data;
 use limbeck::engine::loss::LossSpec;
 use std::collections::BTreeMap;
 
@@ -19,7 +20,9 @@ pub fn run(
     args: &TrainArgs,
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let Prepared { config, parts, resumed, .. } = args.config.prepare(session, "train")?;
+    let Prepared { mut config, parts, initial, resumed, .. } =
+        args.config.prepare(session, "train")?;
+    data::complete(&mut config, &parts.dataset, initial.as_ref())?;
     let model = ModelRun {
         command: "train",
         name: "model",
@@ -29,6 +32,7 @@ pub fn run(
         asked: &[],
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
+        initial: initial.as_ref(),
     };
     model.train(session, resumed, &parts, communicator)
 }

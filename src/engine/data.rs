@@ -31,6 +31,7 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
     let fault = |message| Error::Config { path: origin.to_path_buf(), line: None, message };
     let missing =
         |kind: &str, key: &str| fault(format!("dataset = \"{kind}\" needs the key data.{key}"));
+    let classes = Some(keys.classes).filter(|classes| *classes > 0);
     let mut dataset = match keys.dataset {
         DatasetKind::Mnist => {
             let folder = data.ok_or_else(|| {
@@ -64,18 +65,19 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
                 (None, _) => return Err(missing("test_images")),
                 (_, None) => return Err(missing("test_labels")),
             };
-            idx::load_dataset(train_images, train_labels, test_images, test_labels, keys.classes)?
+            idx::load_dataset(train_images, train_labels, test_images, test_labels, classes)?
         }
         DatasetKind::Csv => {
             let train = keys.train_table.as_deref();
             let train = train.ok_or_else(|| missing("csv", "train_table"))?;
             let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
-            let label = keys.label_column.as_deref().unwrap_or("label");
-            let dataset = table::load_dataset(train, test, label, keys.classes)?;
+            let dataset = table::load_dataset(train, test, &keys.columns(), classes)?;
             if dataset.train.labels.is_none() && keys.holdout.is_some() {
+                let named = keys.label_column.as_ref().map(|column| format!(" {column}"));
                 return Err(fault(format!(
-                    "data.label_column: found no column {label:?} in {}, expected the labels' column \
-                     as its first line names it: a hold-out needs labels",
+                    "data.label_column: found no column{} of labels in {}, expected the labels' column \
+                     as its first line names it, or its place: a hold-out needs labels",
+                    named.unwrap_or_default(),
                     train.display()
                 )));
             }
@@ -83,7 +85,7 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
         }
         DatasetKind::Npz => {
             let arrays = keys.arrays.as_deref().ok_or_else(|| missing("npz", "arrays"))?;
-            npy::load_dataset(arrays, keys.classes, keys.holdout.is_some())?
+            npy::load_dataset(arrays, classes, keys.holdout.is_some())?
         }
     };
     dataset.sha256 = by_key(config, dataset.sha256);
@@ -94,15 +96,28 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
             dataset.name
         )));
     }
-    if dataset.train.input_size() != model.layers[0] {
+    if let Some(&inputs) = model.layers.first()
+        && ![0, dataset.train.input_size()].contains(&inputs)
+    {
         return Err(fault(format!(
-            "model.layers: found {} inputs, expected {}, the values of an example of {}",
-            model.layers[0],
+            "model.layers: found {inputs} inputs, expected {}, the values of an example of {}",
             dataset.train.input_size(),
             dataset.name
         )));
     }
     Ok(dataset)
+}
+
+/// Puts into `config` what it leaves to the data: classes, the first and last of its layers; and, where it
+/// has no layers, those of the model to start from.
+///
+/// # Errors
+/// [`Error::Usage`] for what the data contradict.
+pub fn complete(config: &mut Config, dataset: &Dataset, initial: Option<&Mlp>) -> Result<()> {
+    let widths = initial.map(Mlp::widths);
+    config
+        .complete(dataset.train.input_size(), dataset.classes, widths.as_deref())
+        .map_err(Error::Usage)
 }
 
 /// A data set that was cut in parts.
@@ -288,20 +303,10 @@ pub fn doubtful_labels(train: &Split, name: &str, part: &Split) -> Option<String
     })
 }
 
-/// What is possible of a teacher's `logits` [n, classes] for `split` and most likely not meant:
-/// probabilities in their place, or rows or classes in another order.
+/// What is possible of a teacher's `logits` [n, classes] for `split` and most likely not meant: rows or
+/// classes in another order.
 pub fn doubtful_logits(logits: &[f32], split: &Split, classes: usize) -> Option<String> {
     let rows = || logits.chunks(classes);
-    let is_distribution = |row: &[f32]| {
-        row.iter().all(|p| (0.0..=1.0).contains(p)) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
-    };
-    if rows().all(is_distribution) {
-        return Some(
-            "the teacher's logits are probabilities (each row sums to 1): give the values before \
-             the softmax, or the logarithms of the probabilities"
-                .into(),
-        );
-    }
     let labels = split.labels.as_ref()?;
     let n = labels.len() as f64;
     let (mut agree, mut by_label, mut by_teacher) = (0.0, vec![0.0; classes], vec![0.0; classes]);

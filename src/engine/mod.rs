@@ -15,4 +15,5 @@ pub mod optimizer;
 pub mod params;
 pub mod reference;
 pub mod standardize;
+pub mod teacher;
 pub mod trainer;

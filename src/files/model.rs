@@ -50,9 +50,10 @@ pub struct Standardizer {
 ///
 /// File: safetensors with `layers.{i}.weight`, `[outputs, inputs]`, and `layers.{i}.bias`,
 /// `[outputs]`, behind these `standardize.mean` and `standardize.scale`, `[inputs]`, where features
-/// are standardised, all in f32, and the metadata `format`, `activation`, `input_scale`,
-/// `input_shift`, `classes`, those of [`About`], `sha256`, that of the tensors, and
-/// `metadata_sha256`, that of all other metadata as JSON with sorted keys and no blanks.
+/// are standardised, all in f32 (f16, bf16 and f64 are read too), and the metadata `format`,
+/// `activation`, `input_scale`, `input_shift`, `classes`, those of [`About`], `sha256`, that of the
+/// tensors, and `metadata_sha256`, that of all other metadata as JSON with sorted keys and no
+/// blanks.
 ///
 /// In PyTorch: names, shapes and order are those of the `state_dict` of a module whose `layers` is a
 /// `ModuleList` of `Linear`. Of a `Sequential` of `Linear` and `ReLU` in turn, `layers.{i}` is
@@ -310,14 +311,8 @@ fn layer(
         let expected = format!("[{outputs}], the outputs of `{weight}`");
         return Err(file.bad(bias, format!("shape {:?}", b.shape), expected));
     }
-    let values = |name: &str, info: &TensorInfo| match info.dtype {
-        Dtype::F16 | Dtype::BF16 | Dtype::F64 => {
-            let found = format!("type {:?}", info.dtype);
-            Err(file.bad(name, found, "F32; in PyTorch: save model.float().state_dict()"))
-        }
-        _ => file.values(name, info),
-    };
-    Ok(Layer { inputs, outputs, weight: values(weight, w)?, bias: values(bias, b)? })
+    let (weight, bias) = (file.floats(weight, w)?, file.floats(bias, b)?);
+    Ok(Layer { inputs, outputs, weight, bias })
 }
 
 /// The model of a file without metadata, its hash, and what was assumed.
@@ -355,12 +350,18 @@ fn of_state_dict(path: &Path, file: &TensorFile) -> Result<(ModelFile, String, O
         });
         file.bad(theirs.unwrap_or(fault.what), fault.found, fault.expected)
     })?;
+    let sizes = |(module, layer): (&String, &Layer)| {
+        format!("{module} ({} to {})", layer.inputs, layer.outputs)
+    };
+    let mapping: Vec<String> = modules.iter().zip(&model.layers).map(sizes).collect();
+    let wide = file.tensors.iter().any(|(_, info)| info.dtype == Dtype::F64);
     let note = format!(
-        "{}: no metadata; read as the Linear layers {} of PyTorch with ReLU between them, on inputs as \
+        "{}: no metadata; read as the Linear layers {} of PyTorch{} with ReLU between them, on inputs as \
          they are (pixels from 0 to 255). Where that is wrong, save the metadata format, activation, \
          input_scale, input_shift and classes with the tensors layers.{{i}}.weight and .bias",
         path.display(),
-        modules.join(", ")
+        mapping.join(", "),
+        if wide { ", rounded from float64 to float32," } else { "" },
     );
     let sha256 = model.sha256();
     Ok((model, sha256, Some(note)))
@@ -628,6 +629,46 @@ mod tests {
         assert_eq!(ModelFile::load_noting(&path).unwrap().2, None);
     }
 
+    /// As `model.half()`, `.bfloat16()` and `.double()` save it; bf16 is the upper half of an f32.
+    #[test]
+    fn weights_of_other_widths_are_read_and_rounding_is_said() {
+        let one = |dtype: Dtype, words: [&[u8]; 2]| {
+            let tensor = |name: &str, shape: &[usize], word: &[u8]| {
+                let count = shape.iter().product();
+                (name.to_string(), dtype, shape.to_vec(), word.repeat(count))
+            };
+            vec![tensor("fc1.weight", &[2, 3], words[0]), tensor("fc1.bias", &[2], words[1])]
+        };
+        let third = 1f64 / 3.0;
+        let cases = [
+            (Dtype::F16, [&[0x00u8, 0xbc][..], &[0x55, 0x35]], [-1.0, 0.333_251_95]),
+            (Dtype::BF16, [&[0x80, 0xbf], &[0xab, 0x3e]], [-1.0, 0.333_984_38]),
+            (Dtype::F64, [&(-1f64).to_le_bytes(), &third.to_le_bytes()], [-1.0, third as f32]),
+        ];
+        for (dtype, words, [weight, bias]) in cases {
+            let layer =
+                Layer { inputs: 3, outputs: 2, weight: vec![weight; 6], bias: vec![bias; 2] };
+            let (loaded, _) = load_foreign(&one(dtype, words), HashMap::new()).unwrap();
+            assert_eq!(loaded.layers, [layer]);
+            let mut own = one(dtype, words);
+            own.iter_mut().for_each(|tensor| tensor.0 = tensor.0.replace("fc1", "layers.0"));
+            let metadata = HashMap::from([("classes".into(), "2".into())]);
+            let metadata = foreign_metadata().into_iter().chain(metadata).collect();
+            assert_eq!(load_foreign(&own, metadata).unwrap().0.layers, loaded.layers);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let wide = [1f64.to_le_bytes(); 8].concat();
+        let views = [("0.weight", vec![2, 3], 0..48), ("0.bias", vec![2], 48..64)].map(
+            |(name, shape, place)| {
+                (name, TensorView::new(Dtype::F64, shape, &wide[place]).unwrap())
+            },
+        );
+        fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+        let note = ModelFile::load_noting(&path).unwrap().2.unwrap();
+        assert!(note.contains("layers 0 (3 to 2) of PyTorch, rounded from float64"), "{note}");
+    }
+
     #[test]
     fn a_state_dict_that_tells_no_order_is_refused_with_all_that_it_needs() {
         let refused = |tensors: &Foreign| refusal(load_foreign(tensors, HashMap::new()));
@@ -641,9 +682,9 @@ mod tests {
             assert!(keys.iter().all(|key| message.contains(&format!("{key} = "))), "{message}");
             assert!(message.ends_with("metadata={…})"), "cut short: {message}");
         }
-        let mut halves = state_dict(["0", "2"]);
-        (halves[0].1, halves[0].2) = (Dtype::F16, vec![2, 6]);
-        assert!(refused(&halves).contains("0.weight: found type F16, expected F32; in PyTorch"));
+        let mut bytes = state_dict(["0", "2"]);
+        (bytes[0].1, bytes[0].2) = (Dtype::I8, vec![2, 12]);
+        assert!(refused(&bytes).contains("0.weight: found type I8, expected F32"));
         // In the file's own names.
         let mut narrow = state_dict(["0", "2"]);
         narrow[2].2 = vec![3, 1];

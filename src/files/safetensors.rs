@@ -12,6 +12,7 @@ use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use limbeck_datasets::foreign::{START, Wanted};
+use limbeck_datasets::npy::half;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -123,6 +124,22 @@ impl TensorFile {
         }
         let (words, _) = self.bytes(info).as_chunks::<4>();
         Ok(words.iter().map(|&word| f32::from_le_bytes(word)).collect())
+    }
+
+    /// The values of a tensor of floating point as f32: those of `F16` and `BF16` are exact, those of
+    /// `F64` rounded.
+    pub fn floats(&self, name: &str, info: &TensorInfo) -> Result<Vec<f32>> {
+        let bytes = self.bytes(info);
+        let words = || bytes.as_chunks().0.iter().map(|&word| u16::from_le_bytes(word));
+        Ok(match info.dtype {
+            Dtype::F16 => words().map(|bits| half(bits) as f32).collect(),
+            Dtype::BF16 => words().map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+            Dtype::F64 => {
+                let words = bytes.as_chunks().0.iter();
+                words.map(|&word| f64::from_le_bytes(word) as f32).collect()
+            }
+            _ => return self.values(name, info),
+        })
     }
 
     /// An [`Error::Data`] of this file.

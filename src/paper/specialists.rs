@@ -168,6 +168,7 @@ pub fn dataset(train: &Split, all: &Dataset, set: &[usize]) -> Dataset {
         name: all.name.clone(),
         classes: set.len() + 1,
         names: Names::default(),
+        notes: Vec::new(),
         train: training_set(train, set),
         test: relabelled(&all.test, set),
         sha256: all.sha256.clone(),

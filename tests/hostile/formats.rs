@@ -127,7 +127,7 @@ pub const FORMATS: [Format; 21] = [
         name: "npz",
         file: NPZ,
         read: |dir| {
-            let mut dataset = npy::load_dataset(&dir.join(NPZ), 3, true)?;
+            let mut dataset = npy::load_dataset(&dir.join(NPZ), Some(3), true)?;
             let digest = dataset.sha256.pop_first().map(|(_, digest)| digest);
             Ok(Loaded { digest, ..Loaded::of(dataset) })
         },
@@ -135,7 +135,10 @@ pub const FORMATS: [Format; 21] = [
     Format {
         name: "table",
         file: TABLE,
-        read: |dir| Ok(Loaded::of(table::load_dataset(&dir.join(TABLE), None, "label", 3)?)),
+        read: |dir| {
+            let columns = table::Columns::default();
+            Ok(Loaded::of(table::load_dataset(&dir.join(TABLE), None, &columns, Some(3))?))
+        },
     },
     Format {
         name: "config",

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use limbeck_datasets::shown;
 
 use super::{
-    Amount, Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS, ModelConfig,
-    TrainingConfig,
+    Amount, ColumnKey, Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS,
+    ModelConfig, TrainingConfig,
 };
 
 impl Config {
@@ -34,6 +34,9 @@ impl Config {
             self.training.early_stopping.unwrap_or_default(),
         )?;
         let layers = &self.model.layers;
+        if layers.is_empty() {
+            return Ok(());
+        }
         require(
             layers.last() == Some(&self.data.classes),
             "model.layers",
@@ -72,6 +75,7 @@ impl DataConfig {
         }
         self.check_jitter()?;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let shown_key = |key: &ColumnKey| key.to_string();
         let keys = [
             (DatasetKind::Idx, "data.train_images", path(&self.train_images)),
             (DatasetKind::Idx, "data.train_labels", path(&self.train_labels)),
@@ -79,7 +83,13 @@ impl DataConfig {
             (DatasetKind::Idx, "data.test_labels", path(&self.test_labels)),
             (DatasetKind::Csv, "data.train_table", path(&self.train_table)),
             (DatasetKind::Csv, "data.test_table", path(&self.test_table)),
-            (DatasetKind::Csv, "data.label_column", self.label_column.clone()),
+            (DatasetKind::Csv, "data.label_column", self.label_column.as_ref().map(shown_key)),
+            (DatasetKind::Csv, "data.ignore_columns", self.ignore_columns.first().map(shown_key)),
+            (
+                DatasetKind::Csv,
+                "data.drop_incomplete_rows",
+                self.drop_incomplete_rows.then(|| "true".to_string()),
+            ),
             (DatasetKind::Npz, "data.arrays", path(&self.arrays)),
         ];
         for (dataset, key, found) in &keys {
@@ -92,8 +102,10 @@ impl DataConfig {
             let found = keys.iter().any(|(_, known, found)| *known == key && found.is_some());
             require(found, key, &format!("a path ({why})"), "none")
         };
+        let own = matches!(self.dataset, DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz);
         let classes = |range: RangeInclusive<usize>, expected| {
-            require(range.contains(&self.classes), "data.classes", expected, self.classes)
+            let holds = range.contains(&self.classes) || own && self.classes == 0;
+            require(holds, "data.classes", expected, self.classes)
         };
         match self.dataset {
             DatasetKind::Mnist | DatasetKind::Glyphs => {
@@ -131,9 +143,15 @@ impl ModelConfig {
         const MAX_WIDTH: usize = 65_536;
         let layers = &self.layers;
         let shown = || format!("{layers:?}");
+        // Those of the model to start from.
+        if layers.is_empty() && self.initial.is_some() {
+            return self.check_scale();
+        }
         require(layers.len() >= 2, "model.layers", "at least 2 sizes", shown())?;
+        // The data tell a first and a last that are 0.
+        let hidden = &layers[1..layers.len() - 1];
         require(
-            layers.iter().all(|n| (1..=MAX_WIDTH).contains(n)),
+            layers.iter().all(|n| *n <= MAX_WIDTH) && !hidden.contains(&0),
             "model.layers",
             "sizes of 1 to 65536",
             shown(),
@@ -160,6 +178,10 @@ impl ModelConfig {
                 format!("{dropout:?}"),
             )?;
         }
+        self.check_scale()
+    }
+
+    fn check_scale(&self) -> Check {
         require(positive(self.init_scale), "model.init_scale", "> 0 and finite", self.init_scale)
     }
 }
@@ -221,11 +243,15 @@ impl DistillationConfig {
             self.hard_weight,
         )?;
         require(
-            self.views.is_empty() || self.teacher_logits.is_none(),
+            self.views.is_empty() || self.teacher_logits.is_none() && self.teacher_probs.is_none(),
             "distillation.views",
-            "absent with teacher_logits: the teachers are asked about each view",
+            "absent with teacher_logits or teacher_probs: the teachers are asked about each view",
             self.views.iter().map(|view| view.to_string()).collect::<Vec<_>>().join(", "),
         )?;
+        if let (Some(_), Some(probs)) = (&self.teacher_logits, &self.teacher_probs) {
+            let expected = "absent beside distillation.teacher_logits";
+            require(false, "distillation.teacher_probs", expected, probs.display())?;
+        }
         not_negative("distillation.soft_weight", self.soft_weight)?;
         not_negative("distillation.hard_weight", self.hard_weight)?;
         require(

@@ -4,7 +4,9 @@
 //! are checked as the `f32` that the engine will compute with: a learning rate of 1e-60 is zero.
 
 mod check;
+mod column;
 mod explain;
+mod inferred;
 mod old_names;
 mod overrides;
 mod paths;
@@ -12,6 +14,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use column::ColumnKey;
 pub use tables::{
     Amount, DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
     SplitKind, Standardize, TrainingConfig,
@@ -30,6 +33,7 @@ use crate::files::read::{read_at_most, refuse_foreign};
 use check::{Violation, require};
 pub(crate) use explain::edit_distance;
 use explain::{explain, line_of, offset_of};
+use inferred::Given;
 
 /// Largest number of parameters a model may have: 4 GiB of `f32`.
 pub const MAX_PARAMS: usize = 1 << 30;
@@ -79,8 +83,10 @@ impl Config {
         let mut document = DeTable::parse(text).map_err(not_toml)?;
         overrides.apply(document.get_mut());
         old_names::replace(document.get_mut()).map_err(violation)?;
+        let given = Given::of(document.get_ref());
         let mut config =
             Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
+        config.infer(&given).map_err(violation)?;
         config.check().map_err(violation)?;
 
         let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
@@ -102,9 +108,12 @@ impl Config {
     /// The parser's, for what is no TOML or no key or value of a configuration.
     pub fn from_text(text: &str) -> std::result::Result<Config, toml::de::Error> {
         let mut document = DeTable::parse(text)?;
-        old_names::replace(document.get_mut())
-            .map_err(|violation| serde::de::Error::custom(violation.message))?;
-        Config::deserialize(toml::Deserializer::from(document))
+        let custom = |violation: Violation| serde::de::Error::custom(violation.message);
+        old_names::replace(document.get_mut()).map_err(custom)?;
+        let given = Given::of(document.get_ref());
+        let mut config = Config::deserialize(toml::Deserializer::from(document))?;
+        config.infer(&given).map_err(custom)?;
+        Ok(config)
     }
 
     /// Reads, parses and checks the file at `path`, of at most 64 KiB, in at most 256 times its
@@ -180,6 +189,7 @@ impl Config {
         let check = || {
             self.data.check_jitter()?;
             self.model.check()?;
+            self.model.check_complete()?;
             self.training.check()?;
             self.distillation.as_ref().map_or(Ok(()), DistillationConfig::check)?;
             let layers = &self.model.layers;

@@ -16,7 +16,11 @@ impl Config {
     /// The files and folders that the configuration names, by key.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
         let data = &mut self.data;
-        let logits = self.distillation.as_mut().and_then(|table| table.teacher_logits.as_mut());
+        let teacher = self.distillation.as_mut();
+        let (logits, probs) = match teacher {
+            Some(table) => (table.teacher_logits.as_mut(), table.teacher_probs.as_mut()),
+            None => (None, None),
+        };
         let keys = [
             ("train_images", data.train_images.as_mut()),
             ("train_labels", data.train_labels.as_mut()),
@@ -26,6 +30,8 @@ impl Config {
             ("test_table", data.test_table.as_mut()),
             ("arrays", data.arrays.as_mut()),
             ("teacher_logits", logits),
+            ("teacher_probs", probs),
+            ("initial", self.model.initial.as_mut()),
         ];
         keys.into_iter().filter_map(|(key, path)| Some((key, path?)))
     }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-use super::paths;
+use super::{ColumnKey, paths};
 use crate::engine::activation::{self, Activation};
 use limbeck_datasets::View;
 use serde::{Deserialize, Serialize};
@@ -58,15 +58,23 @@ pub struct DataConfig {
     /// `csv`: the test table; may be absent only with `holdout`.
     #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub test_table: Option<PathBuf>,
-    /// `csv`: the column of the labels; absent = `label`. A training table without it is an
-    /// unlabelled transfer set.
+    /// `csv`: the column of the labels, by its name or its place from 0 on, −1 being the last; absent =
+    /// as [`limbeck_datasets::table::Columns`] says. A training table without it is an unlabelled
+    /// transfer set.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub label_column: Option<String>,
+    pub label_column: Option<ColumnKey>,
+    /// `csv`: columns that are neither features nor labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignore_columns: Vec<ColumnKey>,
+    /// `csv`: leave out the rows that lack a value, which are an error otherwise.
+    #[serde(skip_serializing_if = "is_false")]
+    pub drop_incomplete_rows: bool,
     /// `npz`: an archive of arrays or a folder of them, see [`limbeck_datasets::npy`].
     #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub arrays: Option<PathBuf>,
-    /// Number of classes, labels are below it: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`,
-    /// `frames` and `an4`.
+    /// Number of classes: 2 to 256 for `idx`, to 65,536 for `csv`, `npz`, `frames` and `an4`. Absent for
+    /// `idx`, `csv` and `npz` = the last of `layers`, else as many as the labels name; until these are
+    /// read it is 0.
     pub classes: usize,
 }
 
@@ -181,8 +189,15 @@ impl Display for DatasetKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Inputs, width of each hidden layer, classes: `[784, 1200, 1200, 10]`.
+    /// Inputs, width of each hidden layer, classes: `[784, 1200, 1200, 10]`. Absent = those of
+    /// `initial`, else of `hidden` between what the data tell, which are 0 until these are read.
     pub layers: Vec<usize>,
+    /// Width of each hidden layer, in place of `layers`, into which it goes.
+    #[serde(skip_serializing)]
+    pub hidden: Option<Vec<usize>>,
+    /// A model file to start from, in place of random weights.
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
+    pub initial: Option<PathBuf>,
     /// Probability of dropping a unit, in [0, 1): the inputs, then each hidden layer.
     /// Absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,6 +258,10 @@ pub struct TrainingConfig {
     pub step_epochs: usize,
     /// In (0, 1]: factor of each step of the schedule `step`.
     pub step_factor: f64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The key is left out where the batch is whole: runs that began before there was such a key go on.
@@ -310,6 +329,9 @@ pub struct DistillationConfig {
     /// Teacher logits from a file, in place of a teacher model.
     #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub teacher_logits: Option<PathBuf>,
+    /// A teacher's probabilities, softmax outputs at T = 1, from a file in place of logits.
+    #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
+    pub teacher_probs: Option<PathBuf>,
 }
 
 impl Default for DataConfig {
@@ -330,6 +352,8 @@ impl Default for DataConfig {
             train_table: None,
             test_table: None,
             label_column: None,
+            ignore_columns: Vec::new(),
+            drop_incomplete_rows: false,
             arrays: None,
             classes: 10,
         }
@@ -340,6 +364,8 @@ impl Default for ModelConfig {
     fn default() -> Self {
         ModelConfig {
             layers: vec![784, 1200, 1200, 10],
+            hidden: None,
+            initial: None,
             dropout: None,
             activation: Activation::Relu,
             init_scale: 1.0,
@@ -380,6 +406,7 @@ impl Default for DistillationConfig {
             hard_weight: 0.05,
             views: Vec::new(),
             teacher_logits: None,
+            teacher_probs: None,
         }
     }
 }

@@ -172,7 +172,19 @@ fn values_out_of_range_name_line_key_range_and_value() {
         ("[data]\nclasses = 12", "classes must be 10"),
         ("[data]\ndataset = \"frames\"\nclasses = 1", "classes must be 2 to 65536; found 1"),
         ("[data]\ndataset = \"frames\"\n[model]\nlayers = [784, 10]", "starting with 1040"),
-        ("[data]\ntrain_images = \"x\"", "absent unless data.dataset is \"idx\""),
+        (
+            "[data]\ndataset = \"glyphs\"\ntrain_images = \"x\"",
+            "absent unless data.dataset is \"idx\"",
+        ),
+        ("[model]\nlayers = [784, 30, 0]", "sizes of 1 to 65536; without `layers`"),
+        ("[model]\nhidden = [30, 0]", "sizes of 1 to 65536; found [784, 30, 0, 10]"),
+        ("[model]\nlayers = [784, 10]\nhidden = [30]", "hidden must be absent beside model.layers"),
+        ("[data]\narrays = \"a\"\nclasses = 0", "classes must be 2 to 65536, or absent"),
+        ("[data]\narrays = \"a\"\nlabel_column = 1", "label_column must be absent unless"),
+        ("[data]\nignore_columns = [\"a\"]", "absent unless data.dataset is \"csv\""),
+        ("[data]\ndrop_incomplete_rows = true", "absent unless data.dataset is \"csv\""),
+        ("[data]\nlabel_column = 1.5", "its name in quotes, or its place from 0 on"),
+        ("[distillation]\nteacher_logits = \"a\"\nteacher_probs = \"b\"", "absent beside"),
     ];
     for (text, expected) in cases {
         let message = refusal(text);
@@ -212,6 +224,72 @@ fn tables_and_arrays_need_their_files() {
     assert_eq!(config.unwrap().data.arrays, Some("/etc/limbeck/a.npz".into()));
     assert!(refusal(&npz("label_column = \"y\"")).contains("unless data.dataset is \"csv\""));
     assert!(refusal(&npz("arrays = \"a\"\nclasses = 65537")).contains("2 to 65536"));
+}
+
+#[test]
+fn the_data_tell_what_the_configuration_leaves_out() {
+    let config = |text: &str| parse(text).unwrap();
+    let kind = |text: &str| config(&format!("[data]\n{text}")).data.dataset;
+    assert_eq!(kind("train_table = \"a\"\ntest_table = \"b\""), DatasetKind::Csv);
+    assert_eq!(kind("arrays = \"a\""), DatasetKind::Npz);
+    assert_eq!(
+        kind("train_images = \"a\"\ntest_images = \"b\"\ntest_labels = \"c\""),
+        DatasetKind::Idx
+    );
+    assert!(refusal("[data]\narrays = \"a\"\ntrain_table = \"b\"").contains("absent unless"));
+
+    let open = |rest: &str| config(&format!("[data]\narrays = \"a\"\n{rest}"));
+    let completed = |mut config: Config, inputs, classes| {
+        config.complete(inputs, classes, None).map(|()| (config.model.layers, config.data.classes))
+    };
+    assert_eq!(completed(open("[model]\nhidden = [8, 9]"), 4, 3), Ok((vec![4, 8, 9, 3], 3)));
+    assert_eq!(completed(open("[model]\nhidden = []"), 4, 3), Ok((vec![4, 3], 3)));
+    assert_eq!(completed(open(""), 4, 3), Ok((vec![4, 1200, 1200, 3], 3)));
+    let known = open("classes = 5\n[model]\nhidden = [8]");
+    assert_eq!((&known.model.layers[..], known.data.classes), (&[0, 8, 5][..], 5));
+    // As layers say, which earlier versions compared with a default of 10.
+    assert_eq!(open("[model]\nlayers = [4, 8, 10]").data.classes, 10);
+    let wide = open("[model]\nhidden = [60000]");
+    assert!(completed(wide, 60_000, 3).unwrap_err().contains("parameters"));
+    // Of a known data set at once.
+    let glyphs = config("[data]\ndataset = \"glyphs\"\n[model]\nhidden = [30]");
+    assert_eq!(glyphs.model.layers, [784, 30, 10]);
+
+    // A model to start from brings its widths.
+    let mut initial = open("[model]\ninitial = \"m.safetensors\"\ndropout = [0.1, 0.2]");
+    assert_eq!(initial.model.initial, Some("/etc/limbeck/m.safetensors".into()));
+    initial.complete(4, 3, Some(&[4, 7, 3])).unwrap();
+    assert_eq!((&initial.model.layers[..], initial.data.classes), (&[4, 7, 3][..], 3));
+    let other = open("[model]\ninitial = \"m\"").complete(4, 3, Some(&[4, 7, 2]));
+    assert!(other.unwrap_err().contains("number of classes, 3"));
+    // What is kept is complete.
+    let mut named = config(
+        "[data]\ntrain_table = \"a\"\nholdout = 5\nlabel_column = -1\nignore_columns = [\"id\", 0]\n\
+         [model]\nhidden = [8]",
+    );
+    named.complete(4, 3, None).unwrap();
+    let text = named.to_toml().unwrap();
+    assert!(text.contains("label_column = -1\nignore_columns = [\"id\", 0]\n"), "{text}");
+    assert!(
+        text.contains("layers = [\n    4,\n    8,\n    3,\n]")
+            || text.contains("layers = [4, 8, 3]")
+    );
+    assert_eq!(parse(&text).unwrap(), named);
+}
+
+/// The keys that earlier versions wrote, and hashed, are written as then.
+#[test]
+fn own_data_are_kept_in_the_words_of_earlier_versions() {
+    let text = "[data]\ntrain_table = \"/t.csv\"\nholdout = 5\nlabel_column = \"y\"\nclasses = 3\n\
+                [model]\nlayers = [4, 8, 3]\n[distillation]\nteacher_logits = \"/t.npy\"";
+    let text = parse(text).unwrap().to_first_toml().unwrap();
+    let data = "seed = 0\n\n[data]\ndataset = \"csv\"\nholdout = 5\ntrain_table = \"/t.csv\"\n\
+                label_column = \"y\"\nclasses = 3\n\n[model]\nlayers = [4, 8, 3]\ninit_scale = 1.0\n\n\
+                [training]\n";
+    assert!(text.starts_with(data), "{text}");
+    let soft = "[distillation]\ntemperature = 20.0\nsoft_weight = 1.0\nhard_weight = 0.05\n\
+                teacher_logits = \"/t.npy\"\n";
+    assert!(text.ends_with(soft), "{text}");
 }
 
 #[test]

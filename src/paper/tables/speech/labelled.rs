@@ -25,6 +25,7 @@ pub(super) fn unlabelled(material: &SpeechCorpus) -> Dataset {
         name: "an4".into(),
         classes: material.lexicon.states(),
         names: Names::default(),
+        notes: Vec::new(),
         train: material.train.split(None),
         test: material.test.split(None),
         sha256: material.sha256.clone(),
