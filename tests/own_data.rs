@@ -150,7 +150,7 @@ fn what_is_most_likely_not_meant_is_said() {
     };
     let right = |i: usize, c: usize| if i % 3 == c { 4.0 } else { (c + i % 5) as f32 * 0.1 };
     let probabilities = |i: usize, c: usize| if i % 3 == c { 0.5 } else { 0.25 };
-    says(&distil(&probabilities, 45, "p"), 0, &["probabilities", "before the softmax"]);
+    says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "teacher_probs"]);
     let shuffled = |i: usize, c: usize| right(i / 3, c);
     says(&distil(&shuffled, 45, "s"), 0, &["agree with", "no more than chance"]);
 
@@ -379,4 +379,71 @@ fn a_model_meets_its_features_and_classes_by_name() {
     assert_eq!(json(&swapped)["errors"], json(&plain)["errors"]);
     assert_eq!(json(&swapped)["errors"], 0);
     says(&eval("strange.csv"), 65, &["features of the model", "[a] that the data lack", "[c]"]);
+}
+
+#[test]
+fn a_table_with_words_comes_back_with_its_words() {
+    // As scikit-learn's iris frame with names for the classes, sorted.
+    let names = ["setosa", "versi, color", "virginica"];
+    let rows = table((0..60).map(|i| i / 20), 10.0);
+    let text: String = rows
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match line.rsplit_once(',').unwrap() {
+            (values, "label") => format!("{values},species,seen\n"),
+            (values, class) => {
+                format!("{values},\"{}\",{}\n", names[class.parse::<usize>().unwrap()], i / 7)
+            }
+        })
+        .collect();
+    let place = Place::new("", "", "");
+    fs::write(place.path("iris.csv"), &text).unwrap();
+    let config = "[data]\ntrain_table = \"iris.csv\"\nlabel_column = \"species\"\nignore_columns = \
+                  [\"seen\"]\nholdout = 0.25\n[model]\nhidden = [16]\n[training]\nepochs = 60\n\
+                  batch_size = 15\nlearning_rate = 0.1\n";
+    fs::write(place.path("c.toml"), config).unwrap();
+    let trained = json(&place.run("train", "run"));
+    assert_eq!((&trained["test_examples"], &trained["test_errors"]), (&15.into(), &0.into()));
+    assert_eq!(trained["by_class"]["classes"][1]["class"], names[1]);
+
+    let model = "run/models/model-0.safetensors";
+    let predict = |args: &[&str]| {
+        let output = place.limbeck(&[&["predict", model], args].concat());
+        says(&output, 0, &[]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answers = predict(&["iris.csv"]);
+    let lines: Vec<&str> = answers.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("species,prediction,probability", 61));
+    assert!(lines[21].starts_with("\"versi, color\",\"versi, color\",0."), "{}", lines[21]);
+    // New rows: no labels, columns in another order, one more.
+    fs::write(place.path("new.csv"), "when;b;a\n1;-20;20\n2;0.1;0\n").unwrap();
+    let all = predict(&["new.csv", "--probabilities"]);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines[0], "prediction,probability,setosa,\"versi, color\",virginica");
+    let probs =
+        |line: &str| -> Vec<f64> { line.split(',').skip(1).map(|p| p.parse().unwrap()).collect() };
+    let first = probs(lines[1]);
+    assert!((first[1..].iter().sum::<f64>() - 1.0).abs() < 1e-6, "{first:?}");
+    // At T the ratio of two probabilities is its T-th root.
+    let warm = predict(&["new.csv", "--probabilities", "--temperature", "4"]);
+    let warm = probs(warm.lines().nth(1).unwrap());
+    let ratio = |p: &[f64]| p[1] / p[3];
+    assert!((ratio(&warm) - ratio(&first).powf(0.25)).abs() < 1e-4 * ratio(&warm));
+
+    let output = place.limbeck(&["predict", model, "iris.csv", "--out", "p.csv", "--json"]);
+    let report = json(&output);
+    assert_eq!((&report["rows"], &report["errors"]), (&60.into(), &0.into()));
+    assert_eq!(fs::read_to_string(place.path("p.csv")).unwrap(), answers);
+    let into = place.limbeck(&["predict", model, "iris.csv", "--out", "iris.csv"]);
+    says(&into, 2, &["an input of the command"]);
+
+    // What is wrong is said, and what was there stays.
+    fs::write(place.path("bad.csv"), "a,b\n1,2\n1,\n").unwrap();
+    let bad = place.limbeck(&["predict", model, "bad.csv", "--out", "p.csv"]);
+    says(&bad, 65, &["bad.csv:3", "missing"]);
+    assert_eq!(fs::read_to_string(place.path("p.csv")).unwrap(), answers);
+    says(&place.limbeck(&["predict", model, "gone.csv"]), 74, &["gone.csv"]);
+    fs::write(place.path("other.csv"), "a,c\n1,2\n").unwrap();
+    says(&place.limbeck(&["predict", model, "other.csv"]), 65, &["no column \"b\"", "a, b"]);
 }

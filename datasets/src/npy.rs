@@ -807,34 +807,51 @@ impl<'p> Arrays<'p> {
         let path = array.path.clone();
         let wanted = like.map(|(split, name)| (Example::of(split), name));
         let example = array.form.as_ref().and_then(Example::of_form);
-        let split = match example.filter(|found| wanted.as_ref().is_none_or(|w| *found == w.0)) {
-            Some(Example::Image { height, width }) => {
-                let pixels = array.values("a pixel", |_, word| Some(word[0]))?;
-                let split = Split::of_images(pixels, (height, width), None);
-                notes.extend(split.images().remark_of_dark(&path).filter(|_| like.is_none()));
-                split
-            }
-            Some(Example::Features(values)) => {
-                let form = array.form.as_ref().filter(|_| like.is_none());
+        match (&example, wanted) {
+            (Some(found), Some((expected, _))) if *found == expected => {}
+            (_, Some((expected, name))) => return Err(array.unfit(expected.form(name))),
+            (Some(Example::Features(_)), None) => {
+                let form = array.form.as_ref();
                 notes.extend(form.and_then(|form| Example::remark(form, &path)));
-                Split::of_features(array.floats()?, values, None)
             }
-            None => {
-                return Err(array.unfit(match wanted {
-                    Some((example, name)) => example.form(name),
-                    None => format!(
-                        "at least one example: images, uint8 of shape (n, height, width), or features, \
-                         numbers of shape (n, values), at most {MAX_VALUES}"
-                    ),
-                }));
-            }
-        };
+            (_, None) => {}
+        }
+        let split = array.split()?;
+        if let (Inputs::Images(images), None) = (&split.inputs, like) {
+            notes.extend(images.remark_of_dark(&path));
+        }
         self.note_sha256(&pair.x);
         let Some(y) = &pair.y else { return Ok((split, None)) };
         let answers = self.array(y)?.answers(split.len(), &pair.x)?;
         self.note_sha256(y);
         Ok((split, Some(answers)))
     }
+}
+
+/// Reads examples without labels: an `.npy` file; the one array of an archive or folder; or of several
+/// the one called `x`, `images`, `data`, `features` or `inputs`, alone or with `test`. They are images or
+/// features as in [`load_dataset`].
+///
+/// # Errors
+/// As [`load_dataset`].
+pub fn read_examples(path: &Path) -> Result<Split, Error> {
+    let is_folder = path.is_dir();
+    if !is_folder && !(path.is_file() && Arrays::is_archive(path)?) {
+        return with_array(path, |array| array.split());
+    }
+    let mut arrays = Arrays::open(path)?;
+    let names = arrays.names()?;
+    let called = |part| names.iter().find(|name| is_called(name, part, &EXAMPLES));
+    let name = match &names[..] {
+        [name] => Some(name),
+        _ => called("").or_else(|| called("test")),
+    };
+    let name = name.cloned().ok_or_else(|| Error::Archive {
+        path: path.to_path_buf(),
+        found: format!("the arrays [{}]", names.join(", ")),
+        expected: "one called x or x_test, or one alone".to_owned(),
+    })?;
+    arrays.array(&name)?.split()
 }
 
 /// What arrays of examples and of labels are called, with `train` or `test` or alone.
@@ -911,6 +928,21 @@ impl Answers {
 }
 
 impl Array<'_> {
+    /// Its examples, without labels.
+    fn split(self) -> Result<Split, Error> {
+        match self.form.as_ref().and_then(Example::of_form) {
+            Some(Example::Image { height, width }) => {
+                let pixels = self.values("a pixel", |_, word| Some(word[0]))?;
+                Ok(Split::of_images(pixels, (height, width), None))
+            }
+            Some(Example::Features(values)) => Ok(Split::of_features(self.floats()?, values, None)),
+            None => Err(self.unfit(format!(
+                "at least one example: images, uint8 of shape (n, height, width), or features, \
+                 numbers of shape (n, values), at most {MAX_VALUES}"
+            ))),
+        }
+    }
+
     /// Reads the labels of the `n` examples of the array `x`.
     fn answers(self, n: usize, x: &str) -> Result<Answers, Error> {
         let form = self.form.as_ref();

@@ -278,6 +278,8 @@ pub struct Names {
     pub classes: Vec<String>,
     /// `[values of an example]` where columns have names; else empty.
     pub features: Vec<String>,
+    /// The column of the labels, where it has a name.
+    pub label: Option<String>,
 }
 
 /// What a reader took for what, which its caller should say.

@@ -75,11 +75,17 @@ fn isa_parser() -> impl TypedValueParser<Value = Isa> {
 /// Commands whose files `--out` names, that draw by `--seed`, show `--tui`, use `--threads` and `--isa`,
 /// and read from `--data`.
 const TAKES: [(&str, &[&str]); 6] = [
-    ("out", &["reproduce", "train", "distill", "report", "demo", "verify"]),
+    ("out", &["reproduce", "train", "distill", "report", "demo", "verify", "predict"]),
     ("seed", &["reproduce", "train", "distill", "demo"]),
     ("tui", &["reproduce", "train", "distill"]),
-    ("threads", &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info"]),
-    ("isa", &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info"]),
+    (
+        "threads",
+        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
+    ),
+    (
+        "isa",
+        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
+    ),
     ("data", &["reproduce", "train", "distill", "eval", "report", "demo", "data", "info"]),
 ];
 /// Options that are refused where they do nothing: who gives them waits for something. The others are

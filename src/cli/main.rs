@@ -16,6 +16,7 @@ mod info;
 mod manual;
 mod one_model;
 mod pages;
+mod predict;
 mod progress;
 mod report;
 mod reproduce;
@@ -62,6 +63,13 @@ enum Command {
     /// Errors, likelihood and calibration of models on test data
     #[command(after_help = "Example: limbeck eval runs/own")]
     Eval(eval::EvalArgs),
+    /// What a model says of new rows: class and probability, as CSV
+    ///
+    /// Written to --out, or to stdout.
+    #[command(
+        after_help = "Example: limbeck predict runs/own/models/model-0.safetensors new.csv --out p.csv"
+    )]
+    Predict(predict::PredictArgs),
     /// Verifies another implementation's distillation loss or gradient, and names the mistake
     #[command(after_help = "Example: limbeck check case.safetensors")]
     Check(check::CheckArgs),
@@ -179,6 +187,7 @@ fn dispatch(
         Command::Train(args) => train::run(&session, &args, communicator),
         Command::Distill(args) => distill::run(&session, &args, communicator),
         Command::Eval(args) => eval::run(&session, &args),
+        Command::Predict(args) => predict::run(&session, &args),
         Command::Check(args) => check::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command, communicator),
         Command::Report(args) => report::run(&session, &args),

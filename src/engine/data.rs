@@ -360,6 +360,14 @@ pub fn expect_fit(model: &Mlp, path: &Path, inputs: usize, classes: usize) -> Re
     }
 }
 
+/// Checks that `model`, read from `path`, takes examples of `inputs` values.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn expect_inputs(model: &Mlp, path: &Path, inputs: usize) -> Result<()> {
+    expect_fit(model, path, inputs, model.classes())
+}
+
 /// Errors, likelihood and calibration of `model` on a labelled test set.
 ///
 /// # Errors

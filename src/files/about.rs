@@ -11,7 +11,8 @@ use crate::files::safetensors::TensorFile;
 const MAX_NAMES: usize = 1 << 20;
 
 /// The data set of a model. In the metadata of its file: `dataset`, its name; `data`, a JSON object of
-/// SHA-256 by what was hashed; `class_names` and `feature_names`, JSON arrays. All may be absent.
+/// SHA-256 by what was hashed; `class_names` and `feature_names`, JSON arrays; `label_name`. All may be
+/// absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// [`Dataset::name`].
@@ -53,7 +54,10 @@ impl About {
         if !self.data.is_empty() {
             metadata.insert("data".to_string(), json(serde_json::to_string(&self.data))?);
         }
-        let Names { classes, features } = &self.names;
+        let Names { classes, features, label } = &self.names;
+        if let Some(label) = label.as_ref().filter(|label| label.len() <= MAX_NAMES) {
+            metadata.insert("label_name".to_string(), label.clone());
+        }
         for (key, names) in [("class_names", classes), ("feature_names", features)] {
             let names = json(serde_json::to_string(names))?;
             if names != "[]" && names.len() <= MAX_NAMES {
@@ -87,6 +91,7 @@ impl About {
             names: Names {
                 classes: names("class_names", classes)?,
                 features: names("feature_names", inputs)?,
+                label: text("label_name").map(String::from),
             },
         })
     }

@@ -528,8 +528,11 @@ mod tests {
     /// [`model`] of a data set with names, whose features are standardised.
     fn model_of_data() -> ModelFile {
         let names = |names: [&str; 3]| names.map(String::from).to_vec();
-        let names =
-            Names { classes: names(["a", "b, \"c\"", "ü"]), features: names(["x", "", "z"]) };
+        let names = Names {
+            classes: names(["a", "b, \"c\"", "ü"]),
+            features: names(["x", "", "z"]),
+            label: Some("kind".into()),
+        };
         ModelFile {
             standardizer: Some(Standardizer {
                 mean: vec![0.1, 1e-30, -7e8],
