@@ -150,7 +150,8 @@ fn what_is_most_likely_not_meant_is_said() {
     };
     let right = |i: usize, c: usize| if i % 3 == c { 4.0 } else { (c + i % 5) as f32 * 0.1 };
     let probabilities = |i: usize, c: usize| if i % 3 == c { 0.5 } else { 0.25 };
-    says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "teacher_probs"]);
+    says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "name the file teacher_probs"]);
+    assert!(!place.path("p").exists());
     let shuffled = |i: usize, c: usize| right(i / 3, c);
     says(&distil(&shuffled, 45, "s"), 0, &["agree with", "no more than chance"]);
 
@@ -159,6 +160,253 @@ fn what_is_most_likely_not_meant_is_said() {
     let (few, all) = (distil(&right, 45, "few"), distil(&right, 60, "all"));
     assert_eq!((stderr(&few), sha256(&few)), (String::new(), sha256(&all)));
     says(&distil(&right, 50, "neither"), 65, &["found 50", "expected 60", "or 45"]);
+}
+
+/// However the examples are written down, the same model comes of them.
+#[test]
+fn the_same_examples_make_the_same_model() {
+    let plain = table(mixed(), 1.0);
+    let place = Place::new(&plain, HELD, TRAINING);
+    let expected = sha256(&place.run("train", "plain"));
+    let open = |data: &str, out: &str| {
+        fs::write(
+            place.path("c.toml"),
+            format!("[data]\n{data}\n{HELD}\n[model]\nhidden = [16]\n{TRAINING}"),
+        )
+        .unwrap();
+        let output = place.run("train", out);
+        assert_eq!(sha256(&output), expected, "{data}");
+        stderr(&output)
+    };
+    // Words in the order of the numbers, with pandas' index in front, behind semicolons.
+    let mut words = ";a;kind;b\n".to_string();
+    for (i, line) in plain.lines().skip(1).enumerate() {
+        let fields: Vec<&str> = line.split(',').collect();
+        let kind = ["ant", "bee", "cow"][fields[2].parse::<usize>().unwrap()];
+        let _ = writeln!(words, "{i};{};{kind};{}", fields[0], fields[1]);
+    }
+    fs::write(place.path("words.csv"), &words).unwrap();
+    let said = open("train_table = \"words.csv\"", "words");
+    assert!(said.contains("warning: ") && said.contains("in place 0"), "{said}");
+    assert!(said.contains("labels are column \"kind\""), "{said}");
+    assert!(said.contains("3 classes: ant, bee, cow"), "{said}");
+    // Without names, gzipped, the labels in front.
+    let bare: String = plain
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let (values, label) = line.rsplit_once(',').unwrap();
+            format!("{},{values}\n", label.parse::<u8>().unwrap() + 7)
+        })
+        .collect();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    std::io::Write::write_all(&mut gzip, bare.as_bytes()).unwrap();
+    fs::write(place.path("bare.csv.gz"), gzip.finish().unwrap()).unwrap();
+    let said = open("train_table = \"bare.csv.gz\"\nlabel_column = 0", "bare");
+    assert!(said.contains("3 classes, called 7, 8, 9"), "{said}");
+    // As arrays: the logits' writer makes matrices of f32.
+    let rows =
+        || plain.lines().skip(1).map(|line| line.split(',').map(|x| x.parse::<f32>().unwrap()));
+    let x: Vec<f32> = rows().flat_map(|row| row.take(2)).collect();
+    let one_hot: Vec<f32> = rows()
+        .flat_map(|mut row| {
+            (0..3).map({
+                let label = row.nth(2).unwrap();
+                move |class| f32::from(u8::from(class as f32 == label))
+            })
+        })
+        .collect();
+    fs::create_dir(place.path("arrays")).unwrap();
+    fs::write(place.path("arrays/X.npy"), limbeck_datasets::npy::of_logits(&x, 2)).unwrap();
+    fs::write(place.path("arrays/y.npy"), limbeck_datasets::npy::of_logits(&one_hot, 3)).unwrap();
+    open("arrays = \"arrays\"", "arrays");
+    let kept = fs::read_to_string(place.path("words/config.toml")).unwrap();
+    assert!(kept.contains("classes = 3\n") && kept.contains("layers = [2, 16, 3]\n"), "{kept}");
+}
+
+#[test]
+fn what_is_no_example_is_named_with_what_to_do() {
+    let place = Place::new("", "", "");
+    let refused = |table: &str, data: &str, parts: &[&str]| {
+        fs::write(place.path("t.csv"), table).unwrap();
+        let text = format!(
+            "[data]\ntrain_table = \"t.csv\"\nholdout = 2\n{data}\n[model]\nhidden = [4]\n"
+        );
+        fs::write(place.path("c.toml"), text).unwrap();
+        says(&place.run("train", "none"), 65, &[&["t.csv:"], parts].concat());
+        assert!(!place.path("none").exists());
+    };
+    let pets = "a,name,label\n1,rex,dog\n2,tom,cat\n3,ace,dog\n";
+    refused(
+        pets,
+        "",
+        &["t.csv:2: found \"rex\" in column \"name\"", "ignore_columns = [\"name\"]"],
+    );
+    refused("a,label\n1,x\n,y\n3,x\n", "", &["t.csv:3: found \"\"", "drop_incomplete_rows = true"]);
+    refused(pets, "label_column = \"a\"\nignore_columns = [\"nam\"]", &["no column \"nam\" among"]);
+    refused("a,b\n1,2\n1,3\n", "label_column = 5", &["label_column = 5", "0 to 1"]);
+    let prices: String = (0..40).map(|i| format!("{i}.5,{}\n", 990 + i * i)).collect();
+    refused(&format!("a,label\n{prices}"), "", &["40 different labels", "measured"]);
+}
+
+/// ln softmax(v) differs from v in a constant for each row, which no softmax sees.
+#[test]
+fn a_teacher_may_give_probabilities_or_very_large_logits() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let distil = |key: &str, values: &[f32], out: &str| {
+        fs::write(place.path("v.npy"), limbeck_datasets::npy::of_logits(values, 3)).unwrap();
+        let soft = format!("[distillation]\ntemperature = 2\nhard_weight = 0\n{key} = \"v.npy\"\n");
+        place.configure(HELD, &format!("{TRAINING}{soft}"));
+        place.run("distill", out)
+    };
+    let logits: Vec<f32> =
+        (0..180).map(|i| if i / 3 % 3 == i % 3 { 4.0 } else { i as f32 * 0.01 }).collect();
+    let exps: Vec<f64> = logits.iter().map(|&v| f64::from(v).exp()).collect();
+    let probs: Vec<f32> = exps
+        .chunks(3)
+        .flat_map(|row| row.iter().map(|e| (e / row.iter().sum::<f64>()) as f32))
+        .collect();
+    let logs: Vec<f32> = probs.iter().map(|&p| f64::from(p).ln() as f32).collect();
+    let [by_probs, by_logs] = [("teacher_probs", &probs, "p"), ("teacher_logits", &logs, "l")]
+        .map(|(key, values, out)| distil(key, values, out));
+    assert_eq!(sha256(&by_probs), sha256(&by_logs));
+    assert_eq!(errors(&by_probs), errors(&distil("teacher_logits", &logits, "v")));
+    says(&by_logs, 0, &["logarithms of probabilities, which are logits for every temperature"]);
+    says(&distil("teacher_probs", &logits, "x"), 65, &["from 0 to 1", "teacher_logits"]);
+
+    // At T = 2 the softmax is 1 for one class and 0 for all others.
+    let large: Vec<f32> = logits.iter().map(|v| 1e4 * (v - 2.0)).collect();
+    assert_eq!(errors(&distil("teacher_logits", &large, "large")), 0);
+    // What is meant for other classes is refused before anything is made.
+    let other = distil("teacher_logits", &logits[..120], "rows");
+    says(&other, 65, &["rows of the teacher's logits: found 40, expected 60"]);
+    fs::write(place.path("v.npy"), limbeck_datasets::npy::of_logits(&logits, 4)).unwrap();
+    says(&place.run("distill", "four"), 65, &["classes of the teacher: found 4, expected 3"]);
+    assert!(!place.path("four").exists());
+}
+
+#[test]
+fn a_run_goes_on_from_a_model() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let first = sha256(&place.run("train", "first"));
+    // A step that is too small to change anything; the widths are the model's.
+    let still = "[training]\nepochs = 1\nbatch_size = 15\nlearning_rate = 1e-30\n";
+    let configure = |model: &str| {
+        let text = format!("[data]\ntrain_table = \"t.csv\"\n{HELD}\n[model]\n{model}\n{still}");
+        fs::write(place.path("c.toml"), text).unwrap();
+    };
+    let initial = "initial = \"first/models/model-0.safetensors\"";
+    configure(initial);
+    assert_eq!(sha256(&place.run("train", "second")), first);
+    let manifest = fs::read_to_string(place.path("second/manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["data"]["initial"], first);
+    assert!(manifest["paths"]["initial"].as_str().unwrap().ends_with("model-0.safetensors"));
+    configure(&format!("hidden = [16]\n{initial}"));
+    let teacher = place.path("first/models/model-0.safetensors");
+    let distil =
+        ["distill", "c.toml", "--json", "--out", "third", "--teacher", teacher.to_str().unwrap()];
+    assert_eq!(sha256(&place.limbeck(&distil)), first);
+    configure(&format!("hidden = [8]\n{initial}"));
+    says(
+        &place.run("train", "none"),
+        2,
+        &["initial model: found the widths [2, 16, 3]", "[2, 8, 3]"],
+    );
+    configure("initial = \"t.csv\"");
+    says(&place.run("train", "none"), 65, &["t.csv", "a text file", "safetensors"]);
+    configure("initial = \"gone\"");
+    says(&place.run("train", "none"), 74, &["gone"]);
+    assert!(!place.path("none").exists());
+}
+
+/// Of a transfer set without labels the teacher knows how many classes there are.
+#[test]
+fn an_unlabelled_set_has_the_classes_of_its_teacher() {
+    let place = Place::new("a,b\n1,2\n3,4\n5,6\n", "", "");
+    fs::write(place.path("test.csv"), "a,b,label\n1,2,0\n3,4,1\n").unwrap();
+    let v = [4.0f32, 0.0, 1.0, 0.5, 3.0, 0.0, 0.0, 1.0, 2.0];
+    fs::write(place.path("v.npy"), limbeck_datasets::npy::of_logits(&v, 3)).unwrap();
+    let config = "[data]\ntrain_table = \"t.csv\"\ntest_table = \"test.csv\"\n[model]\nhidden = [4]\n\
+                  [training]\nepochs = 2\n[distillation]\nhard_weight = 0\nteacher_logits = \"v.npy\"\n";
+    fs::write(place.path("c.toml"), config).unwrap();
+    sha256(&place.run("distill", "run"));
+    let kept = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(kept.contains("classes = 3\n") && kept.contains("layers = [2, 4, 3]\n"), "{kept}");
+}
+
+#[test]
+fn init_writes_a_configuration_that_runs_and_overwrites_nothing() {
+    let text = table(mixed(), 1.0).replace("a,b,label", "a,b,kind");
+    let names = |label: &str| ["ant", "bee", "cow"][label.parse::<usize>().unwrap()];
+    let lines: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match line.rsplit_once(',') {
+            Some((values, label)) if i > 0 => format!("x{i},{values},{}", names(label)),
+            _ => format!("name,{line}"),
+        })
+        .collect();
+    let place = Place::new(&(lines.join("\n") + "\n"), "", "");
+    let init = |args: &[&str]| place.limbeck(&[&["init", "--json"], args].concat());
+    says(&init(&["t.csv"]), 65, &["\"name\" or \"kind\"", "label_column"]);
+    let output = init(&["t.csv", "--label-column", "kind"]);
+    says(&output, 0, &["3 classes: ant, bee, cow"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["examples"], 60);
+    assert_eq!(report["classes"][1], serde_json::json!({ "name": "bee", "examples": 20 }));
+    assert_eq!(
+        (&report["left_out"][0], &report["next"]),
+        (&"\"name\"".into(), &"limbeck train config.toml".into())
+    );
+    assert_eq!(errors(&place.limbeck(&["train", "config.toml", "--json", "--out", "run"])), 0);
+    let config = fs::read_to_string(place.path("config.toml")).unwrap();
+    assert!(config.contains("# 3 classes: ant (20), bee (20), cow (20)\n"), "{config}");
+    says(&init(&["t.csv", "--label-column", "-1"]), 2, &["config.toml: exists already", "--out"]);
+    assert_eq!(fs::read_to_string(place.path("config.toml")).unwrap(), config);
+
+    // Elsewhere, with a value missing and with a teacher.
+    let mut incomplete = lines.clone();
+    incomplete[5] = "x5,NA,0.5,bee".to_string();
+    fs::write(place.path("t.csv"), incomplete.join("\n")).unwrap();
+    let logits: Vec<f32> = (0..180).map(|i| if i / 3 % 3 == i % 3 { 4.0 } else { 0.0 }).collect();
+    let write = |rows: usize| {
+        let bytes = limbeck_datasets::npy::of_logits(&logits[..3 * rows], 3);
+        fs::write(place.path("v.npy"), bytes).unwrap();
+    };
+    write(60);
+    fs::create_dir(place.path("below")).unwrap();
+    let more =
+        ["t.csv", "--label-column", "-1", "--teacher-logits", "v.npy", "--out", "below/c.toml"];
+    says(&init(&more), 65, &["rows of the teacher's logits: found 60, expected 59"]);
+    fs::write(place.path("t.csv"), lines.join("\n")).unwrap();
+    says(&init(&more), 0, &[]);
+    assert_eq!(errors(&place.limbeck(&["distill", "below/c.toml", "--json", "--out", "soft"])), 0);
+
+    // Arrays and images.
+    fs::create_dir(place.path("arrays")).unwrap();
+    fs::write(place.path("arrays/X.npy"), limbeck_datasets::npy::of_logits(&logits, 3)).unwrap();
+    fs::write(
+        place.path("arrays/y.npy"),
+        limbeck_datasets::npy::of_logits(&logits.iter().map(|v| v / 4.0).collect::<Vec<_>>(), 3),
+    )
+    .unwrap();
+    says(&init(&["arrays", "--out", "arrays.toml"]), 0, &[]);
+    assert_eq!(errors(&place.limbeck(&["train", "arrays.toml", "--json", "--out", "ra"])), 0);
+    fs::create_dir(place.path("images")).unwrap();
+    let images: Vec<u8> = (0..20u8).flat_map(|i| [i % 2 * 250, 250 - i % 2 * 250]).collect();
+    let labels: Vec<u8> = (0..20).map(|i| 1 + i % 2).collect();
+    let header = |magic: u8, sides: &[u8]| -> Vec<u8> {
+        let words = [20].iter().chain(sides).flat_map(|&side| [0, 0, 0, side]);
+        [0, 0, 8, magic].into_iter().chain(words).collect()
+    };
+    let write = |name: &str, parts: [Vec<u8>; 2]| {
+        fs::write(place.path("images").join(name), parts.concat()).unwrap()
+    };
+    write("train-images-idx3-ubyte", [header(3, &[1, 2]), images]);
+    write("train-labels-idx1-ubyte", [header(1, &[]), labels]);
+    says(&init(&["images", "--out", "images.toml"]), 0, &["2 classes, called 1, 2"]);
+    assert_eq!(errors(&place.limbeck(&["train", "images.toml", "--json", "--out", "ri"])), 0);
 }
 
 #[test]

@@ -149,18 +149,31 @@ pub fn load_dataset(
     })
 }
 
-/// The column of the labels of the table at `path`, as [`load_dataset`] finds it.
+/// What the first lines of a table tell of its columns.
+#[derive(Debug)]
+pub struct Sketch {
+    /// The column of the labels.
+    pub label: Option<Column>,
+    /// Other columns that hold words, which no feature does.
+    pub words: Vec<Column>,
+}
+
+/// The columns of the table at `path`, as [`load_dataset`] takes them.
 ///
 /// # Errors
 /// As [`load_dataset`].
-pub fn label_column(path: &Path, columns: &Columns) -> Result<Option<Column>, Error> {
+pub fn sketch(path: &Path, columns: &Columns) -> Result<Sketch, Error> {
     let bytes = read(path)?;
     let mut table = Table::open(path, &bytes)?;
     let label = table.label(columns, None)?;
-    Ok(label.map(|place| match table.has_header {
+    let column = |place: usize| match table.has_header {
         true => Column::Name(table.names[place].clone()),
         false => Column::Place(place as i64),
-    }))
+    };
+    let is_word =
+        |place: &usize| table.words[*place] && label != Some(*place) && !table.is_nameless(*place);
+    let words = (0..table.names.len()).filter(is_word).map(column).collect();
+    Ok(Sketch { label: label.map(column), words })
 }
 
 /// The bytes of the file at `path`, decompressed. What is no text is refused by its first bytes.
@@ -277,7 +290,7 @@ struct Table<'a> {
     has_header: bool,
     header_line: usize,
     extra: Extra,
-    /// Whether a column holds words, as far as the first lines tell.
+    /// Whether most of a column are words, as far as the first lines tell.
     words: Vec<bool>,
     /// The names of classes in the first line of the tables that scikit-learn and TensorFlow ship.
     class_names: Vec<String>,
@@ -396,9 +409,12 @@ impl<'a> Table<'a> {
             let fields = others.iter().filter_map(move |(_, record)| record.get(column + shift));
             fields.filter(|field| !is_missing(field))
         };
-        let words: Vec<bool> = (0..first.len())
-            .map(|column| of_column(column).any(|field| !is_value(field)))
-            .collect();
+        // A single word in a column of numbers is a mistake.
+        let holds_words = |column: usize| {
+            let words = of_column(column).filter(|field| !is_value(field)).count();
+            2 * words > of_column(column).count()
+        };
+        let words: Vec<bool> = (0..first.len()).map(holds_words).collect();
         let is_word = |field: &String| !is_missing(field) && !is_value(field);
         let above_numbers = |(column, field): (usize, &String)| {
             is_word(field) && !words[column] && of_column(column).next().is_some()
@@ -508,13 +524,19 @@ impl<'a> Table<'a> {
             (None, Some(_)) => return Ok(None),
             (None, None) => {}
         }
+        if !self.class_names.is_empty() {
+            let last = self.names.len() - 1;
+            let text = format!("{}: labels are column {last}, the last", self.path.display());
+            self.notes.push(Remark::Note(text));
+            return Ok(Some(last));
+        }
         let mut ignored = HashSet::new();
         for column in &columns.ignored {
             ignored.extend(self.place(column, "ignore_columns")?);
         }
         let candidates = |holds: &dyn Fn(usize) -> bool| -> Vec<usize> {
             let of_all = (0..self.names.len()).filter(|&place| holds(place));
-            of_all.filter(|p| !ignored.contains(p) && !is_nameless(&self.names[*p])).collect()
+            of_all.filter(|p| !ignored.contains(p) && !self.is_nameless(*p)).collect()
         };
         let called = |place: usize| LABELS.contains(&&self.names[place].to_lowercase()[..]);
         let named = candidates(&|place| self.has_header && called(place));
@@ -535,7 +557,7 @@ impl<'a> Table<'a> {
             [] if !self.has_header => Err(self.bad(
                 self.header_line,
                 "no names of columns, and numbers alone",
-                "which column holds the labels: label_column = 0 for the first, −1 for the last",
+                "the place of the labels: label_column = 0 for the first column, −1 for the last",
             )),
             [] => {
                 let text = format!(
@@ -558,6 +580,10 @@ impl<'a> Table<'a> {
                 ))
             }
         }
+    }
+
+    fn is_nameless(&self, place: usize) -> bool {
+        is_nameless(&self.names[place])
     }
 
     /// A column's name in quotes; without a header its place.
@@ -585,8 +611,8 @@ impl<'a> Table<'a> {
         for (place, what) in uses.iter_mut().enumerate() {
             if label == Some(place) {
                 *what = Use::Label;
-            } else if self.has_header && is_nameless(&self.names[place]) {
-                nameless.extend((*what != Use::Nothing).then(|| format!("number {place} from 0")));
+            } else if is_nameless(&self.names[place]) {
+                nameless.extend((*what != Use::Nothing).then(|| format!("in place {place}")));
                 *what = Use::Nothing;
             } else if *what != Use::Nothing {
                 *what = Use::Feature(features.len());
@@ -594,12 +620,12 @@ impl<'a> Table<'a> {
             }
         }
         if self.extra == Extra::First {
-            nameless.push("of row names, the first".to_owned());
+            nameless.push("of row names in front".to_owned());
         }
         if !nameless.is_empty() {
             self.notes.push(Remark::Warning(format!(
-                "{}: left out the column {}, which has no name: pandas and R write the rows' numbers or \
-                 names like this",
+                "{}: left out the column {} (counted from 0), which has no name: pandas and R write the \
+                 numbers or names of rows like this",
                 self.path.display(),
                 nameless.join(", ")
             )));
@@ -785,7 +811,8 @@ impl<'a> Table<'a> {
     fn label_fault(&self, fault: Fault, part: &Part) -> Error {
         let Fault { row, found, expected } = fault;
         let line = row.map_or(self.header_line, |row| self.line(part.offsets[row]));
-        self.bad(line, format!("{found} as label"), expected)
+        let found = if row.is_some() { format!("{found} as label") } else { found };
+        self.bad(line, found, expected)
     }
 
     /// The line of what begins at `offset`, counted from 1, behind blank lines.
@@ -1198,15 +1225,15 @@ mod tests {
         let expected = Split::of_features(vec![1.0, 2.0, 3.0, 4.0], 2, Some(vec![1, 0]));
         let warned = [
             // pandas with its index, and read and written again.
-            (",a,b,label\n0,1,2,1\n1,3,4,0\n", "left out the column number 0 from 0"),
-            ("Unnamed: 0,a,b,label\n0,1,2,1\n1,3,4,0\n", "left out the column number 0"),
+            (",a,b,label\n0,1,2,1\n1,3,4,0\n", "left out the column in place 0"),
+            ("Unnamed: 0,a,b,label\n0,1,2,1\n1,3,4,0\n", "left out the column in place 0"),
             // R's write.csv, write.table, and without quotes.
             ("\"\",\"a\",\"b\",\"label\"\n\"1\",1,2,1\n\"2\",3,4,0\n", "left out the column"),
-            ("\"a\",\"b\",\"label\"\n\"1\",1,2,1\n\"2\",3,4,0\n", "of row names, the first"),
-            ("a,b,label\nMazda RX4,1,2,1\nFiat,3,4,0\n", "of row names, the first"),
+            ("\"a\",\"b\",\"label\"\n\"1\",1,2,1\n\"2\",3,4,0\n", "of row names in front"),
+            ("a,b,label\nMazda RX4,1,2,1\nFiat,3,4,0\n", "of row names in front"),
             ("Id,a,b,label\n1,1,2,1\n2,3,4,0\n", "\\\"Id\\\", which counts the lines"),
             // A separator at the end of lines: of all, of those with values.
-            ("a,b,label,\n1,2,1,\n3,4,0,\n", "left out the column number 3"),
+            ("a,b,label,\n1,2,1,\n3,4,0,\n", "left out the column in place 3"),
             ("a,b,label\n1,2,1,\n3,4,0,\n", "the separator that ends each line"),
         ];
         for (text, warning) in warned {
@@ -1265,7 +1292,9 @@ mod tests {
         assert_eq!(dataset.train.labels.as_deref(), Some(&[0, 1, 2, 0][..]));
         assert_eq!(table(wine, &label(Column::Place(-3))).unwrap().train, dataset.train);
         let refused = |columns: &Columns| table(wine, columns).unwrap_err().to_string();
-        assert!(refused(&Columns::default()).contains("label_column = 0 for the first, −1 for"));
+        assert!(
+            refused(&Columns::default()).contains("label_column = 0 for the first column, −1 for")
+        );
         assert!(refused(&label(Column::Place(3))).contains("0 to 2, or −1"));
         assert!(
             refused(&label(Column::Name("0".into()))).contains("counted from 0, without quotes")
@@ -1288,7 +1317,7 @@ mod tests {
     #[test]
     fn the_first_line_of_published_tables_names_the_classes() {
         let iris = "3,2,setosa,versicolor\n5.1,3.5,0\n4.9,3.0,1\n4.7,3.2,0\n";
-        let dataset = table(iris, &label(Column::Place(-1))).unwrap();
+        let dataset = plain(iris);
         assert_eq!(dataset.names.classes, ["setosa", "versicolor"]);
         assert_eq!(dataset.train.labels.as_deref(), Some(&[0, 1, 0][..]));
         let few = table("2,1,a,b,c\n1,0\n2,1\n", &label(Column::Place(-1))).unwrap();
@@ -1326,6 +1355,18 @@ mod tests {
         refused(&format!("a,name\n{ids}"), &plain_rule, "30 different labels in 30 rows");
         let prices: String = (0..30).map(|i| format!("{i}.5,{}\n", 1000 + i)).collect();
         refused(&format!("a,target\n{prices}"), &plain_rule, "was measured or counts the rows");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        std::fs::write(&path, "name,n,kind,b\nx,1,cat,\ny,2,dog,3\n").unwrap();
+        let found = sketch(&path, &label(Column::Place(2))).unwrap();
+        assert_eq!(found.label, Some(Column::Name("kind".into())));
+        assert_eq!(found.words, [Column::Name("name".into())]);
+        // One word among numbers is a mistake, and named where it is.
+        refused(
+            "a,b,label\n1,2,0\n3,x,1\n4,5,0\n",
+            &plain_rule,
+            "t.csv:3: found \"x\" in column \"b\"",
+        );
         // What holds other words is named.
         let both = "name,kind,b\nx,cat,2\ny,dog,3\n";
         let columns = Columns {

@@ -75,7 +75,7 @@ fn isa_parser() -> impl TypedValueParser<Value = Isa> {
 /// Commands whose files `--out` names, that draw by `--seed`, show `--tui`, use `--threads` and `--isa`,
 /// and read from `--data`.
 const TAKES: [(&str, &[&str]); 6] = [
-    ("out", &["reproduce", "train", "distill", "report", "demo", "verify", "predict"]),
+    ("out", &["reproduce", "train", "distill", "report", "demo", "verify", "predict", "init"]),
     ("seed", &["reproduce", "train", "distill", "demo"]),
     ("tui", &["reproduce", "train", "distill"]),
     (

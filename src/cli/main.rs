@@ -13,6 +13,7 @@ mod exit;
 mod export;
 mod global;
 mod info;
+mod init;
 mod manual;
 mod one_model;
 mod pages;
@@ -50,6 +51,11 @@ enum Command {
     /// A table of the paper: trains its models and prints our figures beside the paper's
     #[command(after_help = "Example: limbeck reproduce mnist --preset quick --seeds 3")]
     Reproduce(reproduce::ReproduceArgs),
+    /// A configuration for data of your own, which runs as it is
+    ///
+    /// Written to config.toml, or to the file that --out names; what exists is not overwritten.
+    #[command(after_help = "Example: limbeck init iris.csv --out iris.toml")]
+    Init(init::InitArgs),
     /// Trains the model of a configuration
     #[command(
         after_help = "Example: limbeck train own.toml --set training.epochs=40 --out runs/own"
@@ -184,6 +190,7 @@ fn dispatch(
     let session = Session::new(cli.global, leads, stop.clone())?;
     match cli.command {
         Command::Reproduce(args) => reproduce::run(&session, &args, communicator),
+        Command::Init(args) => init::run(&session, &args),
         Command::Train(args) => train::run(&session, &args, communicator),
         Command::Distill(args) => distill::run(&session, &args, communicator),
         Command::Eval(args) => eval::run(&session, &args),
