@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
+use zip::read::ZipFile;
 
 const KIND: &str = "a NumPy .npy file";
 const ARCHIVE: &str = "an .npz archive of NumPy arrays, or a folder of .npy files";
@@ -107,11 +108,11 @@ pub fn load_dataset(path: &Path, classes: usize, held_out: bool) -> Result<Datas
 
 /// The type of an array's values.
 #[derive(Clone, Copy)]
-struct Element {
+pub(crate) struct Element {
     /// `b` for bool, `u` and `i` for integers, `f` for floating point.
-    kind: u8,
+    pub(crate) kind: u8,
     /// Number of bytes of a value.
-    width: usize,
+    pub(crate) width: usize,
     big_endian: bool,
 }
 
@@ -131,7 +132,7 @@ impl Element {
     }
 
     /// The value of `word`, exactly but for integers beyond 2⁵³.
-    fn value(self, word: &[u8]) -> f64 {
+    pub(crate) fn value(self, word: &[u8]) -> f64 {
         let mut bytes = [0; 8];
         let bytes = &mut bytes[..self.width];
         bytes.copy_from_slice(&word[..self.width]);
@@ -170,10 +171,10 @@ pub fn half(bits: u16) -> f64 {
 }
 
 /// The type and the shape of an array, as its header has them.
-struct Form {
-    element: Element,
-    /// At least one side.
-    shape: Vec<usize>,
+pub(crate) struct Form {
+    pub(crate) element: Element,
+    /// No side for a single value.
+    pub(crate) shape: Vec<usize>,
     /// Whether the first index runs fastest, instead of the last.
     fortran_order: bool,
 }
@@ -191,7 +192,7 @@ impl Form {
             return None;
         }
         let (sides, _) = value("shape")?.strip_prefix('(')?.split_once(')')?;
-        let sides = sides.trim_end_matches(',').split(',');
+        let sides = sides.split_terminator(',');
         // Python 2 wrote a long as `60000L`.
         let sides = sides.map(|side| side.strip_suffix('L').unwrap_or(side).parse().ok());
         Some(Form {
@@ -203,11 +204,11 @@ impl Form {
 
     /// Number of values of a row. The first side counts the rows.
     fn row(&self) -> usize {
-        self.shape[1..].iter().fold(1, |size, &side| size.saturating_mul(side))
+        self.shape.iter().skip(1).fold(1, |size, &side| size.saturating_mul(side))
     }
 
     fn count(&self) -> usize {
-        self.shape[0].saturating_mul(self.row())
+        self.shape.first().map_or(1, |rows| rows.saturating_mul(self.row()))
     }
 
     /// The place in C order, where the last index runs fastest, of the file's value number `i`.
@@ -294,9 +295,9 @@ impl Example {
 }
 
 /// An array whose header has been read; its values come next.
-struct Array<'a> {
+pub(crate) struct Array<'a> {
     path: PathBuf,
-    reader: Box<dyn Read + 'a>,
+    pub(crate) reader: Box<dyn Read + 'a>,
     /// Number of bytes of the whole file, as its folder or archive has it; `None` for a pipe.
     length: Option<u64>,
     /// The most bytes for which room is made before they are read.
@@ -307,7 +308,7 @@ struct Array<'a> {
     /// The offset of the values.
     offset: usize,
     /// `None` for a form that is not supported.
-    form: Option<Form>,
+    pub(crate) form: Option<Form>,
 }
 
 fn open(path: &Path) -> Result<Array<'static>, Error> {
@@ -325,6 +326,17 @@ fn open_file(path: &Path) -> Result<(File, Option<u64>), Error> {
 }
 
 impl<'a> Array<'a> {
+    /// The array in a file of an archive of `packed` bytes.
+    pub(crate) fn of_member<R: Read>(
+        path: PathBuf,
+        member: ZipFile<'a, R>,
+        packed: u64,
+    ) -> Result<Self, Error> {
+        let (length, packed) = (member.size(), member.compressed_size().min(packed));
+        let capacity = packed.saturating_mul(MAX_EXPANSION);
+        Array::read(path, Box::new(BufReader::new(member)), Some(length), capacity)
+    }
+
     /// Reads and checks everything before the values: magic, version, size of the header, header.
     fn read(
         path: PathBuf,
@@ -378,7 +390,7 @@ impl<'a> Array<'a> {
     }
 
     /// The error of an array whose header is not as `expected`.
-    fn unfit(&self, expected: String) -> Error {
+    pub(crate) fn unfit(&self, expected: String) -> Error {
         Error::Content {
             path: self.path.clone(),
             offset: self.header_offset as u64,
@@ -387,11 +399,16 @@ impl<'a> Array<'a> {
         }
     }
 
+    /// The header from its type on, without the quote before it.
+    pub(crate) fn descr(&self) -> &str {
+        let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest);
+        descr.trim_start().trim_start_matches('\'')
+    }
+
     /// What to do about a type that no form has.
     fn advice(&self) -> &'static str {
-        let descr = self.header.split_once("'descr':").map_or("", |(_, rest)| rest.trim_start());
-        let types =
-            |letters: &[char]| descr.trim_start_matches(['\'', '<', '>', '|']).starts_with(letters);
+        let descr = self.descr().trim_start_matches(['<', '>', '|']);
+        let types = |letters: &[char]| descr.starts_with(letters);
         match self.form {
             None if types(&['O']) => {
                 "; these are Python objects: make numbers of them, x.astype(\"float32\")"
@@ -421,7 +438,7 @@ impl<'a> Array<'a> {
 
     /// Reads all values, in C order. `value` makes each of its bytes; it returns `None` for a value
     /// that is not `expected`. The stream is read to its end, where an archive verifies its checksum.
-    fn values<T: Copy>(
+    pub(crate) fn values<T: Copy>(
         mut self,
         expected: &str,
         value: impl Fn(Element, &[u8]) -> Option<T>,
@@ -481,7 +498,7 @@ impl<'a> Array<'a> {
 }
 
 /// Makes the error of an archive: it is damaged, or the operating system refuses to read it.
-fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
+pub(crate) fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
     match cause.kind() {
         ErrorKind::InvalidData
         | ErrorKind::InvalidInput
@@ -579,9 +596,7 @@ impl<'p> Arrays<'p> {
             });
         };
         let member = archive.by_index(index).map_err(|e| damaged(&path, KIND, e.into()))?;
-        let (length, packed) = (member.size(), member.compressed_size().min(self.length));
-        let capacity = packed.saturating_mul(MAX_EXPANSION);
-        Array::read(path, Box::new(BufReader::new(member)), Some(length), capacity)
+        Array::of_member(path, member, self.length)
     }
 
     /// Reads x_`part`, whose examples must be like those of `like`, and y_`part`, which must be there
