@@ -109,7 +109,7 @@ impl<'a> Results<'a> {
             let loss_alone = Results { d_logits: None, ..*self };
             let mut answer = loss_alone.fit(&values);
             if answer && self.d_logits.is_some() {
-                (values.d_logits, values.d_errors) = rows.d_logits(&formulas[i]);
+                values = rows.values(&formulas[i]);
                 answer = self.fit(&values);
             }
             answer &= !shown || self.tell(&values);

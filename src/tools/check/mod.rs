@@ -537,9 +537,9 @@ fn coarser(case: &CheckCase) -> Option<Precision> {
     let precisions = [Precision::F32, Precision::F16, Precision::Bf16];
     precisions.into_iter().filter(|coarser| *coarser < case.precision).find(|&precision| {
         let half = CheckCase { precision, rounded_logits: true, ..case.clone() };
-        let rows = Rows::new(&half);
-        let (results, right) = (Results::new(&half), rows.values(&Formula::right(&half)));
-        results.fit(&right) && results.silent(&right).is_none()
+        let (rows, results, right) = (Rows::new(&half), Results::new(&half), Formula::right(&half));
+        results.recognise(&rows, &[right], true)[0]
+            && results.silent(&rows.values(&right)).is_none()
     })
 }
 

@@ -41,7 +41,7 @@ impl<'a> Rows<'a> {
     }
 
     /// How much example `e` counts.
-    pub fn weight(&self, examples: Examples, e: usize) -> f64 {
+    fn weight(&self, examples: Examples, e: usize) -> f64 {
         match examples {
             Examples::All => 1.0,
             _ if !self.counts[e] => 0.0,
@@ -159,6 +159,11 @@ impl<'a> Row<'a> {
 
     pub fn rounding(&self) -> Rounding {
         self.rows.rounding
+    }
+
+    /// How much this example counts.
+    pub fn weight(&self, examples: Examples) -> f64 {
+        self.rows.weight(examples, self.e)
     }
 
     /// Whether gradients are wanted; those of a loss alone are left empty.
