@@ -76,7 +76,7 @@ def check_loss(
     divergence: Literal["forward", "reverse", "symmetric", "js"] = "forward",
     beta: float = 0.5,
     framework: Literal["torch", "jax", "numpy"] | None = None,
-    dtype: Literal["float64", "float32", "float16"] = "float32",
+    dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float32",
     classes: int | None = None,
     length: int | None = None,
     ignore_index: int | None = None,
@@ -114,7 +114,7 @@ def check_loss(
     """
     choices = (
         ("framework", framework, (None, *_frameworks.CALLS)),
-        ("dtype", dtype, ("float64", "float32", "float16")),
+        ("dtype", dtype, ("float64", "float32", "float16", "bfloat16")),
         ("reduction", reduction, ("mean", "sum")),
         ("divergence", divergence, ("forward", "reverse", "symmetric", "js")),
     )
