@@ -12,9 +12,6 @@ const OTHERS: [f64; 4] = [0.0, -1.0, 2.0, 0.5];
 
 /// A mistake that moves a result by less than this share of it is none in the case at hand.
 const NOTICEABLE: f64 = 0.125;
-/// The same where a loss in half precision is all that is given: one number of three digits, which
-/// other formulas come near by chance.
-const NOTICEABLE_IN_A_HALF: f64 = 0.02;
 
 /// The results of a case that can be compared: those that are finite, or are in part.
 #[derive(Clone, Copy)]
@@ -67,10 +64,8 @@ impl<'a> Results<'a> {
     }
 
     /// Whether these values differ noticeably from the right ones in what is compared.
-    pub fn differ(&self, values: &Values, right: &Values, precision: Precision) -> bool {
-        let coarse = precision.is_half() && self.d_logits.is_none();
-        let share = if coarse { NOTICEABLE_IN_A_HALF } else { NOTICEABLE };
-        let noticeable = |off: f64, size: f64| off > share * size;
+    pub fn differ(&self, values: &Values, right: &Values) -> bool {
+        let noticeable = |off: f64, size: f64| off > NOTICEABLE * size;
         let d_logits = || {
             let (mut off, mut size) = (0.0, 0.0);
             Zip::from(&values.d_logits).and(&right.d_logits).for_each(|x: &f64, right| {
@@ -83,8 +78,8 @@ impl<'a> Results<'a> {
         self.d_logits.is_some() && d_logits() || self.loss.is_some() && loss()
     }
 
-    /// Which of `formulas` these results are of and show.
-    pub fn recognise(&self, rows: &Rows, formulas: &[Formula]) -> Vec<bool> {
+    /// Which of `formulas` these results may be of; with `shown`, of those that they show.
+    pub fn recognise(&self, rows: &Rows, formulas: &[Formula], shown: bool) -> Vec<bool> {
         let mut alive: Vec<usize> = (0..formulas.len()).collect();
         if let Some(d) = self.d_logits {
             for e in probes(rows.case) {
@@ -114,10 +109,10 @@ impl<'a> Results<'a> {
             let loss_alone = Results { d_logits: None, ..*self };
             let mut answer = loss_alone.fit(&values);
             if answer && self.d_logits.is_some() {
-                (values.d_logits, values.d_errors) = rows.d_logits(&formulas[i]);
+                values = rows.values(&formulas[i]);
                 answer = self.fit(&values);
             }
-            answer &= self.tell(&values);
+            answer &= !shown || self.tell(&values);
             recognised[i] = answer;
             known.push((formulas[i], answer));
         }
@@ -136,7 +131,13 @@ fn probes(case: &CheckCase) -> Vec<usize> {
 
 /// Whether an element is that of a formula; one that is not finite says nothing of it.
 fn near(found: f64, expected: f64, error: f64) -> bool {
-    !found.is_finite() || (found - expected).abs() <= error
+    !found.is_finite() || within(found, expected, error)
+}
+
+/// Whether a number is within the error of what is expected. An infinite one, whose error is infinite
+/// too, is not what a finite one was meant to be.
+fn within(found: f64, expected: f64, error: f64) -> bool {
+    expected.is_finite() && (found - expected).abs() <= error
 }
 
 fn gradient_fits(d: &Array2<f64>, values: &Values, factor: f64) -> bool {
@@ -146,7 +147,7 @@ fn gradient_fits(d: &Array2<f64>, values: &Values, factor: f64) -> bool {
 
 /// The room of the form, cross-entropy or divergence, that a loss has.
 fn loss_fits(loss: f64, values: &Values) -> Option<f64> {
-    let fits = |i: usize| (loss - values.losses[i]).abs() <= values.loss_errors[i];
+    let fits = |i: usize| within(loss, values.losses[i], values.loss_errors[i]);
     // The divergence first: its room is for what is left without the entropy.
     [1, 0].into_iter().find(|&i| fits(i)).map(|i| values.loss_errors[i])
 }
