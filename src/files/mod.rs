@@ -4,9 +4,7 @@ pub mod about;
 pub mod checkpoint;
 pub mod error;
 pub mod model;
-#[cfg(feature = "paper")]
 pub mod onnx;
-#[cfg(feature = "paper")]
 pub(crate) mod protobuf;
 pub mod read;
 pub(crate) mod safetensors;

@@ -236,6 +236,7 @@ impl<'a> Run<'a> {
                     self.save(checkpoints, pace.start, observer, &mut timetable)?;
                 }
                 if stop {
+                    observer.on_stop(self.into_model().0);
                     return Err(Error::Interrupted { command: None });
                 }
             }
@@ -249,13 +250,19 @@ impl<'a> Run<'a> {
             }
         }
         let seconds = (self.earlier + pace.start.elapsed()).as_secs_f64();
+        let epochs = self.at.epoch;
+        let (model, best_epoch) = self.into_model();
+        Ok(Trained { model, seconds, epochs, best_epoch })
+    }
+
+    /// The model as it is evaluated: that of the best epoch, and which that is, where there is one.
+    fn into_model(self) -> (Mlp, Option<usize>) {
         let mut model = self.optimizer.evaluated(self.replica.model);
         let best = self.best.filter(|best| best.epoch > 0);
         if let Some(best) = &best {
             model.params_mut().copy_from_slice(&best.params);
         }
-        let best_epoch = best.map(|best| best.epoch);
-        Ok(Trained { model, seconds, epochs: self.at.epoch, best_epoch })
+        (model, best.map(|best| best.epoch))
     }
 
     /// Whether all epochs are done, or as many without a better one as the configuration waits for.
