@@ -89,7 +89,7 @@ fn spec(graph: Graph) -> ExperimentSpec {
         Dataset { name: "noise".into(), classes: 3, train, test, sha256: BTreeMap::new() };
     let conclude = |summary: &Summary| {
         assert_eq!(summary.rows_of("best").count(), 2);
-        Conclusion { tables: Vec::new(), claims: Vec::new(), charts: Vec::new() }
+        Conclusion::default()
     };
     ExperimentSpec {
         experiment: "test",

@@ -9,6 +9,7 @@ use limbeck::engine::metrics::{self, Evaluation};
 use limbeck::engine::mlp::Mlp;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
+use limbeck::run::number;
 use limbeck::run::statistics::{self, McNemar};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
@@ -197,9 +198,10 @@ impl Display for Several {
             let McNemar { only_first, only_second, p_value } = test;
             writeln!(
                 f,
-                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {p_value:.3e}",
+                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {}",
                 first.display(),
-                second.display()
+                second.display(),
+                number::p_value(*p_value)
             )?;
         }
         Ok(())

@@ -74,6 +74,18 @@ pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usiz
     wrong.map(|(index, _)| index).collect()
 }
 
+/// How many examples of each class were taken for which: `[classes, classes]` row-major, the label's row.
+/// A row of logits that are not all finite is counted nowhere.
+pub fn confusion(logits: &[f32], labels: &[u16], classes: usize) -> Vec<u32> {
+    let mut counts = vec![0; classes * classes];
+    for (row, label) in labelled_rows(logits, labels, classes) {
+        if let Some(predicted) = predict(row) {
+            counts[label * classes + predicted] += 1;
+        }
+    }
+    counts
+}
+
 /// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
 /// the maximum of each row taken out before the exponential.
 /// NaN when a logit is not finite or there are no examples.

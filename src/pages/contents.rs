@@ -3,6 +3,7 @@
 
 use crate::engine::config::Config;
 use crate::engine::data::load_data;
+use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
@@ -11,9 +12,11 @@ use crate::run::folder::entries;
 use crate::run::manifest::{differing, located};
 use crate::run::records::{SeededRecord, all_records};
 use crate::run::summary::{Row, Summary};
-use limbeck_datasets::{Dataset, Inputs, glyphs, mnist};
+use limbeck_datasets::{Dataset, glyphs, mnist};
 use limbeck_kernels::Context;
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Variants whose models are evaluated for a page, in the order in which it shows them.
@@ -29,7 +32,9 @@ pub struct RunContents {
     pub manifest: serde_json::Value,
     /// `metrics.jsonl`, empty where there is none.
     pub(crate) epochs: Vec<SeededRecord<EpochRecord>>,
-    /// The figures: their names without `.svg`, and the documents.
+    /// The configurations of its models: by variant, or `""` for that of its one model.
+    pub(crate) configs: BTreeMap<String, Config>,
+    /// The figures that the summary does not hold: their names without `.svg`, and the documents.
     pub figures: Vec<(String, Vec<u8>)>,
     /// The models and their logits on the test set; or, in words, what is missing for that.
     pub predictions: std::result::Result<Predictions, String>,
@@ -37,8 +42,10 @@ pub struct RunContents {
 
 /// The models of a run and their predictions of the run's test set.
 pub struct Predictions {
-    /// A data set whose test set is of labelled images.
+    /// A data set whose test set has labels.
     pub dataset: Dataset,
+    /// The names of the values of an example, where it is a row of a table.
+    pub features: Vec<String>,
     /// At least one model.
     pub models: Vec<EvaluatedModel>,
 }
@@ -59,6 +66,44 @@ impl Predictions {
     /// The labels of the test set, `[n]`.
     pub fn labels(&self) -> &[u16] {
         self.dataset.test.labels.as_deref().unwrap_or_default()
+    }
+
+    /// The name of a class.
+    pub fn class(&self, class: usize) -> String {
+        match self.dataset.name.as_str() {
+            "writers" => glyphs::writers::class_name(class),
+            _ => class.to_string(),
+        }
+    }
+
+    /// Whether each model is right on each test example: a list for each model.
+    pub fn right(&self) -> Vec<Vec<bool>> {
+        let classes = self.dataset.classes;
+        let of = |model: &EvaluatedModel| {
+            let rows = model.logits.chunks_exact(classes).zip(self.labels());
+            rows.map(|(row, &label)| metrics::predict(row) == Some(label.into())).collect()
+        };
+        self.models.iter().map(of).collect()
+    }
+
+    /// Of the test examples that the first model, the teacher where there is one, gets right, the one
+    /// that it is most undecided about between two classes; if possible, one that the student gets right
+    /// too and the baseline does not.
+    pub fn in_two_minds(&self) -> Option<usize> {
+        let (right, classes) = (self.right(), self.dataset.classes);
+        let place = |variant: &str| self.models.iter().position(|m| m.row.variant == variant);
+        let pair = place("student").zip(place("baseline"));
+        let told = |i: usize| pair.is_some_and(|(good, bad)| right[good][i] && !right[bad][i]);
+        let doubt = |i: usize| {
+            let mut soft =
+                metrics::soft_prediction(&self.models[0].logits[i * classes..][..classes], 1.0);
+            soft.sort_by(|a, b| b.total_cmp(a));
+            soft.get(1).unwrap_or(&0.0) - 2.0 * soft.iter().skip(2).sum::<f64>()
+        };
+        let candidates = (0..self.labels().len()).filter(|&i| right[0][i]);
+        let scored = candidates.map(|i| (i, told(i), doubt(i)));
+        let best = scored.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)));
+        best.map(|(i, ..)| i)
     }
 }
 
@@ -85,21 +130,29 @@ impl RunContents {
                 expected: "the output folder of a finished run".into(),
             });
         }
-        let mut figures = Vec::new();
+        let summary: Summary = read_json(&summary, "summary")?;
+        let (mut figures, mut configs) = (Vec::new(), BTreeMap::new());
         for path in entries(root)? {
-            if path.extension().is_some_and(|ending| ending == "svg") {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let ending = path.extension().unwrap_or_default();
+            if ending == "svg" && !summary.charts.contains_key(&name) {
                 figures.push((name, fs::read(&path).map_err(Error::io("read", &path))?));
+            } else if ending == "toml" && name.starts_with("config") {
+                // One that this version refuses says nothing about the nets; it harms nothing else.
+                let variant = name.trim_start_matches("config").trim_start_matches('-');
+                configs
+                    .extend(Config::load(&path).ok().map(|config| (variant.to_string(), config)));
             }
         }
         let mut run = RunContents {
             root: root.to_path_buf(),
-            summary: read_json(&summary, "summary")?,
+            summary,
             manifest: match manifest.is_file() {
                 true => read_json(&manifest, "manifest")?,
                 false => serde_json::Value::Null,
             },
             epochs: if metrics.is_file() { all_records(&metrics)? } else { Vec::new() },
+            configs,
             figures,
             predictions: Err(String::new()),
         };
@@ -170,7 +223,8 @@ impl RunContents {
             let logits = model.logits(context, &dataset.test);
             models.push(EvaluatedModel { row: row.clone(), file, model, logits });
         }
-        Ok(Ok(Predictions { dataset, models }))
+        let features = self.configs.get("").and_then(feature_names).unwrap_or_default();
+        Ok(Ok(Predictions { dataset, features, models }))
     }
 
     /// Loads the data set that the run was trained on, by its SHA-256; or says why it cannot.
@@ -198,11 +252,29 @@ impl RunContents {
         if changed.iter().any(|(name, ..)| dataset.sha256.contains_key(name)) {
             return Err(format!("the data of {name} are others than the run's manifest names"));
         }
-        match (&dataset.test.inputs, &dataset.test.labels) {
-            (Inputs::Images(_), Some(labels)) if !labels.is_empty() => Ok(dataset),
-            _ => Err(format!("the test set of {name} is not one of labelled images")),
+        match &dataset.test.labels {
+            Some(labels) if !labels.is_empty() => Ok(dataset),
+            _ => Err(format!("the test set of {name} has no labels")),
         }
     }
+}
+
+/// The names of the columns of a table, without that of the label.
+fn feature_names(config: &Config) -> Option<Vec<String>> {
+    let (table, label) = (config.data.train_table.as_ref()?, config.data.label_column.as_ref()?);
+    // A pipe would wait for another writer.
+    table.is_file().then_some(())?;
+    let mut line = String::new();
+    BufReader::new(File::open(table).ok()?).read_line(&mut line).ok()?;
+    let separator = [',', ';', '\t'].into_iter().find(|&mark| line.contains(mark))?;
+    // A separator between quotes belongs to a name.
+    let mut quoted = false;
+    let names = line.trim_end().split(|c| {
+        quoted ^= c == '"';
+        c == separator && !quoted
+    });
+    let names = names.map(|name| name.trim_matches('"').replace("\"\"", "\""));
+    Some(names.filter(|name| name != label).collect())
 }
 
 /// Whether the file, or one in the folder, is a pipe or a device. Whoever opens it again waits for
