@@ -304,5 +304,6 @@ pub fn names(
     Ok(Names {
         classes: checked("class_names", classes, outputs)?,
         features: checked("feature_names", features, inputs)?,
+        label: None,
     })
 }

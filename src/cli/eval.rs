@@ -12,8 +12,8 @@ use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::by_class::ByClass;
-use limbeck::run::manifest;
 use limbeck::run::statistics::{self, McNemar};
+use limbeck::run::{manifest, number};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
@@ -273,9 +273,10 @@ impl Display for Several {
             let McNemar { only_first, only_second, p_value } = test;
             writeln!(
                 f,
-                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {p_value:.3e}",
+                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {}",
                 first.display(),
-                second.display()
+                second.display(),
+                number::p_value(*p_value)
             )?;
         }
         Ok(())

@@ -245,7 +245,9 @@ impl ModelRun<'_> {
         let resume = || self.resume_command(&folder);
         let (model, row) = trained.map_err(|error| session.resumable(error, resume()))?;
         let by_class = self.by_class(session, dataset, &model);
-        let summary = Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        let mut summary =
+            Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        summary.test_examples = Some(dataset.test.len());
         folder.write_json("summary.json", &summary)?;
         training::remove_checkpoints(&folder, self.name, seed)?;
         session.result(&Outcome {

@@ -186,7 +186,7 @@ fn report(dir: &Path) -> Result<Loaded> {
     static CONTEXT: LazyLock<Context> =
         LazyLock::new(|| Context::new(Isa::Portable, 1).expect("a context"));
     let run = contents::RunContents::read(&CONTEXT, &dir.join(RUN), None, None)?;
-    page::page(&[run]).map(Loaded::of)
+    page::page(&run).map(Loaded::of)
 }
 
 fn corpus(dir: &Path) -> Result<Loaded> {

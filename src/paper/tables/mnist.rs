@@ -23,7 +23,6 @@ use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::paper::graph::{Memo, Node};
 use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::PresetConfigs};
-use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::{Dataset, Split};
@@ -216,7 +215,12 @@ fn smoothed_labels(split: &Split, classes: usize) -> Vec<f32> {
 fn conclude(summary: &Summary) -> Conclusion {
     let on_mnist = summary.dataset == "mnist";
     let mut table = Table::new(
-        format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
+        format!(
+            "Test errors{} on {}, preset {}",
+            summary.of_examples(),
+            summary.dataset,
+            summary.preset
+        ),
         &["variant", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
     for variant in summary.variants() {
@@ -255,22 +259,11 @@ fn conclude(summary: &Summary) -> Conclusion {
     let mut each = summary.by_seed("Every seed", "student", variants, pairs);
     each.note("p: McNemar's exact test of the two models on the same images.");
     Conclusion {
+        // That of teacher, baseline and student is made from the rows.
+        headline: None,
         tables: vec![table, each],
         claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
-        charts: vec![("seeds".into(), errors_by_seed(summary))],
-    }
-}
-
-/// How far the seeds differ, beside the paper's single run.
-fn errors_by_seed(summary: &Summary) -> Chart {
-    let point = |row: &Row| Point::at(row.seed as f64, row.test_errors as f64);
-    let variants = summary.variants().into_iter();
-    let series = variants.map(|variant| Series::new(variant, summary.rows_of(variant).map(point)));
-    let papers = PAPER.iter().filter(|_| summary.dataset == "mnist");
-    let title = format!("Test errors of every seed, {}", summary.dataset);
-    Chart {
-        references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
-        ..Chart::new(title, "seed", "test errors", series)
+        charts: Vec::new(),
     }
 }
 
