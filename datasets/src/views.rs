@@ -44,6 +44,16 @@ pub struct View {
 const HEAD: usize = 8;
 
 impl View {
+    /// `mask rate`.
+    ///
+    /// # Panics
+    /// If the rate is no number from 0 to 1.
+    #[must_use]
+    pub fn masked(rate: f64) -> View {
+        assert!((0.0..=1.0).contains(&rate), "a rate of {rate}");
+        View { mask: Some(Interval { low: rate, high: rate }), ..View::default() }
+    }
+
     /// Whether the share of an image in its mixture may be below a half, so that the label of the other
     /// image would be the better one.
     #[must_use]

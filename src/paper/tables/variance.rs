@@ -99,7 +99,7 @@ impl Experiment for Variance {
             };
             nets().into_iter().map(node).collect::<Vec<_>>()
         };
-        let PresetConfigs { teacher, baseline, student } = &transfer.configs;
+        let PresetConfigs { teacher, baseline, student, .. } = &transfer.configs;
         let configs = [("teacher", teacher), ("hard", baseline), ("soft", student)];
         Ok(transfer.spec(self, request, &configs, nodes, conclude))
     }
