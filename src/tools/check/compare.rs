@@ -3,7 +3,7 @@
 use super::case::CheckCase;
 use super::formula::Formula;
 use super::rounding::Precision;
-use super::row::Rows;
+use super::row::{Row, Rows};
 use super::sums::Values;
 use ndarray::{Array2, Zip};
 
@@ -37,6 +37,18 @@ impl<'a> Results<'a> {
     pub fn fit(&self, values: &Values) -> bool {
         self.loss.is_none_or(|loss| loss_fits(loss, values).is_some())
             && self.d_logits.is_none_or(|d| gradient_fits(d, values, 1.0))
+    }
+
+    /// Where d_logits first differs.
+    pub fn difference(&self, values: &Values) -> Option<(usize, usize)> {
+        let d = self.d_logits?;
+        let differs = |&at: &(usize, usize)| !near(d[at], values.d_logits[at], values.d_errors[at]);
+        d.indexed_iter().map(|(at, _)| at).find(differs)
+    }
+
+    /// Whether example `e` of d_logits, if there is one, is that of a formula.
+    pub fn fit_at(&self, rows: &Rows, e: usize, formula: &Formula) -> bool {
+        self.d_logits.is_none_or(|d| example_fits(d, &rows.row(e), formula))
     }
 
     /// Which of the results that fit these values would fit as well if they were 0, negated,
@@ -84,12 +96,7 @@ impl<'a> Results<'a> {
         if let Some(d) = self.d_logits {
             for e in probes(rows.case) {
                 let row = rows.row(e);
-                alive.retain(|&i| {
-                    let (values, errors) = rows.gradient(&row, &formulas[i]);
-                    let found = d.row(e);
-                    let pairs = found.iter().zip(&values).zip(&errors);
-                    pairs.into_iter().all(|((&d, &x), &error)| near(d, x, error))
-                });
+                alive.retain(|&i| example_fits(d, &row, &formulas[i]));
             }
         }
         let survivors: Vec<Formula> = alive.iter().map(|&i| formulas[i]).collect();
@@ -140,6 +147,14 @@ fn within(found: f64, expected: f64, error: f64) -> bool {
     expected.is_finite() && (found - expected).abs() <= error
 }
 
+/// Whether one example's gradient is that of a formula.
+fn example_fits(d: &Array2<f64>, row: &Row, formula: &Formula) -> bool {
+    let (values, errors) = row.rows.gradient(row, formula);
+    let found = d.row(row.e);
+    let mut pairs = found.iter().zip(&values).zip(&errors);
+    pairs.all(|((&d, &x), &error)| near(d, x, error))
+}
+
 fn gradient_fits(d: &Array2<f64>, values: &Values, factor: f64) -> bool {
     let mut pairs = d.iter().zip(&values.d_logits).zip(&values.d_errors);
     pairs.all(|((d, x), error)| near(factor * d, *x, *error))
@@ -183,12 +198,8 @@ pub fn errors(results: &Results, right: &Values, precision: Precision) -> (f64, 
 pub fn differences(rows: &Rows, results: &Results, right: &Values) -> String {
     let case = rows.case;
     let mut parts = Vec::new();
-    let differs = |d: &Array2<f64>| {
-        let differs = |&at: &(usize, usize)| !near(d[at], right.d_logits[at], right.d_errors[at]);
-        d.indexed_iter().map(|(at, _)| at).find(differs)
-    };
     if let Some(d) = results.d_logits
-        && let Some(at) = differs(d)
+        && let Some(at) = results.difference(right)
     {
         parts.push(format!(
             "the first difference is {} = {:e}, expected {:e} ± {:.0e}",

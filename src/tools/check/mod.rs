@@ -466,7 +466,8 @@ impl Checker<'_> {
             return answer(Verdict::NotFinite, message);
         }
         let differences = differences(self.rows, &self.results, self.right);
-        let half = coarser(case).map_or(String::new(), |precision| {
+        let wrong = self.results.difference(self.right).map_or(0, |(example, _)| example);
+        let half = coarser(case, wrong).map_or(String::new(), |precision| {
             format!(
                 "; this is right in {precision}: if it was computed in it, say so by the metadata \
                  `precision`, \"{precision}\""
@@ -532,14 +533,16 @@ fn of_the_teacher(case: &CheckCase) -> Vec<&'static Mistake> {
     MISTAKES.iter().filter(shows).collect()
 }
 
-/// The coarser precision in which a case would be right.
-fn coarser(case: &CheckCase) -> Option<Precision> {
+/// The coarser precision in which a case would be right, whose example `wrong` is not.
+fn coarser(case: &CheckCase, wrong: usize) -> Option<Precision> {
     let precisions = [Precision::F32, Precision::F16, Precision::Bf16];
     precisions.into_iter().filter(|coarser| *coarser < case.precision).find(|&precision| {
         let half = CheckCase { precision, rounded_logits: true, ..case.clone() };
         let (rows, results, right) = (Rows::new(&half), Results::new(&half), Formula::right(&half));
-        results.recognise(&rows, &[right], true)[0]
-            && results.silent(&rows.values(&right)).is_none()
+        results.fit_at(&rows, wrong, &right) && {
+            let right = rows.values(&right);
+            results.fit(&right) && results.silent(&right).is_none()
+        }
     })
 }
 

@@ -111,7 +111,7 @@ pub type Cache<K, V> = RefCell<Vec<(K, Rc<V>)>>;
 
 /// One example. What several formulas need of it is computed once.
 pub struct Row<'a> {
-    rows: &'a Rows<'a>,
+    pub rows: &'a Rows<'a>,
     pub e: usize,
     /// Whether gradients are wanted, not losses alone.
     gradients: bool,
