@@ -4,6 +4,7 @@
 //! take turns and must find the same loss; those of the engine the same bits.
 
 use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
+use limbeck_kernels::input::Scaling;
 use limbeck_kernels::matrix::panel_len;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss};
@@ -226,8 +227,7 @@ impl Engine {
             context,
             |i, _| &data.pixels[i * size..][..size],
             &mut self.staging,
-            1.0 / 255.0,
-            0.0,
+            Scaling::Uniform { scale: 1.0 / 255.0, shift: 0.0 },
             Some(dropout(0, step)),
             PanelsMut::new(&mut self.y[0], size, BATCH),
         );

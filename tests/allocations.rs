@@ -57,6 +57,7 @@ fn main() {
                 split: &split,
                 objective: LossSpec { temperature: 4.0, soft_weight: 1.0, hard_weight: 0.1 },
                 teacher_logits: Some(&teacher),
+                teachers: &[],
                 initial: None,
                 watch: &[],
             };

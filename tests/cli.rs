@@ -2,6 +2,7 @@
 #![cfg(feature = "cli")]
 
 use limbeck::engine::config::Config;
+use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::paper::preset::{Preset, PresetConfigs};
 use limbeck::tools::verify;
@@ -80,6 +81,8 @@ fn nearest_mean(examples: usize) -> ModelFile {
         activation: limbeck_kernels::Activation::Relu,
         input_scale: scale,
         input_shift: 0.0,
+        standardizer: None,
+        about: About::default(),
     }
 }
 
@@ -553,7 +556,8 @@ fn train_then_distill_then_eval() {
     assert_ne!(again(&["--seed", "4"], "other"), report["sha256"]);
 
     // A finished run is neither overwritten nor resumed.
-    limbeck(&["train", &config, "--out", &out("teacher")]).fails(2, &["already holds a run"]);
+    limbeck(&["train", &config, "--out", &out("teacher")])
+        .fails(2, &["already holds a finished run of `train`", "limbeck report", "--out DIR"]);
     limbeck(&["train", "--resume", &out("teacher")]).fails(2, &["finished"]);
 
     let student =

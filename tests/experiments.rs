@@ -89,7 +89,6 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
         ["teacher", "baseline", "student", "student, jittered"]
     );
     for figure in [
-        "mnist/seeds.svg",
         "omitted/offsets.svg",
         "temperature/temperature.svg",
         "logits/limit.svg",

@@ -18,6 +18,7 @@ use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
+use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::tools::check::{CheckCase, Precision, Verdict, check};
 use limbeck_kernels::gemm::WeightStep;
@@ -158,6 +159,8 @@ impl Golden {
             activation: limbeck_kernels::Activation::Relu,
             input_scale: 1.0 / 256.0,
             input_shift: -0.5,
+            standardizer: None,
+            about: About::default(),
         })
     }
 

@@ -95,6 +95,7 @@ fn a_short_training_stays_under_250_errors_and_any_reader_counts_them() {
         split,
         objective: LossSpec::HARD,
         teacher_logits: None,
+        teachers: &[],
         initial: None,
         watch: &[],
     };

@@ -5,6 +5,7 @@
 mod common;
 
 use common::program::{program, sha256, stderr};
+use limbeck::engine::mlp::Mlp;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
@@ -86,9 +87,13 @@ const TRAINING: &str = "[training]\nepochs = 60\nbatch_size = 15\nlearning_rate 
 /// Whoever follows the advice has a net that learns.
 #[test]
 fn the_advice_for_a_run_that_diverges_is_right() {
-    let place = Place::new(&table(mixed(), 1e20), HELD, TRAINING);
-    says(&place.run("train", "large"), 76, &["features reach 2", "e20", "(x − mean)/sd"]);
+    let as_they_are = "holdout = 15\nstandardize = false";
+    let place = Place::new(&table(mixed(), 1e20), as_they_are, TRAINING);
+    says(&place.run("train", "large"), 76, &["features reach 2", "e20", "standardize = true"]);
+    place.configure("holdout = 15\nstandardize = true", TRAINING);
+    assert_eq!(errors(&place.run("train", "standardised")), 0);
     fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
+    place.configure(as_they_are, TRAINING);
     assert_eq!(errors(&place.run("train", "scaled")), 0);
 
     place.configure(HELD, &format!("init_scale = 1e30\n{TRAINING}"));
@@ -130,8 +135,8 @@ fn a_feature_that_overflows_the_net_is_named_and_not_counted() {
 fn what_is_most_likely_not_meant_is_said() {
     let sorted = (0..60).map(|i| i / 20);
     let place = Place::new(&table(sorted, 1.0), HELD, TRAINING);
-    place.configure("holdout = 20", TRAINING);
-    says(&place.run("train", "sorted"), 0, &["20 of 20 test examples", "(2)", "shuffle"]);
+    place.configure("holdout = 20\nsplit = \"last\"", TRAINING);
+    says(&place.run("train", "sorted"), 0, &["20 of 20 test examples", "(2)", "stratified"]);
     place.configure(HELD, TRAINING);
     fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
     assert_eq!(stderr(&place.limbeck(&["train", "c.toml", "--quiet", "--out", "mixed"])), "");
@@ -151,6 +156,7 @@ fn what_is_most_likely_not_meant_is_said() {
     says(&distil(&shuffled, 45, "s"), 0, &["agree with", "no more than chance"]);
 
     // A row for each row of the table, of which the hold-out takes the last, is as good.
+    place.configure("holdout = 15\nsplit = \"last\"", &soft);
     let (few, all) = (distil(&right, 45, "few"), distil(&right, 60, "all"));
     assert_eq!((stderr(&few), sha256(&few)), (String::new(), sha256(&all)));
     says(&distil(&right, 50, "neither"), 65, &["found 50", "expected 60", "or 45"]);
@@ -406,8 +412,13 @@ fn init_writes_a_configuration_that_runs_and_overwrites_nothing() {
 #[test]
 fn a_folder_that_was_asked_for_is_not_replaced_by_the_glyphs() {
     let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
-    let model = place.path("run/models/model-0.safetensors");
     sha256(&place.run("train", "run"));
+    let model = place.path("of-own-data.safetensors");
+    fs::copy(place.path("run/models/model-0.safetensors"), &model).unwrap();
+    let nameless = place.limbeck(&["eval", model.to_str().unwrap()]);
+    says(&nameless, 2, &["trained on csv data", "--config FILE"]);
+    let model = place.path("of-digits.safetensors");
+    Mlp::new(&[784, 10], 0).to_file().save(&model).unwrap();
     let eval = ["eval", model.to_str().unwrap(), "--quiet"];
     let reproduce = ["reproduce", "mnist", "--preset", "smoke", "--quiet", "--out", "smoke"];
     for args in [&eval[..], &reproduce] {
@@ -495,11 +506,192 @@ fn what_is_not_the_papers_experiment_says_so_and_judges_nothing() {
 }
 
 #[test]
-fn threads_far_above_the_cores_are_capped_with_a_warning() {
+fn threads_above_the_cores_are_capped_with_a_warning() {
     let place = Place::new("", "", "");
     let info = place.limbeck(&["info", "--threads", "1024", "--json"]);
     says(&info, 0, &["warning: --threads: found 1024"]);
     let report: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
     let cores = thread::available_parallelism().unwrap().get() as u64;
-    assert_eq!(report["threads"], 1024.min(4 * cores));
+    assert_eq!(report["threads"], 1024.min(cores));
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    says(output, 0, &[]);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_sorted_table_is_held_out_and_watched_by_class() {
+    let sorted = (0..60).map(|i| i / 20);
+    let place = Place::new(&table(sorted, 1.0), "holdout = 0.25\nvalidation = 0.2", TRAINING);
+    let trained = place.run("train", "run");
+    says(&trained, 0, &["holdout: 15 of 60", "validation: 9 of 60", "of each class its share"]);
+    assert!(!stderr(&trained).contains("warning"), "{}", stderr(&trained));
+    let report = json(&trained);
+    for class in 0..3 {
+        assert_eq!(report["by_class"]["classes"][class]["examples"], 5);
+    }
+    assert_eq!(report["by_class"]["errors_of_commonest"], 10);
+    let metrics = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert_eq!(last["watched"]["validation"]["examples"], 9);
+    assert_eq!(last["examples"], 36);
+
+    // The split is that of the data: another seed of the training leaves it.
+    let again = json(&place.limbeck(&["train", "c.toml", "--seed", "7", "--json", "--out", "b"]));
+    assert_eq!(again["test_examples"], 15);
+    for (model, expected) in [("run", &report), ("b", &again)] {
+        let eval = json(&place.limbeck(&["eval", model, "--json"]));
+        assert_eq!(eval["errors"], expected["test_errors"], "the run's own test examples");
+        assert_eq!(eval["examples"], 15);
+    }
+
+    // Fewer epochs, with the best one's model.
+    let early = ["training.early_stopping=3", "training.epochs=500", "training.learning_rate=0.5"];
+    let mut args = vec!["train", "c.toml", "--json", "--out", "early"];
+    early.iter().for_each(|set| args.extend(["--set", set]));
+    let early = json(&place.limbeck(&args));
+    let [best, epochs] = ["best_epoch", "epochs"].map(|key| early[key].as_f64().unwrap());
+    assert!(epochs < 500.0 && epochs == best + 3.0, "{best} {epochs}");
+    let kept = fs::read_to_string(place.path("early/config.toml")).unwrap();
+    for line in ["epochs = 500", "early_stopping = 3", "split = \"stratified\"", "standardize = "] {
+        assert!(kept.contains(line), "{line} not in {kept}");
+    }
+}
+
+#[test]
+fn keys_are_set_on_the_command_line_and_refused_with_their_name() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let set = |value: &str| place.limbeck(&["train", "c.toml", "--set", value, "--out", "no"]);
+    says(&set("training.epochs"), 2, &["training.epochs", "expected KEY=VALUE"]);
+    says(&set("training.epoch=2"), 2, &["--set training.epoch=2", "did you mean `epochs`"]);
+    says(&set("training.epochs=0"), 2, &["--set training.epochs=0", "1 to 1000000", "found 0"]);
+    says(&set("training.epochs=two"), 2, &["--set training.epochs=\"two\"", "string"]);
+    says(&set("a b=2"), 2, &["the key \"a b\""]);
+    says(&set("data.train_table=gone.csv"), 74, &["gone.csv"]);
+    assert!(!place.path("no").exists());
+    // A path leads from where the command is given, as any path there.
+    fs::create_dir(place.path("there")).unwrap();
+    fs::rename(place.path("c.toml"), place.path("there/c.toml")).unwrap();
+    let args = ["train", "there/c.toml", "--json", "--set", "data.train_table=t.csv", "--set"];
+    json(&place.limbeck(&[&args[..], &["training.epochs=1", "--out", "run"]].concat()));
+}
+
+#[test]
+fn a_net_that_learns_nothing_is_called_that() {
+    // 58 of 60 are of one class, and the features say nothing.
+    let rare = (0..60).map(|i| usize::from(i % 30 == 7));
+    let text: String = table(rare, 1.0)
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match i {
+            0 => format!("{line}\n"),
+            _ => format!("{},{},{}\n", i % 7, i % 5, line.rsplit(',').next().unwrap()),
+        })
+        .collect();
+    let place = Place::new(&text, "holdout = 30", TRAINING);
+    let trained = place.run("train", "run");
+    says(&trained, 0, &["did not learn", "always answering \"0\" makes 1"]);
+    let eval = place.limbeck(&["eval", "run/models/model-0.safetensors"]);
+    let shown = String::from_utf8(eval.stdout).unwrap();
+    assert!(shown.contains("balanced accuracy 50.00 %"), "{shown}");
+    assert!(shown.contains("recall  precision"), "{shown}");
+}
+
+#[test]
+fn a_model_meets_its_features_and_classes_by_name() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    json(&place.run("train", "run"));
+    // The same test examples with columns in another order.
+    let rows = table(mixed(), 1.0);
+    let swapped: String = rows
+        .lines()
+        .map(|line| line.splitn(3, ',').collect::<Vec<_>>())
+        .map(|row| format!("{},{},{}\n", row[1], row[0], row[2]))
+        .collect();
+    fs::write(place.path("swapped.csv"), &swapped).unwrap();
+    fs::write(place.path("strange.csv"), swapped.replace("b,a", "b,c")).unwrap();
+    let eval = |table: &str| {
+        let text = format!(
+            "[data]\ndataset = \"csv\"\nclasses = 3\ntrain_table = \"{table}\"\ntest_table = \
+             \"{table}\"\n[model]\nlayers = [2, 3]\n"
+        );
+        fs::write(place.path("e.toml"), text).unwrap();
+        let model = "run/models/model-0.safetensors";
+        place.limbeck(&["eval", model, "--config", "e.toml", "--json"])
+    };
+    let plain = eval("t.csv");
+    assert!(!stderr(&plain).contains("warning"), "{}", stderr(&plain));
+    let swapped = eval("swapped.csv");
+    says(&swapped, 0, &["trained on csv", "test examples of other data"]);
+    assert_eq!(json(&swapped)["errors"], json(&plain)["errors"]);
+    assert_eq!(json(&swapped)["errors"], 0);
+    says(&eval("strange.csv"), 65, &["features of the model", "[a] that the data lack", "[c]"]);
+}
+
+#[test]
+fn a_table_with_words_comes_back_with_its_words() {
+    // As scikit-learn's iris frame with names for the classes, sorted.
+    let names = ["setosa", "versi, color", "virginica"];
+    let rows = table((0..60).map(|i| i / 20), 10.0);
+    let text: String = rows
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match line.rsplit_once(',').unwrap() {
+            (values, "label") => format!("{values},species,seen\n"),
+            (values, class) => {
+                format!("{values},\"{}\",{}\n", names[class.parse::<usize>().unwrap()], i / 7)
+            }
+        })
+        .collect();
+    let place = Place::new("", "", "");
+    fs::write(place.path("iris.csv"), &text).unwrap();
+    let config = "[data]\ntrain_table = \"iris.csv\"\nlabel_column = \"species\"\nignore_columns = \
+                  [\"seen\"]\nholdout = 0.25\n[model]\nhidden = [16]\n[training]\nepochs = 60\n\
+                  batch_size = 15\nlearning_rate = 0.1\n";
+    fs::write(place.path("c.toml"), config).unwrap();
+    let trained = json(&place.run("train", "run"));
+    assert_eq!((&trained["test_examples"], &trained["test_errors"]), (&15.into(), &0.into()));
+    assert_eq!(trained["by_class"]["classes"][1]["class"], names[1]);
+
+    let model = "run/models/model-0.safetensors";
+    let predict = |args: &[&str]| {
+        let output = place.limbeck(&[&["predict", model], args].concat());
+        says(&output, 0, &[]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let answers = predict(&["iris.csv"]);
+    let lines: Vec<&str> = answers.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("species,prediction,probability", 61));
+    assert!(lines[21].starts_with("\"versi, color\",\"versi, color\",0."), "{}", lines[21]);
+    // New rows: no labels, columns in another order, one more.
+    fs::write(place.path("new.csv"), "when;b;a\n1;-20;20\n2;0.1;0\n").unwrap();
+    let all = predict(&["new.csv", "--probabilities"]);
+    let lines: Vec<&str> = all.lines().collect();
+    assert_eq!(lines[0], "prediction,probability,setosa,\"versi, color\",virginica");
+    let probs =
+        |line: &str| -> Vec<f64> { line.split(',').skip(1).map(|p| p.parse().unwrap()).collect() };
+    let first = probs(lines[1]);
+    assert!((first[1..].iter().sum::<f64>() - 1.0).abs() < 1e-6, "{first:?}");
+    // At T the ratio of two probabilities is its T-th root.
+    let warm = predict(&["new.csv", "--probabilities", "--temperature", "4"]);
+    let warm = probs(warm.lines().nth(1).unwrap());
+    let ratio = |p: &[f64]| p[1] / p[3];
+    assert!((ratio(&warm) - ratio(&first).powf(0.25)).abs() < 1e-4 * ratio(&warm));
+
+    let output = place.limbeck(&["predict", model, "iris.csv", "--out", "p.csv", "--json"]);
+    let report = json(&output);
+    assert_eq!((&report["rows"], &report["errors"]), (&60.into(), &0.into()));
+    assert_eq!(fs::read_to_string(place.path("p.csv")).unwrap(), answers);
+    let into = place.limbeck(&["predict", model, "iris.csv", "--out", "iris.csv"]);
+    says(&into, 2, &["an input of the command"]);
+
+    // What is wrong is said, and what was there stays.
+    fs::write(place.path("bad.csv"), "a,b\n1,2\n1,\n").unwrap();
+    let bad = place.limbeck(&["predict", model, "bad.csv", "--out", "p.csv"]);
+    says(&bad, 65, &["bad.csv:3", "missing"]);
+    assert_eq!(fs::read_to_string(place.path("p.csv")).unwrap(), answers);
+    says(&place.limbeck(&["predict", model, "gone.csv"]), 74, &["gone.csv"]);
+    fs::write(place.path("other.csv"), "a,c\n1,2\n").unwrap();
+    says(&place.limbeck(&["predict", model, "other.csv"]), 65, &["no column \"b\"", "a, b"]);
 }

@@ -96,7 +96,7 @@ fn spec(graph: Graph) -> ExperimentSpec {
     };
     let conclude = |summary: &Summary| {
         assert_eq!(summary.rows_of("best").count(), 2);
-        Conclusion { tables: Vec::new(), claims: Vec::new(), charts: Vec::new() }
+        Conclusion::default()
     };
     ExperimentSpec {
         experiment: "test",

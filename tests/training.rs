@@ -7,7 +7,8 @@ use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
 use limbeck::engine::activation::Activation;
-use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, Standardize, TrainingConfig};
+use limbeck::engine::distill;
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
 use limbeck::engine::mlp::{InputScale, Mlp, Workspace};
@@ -17,6 +18,7 @@ use limbeck::engine::optimizer::schedule::learning_rate;
 use limbeck::engine::reference::Net;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint::{self, TrainingState};
+use limbeck::files::model::Standardizer;
 use limbeck::{Error, Result};
 use limbeck_datasets::{Batches, Features, Inputs, Split, glyphs};
 use limbeck_kernels::gemm::WeightStep;
@@ -69,6 +71,7 @@ fn run(context: &Context, config: &Config, split: &Split, teacher: &[f32]) -> Ml
         split,
         objective: MIXED,
         teacher_logits: Some(seen(config, split, teacher)),
+        teachers: &[],
         initial: None,
         watch: &[],
     };
@@ -314,6 +317,7 @@ fn an_interrupted_run_ends_in_the_same_bits() {
                 split: &split,
                 objective: MIXED,
                 teacher_logits: Some(seen(config, &split, &teacher)),
+                teachers: &[],
                 initial: None,
                 watch: &[],
             };
@@ -482,12 +486,190 @@ fn watched_splits_are_judged_by_the_model_of_each_epoch() {
 }
 
 #[test]
+fn training_stops_early_with_the_model_of_the_best_epoch() {
+    let context = best(2);
+    // Labels without a pattern: what is learnt of some is wrong of others.
+    let (train, other) = (noise(1, 40, 2, CLASSES), noise(2, 37, 2, CLASSES));
+    let watch = [("validation", &other)];
+    for average in [0.0, 0.5] {
+        let mut config = config(OptimizerKind::Adam);
+        config.training.schedule = ScheduleKind::Constant;
+        config.training.average = average;
+        config.training.epochs = 500;
+        config.training.early_stopping = Some(6);
+        let mut kept = Kept::default();
+        let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+        let trained = trainer::train(&context, &task, None, &mut kept).unwrap();
+        let losses: Vec<f64> =
+            kept.0.iter().map(|record| record.watched["validation"].nll).collect();
+        let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let best = 1 + losses.iter().position(|loss| *loss == lowest).unwrap();
+        assert!(best + 6 < 500, "it stops early");
+        assert_eq!(
+            (trained.best_epoch, trained.epochs, losses.len()),
+            (Some(best), best + 6, best + 6)
+        );
+        // The model is that of a run which ends there.
+        let mut ends = config.clone();
+        (ends.training.epochs, ends.training.early_stopping) = (best, None);
+        let task = Task::hard("net", &ends, &train);
+        let expected = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+        let sha256 = trained.model.to_file().sha256();
+        assert_eq!(sha256, expected.to_file().sha256());
+
+        // However often it is interrupted.
+        config.training.checkpoint_minutes = 1e-9;
+        let folder = tempfile::tempdir().unwrap();
+        let task = Task { watch: &watch, ..Task::hard("net", &config, &train) };
+        let mut stops = 0;
+        let resumed = loop {
+            match trainer::train(&context, &task, Some(folder.path()), &mut OneStep) {
+                Ok(trained) => break trained,
+                Err(Error::Interrupted { .. }) => stops += 1,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(stops > 2, "{stops}");
+        assert_eq!((resumed.best_epoch, resumed.epochs), (Some(best), best + 6));
+        assert_eq!(resumed.model.to_file().sha256(), sha256);
+    }
+    let mut config = config(OptimizerKind::Adam);
+    config.training.early_stopping = Some(6);
+    let error = Task::hard("net", &config, &train).check().unwrap_err().to_string();
+    assert!(error.contains("set data.validation"), "{error}");
+}
+
+#[test]
+fn a_net_that_standardises_is_the_net_of_standardised_features() {
+    let context = best(2);
+    let mut config = config(OptimizerKind::Adam);
+    config.data.jitter = None;
+    config.training.epochs = 3;
+    config.model.layers[0] = 3;
+    // Columns of a large mean, of a tiny scale, and one that is constant.
+    let mut raw: Vec<f32> = uniform(8, 60).into_iter().map(|x| x as f32).collect();
+    for row in raw.chunks_mut(3) {
+        (row[0], row[1], row[2]) = (1e4 + row[0], 1e-6 * row[1], 7.0);
+    }
+    let labels: Vec<u16> = (0..20).map(|i| i % u16::from(CLASSES)).collect();
+    let split = |values: &[f32]| Split::of_features(values.to_vec(), 3, Some(labels.clone()));
+    let teacher = teacher(20, CLASSES);
+    let plain = run(&context, &config, &split(&raw), &teacher);
+    config.data.standardize = Some(Standardize::On);
+    let model = run(&context, &config, &split(&raw), &teacher);
+
+    // The mean and deviation of each column, in f64.
+    let column = |j: usize| raw.iter().skip(j).step_by(3).map(|&x| f64::from(x));
+    let mean: Vec<f64> = (0..3).map(|j| column(j).sum::<f64>() / 20.0).collect();
+    let sd = |j: usize| (column(j).map(|x| (x - mean[j]).powi(2)).sum::<f64>() / 20.0).sqrt();
+    let scale = [1.0 / sd(0), 1.0 / sd(1), 1.0].map(|scale| scale as f32);
+    let mean: Vec<f32> = mean.into_iter().map(|mean| mean as f32).collect();
+    let expected = Standardizer { mean: mean.clone(), scale: scale.to_vec() };
+    assert_eq!(model.standardizer.as_ref(), Some(&expected));
+
+    let value = |(i, &x): (usize, &f32)| (x - mean[i % 3]) * scale[i % 3];
+    let standard: Vec<f32> = raw.iter().enumerate().map(value).collect();
+    assert!(standard.iter().step_by(3).any(|x| x.abs() > 0.5), "they are of the order of 1");
+    config.data.standardize = Some(Standardize::Off);
+    let by_hand = run(&context, &config, &split(&standard), &teacher);
+    assert_eq!(model.params(), by_hand.params());
+    assert_ne!(model.params(), plain.params());
+    let logits = by_hand.logits(&context, &split(&standard));
+    assert_eq!(model.logits(&context, &split(&raw)), logits);
+    let loaded = Mlp::from_file(&model.to_file());
+    assert_eq!(loaded.logits(&context, &split(&raw)), logits);
+}
+
+#[test]
 fn jitter_of_frames_is_refused() {
     let config = config(OptimizerKind::Adam);
     let split = Split { inputs: Inputs::Features(frames((2, 1))), labels: Some(vec![0; 20]) };
     let error = Task::hard("net", &config, &split).check().unwrap_err();
     assert!(error.to_string().contains("these are frames"), "{error}");
     assert_eq!(error.exit_code(), 2);
+}
+
+/// The images of the first epoch as `config` has them seen.
+fn viewed(config: &Config, split: &Split) -> Split {
+    let views = &config.distillation.as_ref().unwrap().views;
+    let (size, mut pixels) = (split.input_size(), split.images().pixels.clone());
+    let mut batches = Batches::new(split, config.training.batch_size, config.seed, None);
+    batches = batches.with_views(views);
+    let mut space = vec![0; size];
+    while let Some(batch) = batches.next() {
+        for (i, &example) in batch.indices.iter().enumerate() {
+            pixels[example as usize * size..][..size].copy_from_slice(batch.image(i, &mut space));
+        }
+    }
+    Split::of_images(pixels, (2, 4), split.labels.clone())
+}
+
+#[test]
+fn teachers_are_asked_about_what_the_student_sees() {
+    let context = best(2);
+    let split = noise(1, 50, 2, CLASSES);
+    let teachers = [5, 6].map(|seed| Mlp::new(&[8, 9, CLASSES.into()], seed));
+    for (teachers, optimizer, microbatches) in
+        [(&teachers[..1], OptimizerKind::Sgd, 1), (&teachers[..], OptimizerKind::Adam, 2)]
+    {
+        let mut config = config(optimizer);
+        config.data.jitter = None;
+        config.training.microbatches = microbatches;
+        let table =
+            "[distillation]\nviews = [\"mask 0..0.5\", \"mix 0.7..1 + noise 0.1\", \"block 1\"]";
+        config.distillation = Config::from_text(table).unwrap().distillation;
+        let task = Task { objective: MIXED, teachers, ..Task::hard("net", &config, &split) };
+        let trained = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+
+        // In one epoch it is a run on the images as they are seen, with the teachers' answers to those.
+        let seen = viewed(&config, &split);
+        assert_ne!(seen, split);
+        let t = MIXED.temperature;
+        let logits = distill::teacher_logits(&context, teachers, &seen, t, None);
+        let mut plain = config.clone();
+        plain.distillation = None;
+        let task = Task::soft("net", &plain, &seen, MIXED, &logits);
+        let expected = trainer::train(&context, &task, None, &mut Silent).unwrap().model;
+        assert_eq!(trained.to_file().sha256(), expected.to_file().sha256());
+
+        // Each epoch has other views; no thread, instruction set or interruption has.
+        config.training.epochs = 2;
+        assert_ne!(viewed(&Config { seed: 12, ..config.clone() }, &split), seen);
+        let task = Task { objective: MIXED, teachers, ..Task::hard("net", &config, &split) };
+        let through = trainer::train(&best(1), &task, None, &mut Silent).unwrap().model;
+        let folder = tempfile::tempdir().unwrap();
+        let isas: Vec<Isa> = Isa::available().collect();
+        let mut isas = isas.into_iter().cycle();
+        let resumed = loop {
+            let context =
+                Context { isa: isas.next().unwrap(), pool: Pool::new(2).unwrap().eager() };
+            match trainer::train(&context, &task, Some(folder.path()), &mut OneStep) {
+                Err(Error::Interrupted { .. }) => {}
+                ended => break ended.unwrap().model,
+            }
+        };
+        assert_eq!(resumed.to_file().sha256(), through.to_file().sha256());
+    }
+}
+
+#[test]
+fn views_that_cannot_be_are_refused() {
+    let split = noise(1, 20, 2, CLASSES);
+    let mut config = config(OptimizerKind::Sgd);
+    config.data.jitter = None;
+    config.distillation =
+        Config::from_text("[distillation]\nviews = [\"mask 0.5\"]").unwrap().distillation;
+    let logits = teacher(20, CLASSES);
+    let cached = Task::soft("net", &config, &split, MIXED, seen(&config, &split, &logits));
+    let refused = |task: &Task| task.check().unwrap_err().to_string();
+    assert!(refused(&cached).contains("views need the teacher itself"));
+    let narrow = [Mlp::new(&[8, 4], 0)];
+    let task = Task { teachers: &narrow, objective: MIXED, ..Task::hard("net", &config, &split) };
+    assert!(refused(&task).contains("found 8 inputs and 4 classes, expected 8 and 3"));
+    config.model.layers[0] = 2;
+    let frames = Split { inputs: Inputs::Features(frames((0, 0))), labels: Some(vec![0; 20]) };
+    let message = refused(&Task::hard("net", &config, &frames));
+    assert!(message.contains("views: found mask 0.5, expected none"), "{message}");
 }
 
 #[test]
@@ -532,6 +714,7 @@ fn divergence_names_epoch_and_step() {
             split: &split,
             objective: LossSpec::HARD,
             teacher_logits: None,
+            teachers: &[],
             initial: None,
             watch: &[],
         };

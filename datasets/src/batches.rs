@@ -2,6 +2,7 @@
 
 use crate::augment::shift_into;
 use crate::random::{Purpose, below, keystream};
+use crate::views::{Draw, View};
 use crate::{Inputs, Split};
 use rand::Rng;
 use std::ops::Range;
@@ -13,6 +14,8 @@ pub struct Batch<'b> {
     pub inputs: &'b Inputs,
     /// `[b]`: the translation of each example, if jitter is on.
     pub(crate) shifts: Option<&'b [Shift]>,
+    /// What the images become, if there are views; of the batch's first example.
+    pub(crate) views: Option<(&'b [View], Place)>,
     /// `[b]`, if the split has labels.
     pub labels: Option<&'b [u16]>,
     /// `[b]`: the row of each example in the split, which is also its row of cached teacher logits.
@@ -27,8 +30,8 @@ impl<'b> Batch<'b> {
         self.indices.len()
     }
 
-    /// The pixels `[height·width]` of image `i` of the batch: those of the split, or with jitter the
-    /// shifted ones, which are written to `space`.
+    /// The pixels `[height·width]` of image `i` of the batch: those of the split, or with jitter or
+    /// views others, which are written to `space`.
     ///
     /// # Panics
     /// If `i` is not below the number of indices, `space` does not hold one image, or the batch is
@@ -40,9 +43,17 @@ impl<'b> Batch<'b> {
     {
         let Inputs::Images(images) = self.inputs else { panic!("an image asked of frames") };
         let image = images.image(self.indices[i] as usize);
-        let Some(shifts) = self.shifts else { return image };
-        let Shift { dx, dy, .. } = shifts[i];
-        shift_into(image, images.height, images.width, dx, dy, space);
+        match self.shifts.map(|shifts| shifts[i]) {
+            Some(Shift { dx, dy, .. }) => {
+                shift_into(image, images.height, images.width, dx, dy, space);
+            }
+            None if self.views.is_none() => return image,
+            None => space.copy_from_slice(image),
+        }
+        if let Some((views, Place { seed, epoch, position })) = self.views {
+            let draw = Draw { views, seed, epoch, position: position + i };
+            draw.apply(space, images.width, images.len(), |other| images.image(other));
+        }
         space
     }
 
@@ -55,6 +66,9 @@ impl<'b> Batch<'b> {
         Batch {
             inputs: self.inputs,
             shifts: self.shifts.map(|shifts| &shifts[range.clone()]),
+            views: self.views.map(|(views, place)| {
+                (views, Place { position: place.position + range.start, ..place })
+            }),
             labels: self.labels.map(|labels| &labels[range.clone()]),
             indices: &self.indices[range],
         }
@@ -69,6 +83,15 @@ impl<'b> Batch<'b> {
     pub fn shift(&self, i: usize) -> usize {
         self.shifts.map_or(0, |shifts| shifts[i].index)
     }
+}
+
+/// Which draws an example gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    seed: u64,
+    epoch: u64,
+    /// In the epoch.
+    position: usize,
 }
 
 /// A translation by (dx, dy), number `index` of [`shifts`].
@@ -114,6 +137,7 @@ pub struct Batches<'a> {
     batch_size: usize,
     seed: u64,
     jitter: Option<u8>,
+    views: &'a [View],
     epoch: u64,
     /// The position in the epoch at which the next batch starts.
     position: usize,
@@ -147,6 +171,7 @@ impl<'a> Batches<'a> {
             batch_size,
             seed,
             jitter,
+            views: &[],
             epoch: 0,
             position: 0,
             order: vec![0; n],
@@ -155,6 +180,18 @@ impl<'a> Batches<'a> {
         };
         batches.start_epoch(0, 0);
         batches
+    }
+
+    /// The same batches with one of `views` of each image, drawn anew for each epoch, see [`View`].
+    /// Shifts come before.
+    ///
+    /// # Panics
+    /// If there are views and the examples are no images.
+    #[must_use]
+    pub fn with_views(self, views: &'a [View]) -> Self {
+        let images = matches!(self.split.inputs, Inputs::Images(_));
+        assert!(images || views.is_empty(), "views are of images only");
+        Self { views, ..self }
     }
 
     /// Number of batches in an epoch, ⌈n / batch size⌉.
@@ -194,7 +231,9 @@ impl<'a> Batches<'a> {
             shifts.fill_with(|| draw(&mut rng, jitter));
             &*shifts
         });
-        Some(Batch { inputs: &self.split.inputs, shifts, labels, indices })
+        let place = Place { seed: self.seed, epoch: self.epoch, position: start };
+        let views = (!self.views.is_empty()).then_some((self.views, place));
+        Some(Batch { inputs: &self.split.inputs, shifts, views, labels, indices })
     }
 }
 

@@ -101,6 +101,19 @@ impl Features {
         space
     }
 
+    /// The same examples with value `places[j]` of each row as value j.
+    ///
+    /// # Panics
+    /// If these are frames with neighbours, or a place is not below the number of values.
+    #[must_use]
+    pub fn reordered(&self, places: &[usize]) -> Self {
+        assert!(self.are_rows(), "frames are not reordered");
+        let rows = self.features.chunks_exact(self.dim);
+        let features: Vec<f32> =
+            rows.flat_map(|row| places.iter().map(|&place| row[place])).collect();
+        Self { features: features.into(), dim: places.len(), ..self.clone() }
+    }
+
     /// The examples at `indices`, in that order, over the same features.
     ///
     /// # Panics

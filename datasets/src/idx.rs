@@ -81,6 +81,20 @@ pub fn read_images(path: &Path) -> Result<IdxImages, Error> {
     Ok(IdxImages { count, height, width, pixels, sha256 })
 }
 
+/// Whether the regular file at `path` begins as an image file, compressed or not.
+///
+/// # Errors
+/// Not found or unreadable.
+pub fn is_images(path: &Path) -> Result<bool, Error> {
+    let from_os = |cause| Error::from_os(path, "an IDX image file", cause);
+    let file = BufReader::new(File::open(path).map_err(from_os)?);
+    let mut start = Vec::new();
+    let mut reader = unpacked(file).map_err(from_os)?.take(4);
+    // A damaged gzip is told by whoever reads it.
+    let _ = reader.read_to_end(&mut start);
+    Ok(start == IMAGES_MAGIC.to_be_bytes())
+}
+
 /// Reads a label file whose labels must lie in 0..`classes`. It needs three bytes of memory for each
 /// label, and 128 KiB.
 ///
@@ -218,7 +232,9 @@ pub fn pair(
 }
 
 impl IdxImages {
-    fn unlabelled(self) -> Split {
+    /// The images as a split without labels.
+    #[must_use]
+    pub fn unlabelled(self) -> Split {
         Split::of_images(self.pixels, (self.height, self.width), None)
     }
 }

@@ -70,6 +70,11 @@ impl Labels {
         Ok(())
     }
 
+    /// The label of each example.
+    pub fn texts(&self) -> Vec<String> {
+        self.codes.iter().map(|&code| self.values[code as usize].clone()).collect()
+    }
+
     /// The first example whose label is number `code` of the different ones.
     fn fault(&self, code: usize, expected: String) -> Fault {
         let row = self.codes.iter().position(|&other| other as usize == code);

@@ -35,9 +35,11 @@ mod random;
 mod split;
 pub mod synthetic;
 pub mod table;
+mod views;
 
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
 pub use error::{Error, shown};
 pub use features::Features;
 pub use split::{Dataset, Images, Inputs, Names, Remark, Split};
+pub use views::View;

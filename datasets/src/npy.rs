@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
+use zip::read::ZipFile;
 
 const KIND: &str = "a NumPy .npy file";
 const ARCHIVE: &str = "an .npz archive of NumPy arrays, or a folder of .npy files";
@@ -174,12 +175,12 @@ pub fn load_dataset(path: &Path, classes: Option<usize>, held_out: bool) -> Resu
 
 /// The type of an array's values.
 #[derive(Clone, Copy)]
-struct Element {
+pub(crate) struct Element {
     /// `b` for bool, `u` and `i` for integers, `f` for floating point, `U` and `S` for texts of letters
     /// of 4 bytes and of 1.
-    kind: u8,
+    pub(crate) kind: u8,
     /// Number of bytes of a value.
-    width: usize,
+    pub(crate) width: usize,
     big_endian: bool,
 }
 
@@ -202,7 +203,7 @@ impl Element {
         (known && ordered).then_some(Element { kind, width, big_endian: order == b'>' })
     }
 
-    fn is_text(self) -> bool {
+    pub(crate) fn is_text(self) -> bool {
         matches!(self.kind, b'U' | b'S')
     }
 
@@ -219,7 +220,7 @@ impl Element {
     }
 
     /// The text of `word`, which ends before its zeros.
-    fn text(self, word: &[u8]) -> Option<String> {
+    pub(crate) fn text(self, word: &[u8]) -> Option<String> {
         let text = match (self.kind, self.big_endian) {
             (b'S', _) => str::from_utf8(word).ok()?.to_owned(),
             (_, big_endian) => {
@@ -234,7 +235,7 @@ impl Element {
     }
 
     /// The value of `word`, exactly but for integers beyond 2⁵³.
-    fn value(self, word: &[u8]) -> f64 {
+    pub(crate) fn value(self, word: &[u8]) -> f64 {
         if self.is_text() {
             return f64::NAN;
         }
@@ -276,10 +277,10 @@ pub fn half(bits: u16) -> f64 {
 }
 
 /// The type and the shape of an array, as its header has them.
-struct Form {
-    element: Element,
-    /// At least one side.
-    shape: Vec<usize>,
+pub(crate) struct Form {
+    pub(crate) element: Element,
+    /// No side for a single value.
+    pub(crate) shape: Vec<usize>,
     /// Whether the first index runs fastest, instead of the last.
     fortran_order: bool,
 }
@@ -297,7 +298,7 @@ impl Form {
             return None;
         }
         let (sides, _) = value("shape")?.strip_prefix('(')?.split_once(')')?;
-        let sides = sides.trim_end_matches(',').split(',');
+        let sides = sides.split_terminator(',');
         // Python 2 wrote a long as `60000L`.
         let sides = sides.map(|side| side.strip_suffix('L').unwrap_or(side).parse().ok());
         Some(Form {
@@ -316,11 +317,11 @@ impl Form {
 
     /// Number of values of a row. The first side counts the rows.
     fn row(&self) -> usize {
-        self.shape[1..].iter().fold(1, |size, &side| size.saturating_mul(side))
+        self.shape.iter().skip(1).fold(1, |size, &side| size.saturating_mul(side))
     }
 
     fn count(&self) -> usize {
-        self.shape[0].saturating_mul(self.row())
+        self.shape.first().map_or(1, |rows| rows.saturating_mul(self.row()))
     }
 
     /// The place in C order, where the last index runs fastest, of the file's value number `i`.
@@ -394,9 +395,9 @@ impl Example {
 }
 
 /// An array whose header has been read; its values come next.
-struct Array<'a> {
+pub(crate) struct Array<'a> {
     path: PathBuf,
-    reader: Box<dyn Read + 'a>,
+    pub(crate) reader: Box<dyn Read + 'a>,
     /// Number of bytes of the whole file, as its folder or archive has it; `None` for a pipe.
     length: Option<u64>,
     /// The most bytes for which room is made before they are read.
@@ -405,7 +406,7 @@ struct Array<'a> {
     /// The offset of the values.
     offset: usize,
     /// `None` for a form that is not supported.
-    form: Option<Form>,
+    pub(crate) form: Option<Form>,
 }
 
 /// Opens the file and tells its length, which a pipe does not have.
@@ -418,6 +419,17 @@ fn open_file(path: &Path) -> Result<(File, Option<u64>), Error> {
 }
 
 impl<'a> Array<'a> {
+    /// The array in a file of an archive of `packed` bytes.
+    pub(crate) fn of_member<R: Read>(
+        path: PathBuf,
+        member: ZipFile<'a, R>,
+        packed: u64,
+    ) -> Result<Self, Error> {
+        let (length, packed) = (member.size(), member.compressed_size().min(packed));
+        let capacity = packed.saturating_mul(MAX_EXPANSION);
+        Array::read(path, Box::new(BufReader::new(member)), Some(length), capacity)
+    }
+
     /// Reads and checks everything before the values: magic, version, size of the header, header.
     fn read(
         path: PathBuf,
@@ -471,7 +483,7 @@ impl<'a> Array<'a> {
     }
 
     /// The error of an array whose header is not as `expected`.
-    fn unfit(&self, expected: String) -> Error {
+    pub(crate) fn unfit(&self, expected: String) -> Error {
         let (found, advice) = match &self.form {
             Some(form) => (form.words(), self.advice_on_shape()),
             None => self.unknown(),
@@ -523,7 +535,7 @@ impl<'a> Array<'a> {
 
     /// Reads all values, in C order. `value` makes each of its bytes; it returns `None` for a value
     /// that is not `expected`. The stream is read to its end, where an archive verifies its checksum.
-    fn values<T: Copy>(
+    pub(crate) fn values<T: Copy>(
         mut self,
         expected: &str,
         mut value: impl FnMut(Element, &[u8]) -> Option<T>,
@@ -616,7 +628,7 @@ impl<'a> Array<'a> {
 }
 
 /// Makes the error of an archive: it is damaged, or the operating system refuses to read it.
-fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
+pub(crate) fn damaged(path: &Path, kind: &'static str, cause: io::Error) -> Error {
     match cause.kind() {
         ErrorKind::InvalidData
         | ErrorKind::InvalidInput
@@ -707,9 +719,7 @@ impl<'p> Arrays<'p> {
             return Array::read(path, reader, length, length.unwrap_or(0));
         };
         let member = archive.by_name(&file_name).map_err(|e| damaged(&path, KIND, e.into()))?;
-        let (length, packed) = (member.size(), member.compressed_size().min(self.length));
-        let capacity = packed.saturating_mul(MAX_EXPANSION);
-        Array::read(path, Box::new(BufReader::new(member)), Some(length), capacity)
+        Array::of_member(path, member, self.length)
     }
 
     /// The names of the arrays, sorted.
@@ -807,34 +817,51 @@ impl<'p> Arrays<'p> {
         let path = array.path.clone();
         let wanted = like.map(|(split, name)| (Example::of(split), name));
         let example = array.form.as_ref().and_then(Example::of_form);
-        let split = match example.filter(|found| wanted.as_ref().is_none_or(|w| *found == w.0)) {
-            Some(Example::Image { height, width }) => {
-                let pixels = array.values("a pixel", |_, word| Some(word[0]))?;
-                let split = Split::of_images(pixels, (height, width), None);
-                notes.extend(split.images().remark_of_dark(&path).filter(|_| like.is_none()));
-                split
-            }
-            Some(Example::Features(values)) => {
-                let form = array.form.as_ref().filter(|_| like.is_none());
+        match (&example, wanted) {
+            (Some(found), Some((expected, _))) if *found == expected => {}
+            (_, Some((expected, name))) => return Err(array.unfit(expected.form(name))),
+            (Some(Example::Features(_)), None) => {
+                let form = array.form.as_ref();
                 notes.extend(form.and_then(|form| Example::remark(form, &path)));
-                Split::of_features(array.floats()?, values, None)
             }
-            None => {
-                return Err(array.unfit(match wanted {
-                    Some((example, name)) => example.form(name),
-                    None => format!(
-                        "at least one example: images, uint8 of shape (n, height, width), or features, \
-                         numbers of shape (n, values), at most {MAX_VALUES}"
-                    ),
-                }));
-            }
-        };
+            (_, None) => {}
+        }
+        let split = array.split()?;
+        if let (Inputs::Images(images), None) = (&split.inputs, like) {
+            notes.extend(images.remark_of_dark(&path));
+        }
         self.note_sha256(&pair.x);
         let Some(y) = &pair.y else { return Ok((split, None)) };
         let answers = self.array(y)?.answers(split.len(), &pair.x)?;
         self.note_sha256(y);
         Ok((split, Some(answers)))
     }
+}
+
+/// Reads examples without labels: an `.npy` file; the one array of an archive or folder; or of several
+/// the one called `x`, `images`, `data`, `features` or `inputs`, alone or with `test`. They are images or
+/// features as in [`load_dataset`].
+///
+/// # Errors
+/// As [`load_dataset`].
+pub fn read_examples(path: &Path) -> Result<Split, Error> {
+    let is_folder = path.is_dir();
+    if !is_folder && !(path.is_file() && Arrays::is_archive(path)?) {
+        return with_array(path, |array| array.split());
+    }
+    let mut arrays = Arrays::open(path)?;
+    let names = arrays.names()?;
+    let called = |part| names.iter().find(|name| is_called(name, part, &EXAMPLES));
+    let name = match &names[..] {
+        [name] => Some(name),
+        _ => called("").or_else(|| called("test")),
+    };
+    let name = name.cloned().ok_or_else(|| Error::Archive {
+        path: path.to_path_buf(),
+        found: format!("the arrays [{}]", names.join(", ")),
+        expected: "one called x or x_test, or one alone".to_owned(),
+    })?;
+    arrays.array(&name)?.split()
 }
 
 /// What arrays of examples and of labels are called, with `train` or `test` or alone.
@@ -911,6 +938,21 @@ impl Answers {
 }
 
 impl Array<'_> {
+    /// Its examples, without labels.
+    fn split(self) -> Result<Split, Error> {
+        match self.form.as_ref().and_then(Example::of_form) {
+            Some(Example::Image { height, width }) => {
+                let pixels = self.values("a pixel", |_, word| Some(word[0]))?;
+                Ok(Split::of_images(pixels, (height, width), None))
+            }
+            Some(Example::Features(values)) => Ok(Split::of_features(self.floats()?, values, None)),
+            None => Err(self.unfit(format!(
+                "at least one example: images, uint8 of shape (n, height, width), or features, \
+                 numbers of shape (n, values), at most {MAX_VALUES}"
+            ))),
+        }
+    }
+
     /// Reads the labels of the `n` examples of the array `x`.
     fn answers(self, n: usize, x: &str) -> Result<Answers, Error> {
         let form = self.form.as_ref();

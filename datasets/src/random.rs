@@ -32,6 +32,10 @@ pub enum Purpose {
     FramesTest = 9,
     /// The centre of a state of synthetic frames; index = state.
     FramesState = 10,
+    /// The examples of a class that are held out; index = class.
+    HoldOut = 11,
+    /// The views of an epoch's images; index = epoch.
+    Views = 12,
 }
 
 /// The keystream of (seed, purpose, index), at its first word.

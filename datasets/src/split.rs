@@ -1,6 +1,7 @@
 //! Data sets and their splits, as arrays.
 
 use crate::augment::shift_into;
+use crate::random::{Purpose, below, keystream};
 use crate::{Batch, Features};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -137,7 +138,7 @@ impl Split {
     /// The examples at `indices`, without jitter and without labels: a batch to evaluate.
     #[must_use]
     pub fn batch<'b>(&'b self, indices: &'b [u32]) -> Batch<'b> {
-        Batch { inputs: &self.inputs, shifts: None, labels: None, indices }
+        Batch { inputs: &self.inputs, shifts: None, views: None, labels: None, indices }
     }
 
     /// The first `n` examples; all of them if there are fewer.
@@ -206,6 +207,59 @@ impl Split {
         self
     }
 
+    /// Draws `held` examples so that each class has the share of them that it has of all: those that
+    /// are left and those that are drawn, both in their order. A function of (seed, labels, `held`).
+    ///
+    /// Class c of nᶜ examples gets ⌊held·nᶜ/n⌋, and one more where the remainder is among the largest
+    /// (the first class's of equal ones). One example of each class is left as long as there are
+    /// others to draw. Without labels all are of one class.
+    ///
+    /// # Panics
+    /// If `held` exceeds the number of examples.
+    #[must_use]
+    pub fn stratified(&self, held: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
+        let n = self.len();
+        assert!(held <= n, "{held} of {n} examples");
+        let mut classes: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+        for i in 0..n as u32 {
+            let class = self.labels.as_ref().map_or(0, |labels| labels[i as usize]);
+            classes.entry(class).or_default().push(i);
+        }
+        // For each class: examples to draw, and the remainder of the division by n.
+        let mut quotas: Vec<(usize, usize)> = classes
+            .values()
+            .map(|of_class| (held * of_class.len() / n.max(1), held * of_class.len() % n.max(1)))
+            .collect();
+        let sizes: Vec<usize> = classes.values().map(Vec::len).collect();
+        let mut left = held - quotas.iter().map(|quota| quota.0).sum::<usize>();
+        let mut by_remainder: Vec<usize> = (0..quotas.len()).collect();
+        by_remainder.sort_by_key(|&class| std::cmp::Reverse(quotas[class].1));
+        for spared in [1, 0] {
+            while left > 0 {
+                let before = left;
+                for &class in &by_remainder {
+                    if left > 0 && quotas[class].0 + spared < sizes[class] {
+                        quotas[class].0 += 1;
+                        left -= 1;
+                    }
+                }
+                if left == before {
+                    break;
+                }
+            }
+        }
+        let mut is_held = vec![false; n];
+        for ((&class, of_class), &(quota, _)) in classes.iter_mut().zip(&quotas) {
+            let mut rng = keystream(seed, Purpose::HoldOut, class.into());
+            for drawn in 0..quota {
+                let other = drawn + below(&mut rng, (of_class.len() - drawn) as u32) as usize;
+                of_class.swap(drawn, other);
+                is_held[of_class[drawn] as usize] = true;
+            }
+        }
+        (0..n as u32).partition(|&i| !is_held[i as usize])
+    }
+
     /// Cuts off the `last` last examples as a hold-out: for MNIST and `last` = 10 000 it returns the
     /// usual 50 000 to fit on and 10 000 to choose by. If there are fewer than `last`, all are held
     /// out.
@@ -224,6 +278,8 @@ pub struct Names {
     pub classes: Vec<String>,
     /// `[values of an example]` where columns have names; else empty.
     pub features: Vec<String>,
+    /// The column of the labels, where it has a name.
+    pub label: Option<String>,
 }
 
 /// What a reader took for what, which its caller should say.
@@ -297,6 +353,48 @@ mod tests {
         let odd = five().of_classes(|label| label % 2 == 1);
         assert_eq!(odd.images().pixels, [10, 11, 30, 31]);
         assert_eq!(odd.labels.unwrap(), [1, 3]);
+    }
+
+    /// Images of one pixel with these labels.
+    fn labelled(labels: &[u16]) -> Split {
+        Split::of_images(vec![0; labels.len()], (1, 1), Some(labels.to_vec()))
+    }
+
+    #[test]
+    fn a_stratified_part_has_the_shares_of_the_classes() {
+        // 60, 30 and 10 of 100, sorted: a tenth of each.
+        let labels: Vec<u16> = (0..100).map(|i| u16::from(i >= 60) + u16::from(i >= 90)).collect();
+        let split = labelled(&labels);
+        let count = |part: &[u32]| {
+            let of = |class| part.iter().filter(|&&i| labels[i as usize] == class).count();
+            [of(0), of(1), of(2)]
+        };
+        let (left, held) = split.stratified(10, 0);
+        assert_eq!((count(&held), count(&left)), ([6, 3, 1], [54, 27, 9]));
+        let mut all = [&left[..], &held].concat();
+        assert!(left.is_sorted() && held.is_sorted());
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<u32>>());
+        assert_eq!(split.stratified(10, 0), (left, held.clone()), "a function of the seed");
+        assert_ne!(split.stratified(10, 1).1, held);
+        // Remainders of .8, .9 and .3: two are rounded up.
+        assert_eq!(count(&split.stratified(13, 0).1), [8, 4, 1]);
+        // Every example of a class is held out equally often; p = 0.001 at 9 degrees is 27.9.
+        let drawn = (0..2000).flat_map(|seed| split.stratified(10, seed).1);
+        let last: Vec<u32> = drawn.filter(|&i| i >= 90).collect();
+        let of = |i: u32| last.iter().filter(|&&drawn| drawn == i).count() as f64;
+        let chi2: f64 = (90..100).map(|i| (of(i) - 200.0).powi(2) / 200.0).sum();
+        assert!(chi2 < 27.9, "{chi2}");
+    }
+
+    #[test]
+    fn rare_classes_keep_an_example_as_long_as_there_are_others() {
+        let rare = labelled(&[0, 0, 0, 0, 1, 2]);
+        assert_eq!(rare.stratified(3, 0).0.iter().filter(|&&i| i >= 4).count(), 2);
+        assert_eq!(rare.stratified(4, 0).1.len(), 4);
+        assert_eq!(rare.stratified(6, 0).0, []);
+        assert_eq!(rare.clone().without_labels().stratified(2, 0).1.len(), 2);
+        assert_eq!(rare.stratified(0, 0).1, []);
     }
 
     #[test]

@@ -6,6 +6,10 @@
 //! scaled; `True` and `False` are 1 and 0. What cannot be meant as a feature, such as a column of
 //! words, is an error that says what to do; what is left out is said.
 
+mod stream;
+
+pub use stream::{Rows, Stream};
+
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
 use crate::labels::{self, Classes, Fault, Labels, list};
@@ -136,10 +140,11 @@ pub fn load_dataset(
     }
     notes.append(&mut classes.notes);
     let features = if table.has_header { roles.features } else { Vec::new() };
+    roles.label = roles.label.filter(|_| table.has_header);
     Ok(Dataset {
         name: "csv".to_owned(),
         classes: classes.count,
-        names: Names { classes: classes.names, features },
+        names: Names { classes: classes.names, features, label: roles.label },
         train: train_split,
         test: test_split,
         sha256,

@@ -11,6 +11,7 @@ mod common;
 use common::{Data, contexts};
 use limbeck_kernels::exp::exp_in_place;
 use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
+use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss, log_softmax, softmax};
 use limbeck_kernels::tanh::tanh_in_place;
@@ -249,6 +250,8 @@ fn inputs() {
             let pixels = operands.put(&pixels);
             let reals = operands.values(size * batch);
             let (pixels, reals) = (&pixels[..], &reals[..]);
+            let (means, scales) = (operands.values(size), operands.values(size));
+            let uniform = Scaling::Uniform { scale: 0.1, shift: 0.2 };
             let mut all = Vec::new();
             for dropped in [None, Some(dropout)] {
                 // Every example from its slice, then every example through the staging space.
@@ -256,7 +259,7 @@ fn inputs() {
                 let mut x = operands.values(panel_len(size, batch));
                 let own = |i: usize| &pixels[i * size..][..size];
                 let to = PanelsMut::new(&mut x, size, batch);
-                input::load(context, |i, _| own(i), &mut staging, 0.1, 0.2, dropped, to);
+                input::load(context, |i, _| own(i), &mut staging, uniform, dropped, to);
                 all.extend_from_slice(&x);
                 let mut staging = operands.put(&vec![0f32; size * batch]);
                 let to = PanelsMut::new(&mut x, size, batch);
@@ -267,8 +270,7 @@ fn inputs() {
                         space
                     },
                     &mut staging,
-                    0.1,
-                    0.2,
+                    Scaling::Each { mean: &means, scale: &scales },
                     dropped,
                     to,
                 );

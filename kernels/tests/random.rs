@@ -6,6 +6,7 @@ mod common;
 use common::{Panel, load, same_bits_everywhere};
 use limbeck_kernels::activation::{self, Activation};
 use limbeck_kernels::gemm::forward;
+use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 
 #[test]
@@ -165,7 +166,7 @@ fn vectors_draw_what_scalars_draw() {
             let pixels = vec![1; units * batch];
             let got = same_bits_everywhere("input dropout", |context| {
                 let mut x = Panel::unwritten(units, batch);
-                load(context, &pixels, 1.0, 0.0, Some(dropout), x.view_mut());
+                load(context, &pixels, Scaling::NONE, Some(dropout), x.view_mut());
                 x.row_major()
             });
             assert_eq!(got, want, "{units} inputs, {batch} examples");

@@ -50,6 +50,11 @@ def half_of(dtypes: Iterable[str]) -> str | None:
     return next((HALVES[dtype] for dtype in dtypes if dtype in HALVES), None)
 
 
+def widened(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same, in f32 if it is of half precision."""
+    return x.astype(np.float32) if str(x.dtype) in HALVES else x
+
+
 def scalar(shape: tuple[int, ...]) -> None:
     """Refuses a loss that is not one number."""
     if int(np.prod(shape)) != 1:
@@ -117,7 +122,7 @@ def in_jax(fn: Loss, probe: Probe) -> Outcome:
     d_student, d_teacher = gradient(*given)
 
     def plain(x: jax.Array) -> Any:
-        return np.asarray(x.astype("float32") if str(x.dtype) in HALVES else x)
+        return widened(np.asarray(x))
 
     half = half_of(str(x.dtype) for x in (loss, given[0]))
     return Outcome(plain(loss).reshape(()), plain(d_student), plain(d_teacher), half)
@@ -136,20 +141,21 @@ def in_numpy(fn: Loss, probe: Probe) -> Outcome:
         return result
 
     result = call()
-    gradient = None
+    gradient = given = None
     if isinstance(result, tuple) and len(result) == 2:
-        result, gradient = result[0], np.asarray(result[1])
-        if gradient.shape != probe.student.shape or gradient.dtype.kind != "f":
+        result, given = result[0], np.asarray(result[1])
+        gradient = widened(given)
+        if gradient.shape != probe.student.shape or gradient.dtype not in (np.float32, np.float64):
             found = f"{gradient.dtype} of shape {list(gradient.shape)}"
             expected = f"floats of shape {list(probe.student.shape)}, that of student_logits"
             raise Fault("wrong_gradient_shape", f"the gradient is {found}, expected {expected}")
-    loss = np.asarray(result)
+    loss = widened(np.asarray(result))
     if loss.dtype.kind not in "fiu":
         raise Fault("not_a_number", f"the result is a {type(result).__name__}, expected a number")
     scalar(loss.shape)
-    half = half_of([str(loss.dtype)])
+    half = half_of(str(np.asarray(x).dtype) for x in (result, given))
     if loss.dtype != np.float32:
-        loss = loss.astype(np.float32 if half else np.float64)
+        loss = loss.astype(np.float64)
     if gradient is None and probe.ordinary and loss.dtype == np.float64:
         gradient = central_differences(lambda: float(np.asarray(call()).item()), z, probe.step)
     return Outcome(loss.reshape(()), gradient, None, half)

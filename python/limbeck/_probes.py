@@ -47,6 +47,10 @@ def representable(x: npt.NDArray[np.float64], dtype: str) -> npt.NDArray[Any]:
     """Values near x that `dtype` holds; those of half precision in f32."""
     if dtype == "float16":
         return x.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        # The upper half of an f32, to the nearest and of two to the even one.
+        bits = x.astype(np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
     return x.astype(dtype)
 
 

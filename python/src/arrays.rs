@@ -30,6 +30,14 @@ pub fn unfit(name: &str, value: &Bound<'_, PyAny>, dtype: &str, shape: &str) -> 
     }
 }
 
+/// `value` as a NumPy array: one of another library, or a list, is converted by `limbeck._arrays`.
+pub fn plain<'py>(name: &str, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if value.is_instance_of::<PyUntypedArray>() {
+        return Ok(value.clone());
+    }
+    value.py().import("limbeck._arrays")?.call_method1("plain", (value, name))
+}
+
 /// The values in row-major order, whatever the strides.
 fn values<T: Element + Copy, D: Dimension>(array: &Bound<'_, PyArray<T, D>>) -> PyResult<Vec<T>> {
     Ok(array.try_readonly()?.as_array().iter().copied().collect())
@@ -55,6 +63,12 @@ impl Logits {
             return Err(unfit());
         }
         Ok(Logits { values: values(array)?, examples, classes })
+    }
+
+    /// Finite numbers of any dtype, library and order.
+    pub fn of_any(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Logits> {
+        let arrays = value.py().import("limbeck._arrays")?;
+        Logits::extract(name, &arrays.call_method1("matrix", (value, name))?)
     }
 
     /// The same, which must have the shape of `other`, called `other_name`.
@@ -91,6 +105,7 @@ impl Logits {
 
 /// Whole numbers [n] of any dtype.
 pub fn integers(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let value = &plain(name, value)?;
     let unfit = || unfit(name, value, "integers", "[examples]");
     let array = value.cast::<PyUntypedArray>().map_err(|_| unfit())?;
     if !matches!(array.dtype().kind(), b'i' | b'u') || array.ndim() != 1 {
@@ -99,34 +114,48 @@ pub fn integers(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     values(value.call_method1("astype", ("int64",))?.cast::<PyArray1<i64>>()?)
 }
 
-/// Labels [n], one for each of `examples`, below `classes`.
-pub fn labels(value: &Bound<'_, PyAny>, examples: usize, classes: usize) -> PyResult<Vec<u16>> {
+/// Labels [n], called `name`, one for each of `examples`, below `classes`.
+pub fn labels(
+    name: &str,
+    value: &Bound<'_, PyAny>,
+    examples: usize,
+    classes: usize,
+) -> PyResult<Vec<u16>> {
     let fault = |message| Err(PyValueError::new_err(message));
-    let labels = integers("labels", value)?;
+    let labels = integers(name, value)?;
     if labels.len() != examples {
-        return fault(format!("labels: found {}, expected {examples} examples", labels.len()));
+        return fault(format!("{name}: found {}, expected {examples} examples", labels.len()));
     }
     let valid = |label: i64| u16::try_from(label).ok().filter(|&y| usize::from(y) < classes);
     let mut checked = Vec::with_capacity(examples);
     for (i, label) in labels.into_iter().enumerate() {
         let Some(label) = valid(label) else {
             let largest = (classes - 1).min(u16::MAX.into());
-            return fault(format!("labels: found {label} at index {i}, expected 0 to {largest}"));
+            return fault(format!("{name}: found {label} at index {i}, expected 0 to {largest}"));
         };
         checked.push(label);
     }
     Ok(checked)
 }
 
-/// Images of bytes, [n, pixels] or [n, height, width], as a split without labels.
-pub fn images(value: &Bound<'_, PyAny>) -> PyResult<Split> {
-    let shape = "[examples, pixels] or [examples, height, width], none of them 0";
-    let unfit = || unfit("images", value, "uint8", shape);
+/// Images of bytes, [n, pixels] or [n, height, width], or features of any other numbers, [n, values], as
+/// a split without labels.
+pub fn inputs(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Split> {
+    let value = &plain(name, value)?;
+    let shape = "[examples, pixels] or [examples, height, width], none of them 0, or features \
+                 [examples, values] of any other numeric dtype";
+    let unfit = || unfit(name, value, "uint8", shape);
     let (pixels, [n, height, width]) = if let Ok(array) = value.cast::<PyArray2<u8>>() {
         (values(array)?, [array.shape()[0], 1, array.shape()[1]])
-    } else {
-        let array = value.cast::<PyArray3<u8>>().map_err(|_| unfit())?;
+    } else if let Ok(array) = value.cast::<PyArray3<u8>>() {
         (values(array)?, [array.shape()[0], array.shape()[1], array.shape()[2]])
+    } else {
+        let ndim = value.cast::<PyUntypedArray>().map(|array| array.ndim());
+        if ndim.is_ok_and(|ndim| ndim != 2) {
+            return Err(unfit());
+        }
+        let Logits { values, classes, .. } = Logits::of_any(name, value)?;
+        return Ok(Split::of_features(values, classes, None));
     };
     if n == 0 || height == 0 || width == 0 {
         return Err(unfit());

@@ -7,6 +7,7 @@
 mod arrays;
 mod check;
 mod losses;
+mod model;
 mod training;
 
 use limbeck::Error;
@@ -36,7 +37,9 @@ mod module {
     #[pymodule_export]
     use crate::losses::{cross_entropy, distillation, log_softmax, logit_matching, softmax};
     #[pymodule_export]
-    use crate::training::{Model, distill, train};
+    use crate::model::Model;
+    #[pymodule_export]
+    use crate::training::{distill, train};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name for it")]

@@ -118,7 +118,8 @@ pub fn distillation<'py>(
         Logits::extract(name, teacher)?.like(name, &logits, "logits")
     });
     let teacher = teacher.transpose()?;
-    let labels = labels.map(|labels| arrays::labels(labels, logits.examples, logits.classes));
+    let labels =
+        labels.map(|labels| arrays::labels("labels", labels, logits.examples, logits.classes));
     let (labels, context) = (labels.transpose()?, context()?);
     let (loss, d_logits) =
         py.detach(|| gradient(&context, logits, teacher.as_ref(), labels.as_deref(), objective));

@@ -1,25 +1,25 @@
-//! Nets, training and distillation.
+//! Training and distillation.
 
 use crate::arrays::{self, Logits};
 use crate::exception;
+use crate::model::{Model, names};
 use limbeck::Error;
-use limbeck::engine::config::Config;
+use limbeck::engine::config::{Amount, Config, Standardize};
 use limbeck::engine::distill as teachers;
 use limbeck::engine::loss::LossSpec;
-use limbeck::engine::metrics;
 use limbeck::engine::mlp::Mlp;
-use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
-use limbeck::files::model::ModelFile;
-use limbeck_datasets::Split;
+use limbeck::engine::standardize;
+use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task, VALIDATION};
+use limbeck::files::about::About;
+use limbeck_datasets::{Inputs, Split};
 use limbeck_kernels::{Context, Isa};
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
-use std::path::PathBuf;
+use pyo3::types::{PyBool, PyDict, PyList};
+use std::time::{Duration, Instant};
 
 /// As many threads as the machine runs at once, or `threads`; no bit depends on it.
-fn context(threads: Option<usize>) -> PyResult<Context> {
+pub fn context(threads: Option<usize>) -> PyResult<Context> {
     let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = threads.unwrap_or_else(available);
     if !(1..=1024).contains(&threads) {
@@ -27,115 +27,6 @@ fn context(threads: Option<usize>) -> PyResult<Context> {
         return Err(PyValueError::new_err(message));
     }
     Context::new(Isa::best(), threads).map_err(|e| exception(Error::Usage(e)))
-}
-
-/// Weight and bias.
-type Layer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>);
-
-/// A multilayer perceptron with ReLU.
-#[pyclass(frozen, module = "limbeck")]
-pub struct Model(Mlp);
-
-#[pymethods]
-impl Model {
-    /// Reads a model file (safetensors, written by save or by `limbeck train`).
-    #[staticmethod]
-    fn load(path: PathBuf) -> PyResult<Model> {
-        let (file, _) = ModelFile::load(&path).map_err(exception)?;
-        Ok(Model(Mlp::from_file(&file)))
-    }
-
-    /// Writes the model file, atomically; returns the SHA-256 of the parameters.
-    fn save(&self, path: PathBuf) -> PyResult<String> {
-        self.0.to_file().save(&path).map_err(exception)
-    }
-
-    /// Inputs, units of each hidden layer, classes.
-    #[getter]
-    fn layers(&self) -> Vec<usize> {
-        let widths = self.0.layers().iter().map(|layer| layer.outputs);
-        std::iter::once(self.0.inputs()).chain(widths).collect()
-    }
-
-    /// The SHA-256 of the parameters: equal for equal models, whatever trained them.
-    #[getter]
-    fn sha256(&self) -> String {
-        self.0.to_file().sha256()
-    }
-
-    /// (scale, shift): an input is pixel * scale + shift.
-    #[getter]
-    fn input_scale(&self) -> (f32, f32) {
-        (self.0.input.scale, self.0.input.shift)
-    }
-
-    /// Weight [outputs, inputs] and bias [outputs] of each layer, float32, as PyTorch's Linear.
-    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Layer<'py>>> {
-        let layers = self.0.to_file().layers.into_iter();
-        let arrays = layers.map(|layer| {
-            let weight = PyArray1::from_vec(py, layer.weight);
-            let bias = PyArray1::from_vec(py, layer.bias);
-            Ok((weight.reshape([layer.outputs, layer.inputs])?, bias))
-        });
-        arrays.collect()
-    }
-
-    /// The logits, float32 [n, classes], of images: uint8 [n, pixels] or [n, height, width].
-    #[pyo3(signature = (images, *, threads=None))]
-    fn forward<'py>(
-        &self,
-        py: Python<'py>,
-        images: &Bound<'py, PyAny>,
-        threads: Option<usize>,
-    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        self.logits(py, images, threads)?.into_array(py)
-    }
-
-    /// The class of the largest logit, int64 [n], of images: uint8 [n, pixels] or
-    /// [n, height, width].
-    #[pyo3(signature = (images, *, threads=None))]
-    fn predict<'py>(
-        &self,
-        py: Python<'py>,
-        images: &Bound<'py, PyAny>,
-        threads: Option<usize>,
-    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let logits = self.logits(py, images, threads)?;
-        let rows = logits.values.chunks(logits.classes);
-        let classes: Option<Vec<i64>> =
-            rows.map(|row| metrics::predict(row).map(|class| class as i64)).collect();
-        let not_finite = || PyValueError::new_err("the model's logits are not finite");
-        Ok(PyArray1::from_vec(py, classes.ok_or_else(not_finite)?))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<limbeck.Model {:?}>", self.layers())
-    }
-}
-
-impl Model {
-    fn logits(
-        &self,
-        py: Python,
-        images: &Bound<PyAny>,
-        threads: Option<usize>,
-    ) -> PyResult<Logits> {
-        let (split, context) = (arrays::images(images)?, context(threads)?);
-        self.fits(&split)?;
-        let values = py.detach(|| self.0.logits(&context, &split));
-        Ok(Logits { values, examples: split.len(), classes: self.0.classes() })
-    }
-
-    fn fits(&self, split: &Split) -> PyResult<()> {
-        let (found, expected) = (split.input_size(), self.0.inputs());
-        if found == expected {
-            return Ok(());
-        }
-        Err(PyValueError::new_err(format!(
-            "images: found {found} pixels, expected {expected}, the inputs of {}",
-            self.__repr__()
-        )))
-    }
 }
 
 /// The configuration of keyword arguments: the keys of a configuration file without their tables.
@@ -148,13 +39,16 @@ fn config(keywords: Option<&Bound<PyDict>>) -> PyResult<Config> {
         }
         let name = match &key[..] {
             "seed" => None,
-            "jitter" => Some("data"),
+            "jitter" | "standardize" | "split_seed" => Some("data"),
             "layers" | "dropout" | "activation" | "init_scale" => Some("model"),
             "temperature" | "soft_weight" | "hard_weight" => Some("distillation"),
             // An unknown key is refused there, with the names of those that are known.
             _ => Some("training"),
         };
-        let value = toml_value(&key, &value)?;
+        let value = match key == "standardize" && value.is_instance_of::<PyBool>() {
+            true => value.extract::<bool>()?.into(),
+            false => toml_value(&key, &value)?,
+        };
         let table = match name {
             None => &mut root,
             Some(name) => root
@@ -194,20 +88,36 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 
 /// Trains a net on labels.
 ///
-/// images: uint8 [n, pixels] or [n, height, width]; labels: integers [n]. on_epoch is called with
-/// a dict after each epoch; an exception in it ends the training. threads changes no bit of the
-/// result. Every other keyword is a key of a configuration file, with its default: seed, jitter,
-/// layers, dropout, activation, init_scale, epochs, batch_size, learning_rate, schedule, optimizer, momentum,
-/// average, max_norm, weight_decay, beta2, epsilon, momentum_epochs, decay, step_epochs,
+/// images: uint8 [n, pixels] or [n, height, width], or features: any other numbers [n, values];
+/// labels: integers [n]. on_epoch is called with a dict after each epoch; an exception in it ends the
+/// training, and so does Ctrl-C, within a step: the KeyboardInterrupt's `model` is what was trained so
+/// far. validation: a number or share of the examples, drawn by class, or a pair (images, labels),
+/// evaluated after each epoch. threads changes no bit of the result. Every other keyword is a key of a
+/// configuration file, with its default: seed, jitter, standardize, split_seed, layers, dropout,
+/// activation, init_scale, epochs, batch_size, learning_rate, schedule, optimizer, momentum, average,
+/// max_norm, early_stopping, weight_decay, beta2, epsilon, momentum_epochs, decay, step_epochs,
 /// step_factor.
+///
+/// >>> import limbeck, numpy as np
+/// >>> x = np.random.default_rng(0).normal(size=(200, 2))
+/// >>> model = limbeck.train(x, (x[:, 0] > 0).astype(int), layers=[2, 8, 2], epochs=30)
+/// >>> model.predict([[1.0, 0.0], [-1.0, 0.0]])
+/// array([1, 0])
 #[pyfunction]
-#[pyo3(signature = (images, labels, *, on_epoch=None, threads=None, **config))]
+#[pyo3(signature = (
+    images, labels, *, on_epoch=None, threads=None, validation=None, class_names=None,
+    feature_names=None, **config
+))]
+#[expect(clippy::too_many_arguments, reason = "Python's keywords")]
 pub fn train(
     py: Python,
     images: &Bound<PyAny>,
     labels: &Bound<PyAny>,
     on_epoch: Option<Py<PyAny>>,
     threads: Option<usize>,
+    validation: Option<&Bound<PyAny>>,
+    class_names: Option<Vec<String>>,
+    feature_names: Option<Vec<String>>,
     config: Option<&Bound<PyDict>>,
 ) -> PyResult<Model> {
     let config = self::config(config)?;
@@ -215,18 +125,31 @@ pub fn train(
         let message = "temperature, soft_weight and hard_weight belong to distill";
         return Err(PyTypeError::new_err(message));
     }
-    let (split, context) = (self::split(&config, images, Some(labels))?, context(threads)?);
-    run(py, &context, "model", &config, &split, LossSpec::HARD, None, on_epoch)
+    let split = self::split("images", &config, images, Some(("labels", labels)))?;
+    let run =
+        Run { config, split, objective: LossSpec::HARD, logits: None, watched: None, on_epoch };
+    run.watching(validation)?.train(py, &context(threads)?, "model", class_names, feature_names)
 }
 
 /// Trains a net on the soft targets of a teacher and, where there are labels, on these.
 ///
-/// images: uint8 [n, pixels] or [n, height, width]; teacher: its logits, float32 [n, classes], a
-/// Model, or a list of Models, whose mean distribution at T is the target; labels: integers [n].
-/// Without labels hard_weight must be 0. The other keywords are those of train and temperature
-/// (20), soft_weight (1) and hard_weight (0.05), see distillation.
+/// images: as for train; teacher: its logits, numbers [n, classes], a Model, or a list of Models, whose
+/// mean distribution at T is the target; labels: integers [n]. Without labels hard_weight must be 0. The
+/// other keywords are those of train and temperature (20), soft_weight (1) and hard_weight (0.05), see
+/// distillation.
+///
+/// >>> import limbeck, numpy as np
+/// >>> x = np.random.default_rng(0).normal(size=(200, 2))
+/// >>> logits = np.stack([-x[:, 0], x[:, 0]], axis=1)
+/// >>> student = limbeck.distill(x, logits, layers=[2, 8, 2], epochs=30, temperature=2, hard_weight=0)
+/// >>> student.predict([[1.0, 0.0], [-1.0, 0.0]])
+/// array([1, 0])
 #[pyfunction]
-#[pyo3(signature = (images, teacher, labels=None, *, on_epoch=None, threads=None, **config))]
+#[pyo3(signature = (
+    images, teacher, labels=None, *, on_epoch=None, threads=None, validation=None,
+    class_names=None, feature_names=None, **config
+))]
+#[expect(clippy::too_many_arguments, reason = "Python's keywords")]
 pub fn distill(
     py: Python,
     images: &Bound<PyAny>,
@@ -234,14 +157,19 @@ pub fn distill(
     labels: Option<&Bound<PyAny>>,
     on_epoch: Option<Py<PyAny>>,
     threads: Option<usize>,
+    validation: Option<&Bound<PyAny>>,
+    class_names: Option<Vec<String>>,
+    feature_names: Option<Vec<String>>,
     config: Option<&Bound<PyDict>>,
 ) -> PyResult<Model> {
     let mut config = self::config(config)?;
     config.distillation.get_or_insert_default();
     let objective = LossSpec::soft(&config);
-    let (split, context) = (self::split(&config, images, labels)?, context(threads)?);
-    let logits = soft_targets(py, &context, teacher, &config, &split)?;
-    run(py, &context, "student", &config, &split, objective, Some(&logits), on_epoch)
+    let split = self::split("images", &config, images, labels.map(|labels| ("labels", labels)))?;
+    let context = context(threads)?;
+    let logits = Some(soft_targets(py, &context, teacher, &config, &split)?);
+    let run = Run { config, split, objective, logits, watched: None, on_epoch };
+    run.watching(validation)?.train(py, &context, "student", class_names, feature_names)
 }
 
 /// The logits [n, classes] of one or more models, or as they are given.
@@ -252,13 +180,17 @@ fn soft_targets(
     config: &Config,
     split: &Split,
 ) -> PyResult<Vec<f32>> {
-    let (n, classes) = (split.len(), config.model.layers[config.model.layers.len() - 1]);
+    let (n, classes) = (split.len(), classes(config));
     let models = match teacher.cast::<Model>() {
         Ok(model) => vec![model.clone()],
         Err(_) => match teacher.extract::<Vec<Bound<Model>>>() {
             Ok(models) if !models.is_empty() => models,
             _ => {
-                let logits = Logits::extract("teacher", teacher)?;
+                if teacher.cast::<PyList>().is_ok_and(|list| list.is_empty()) {
+                    let shape = "[examples, classes], or Models";
+                    return Err(arrays::unfit("teacher", teacher, "floats", shape));
+                }
+                let logits = Logits::of_any("teacher", teacher)?;
                 let [examples, found] = [logits.examples, logits.classes];
                 if config.data.jitter.is_some() {
                     return Err(PyValueError::new_err(
@@ -278,75 +210,192 @@ fn soft_targets(
     for model in &models {
         let model = model.get();
         model.fits(split)?;
-        if model.0.classes() != classes {
+        if model.net.classes() != classes {
             return Err(PyValueError::new_err(format!(
                 "teacher: found {}, expected {classes} classes",
                 model.__repr__()
             )));
         }
     }
-    let models: Vec<Mlp> = models.iter().map(|model| model.get().0.clone()).collect();
+    let models: Vec<Mlp> = models.iter().map(|model| model.get().net.clone()).collect();
     let temperature = LossSpec::soft(config).temperature;
     let jitter = config.data.jitter.map(|pixels| pixels as u8);
     Ok(py.detach(|| teachers::teacher_logits(context, &models, split, temperature, jitter)))
 }
 
-/// The training set, which fits the configuration.
-fn split(config: &Config, images: &Bound<PyAny>, labels: Option<&Bound<PyAny>>) -> PyResult<Split> {
-    let mut split = arrays::images(images)?;
+fn classes(config: &Config) -> usize {
+    config.model.layers.last().copied().unwrap_or(0)
+}
+
+/// A set of examples, which fits the configuration. `name` and that of the labels are for errors.
+fn split(
+    name: &str,
+    config: &Config,
+    images: &Bound<PyAny>,
+    labels: Option<(&str, &Bound<PyAny>)>,
+) -> PyResult<Split> {
+    let mut split = arrays::inputs(name, images)?;
     config.validate_in_memory(split.input_size()).map_err(exception)?;
     let jitter = config.data.jitter.unwrap_or(0);
-    let (height, width) = (split.images().height, split.images().width);
-    if jitter >= height.min(width) && jitter > 0 {
+    if let Inputs::Images(images) = &split.inputs
+        && jitter >= images.height.min(images.width)
+        && jitter > 0
+    {
         return Err(PyValueError::new_err(format!(
             "jitter: found {jitter} pixels for images of {} x {}, expected less than either side; \
              images of two dimensions are [n, height, width]",
-            height, width
+            images.height, images.width
         )));
     }
-    let classes = config.model.layers[config.model.layers.len() - 1];
-    split.labels = labels.map(|labels| arrays::labels(labels, split.len(), classes)).transpose()?;
+    let count = split.len();
+    let of = |(name, labels)| arrays::labels(name, labels, count, classes(config));
+    split.labels = labels.map(of).transpose()?;
     Ok(split)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of a task, and who watches it")]
-fn run(
-    py: Python,
-    context: &Context,
-    name: &str,
-    config: &Config,
-    split: &Split,
+/// What is to be trained, and on what.
+struct Run {
+    config: Config,
+    split: Split,
     objective: LossSpec,
-    teacher_logits: Option<&[f32]>,
+    /// The teacher's.
+    logits: Option<Vec<f32>>,
+    /// The validation examples.
+    watched: Option<Split>,
     on_epoch: Option<Py<PyAny>>,
-) -> PyResult<Model> {
-    let task = Task { objective, teacher_logits, ..Task::hard(name, config, split) };
-    let mut watcher = Watcher { on_epoch, raised: None };
-    let trained = py.detach(|| trainer::train(context, &task, None, &mut watcher));
-    match (trained, watcher.raised) {
-        (_, Some(raised)) => Err(raised),
-        (trained, None) => Ok(Model(trained.map_err(exception)?.model)),
+}
+
+impl Run {
+    /// With the examples that `validation` says, which are not trained on.
+    fn watching(mut self, validation: Option<&Bound<PyAny>>) -> PyResult<Run> {
+        let Some(validation) = validation else { return Ok(self) };
+        if let Ok((images, labels)) = validation.extract::<(Bound<PyAny>, Bound<PyAny>)>() {
+            let labels = Some(("validation labels", &labels));
+            self.watched = Some(split("validation images", &self.config, &images, labels)?);
+            return Ok(self);
+        }
+        let amount = match validation.is_instance_of::<PyBool>() {
+            true => None,
+            false => validation
+                .extract::<usize>()
+                .map(Amount::Count)
+                .or_else(|_| validation.extract::<f64>().map(Amount::Share))
+                .ok(),
+        };
+        let n = self.split.len();
+        let fits = |amount: &Amount| match amount {
+            Amount::Count(count) => (1..n).contains(count),
+            Amount::Share(share) => *share > 0.0 && *share < 1.0 && amount.of(n) < n,
+        };
+        let Some(amount) = amount else {
+            let found = validation.get_type();
+            return Err(PyTypeError::new_err(format!(
+                "validation: found {found}, expected a number, a share, or a pair (images, labels)"
+            )));
+        };
+        if !fits(&amount) {
+            return Err(PyValueError::new_err(format!(
+                "validation: found {amount}, expected 1 to {} of the {n} examples, or a share of \
+                 them between 0 and 1",
+                n - 1
+            )));
+        }
+        if self.split.labels.is_none() {
+            return Err(PyValueError::new_err("validation: found no labels, expected some"));
+        }
+        if self.config.data.jitter.is_some() && self.logits.is_some() {
+            let message = "validation: with jitter give a pair (images, labels)";
+            return Err(PyValueError::new_err(message));
+        }
+        let (left, held) = self.split.stratified(amount.of(n), self.config.data.split_seed);
+        let classes = classes(&self.config);
+        self.logits = self.logits.map(|logits| {
+            let row = |&i: &u32| &logits[i as usize * classes..][..classes];
+            left.iter().flat_map(row).copied().collect()
+        });
+        self.watched = Some(self.split.subset(&held));
+        self.split = self.split.subset(&left);
+        Ok(self)
+    }
+
+    /// Trains without the GIL.
+    fn train(
+        mut self,
+        py: Python,
+        context: &Context,
+        name: &str,
+        class_names: Option<Vec<String>>,
+        feature_names: Option<Vec<String>>,
+    ) -> PyResult<Model> {
+        let (inputs, outputs) = (self.split.input_size(), classes(&self.config));
+        let names = names(class_names, feature_names, inputs, outputs)?;
+        let about = About { names, ..About::default() };
+        let (standardize, _) = standardize::choose(&self.config, &self.split);
+        self.config.data.standardize =
+            Some(if standardize { Standardize::On } else { Standardize::Off });
+
+        let Run { config, split, objective, logits, watched, on_epoch } = &self;
+        let watch: Vec<_> = watched.iter().map(|split| (VALIDATION, split)).collect();
+        let task = Task {
+            objective: *objective,
+            teacher_logits: logits.as_deref(),
+            watch: &watch,
+            ..Task::hard(name, config, split)
+        };
+        let mut watcher = Watcher {
+            on_epoch: on_epoch.as_ref(),
+            asked: Instant::now(),
+            raised: None,
+            stopped: None,
+        };
+        let trained = py.detach(|| trainer::train(context, &task, None, &mut watcher));
+        let Watcher { raised, stopped, .. } = watcher;
+        match (trained, raised) {
+            (trained, Some(raised)) => {
+                if let Some(net) = trained.map(|trained| trained.model).ok().or(stopped) {
+                    raised.value(py).setattr("model", Model { net, about }.into_pyobject(py)?)?;
+                }
+                Err(raised)
+            }
+            (trained, None) => Ok(Model { net: trained.map_err(exception)?.model, about }),
+        }
     }
 }
 
 /// Passes epochs on to Python, and Ctrl-C or an exception from there back to the trainer.
-struct Watcher {
-    on_epoch: Option<Py<PyAny>>,
+///
+/// Python tells only its main thread of a Ctrl-C, and only when that asks. The trainer's steps are on the
+/// thread that called it, so this asks after a step, every [`MOMENT`].
+struct Watcher<'a> {
+    on_epoch: Option<&'a Py<PyAny>>,
+    asked: Instant,
     raised: Option<PyErr>,
+    /// The model where it was stopped.
+    stopped: Option<Mlp>,
 }
 
-impl Observer for Watcher {
-    fn on_step(&mut self, _: &Progress) {}
+const MOMENT: Duration = Duration::from_millis(50);
+
+impl Observer for Watcher<'_> {
+    fn on_step(&mut self, _: &Progress) {
+        if self.asked.elapsed() >= MOMENT {
+            self.raised = Python::attach(|py| py.check_signals()).err();
+            self.asked = Instant::now();
+        }
+    }
 
     fn on_epoch(&mut self, record: &EpochRecord) -> limbeck::Result<()> {
+        let Some(on_epoch) = &self.on_epoch else { return Ok(()) };
         let told = Python::attach(|py| {
-            py.check_signals()?;
-            let Some(on_epoch) = &self.on_epoch else { return Ok(()) };
             let epoch = PyDict::new(py);
             epoch.set_item("epoch", record.epoch)?;
             epoch.set_item("loss", record.loss)?;
             epoch.set_item("reducible_loss", record.reducible_loss)?;
             epoch.set_item("train_errors", record.train_errors)?;
+            let validation = record.watched.get(VALIDATION);
+            epoch.set_item("validation_loss", validation.map(|watched| watched.nll))?;
+            epoch.set_item("validation_errors", validation.map(|watched| watched.errors))?;
+            epoch.set_item("validation_examples", validation.map(|watched| watched.examples))?;
             epoch.set_item("learning_rate", record.learning_rate)?;
             epoch.set_item("seconds", record.seconds)?;
             on_epoch.call1(py, (epoch,)).map(drop)
@@ -355,6 +404,14 @@ impl Observer for Watcher {
             self.raised = Some(raised);
             Error::Interrupted { command: None }
         })
+    }
+
+    fn stop(&self) -> bool {
+        self.raised.is_some()
+    }
+
+    fn on_stop(&mut self, model: Mlp) {
+        self.stopped = Some(model);
     }
 
     fn warn(&mut self, _: &str) {}

@@ -46,6 +46,31 @@ def test_a_right_loss_of_numpy_is_ok():
     assert limbeck.check_loss(lambda *x: (right(*x), gradient(*x)), **CONTRACT).ok
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_results_of_numpy_in_half_precision(dtype):
+    half = np.float16 if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+
+    def rounded(z, v, y):
+        return half(right(z, v, y)), gradient(z, v, y).astype(half)
+
+    report = limbeck.check_loss(rounded, **CONTRACT)
+    assert report.ok, report.details()
+    twice = limbeck.check_loss(lambda *x: tuple(2 * part for part in rounded(*x)), **CONTRACT)
+    assert not twice.ok and "raises" not in twice.mistakes, twice.details()
+
+
+def test_bfloat16_is_rounded_to_the_nearest():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    from limbeck._probes import representable
+
+    x = np.random.default_rng(0).normal(size=10_000) * 1e3
+    ties = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 0.0, -65504.0])
+    for values in (x, ties):
+        # Through f32, as torch.tensor(x, dtype=torch.float32).bfloat16() rounds.
+        expected = values.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+        assert np.array_equal(representable(values, "bfloat16"), expected)
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.5, 1.0, 4.0, 20.0, 1000.0])
 def test_temperatures(temperature):
     def loss(z, v, y):
@@ -274,13 +299,18 @@ class TestTorch:
         report = limbeck.check_loss(lambda z, v, y: loss()(z, v.detach(), y), **CONTRACT)
         assert report.ok and report.teacher_gradient is False
         assert limbeck.check_loss(loss(), **CONTRACT, dtype="float64").ok
-        assert limbeck.check_loss(loss(), **CONTRACT, dtype="float16").ok
 
-    def test_a_loss_in_half_precision_is_one(self, torch, loss):
-        in_half = lambda z, v, y: loss()(z.half(), v.half(), y)
-        assert limbeck.check_loss(in_half, **CONTRACT).ok
-        wrong = lambda z, v, y: loss(reduction="mean")(z.half(), v.half(), y)
-        assert limbeck.check_loss(wrong, **CONTRACT).mistakes == ("kl_mean",)
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_half_precision(self, torch, loss, dtype):
+        half = getattr(torch, dtype)
+        wrong = loss(reduction="mean")
+        for fn, more in (
+            (lambda build: build, dict(dtype=dtype)),
+            (lambda build: lambda z, v, y: build(z.to(half), v.to(half), y), {}),
+        ):
+            report = limbeck.check_loss(fn(loss()), **CONTRACT, **more)
+            assert report.ok, report.details()
+            assert limbeck.check_loss(fn(wrong), **CONTRACT, **more).mistakes == ("kl_mean",)
 
     def test_mistakes_are_named(self, torch, loss):
         for mistake, fn in (
@@ -359,6 +389,10 @@ def test_jax():
     for fn in (loss, jax.jit(loss)):
         report = limbeck.check_loss(fn, **CONTRACT)
         assert report.ok and report.teacher_gradient, report.details()
+    for dtype in ("float16", "bfloat16"):
+        assert limbeck.check_loss(loss, **CONTRACT, dtype=dtype).ok
+        wrong = limbeck.check_loss(lambda *x: loss(*x) / 11, **CONTRACT, dtype=dtype)
+        assert not wrong.ok and "raises" not in wrong.mistakes, wrong.details()
     stopped = lambda z, v, y: loss(jax.lax.stop_gradient(z), jax.lax.stop_gradient(v), y)
     assert limbeck.check_loss(stopped, **CONTRACT).mistakes == ("detached",)
     assert not limbeck.check_loss(lambda z, v, y: loss(z, v, y) / 11, **CONTRACT).ok

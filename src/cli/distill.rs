@@ -1,11 +1,11 @@
 //! `limbeck distill`: the model of a configuration, on the soft targets of teachers.
 
-use crate::one_model::{self, ConfigArgs, ModelRun};
+use crate::one_model::{ConfigArgs, ModelRun, Prepared};
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::Config;
-use limbeck::engine::data;
+use limbeck::engine::data::{self, Parts};
 use limbeck::engine::distill;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
@@ -32,27 +32,36 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (mut config, resumed) = args.config.open(session, "distill")?;
+    let Prepared { mut config, located, mut parts, initial, resumed } =
+        args.config.prepare(session, "distill")?;
     let loss = LossSpec::soft(&config);
-    let located = args.config.located(session, &config)?;
-    let (mut dataset, examples) = args.config.load_data(session, &located)?;
-    let initial = one_model::initial(session, &located)?;
     let table = located.distillation.as_ref();
     let file = table.and_then(|table| {
         let logits = table.teacher_logits.as_deref().map(|path| (path, Given::Logits));
         logits.or(table.teacher_probs.as_deref().map(|path| (path, Given::Probs)))
     });
+    let asks = config.distillation.iter().any(|table| !table.views.is_empty());
+    let mut teachers = Vec::new();
     let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
         (Some((path, given)), []) => {
             let (matrix, remark) = teacher::read(path, given)?;
             remark.iter().for_each(|remark| session.say(remark));
-            learn_classes(matrix.columns, &config, &mut dataset);
-            teacher::expect_classes(path, matrix.columns, dataset.classes)?;
-            of_file(path, matrix, &config, &dataset, examples)?
+            learn_classes(matrix.columns, &config, &mut parts.dataset);
+            teacher::expect_classes(path, matrix.columns, parts.dataset.classes)?;
+            let (logits, hashes) = of_file(path, matrix, &config, &parts)?;
+            (Some(logits), hashes)
         }
         (None, [_, ..]) => {
-            let communicator = communicator.as_deref_mut();
-            ask_teachers(session, &args.teachers, &config, &mut dataset, communicator)?
+            let hashes;
+            (teachers, hashes) =
+                read_teachers(session, &args.teachers, &config, &mut parts.dataset)?;
+            if let Some(ranks) = communicator.as_deref_mut() {
+                ranks.agree("the teachers", &format!("{hashes:?}"))?;
+            }
+            let ranks = communicator.as_deref_mut();
+            // With views they are asked in each step.
+            let once = || ask_teachers(session, &teachers, &config, &parts.dataset, ranks);
+            ((!asks).then(once).transpose()?, hashes)
         }
         (None, []) => {
             return Err(Error::Usage(
@@ -69,18 +78,19 @@ pub fn run(
             )));
         }
     };
-    data::complete(&mut config, &dataset, initial.as_ref())?;
+    data::complete(&mut config, &parts.dataset, initial.as_ref())?;
     let model = ModelRun {
         command: "distill",
         name: "student",
         config: &config,
         loss,
-        teacher_logits: Some(&logits),
+        teacher_logits: logits.as_deref(),
+        asked: if asks { &teachers } else { &[] },
         teacher_hashes,
         teachers: &args.teachers,
         initial: initial.as_ref(),
     };
-    model.train(session, resumed, &dataset, communicator)
+    model.train(session, resumed, &parts, communicator)
 }
 
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
@@ -94,15 +104,11 @@ fn learn_classes(found: usize, config: &Config, dataset: &mut Dataset) {
     }
 }
 
-/// The logits that another program wrote: for the `examples` of the whole training set, or for those
-/// that hold-out and limit leave, which are its first.
-fn of_file(
-    path: &Path,
-    matrix: Matrix,
-    config: &Config,
-    dataset: &Dataset,
-    examples: usize,
-) -> Result<TeacherLogits> {
+/// The logits that another program wrote: for all training examples, or for those that hold-out,
+/// validation and limit leave.
+fn of_file(path: &Path, matrix: Matrix, config: &Config, parts: &Parts) -> Result<TeacherLogits> {
+    let Parts { dataset, examples, .. } = parts;
+    let (classes, examples) = (dataset.classes, *examples);
     if config.data.jitter.is_some() {
         return Err(Error::Usage(format!(
             "data.jitter needs a teacher model: the logits in {} are those of unshifted images",
@@ -110,9 +116,9 @@ fn of_file(
         )));
     }
     let mut logits = matrix.values;
-    let (rows, kept) = (logits.len() / dataset.classes, dataset.train.len());
+    let (rows, kept) = (logits.len() / classes, dataset.train.len());
     if rows != kept && rows != examples {
-        let left = format!(", or {kept}, which hold-out and limit leave");
+        let left = format!(", or {kept}, which hold-out, validation and limit leave");
         return Err(Error::Data {
             path: path.to_path_buf(),
             what: "rows of the teacher's logits".into(),
@@ -123,19 +129,21 @@ fn of_file(
             ),
         });
     }
-    logits.truncate(kept * dataset.classes);
+    if rows != kept {
+        let rows = parts.rows.iter().map(|&row| &logits[row as usize * classes..][..classes]);
+        logits = rows.collect::<Vec<_>>().concat();
+    }
     let bytes: Vec<u8> = logits.iter().flat_map(|z| z.to_le_bytes()).collect();
     Ok((logits, BTreeMap::from([("teacher logits".to_string(), sha256_of([&bytes]))])))
 }
 
-/// Computes the logits of teacher models, of several those of their ensemble.
-fn ask_teachers(
+/// The teacher models, and their SHA-256.
+fn read_teachers(
     session: &Session,
     paths: &[PathBuf],
     config: &Config,
     dataset: &mut Dataset,
-    communicator: Option<&mut Communicator>,
-) -> Result<TeacherLogits> {
+) -> Result<(Vec<Mlp>, BTreeMap<String, String>)> {
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
@@ -145,15 +153,22 @@ fn ask_teachers(
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);
     }
+    Ok((teachers, hashes))
+}
+
+/// The logits of teachers on the training split, of several those of their ensemble.
+fn ask_teachers(
+    session: &Session,
+    teachers: &[Mlp],
+    config: &Config,
+    dataset: &Dataset,
+    ranks: Option<&mut Communicator>,
+) -> Result<Vec<f32>> {
     let (context, split) = (&session.context, &dataset.train);
-    let temperature = LossSpec::soft(config).temperature;
+    let t = LossSpec::soft(config).temperature;
     let jitter = config.data.jitter.map(|pixels| pixels as u8);
-    let logits = match communicator {
-        None => distill::teacher_logits(context, &teachers, split, temperature, jitter),
-        Some(ranks) => {
-            ranks.agree("the teachers", &format!("{hashes:?}"))?;
-            distill::teacher_logits_together(context, ranks, &teachers, split, temperature, jitter)?
-        }
-    };
-    Ok((logits, hashes))
+    match ranks {
+        None => Ok(distill::teacher_logits(context, teachers, split, t, jitter)),
+        Some(ranks) => distill::teacher_logits_together(context, ranks, teachers, split, t, jitter),
+    }
 }

@@ -1,28 +1,32 @@
 //! `limbeck eval`: what models are worth on test data.
 
 use super::session::{DatasetName, Session};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use limbeck::engine::config::Config;
 use limbeck::engine::data;
 use limbeck::engine::distill;
-use limbeck::engine::metrics::{self, Evaluation};
+use limbeck::engine::metrics::{self, Confusion, Evaluation};
 use limbeck::engine::mlp::Mlp;
+use limbeck::files::model::ModelFile;
+use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
+use limbeck::run::by_class::ByClass;
 use limbeck::run::statistics::{self, McNemar};
+use limbeck::run::{manifest, number};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct EvalArgs {
-    /// Model files; several are compared and joined to an ensemble
+    /// Model files, or a run's folder; several models are compared and joined to an ensemble
     #[arg(required = true, value_name = "MODEL")]
     models: Vec<PathBuf>,
 
-    /// Test set; MNIST if absent and in the data folder, else the glyphs
+    /// Test set; if absent that of the model's run, else MNIST if in the data folder, else the glyphs
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     dataset: Option<DatasetName>,
 
@@ -38,21 +42,28 @@ pub struct EvalArgs {
 pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     // The models' files are read, once, before minutes are spent on data.
     let mut config = args.config.as_deref().map(Config::load).transpose()?;
+    let models = args.models.iter().map(|path| models_of(path));
+    let models = models.collect::<Result<Vec<_>>>()?.concat();
     if let Some(output) = &args.logits {
         let data = config.iter_mut().flat_map(Config::paths_mut).map(|(_, path)| &**path);
-        let inputs = args.models.iter().chain(&args.config).map(|path| &**path);
+        let inputs = models.iter().chain(&args.config).map(|path| &**path);
         session.expect_no_input(output, inputs.chain(data))?;
     }
-    let files = args.models.iter().map(|path| session.model(path));
+    let files = models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
-    let dataset = match config.zip(args.config.as_deref()) {
-        Some((config, path)) => data::load_data(&config, path, session.data.as_deref())?,
-        None => session.dataset(args.dataset)?,
-    };
+    let dataset = test_data(session, args, config, &models, &files)?;
     let mut logits = Vec::new();
-    let mut models = Vec::new();
-    for (path, (file, sha256)) in args.models.iter().zip(files) {
+    let mut reports = Vec::new();
+    for (path, (file, sha256)) in models.iter().zip(files) {
         let model = Mlp::from_file(&file);
+        if file.about.shares_files_with(&dataset) == Some(false) {
+            session.warn(&format!(
+                "{} was trained on {}, and these are test examples of other data, {}",
+                path.display(),
+                file.about.dataset,
+                dataset.name
+            ));
+        }
         let fit = data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes);
         fit.map_err(|error| match (error, &args.config) {
             (Error::Data { path, what, found, expected }, None) => {
@@ -62,7 +73,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
             (error, _) => error,
         })?;
         logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
-        models.push(ModelReport {
+        reports.push(ModelReport {
             model: path.clone().into(),
             layers: model.widths(),
             sha256,
@@ -74,20 +85,80 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         Some(path) => atomic_write(path, &npy::of_logits(logits, dataset.classes)),
         None => Ok(()),
     };
-    if models.len() == 1 {
+    if reports.len() == 1 {
         write(&logits[0])?;
-        let report = models.remove(0);
+        let report = reports.remove(0);
         return session.result(&Single { dataset: dataset_name, report });
     }
-    let mcnemar = pairs(&models);
+    let mcnemar = pairs(&reports);
     let joint = distill::ensemble_logits(&session.context, logits, dataset.classes, 1.0);
     write(&joint)?;
     session.result(&Several {
         dataset: dataset_name,
-        models,
+        models: reports,
         ensemble: score(&dataset, &joint),
         mcnemar,
     })
+}
+
+/// The model files that an argument names: itself, or all of a run's folder.
+fn models_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let folder = path.join("models");
+    let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
+    let files = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut files =
+        files.collect::<std::io::Result<Vec<_>>>().map_err(Error::io("list", &folder))?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    match files.is_empty() {
+        false => Ok(files),
+        true => Err(Error::Usage(format!(
+            "{}: found no models, expected a model file, or a run's folder with models/",
+            path.display()
+        ))),
+    }
+}
+
+/// What the models are tested on: what is asked for; else the data of the run that they lie in, or of
+/// the name that they were trained on; else what there is.
+fn test_data(
+    session: &Session,
+    args: &EvalArgs,
+    config: Option<Config>,
+    paths: &[PathBuf],
+    models: &[(ModelFile, String)],
+) -> Result<Dataset> {
+    let (about, path) = (&models[0].0.about, &paths[0]);
+    if let Some((config, origin)) = config.zip(args.config.as_deref()) {
+        let dataset = data::load_data(&config, origin, session.data.as_deref())?;
+        return data::align(dataset, about, path);
+    }
+    if args.dataset.is_some() {
+        return session.dataset(args.dataset);
+    }
+    let run = path.parent().and_then(Path::parent);
+    let kept = run.map(|run| run.join("config.toml")).filter(|config| config.is_file());
+    if let Some((run, kept)) = run.zip(kept).filter(|(run, _)| run.join("manifest.json").is_file())
+    {
+        let manifest = read_json(&run.join("manifest.json"), "manifest")?;
+        let (data, asked) = (session.data.as_deref(), session.data_is_asked);
+        let located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
+        session.note(&format!("the test examples are those of {}", kept.display()));
+        return data::align(data::load_data(&located, &kept, data)?, about, path);
+    }
+    let known = DatasetName::from_str(&about.dataset, false).ok();
+    if known.is_none() && !about.dataset.is_empty() {
+        return Err(Error::Usage(format!(
+            "{} was trained on {} data, which are not at hand: name data in a configuration, --config \
+             FILE, or give the model in its run's folder",
+            path.display(),
+            about.dataset
+        )));
+    }
+    session.dataset(known)
 }
 
 /// One model's measures on the test set.
@@ -97,13 +168,17 @@ struct Score {
     evaluation: Evaluation,
     /// Wilson's 95 % interval of the error rate.
     interval95: (f64, f64),
+    #[serde(flatten)]
+    by_class: ByClass,
 }
 
 fn score(dataset: &Dataset, logits: &[f32]) -> Score {
     let labels = dataset.test.labels.as_deref().unwrap_or_default();
     let evaluation = metrics::evaluate(logits, labels, dataset.classes);
     let counts = (evaluation.errors as u64, evaluation.examples as u64);
-    Score { evaluation, interval95: statistics::wilson_interval(counts.0, counts.1) }
+    let confusion = Confusion::new(logits, labels, dataset.classes);
+    let interval95 = statistics::wilson_interval(counts.0, counts.1);
+    Score { evaluation, interval95, by_class: ByClass::new(&confusion, &dataset.names) }
 }
 
 #[derive(Serialize)]
@@ -182,7 +257,8 @@ fn heading(f: &mut Formatter<'_>, dataset: &str, examples: usize) -> fmt::Result
 impl Display for Single {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         heading(f, &self.dataset, self.report.score.evaluation.examples)?;
-        writeln!(f, "{}", self.report)
+        writeln!(f, "{}", self.report)?;
+        write!(f, "{}", self.report.score.by_class)
     }
 }
 
@@ -197,9 +273,10 @@ impl Display for Several {
             let McNemar { only_first, only_second, p_value } = test;
             writeln!(
                 f,
-                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {p_value:.3e}",
+                "McNemar: {only_first} wrong only in {}, {only_second} only in {}, p = {}",
                 first.display(),
-                second.display()
+                second.display(),
+                number::p_value(*p_value)
             )?;
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! The options that every command has.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, value_parser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, value_parser};
+use limbeck::{Error, Result};
 use limbeck_kernels::Isa;
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ const MAX_SEED: u64 = 1 << 62;
 #[derive(Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
-    /// Threads of the kernels; as many as the machine runs at once if absent
+    /// Threads of the kernels, at most as many as the machine runs at once; these if absent
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
@@ -68,4 +70,60 @@ pub struct GlobalArgs {
 fn isa_parser() -> impl TypedValueParser<Value = Isa> {
     PossibleValuesParser::new(["auto", "avx512", "avx2", "portable"])
         .try_map(|name| name.parse::<Isa>())
+}
+
+/// Commands whose files `--out` names, that draw by `--seed`, show `--tui`, use `--threads` and `--isa`,
+/// and read from `--data`.
+const TAKES: [(&str, &[&str]); 6] = [
+    ("out", &["reproduce", "train", "distill", "report", "demo", "verify", "predict", "init"]),
+    ("seed", &["reproduce", "train", "distill", "demo"]),
+    ("tui", &["reproduce", "train", "distill"]),
+    (
+        "threads",
+        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
+    ),
+    (
+        "isa",
+        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
+    ),
+    ("data", &["reproduce", "train", "distill", "eval", "report", "demo", "data", "info"]),
+];
+/// Options that are refused where they do nothing: who gives them waits for something. The others are
+/// habits, in scripts and in the environment.
+const WISHES: [&str; 3] = ["out", "seed", "tui"];
+
+fn takes(command: &str, option: &str) -> bool {
+    let known = TAKES.iter().find(|(name, _)| *name == option);
+    known.is_none_or(|(_, commands)| commands.contains(&command))
+}
+
+/// Leaves out of each command's help the options that mean nothing for it.
+pub fn without_unused(program: Command) -> Command {
+    let globals = program.get_arguments().filter(|option| option.is_global_set());
+    let globals: Vec<Arg> = globals.cloned().collect();
+    // A command's own option of the same name goes before the program's.
+    program.mut_subcommands(|command| {
+        let name = command.get_name().to_string();
+        let unused = globals.iter().filter(|option| !takes(&name, option.get_id().as_str()));
+        let hidden: Vec<Arg> = unused.map(|option| option.clone().hide(true)).collect();
+        command.args(hidden)
+    })
+}
+
+/// Checks that what the command line asks for means something to its command.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn expect_used(matches: &ArgMatches) -> Result<()> {
+    let Some((name, of_command)) = matches.subcommand() else { return Ok(()) };
+    let given = |option: &&&str| {
+        of_command.value_source(option) == Some(ValueSource::CommandLine)
+            && (**option != "tui" || of_command.get_flag(option))
+    };
+    match WISHES.iter().filter(|option| !takes(name, option)).find(given) {
+        None => Ok(()),
+        Some(option) => {
+            Err(Error::Usage(format!("--{option} means nothing to `{name}`: leave it out")))
+        }
+    }
 }

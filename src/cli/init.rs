@@ -131,9 +131,10 @@ impl Attempt {
                      drop_incomplete_rows = true\n";
         }
         if self.held_out {
-            let held = found.map_or(1, |found| (found.examples / 5).max(1));
-            text += &format!("# Examples that are not trained on, but tested.\nholdout = {held}\n");
+            text += "# Of each class so many are not trained on, but tested.\nholdout = 0.2\n";
         }
+        text += "# So many of the others are watched; then early_stopping = 20 in [training] ends it.\n\
+                 # validation = 0.1\n";
         let examples = found.map_or(1, |found| found.examples);
         let batch = if examples < 5000 { 32 } else { 128 };
         let epochs = (STEPS * batch / examples).clamp(20, 200);

@@ -17,6 +17,7 @@ mod init;
 mod manual;
 mod one_model;
 mod pages;
+mod predict;
 mod progress;
 mod report;
 mod reproduce;
@@ -24,7 +25,7 @@ mod session;
 mod train;
 mod verify;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use global::GlobalArgs;
 use limbeck::Result;
@@ -48,52 +49,82 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// A table of the paper: trains its models and prints our figures beside the paper's
+    #[command(after_help = "Example: limbeck reproduce mnist --preset quick --seeds 3")]
     Reproduce(reproduce::ReproduceArgs),
     /// A configuration for data of your own, which runs as it is
     ///
     /// Written to config.toml, or to the file that --out names; what exists is not overwritten.
+    #[command(after_help = "Example: limbeck init iris.csv --out iris.toml")]
     Init(init::InitArgs),
     /// Trains the model of a configuration
+    #[command(
+        after_help = "Example: limbeck train own.toml --set training.epochs=40 --out runs/own"
+    )]
     Train(train::TrainArgs),
     /// Trains the model of a configuration on the soft targets of teachers
+    #[command(
+        after_help = "Example: limbeck distill small.toml --teacher runs/large/models/model-0.safetensors"
+    )]
     Distill(distill::DistillArgs),
     /// Errors, likelihood and calibration of models on test data
+    #[command(after_help = "Example: limbeck eval runs/own")]
     Eval(eval::EvalArgs),
+    /// What a model says of new rows: class and probability, as CSV
+    ///
+    /// Written to --out, or to stdout.
+    #[command(
+        after_help = "Example: limbeck predict runs/own/models/model-0.safetensors new.csv --out p.csv"
+    )]
+    Predict(predict::PredictArgs),
     /// Verifies another implementation's distillation loss or gradient, and names the mistake
+    #[command(after_help = "Example: limbeck check case.safetensors")]
     Check(check::CheckArgs),
     /// Figures of this machine, each beside its limit
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: limbeck bench step --net 784-1200-1200-10 --batch 128"
+    )]
     Bench(bench::BenchCommand),
     /// Runs as one page for a browser: results, curves, confusions, misclassified images
     ///
     /// Written to report.html in the first run's folder; --out names another file.
+    #[command(after_help = "Example: limbeck report runs/own")]
     Report(report::ReportArgs),
     /// A run's models as a page on which one draws digits and watches their soft predictions
     ///
     /// Written to demo.html in the run's folder; --out names another file, --seed the models.
+    #[command(after_help = "Example: limbeck demo runs/reproduce-mnist")]
     Demo(demo::DemoArgs),
     /// A model as ONNX, or a run's epochs as event files for TensorBoard
     ///
     /// Models are safetensors as they are, with the tensors of PyTorch's Linear by name and order.
+    #[command(
+        after_help = "Example: limbeck export runs/own/models/model-0.safetensors --onnx own.onnx"
+    )]
     Export(export::ExportArgs),
     /// This program against its own promises: errors within their bounds, one hash everywhere
     ///
     /// Each command tries every instruction set of this machine and several thread counts, whatever
     /// --isa and --threads say, and exits with 70 when a bound is broken or a bit differs. --out
     /// keeps the result with its manifest.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: limbeck verify determinism")]
     Verify(verify::VerifyCommand),
     /// The data sets: which are there, and whether they are intact
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: limbeck data fetch mnist --data ~/data")]
     Data(data::DataCommand),
     /// This program and this machine
+    #[command(after_help = "Example: limbeck info --json")]
     Info,
     /// Completions for a shell, to stdout
+    #[command(
+        after_help = "Example: limbeck completions bash > ~/.local/share/bash-completion/completions/limbeck"
+    )]
     Completions {
         /// The shell
         shell: Shell,
     },
     /// The manual page in roff, to stdout
+    #[command(after_help = "Example: limbeck man | man -l -")]
     Man,
 }
 
@@ -104,8 +135,12 @@ pub fn main() -> ExitCode {
 }
 
 fn parse_and_run() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = global::without_unused(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches))) {
+        Ok((cli, matches)) => match global::expect_used(&matches) {
+            Ok(()) => cli,
+            Err(error) => return exit::failed(&error),
+        },
         Err(usage) => {
             // Help and version end here too, with code 0. A closed stdout is no one's error.
             let _ = usage.print();
@@ -159,6 +194,7 @@ fn dispatch(
         Command::Train(args) => train::run(&session, &args, communicator),
         Command::Distill(args) => distill::run(&session, &args, communicator),
         Command::Eval(args) => eval::run(&session, &args),
+        Command::Predict(args) => predict::run(&session, &args),
         Command::Check(args) => check::run(&session, &args),
         Command::Bench(command) => bench::run(&session, &command, communicator),
         Command::Report(args) => report::run(&session, &args),
@@ -168,9 +204,9 @@ fn dispatch(
         Command::Data(command) => data::run(&session, &command),
         Command::Info => info::run(&session),
         Command::Completions { shell } => {
-            session.result(&manual::completions(Cli::command(), shell))
+            session.result(&manual::completions(global::without_unused(Cli::command()), shell))
         }
-        Command::Man => session.result(&manual::manual(Cli::command())?),
+        Command::Man => session.result(&manual::manual(global::without_unused(Cli::command()))?),
     }
 }
 
@@ -182,6 +218,22 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_help_has_an_example_and_only_what_means_something() {
+        let mut program = global::without_unused(Cli::command());
+        program.build();
+        for command in program.get_subcommands() {
+            let name = command.get_name().to_string();
+            if name == "help" {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains(&format!("Example: limbeck {name}")), "{help}");
+            let expected = ["reproduce", "train", "distill"].contains(&&name[..]);
+            assert_eq!(help.contains("--tui"), expected, "{help}");
+        }
     }
 
     #[test]

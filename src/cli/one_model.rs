@@ -5,19 +5,22 @@ use crate::progress;
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
-use limbeck::engine::config::Config;
-use limbeck::engine::data;
+use limbeck::engine::config::{Config, Overrides, SplitKind, Standardize};
+use limbeck::engine::data::{self, Parts};
 use limbeck::engine::loss::LossSpec;
+use limbeck::engine::metrics::Confusion;
 use limbeck::engine::mlp::Mlp;
+use limbeck::engine::standardize;
 use limbeck::engine::trainer::Task;
 use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
+use limbeck::run::by_class::ByClass;
 use limbeck::run::context::{self, RunContext};
 use limbeck::run::folder::{RunFolder, default_out};
 use limbeck::run::manifest;
 use limbeck::run::summary::{Row, Summary};
-use limbeck::run::training;
+use limbeck::run::training::{self, BEST_EPOCH};
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
 use serde::Serialize;
@@ -34,6 +37,10 @@ pub struct ConfigArgs {
     #[arg(value_name = "CONFIG", required_unless_present = "resume")]
     config: Option<PathBuf>,
 
+    /// Set a key of the configuration, as in --set training.epochs=20
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    set: Vec<String>,
+
     /// Continue the interrupted run in this folder, with the configuration kept there
     #[arg(long, value_name = "RUN", conflicts_with = "config")]
     resume: Option<PathBuf>,
@@ -41,15 +48,46 @@ pub struct ConfigArgs {
 
 impl ConfigArgs {
     /// Reads the configuration of a new run of `command`, or that of an interrupted one, whose folder it
-    /// opens.
+    /// opens; and the data. What a new configuration leaves open is decided by the data.
     ///
     /// # Errors
-    /// Those of [`Config::load`] and [`RunFolder::open`]; [`Error::Usage`] for a run that is
-    /// finished, or options that would change an interrupted one.
-    pub fn open(&self, session: &Session, command: &str) -> Result<(Config, Option<RunFolder>)> {
+    /// Those of [`Config::load`], [`RunFolder::open`] and [`data::load_data`]; [`Error::Usage`] for a run
+    /// that is finished, or options that would change an interrupted one.
+    pub fn prepare(&self, session: &Session, command: &str) -> Result<Prepared> {
+        let (mut config, resumed) = self.open(session, command)?;
+        let located = self.located(session, &config)?;
+        let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
+        let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
+        let whole = data::load_whole(&located, &origin, session.data.as_deref())?;
+        whole.notes.iter().for_each(|remark| session.say(remark));
+        let parts = data::cut(whole, &located, &origin)?;
+        let initial = initial(session, &located)?;
+        if self.resume.is_none() && config.data.dataset.is_own() {
+            let split = config.data.split.get_or_insert(SplitKind::Stratified);
+            let held = [("holdout", &parts.dataset.test, config.data.holdout.is_some())];
+            let watched = parts.validation.iter().map(|part| ("validation", part, true));
+            for (key, part, _) in held.into_iter().chain(watched).filter(|(.., is)| *is) {
+                let how = match split {
+                    SplitKind::Last => "the last ones".to_string(),
+                    SplitKind::Stratified => {
+                        format!("of each class its share, by split_seed {}", config.data.split_seed)
+                    }
+                };
+                let (n, all) = (part.len(), parts.examples);
+                session.note(&format!("{key}: {n} of {all} training examples, {how}"));
+            }
+            let (on, why) = standardize::choose(&config, &parts.dataset.train);
+            config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
+            why.iter().for_each(|why| session.note(why));
+        }
+        Ok(Prepared { config, located, parts, initial, resumed })
+    }
+
+    fn open(&self, session: &Session, command: &str) -> Result<(Config, Option<RunFolder>)> {
         let Some(folder) = &self.resume else {
             let path = self.config.as_deref();
-            let mut config = Config::load(path.ok_or_else(|| Error::Usage("no CONFIG".into()))?)?;
+            let path = path.ok_or_else(|| Error::Usage("no CONFIG".into()))?;
+            let mut config = Config::load_with(path, &Overrides::new(&self.set)?)?;
             config.seed = session.seed.unwrap_or(config.seed);
             return Ok((config, None));
         };
@@ -84,7 +122,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// [`Error::Io`] for a file that is nowhere; [`Error::Io`] and [`Error::Data`] of the manifest.
-    pub fn located(&self, session: &Session, config: &Config) -> Result<Config> {
+    fn located(&self, session: &Session, config: &Config) -> Result<Config> {
         let Some(folder) = &self.resume else { return Ok(config.clone()) };
         let manifest = read_json(&folder.join("manifest.json"), "manifest")?;
         let (data, asked) = (session.data.as_deref(), session.data_is_asked);
@@ -96,27 +134,26 @@ impl ConfigArgs {
         }
         Ok(located)
     }
-
-    /// Loads the data set of a [located](ConfigArgs::located) configuration; beside it the number of
-    /// training examples before hold-out and limit.
-    ///
-    /// # Errors
-    /// Those of [`data::load_data`].
-    pub fn load_data(&self, session: &Session, located: &Config) -> Result<(Dataset, usize)> {
-        let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
-        let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
-        let dataset = data::load_whole(located, &origin, session.data.as_deref())?;
-        dataset.notes.iter().for_each(|remark| session.say(remark));
-        let examples = dataset.train.len();
-        Ok((data::cut(dataset, located, &origin)?, examples))
-    }
 }
 
-/// The model that a [located](ConfigArgs::located) configuration starts from, if it names one.
+/// All that a run begins with.
+pub struct Prepared {
+    /// What it leaves to the data, [`data::complete`] puts in.
+    pub config: Config,
+    /// The same with the places where its files are now.
+    pub located: Config,
+    pub parts: Parts,
+    /// The model to start from.
+    pub initial: Option<Mlp>,
+    /// The folder of an interrupted run.
+    pub resumed: Option<RunFolder>,
+}
+
+/// The model that a located configuration starts from, if it names one.
 ///
 /// # Errors
 /// Those of [`Session::model`].
-pub fn initial(session: &Session, located: &Config) -> Result<Option<Mlp>> {
+fn initial(session: &Session, located: &Config) -> Result<Option<Mlp>> {
     let path = located.model.initial.as_deref();
     path.map(|path| Ok(Mlp::from_file(&session.model(path)?.0))).transpose()
 }
@@ -131,6 +168,8 @@ pub struct ModelRun<'a> {
     pub loss: LossSpec,
     /// [n, classes] of the training split.
     pub teacher_logits: Option<&'a [f32]>,
+    /// The teachers that are asked in each step.
+    pub asked: &'a [Mlp],
     /// SHA-256 of the files that the teacher's logits come from, by name.
     pub teacher_hashes: BTreeMap<String, String>,
     /// The files of the teacher models.
@@ -150,25 +189,30 @@ impl ModelRun<'_> {
         self,
         session: &Session,
         resumed: Option<RunFolder>,
-        dataset: &Dataset,
+        parts: &Parts,
         mut communicator: Option<&mut Communicator>,
     ) -> Result<()> {
+        let dataset = &parts.dataset;
+        let watch: Vec<_> = parts.validation.iter().map(|part| ("validation", part)).collect();
         let task = Task {
             name: self.name,
             config: self.config,
             split: &dataset.train,
             objective: self.loss,
             teacher_logits: self.teacher_logits,
+            teachers: self.asked,
             initial: self.initial,
-            watch: &[],
+            watch: &watch,
         };
         // No folder is made for a task that cannot begin.
         task.check()?;
         if let Some(communicator) = &mut communicator {
             communicator.agree("the data", &format!("{:?}", self.sources(dataset)))?;
         }
+        let train = &dataset.train;
         let doubts = [
-            data::doubtful_labels(dataset),
+            data::doubtful_labels(train, "test", &dataset.test),
+            parts.validation.as_ref().and_then(|p| data::doubtful_labels(train, "validation", p)),
             self.teacher_logits
                 .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
         ];
@@ -199,8 +243,11 @@ impl ModelRun<'_> {
         let trained = training::train_model(&mut run, &folder, dataset, &task, seed);
         drop(progress);
         let resume = || self.resume_command(&folder);
-        let (_, row) = trained.map_err(|error| session.resumable(error, resume()))?;
-        let summary = Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        let (model, row) = trained.map_err(|error| session.resumable(error, resume()))?;
+        let by_class = self.by_class(session, dataset, &model);
+        let mut summary =
+            Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        summary.test_examples = Some(dataset.test.len());
         folder.write_json("summary.json", &summary)?;
         training::remove_checkpoints(&folder, self.name, seed)?;
         session.result(&Outcome {
@@ -208,8 +255,21 @@ impl ModelRun<'_> {
             test_examples: dataset.test.len(),
             run: folder.root.clone().into(),
             row,
+            by_class,
         })?;
         pages::write_reports(session, slice::from_ref(&folder.root))
+    }
+
+    /// What the model makes of each class of the test set; and a warning where that is nothing.
+    fn by_class(&self, session: &Session, dataset: &Dataset, model: &Mlp) -> ByClass {
+        let labels = dataset.test.labels.as_deref().unwrap_or_default();
+        let logits = model.logits(&session.context, &dataset.test);
+        let confusion = Confusion::new(&logits, labels, dataset.classes);
+        let names = &dataset.names.classes;
+        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let failed = data::did_not_learn(&confusion, &dataset.test, name);
+        failed.iter().for_each(|failed| session.warn(failed));
+        ByClass::new(&confusion, &dataset.names)
     }
 
     /// SHA-256 of every file that the run reads, by name.
@@ -227,7 +287,7 @@ impl ModelRun<'_> {
         atomic_write(&folder.config(), resolved.as_bytes())?;
         let mut manifest = context::manifest(run, dataset, vec![self.config.seed]);
         manifest.data = self.sources(dataset);
-        manifest.loss_contract = self.teacher_logits.map(|_| self.loss);
+        manifest.loss_contract = (self.command == "distill").then_some(self.loss);
         let mut config = self.config.clone();
         let paths = config.paths_mut();
         manifest.paths = paths.map(|(key, path)| (key, path.display().to_string())).collect();
@@ -256,6 +316,7 @@ struct Outcome {
     run: ShownPath,
     #[serde(flatten)]
     row: Row,
+    by_class: ByClass,
 }
 
 impl Display for Outcome {
@@ -265,6 +326,19 @@ impl Display for Outcome {
             f,
             "{} errors in {} test examples of {}, trained in {:.1} s",
             row.test_errors, self.test_examples, self.dataset, row.seconds
+        )?;
+        if let (Some(best), Some(epochs)) = (row.value(&BEST_EPOCH), row.epochs) {
+            writeln!(
+                f,
+                "the model of epoch {best}, the best of {epochs} on the validation examples"
+            )?;
+        }
+        let ByClass { balanced_accuracy, commonest, errors_of_commonest, .. } = &self.by_class;
+        writeln!(
+            f,
+            "balanced accuracy {:.2} %; always answering \"{commonest}\" makes {errors_of_commonest} \
+             errors",
+            100.0 * balanced_accuracy
         )?;
         writeln!(f, "{}", run.join(&row.model).display())
     }

@@ -5,7 +5,9 @@ use limbeck::Result;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::pages::contents::RunContents;
+use limbeck::pages::gallery::{self, Entry};
 use limbeck::pages::{demo, report};
+use limbeck::run::folder::default_out;
 use limbeck::run::manifest::shell_line;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -38,6 +40,47 @@ pub fn write_page(session: &Session, run: &Path, name: &str, html: &str) -> Resu
     session.result(&Page { page: page.into(), bytes: html.len() })
 }
 
+/// Writes the page of several runs, which links to their own, and prints where: to `--out`, a file or a
+/// folder, else to a new folder under `runs`.
+///
+/// # Errors
+/// [`limbeck::Error::Io`].
+pub fn write_gallery(session: &Session, runs: &[RunContents]) -> Result<()> {
+    let page = match &session.out {
+        Some(out) if !out.is_dir() => out.clone(),
+        Some(folder) => folder.join("index.html"),
+        None => default_out("report")?.join("index.html"),
+    };
+    let from = page.parent().unwrap_or(Path::new(""));
+    let entries: Vec<Entry> = runs
+        .iter()
+        .map(|run| Entry {
+            run,
+            name: run.root.display().to_string(),
+            link: link(from, &run.root.join("report.html")),
+        })
+        .collect();
+    let inputs: Vec<PathBuf> = runs.iter().map(|run| run.root.join("report.html")).collect();
+    session.expect_no_input(&page, inputs.iter().map(PathBuf::as_path))?;
+    let html = gallery::page(&format!("{} runs", runs.len()), &entries);
+    atomic_write(&page, html.as_bytes())?;
+    session.result(&Page { page: page.into(), bytes: html.len() })
+}
+
+/// The address of a page from another one's folder; none of a page that is not there.
+fn link(from: &Path, to: &Path) -> Option<String> {
+    let from = if from.as_os_str().is_empty() { Path::new(".") } else { from };
+    let (from, to) = (from.canonicalize().ok()?, to.canonicalize().ok()?);
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| "..".to_string());
+    let down =
+        to.components().skip(common).map(|part| part.as_os_str().to_string_lossy().into_owned());
+    let path: Vec<String> = up.chain(down).collect();
+    // What ends or changes a path in an address.
+    let path = path.join("/").replace('%', "%25").replace('#', "%23").replace('?', "%3F");
+    Some(path.replace(' ', "%20"))
+}
+
 /// Writes a report into each of the finished `runs`, and notes the command that a user may want
 /// next.
 ///
@@ -48,7 +91,7 @@ pub fn write_reports(session: &Session, runs: &[PathBuf]) -> Result<()> {
     for root in runs {
         let run = read_run(session, root, None)?;
         let path = root.join("report.html");
-        atomic_write(&path, report::page(slice::from_ref(&run))?.as_bytes())?;
+        atomic_write(&path, report::page(&run)?.as_bytes())?;
         session.note(&format!("report: {}", path.display()));
         if demo::fits(&run) && next.is_empty() {
             next = command("demo", slice::from_ref(root));

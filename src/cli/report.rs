@@ -1,6 +1,6 @@
 //! `limbeck report`: runs as one page for a browser.
 
-use crate::pages::{read_run, write_page};
+use crate::pages::{read_run, write_gallery, write_page};
 use crate::session::Session;
 use clap::Args;
 use limbeck::Result;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct ReportArgs {
-    /// Run folders; several are compared on one page
+    /// Run folders; several are shown on a page of their own, under runs or at --out
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 }
@@ -18,5 +18,8 @@ pub struct ReportArgs {
 pub fn run(session: &Session, args: &ReportArgs) -> Result<()> {
     let runs = args.runs.iter().map(|run| read_run(session, run, None));
     let runs: Vec<RunContents> = runs.collect::<Result<_>>()?;
-    write_page(session, &args.runs[0], "report.html", &report::page(&runs)?)
+    match &runs[..] {
+        [run] => write_page(session, &run.root, "report.html", &report::page(run)?),
+        _ => write_gallery(session, &runs),
+    }
 }

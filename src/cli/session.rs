@@ -68,9 +68,6 @@ const SIGNALS: &[i32] = &[
     SIGXCPU,
 ];
 
-/// Most threads for each core: more only take turns.
-const THREADS_PER_CORE: usize = 4;
-
 /// The exit code of [`Error::Interrupted`].
 const INTERRUPTED: i32 = 75;
 
@@ -98,11 +95,12 @@ impl Session {
         // Of a container's quota too.
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let asked = global.threads.map_or(cores, usize::from);
-        let threads = asked.min(cores * THREADS_PER_CORE);
+        // More would take turns, and wait for each other.
+        let threads = asked.min(cores);
         if threads < asked && leads {
             to_stderr(&format!(
-                "warning: --threads: found {asked}, expected at most {THREADS_PER_CORE} for each of \
-                 {cores} cores: using {threads}, with the same results"
+                "warning: --threads: found {asked}, expected at most {cores}, which this machine runs \
+                 at once: using {threads}, with the same results"
             ));
         }
         let data = global.data;
@@ -174,15 +172,23 @@ impl Session {
     }
 
     /// Completes an [`Error::Interrupted`] by the command that continues the run: `arguments`, and
-    /// the data folder where only `--data` names it. Other errors pass unchanged.
+    /// the data folder where only `--data` names it. Of an [`Error::Io`], such as a full disk, a
+    /// note names that command. Other errors pass unchanged.
     pub fn resumable(&self, error: Error, mut arguments: Vec<String>) -> Error {
-        let Error::Interrupted { .. } = error else { return error };
+        if !matches!(error, Error::Interrupted { .. } | Error::Io { .. }) {
+            return error;
+        }
         if let (Some(data), true) = (&self.data, self.data_is_asked)
             && !arguments.iter().any(|argument| argument.starts_with("--data"))
         {
             arguments.extend(["--data".into(), data.display().to_string()]);
         }
-        Error::Interrupted { command: Some(shell_line(&arguments)) }
+        let command = shell_line(&arguments);
+        if let Error::Io { .. } = error {
+            self.warn(&format!("once that is mended, the run goes on with: {command}"));
+            return error;
+        }
+        Error::Interrupted { command: Some(command) }
     }
 
     /// The words of the command line, as manifests record them.

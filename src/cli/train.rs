@@ -1,6 +1,6 @@
 //! `limbeck train`: the model of a configuration, on hard labels.
 
-use crate::one_model::{self, ConfigArgs, ModelRun};
+use crate::one_model::{ConfigArgs, ModelRun, Prepared};
 use crate::session::Session;
 use clap::Args;
 use limbeck::Result;
@@ -20,20 +20,19 @@ pub fn run(
     args: &TrainArgs,
     communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let (mut config, resumed) = args.config.open(session, "train")?;
-    let located = args.config.located(session, &config)?;
-    let (dataset, _) = args.config.load_data(session, &located)?;
-    let initial = one_model::initial(session, &located)?;
-    data::complete(&mut config, &dataset, initial.as_ref())?;
+    let Prepared { mut config, parts, initial, resumed, .. } =
+        args.config.prepare(session, "train")?;
+    data::complete(&mut config, &parts.dataset, initial.as_ref())?;
     let model = ModelRun {
         command: "train",
         name: "model",
         config: &config,
         loss: LossSpec::HARD,
         teacher_logits: None,
+        asked: &[],
         teacher_hashes: BTreeMap::new(),
         teachers: &[],
         initial: initial.as_ref(),
     };
-    model.train(session, resumed, &dataset, communicator)
+    model.train(session, resumed, &parts, communicator)
 }

@@ -1,7 +1,9 @@
 //! The data set that a configuration names, and a model that fits it.
 
-use crate::engine::config::{Config, DatasetKind};
-use crate::engine::{metrics, mlp::Mlp};
+use crate::engine::config::{Amount, Config, DatasetKind, SplitKind};
+use crate::engine::metrics::{self, Confusion};
+use crate::engine::mlp::Mlp;
+use crate::files::about::About;
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use limbeck_datasets::{
@@ -11,12 +13,12 @@ use limbeck_kernels::Context;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The data set that `config` names, with its hold-out and limit applied.
+/// The data set that `config` names, with its hold-out, validation and limit applied.
 ///
 /// # Errors
 /// Those of [`load_whole`] and [`cut`].
 pub fn load_data(config: &Config, origin: &Path, data: Option<&Path>) -> Result<Dataset> {
-    cut(load_whole(config, origin, data)?, config, origin)
+    Ok(cut(load_whole(config, origin, data)?, config, origin)?.dataset)
 }
 
 /// The data set that `config` names, with all of its training examples.
@@ -124,27 +126,66 @@ pub fn complete(config: &mut Config, dataset: &Dataset, initial: Option<&Mlp>) -
         .map_err(Error::Usage)
 }
 
-/// Applies hold-out and limit: the last `holdout` training examples become the test set, then the first
-/// `train_limit` are kept.
+/// A data set that was cut in parts.
+pub struct Parts {
+    /// What is trained on, and what is tested on.
+    pub dataset: Dataset,
+    /// What is watched.
+    pub validation: Option<Split>,
+    /// Which of all training examples are trained on.
+    pub rows: Vec<u32>,
+    /// How many there were.
+    pub examples: usize,
+}
+
+/// Cuts the training examples: `holdout` of them become the test set, `validation` of the others are
+/// watched, and the first `train_limit` of the rest are kept.
 ///
 /// # Errors
-/// [`Error::Config`] naming `origin` for a hold-out of all examples.
-pub fn cut(mut dataset: Dataset, config: &Config, origin: &Path) -> Result<Dataset> {
-    if let Some(last) = config.data.holdout {
-        let examples = dataset.train.len();
-        if last == 0 || last >= examples {
-            let message = format!(
-                "data.holdout: found {last}, expected 1 to {} of the {examples} training examples",
-                examples - 1
-            );
-            return Err(Error::Config { path: origin.to_path_buf(), line: None, message });
+/// [`Error::Config`] naming `origin` for a part of all examples, or of examples without labels.
+pub fn cut(mut dataset: Dataset, config: &Config, origin: &Path) -> Result<Parts> {
+    let keys = &config.data;
+    let all = &dataset.train;
+    let examples = all.len();
+    let mut rows: Vec<u32> = (0..examples as u32).collect();
+    let mut take = |key: &str, amount: Option<Amount>| -> Result<Option<Split>> {
+        let Some(amount) = amount else { return Ok(None) };
+        let (n, held) = (rows.len(), amount.of(rows.len()));
+        let fault = |expected: String| Error::Config {
+            path: origin.to_path_buf(),
+            line: None,
+            message: format!("data.{key}: found {amount}, expected {expected}"),
+        };
+        if held >= n {
+            let most = n.saturating_sub(1);
+            return Err(fault(format!("1 to {most} of {n} of the {examples} training examples")));
         }
-        (dataset.train, dataset.test) = dataset.train.holdout(last);
+        if all.labels.is_none() {
+            return Err(fault("none: the training examples have no labels to compare with".into()));
+        }
+        let is_last = match keys.split {
+            None => !keys.dataset.is_own(),
+            Some(kind) => kind == SplitKind::Last,
+        };
+        let (left, taken) = match is_last {
+            true => ((0..(n - held) as u32).collect(), ((n - held) as u32..n as u32).collect()),
+            false => all.subset(&rows).stratified(held, keys.split_seed),
+        };
+        let of = |places: Vec<u32>| places.into_iter().map(|i| rows[i as usize]).collect();
+        let (left, taken): (Vec<u32>, Vec<u32>) = (of(left), of(taken));
+        rows = left;
+        Ok(Some(all.subset(&taken)))
+    };
+    let test = take("holdout", keys.holdout)?;
+    let validation = take("validation", keys.validation)?;
+    rows.truncate(keys.train_limit.unwrap_or(examples));
+    if rows.len() < examples {
+        dataset.train = all.subset(&rows);
     }
-    if let Some(limit) = config.data.train_limit {
-        dataset.train = dataset.train.truncated(limit);
+    if let Some(test) = test {
+        dataset.test = test;
     }
-    Ok(dataset)
+    Ok(Parts { dataset, validation, rows, examples })
 }
 
 /// SHA-256 by the configuration's keys in place of its paths, which change when files are moved: of a
@@ -161,9 +202,98 @@ fn by_key(config: &Config, sha256: BTreeMap<String, String>) -> BTreeMap<String,
     sha256.into_iter().map(|(path, digest)| (name(&path).unwrap_or(path), digest)).collect()
 }
 
-/// What is possible and most likely not meant: a test set with classes that no training example has.
-pub fn doubtful_labels(dataset: &Dataset) -> Option<String> {
-    let (Some(train), Some(test)) = (&dataset.train.labels, &dataset.test.labels) else {
+/// Brings the test examples of `dataset` into the order of features and classes that the model at `path`
+/// knows, by their names; nothing is done where either has none.
+///
+/// # Errors
+/// [`Error::Data`] for a feature or a class that the model has and the data have not, or the other way.
+pub fn align(dataset: Dataset, about: &About, path: &Path) -> Result<Dataset> {
+    let bad = |what: &str, found: String, expected: String| Error::Data {
+        path: path.to_path_buf(),
+        what: what.into(),
+        found,
+        expected,
+    };
+    let Dataset { mut test, classes, names, .. } = dataset;
+    let (mut classes, mut names) = (classes, names);
+    let wanted = &about.names;
+    if differ(&names.features, &wanted.features) {
+        let place = |name: &String| names.features.iter().position(|known| known == name);
+        let places: Option<Vec<usize>> = wanted.features.iter().map(place).collect();
+        let places = places.filter(|places| places.len() == names.features.len());
+        let places = places.ok_or_else(|| {
+            let strange = |a: &[String], b: &[String]| {
+                let only: Vec<&str> = a.iter().filter(|n| !b.contains(n)).map(|n| &n[..]).collect();
+                only.join(", ")
+            };
+            let [more, less] = [
+                strange(&wanted.features, &names.features),
+                strange(&names.features, &wanted.features),
+            ];
+            bad(
+                "features of the model",
+                format!("[{more}] that the data lack"),
+                match &less[..] {
+                    "" => "these columns in the data".into(),
+                    _ => format!("these columns in the data, which have [{less}] in their place"),
+                },
+            )
+        })?;
+        if let Inputs::Features(features) = &test.inputs {
+            test.inputs = Inputs::Features(features.reordered(&places));
+        }
+        names.features.clone_from(&wanted.features);
+    }
+    if differ(&names.classes, &wanted.classes) {
+        let place = |name: &String| wanted.classes.iter().position(|known| known == name);
+        let places: Vec<Option<usize>> = names.classes.iter().map(place).collect();
+        for label in test.labels.iter_mut().flatten() {
+            let name = &names.classes[usize::from(*label)];
+            let place = places[usize::from(*label)].ok_or_else(|| {
+                let expected = format!("{name:?} among them, as the data have");
+                bad("classes of the model", wanted.classes.join(", "), expected)
+            })?;
+            *label = place as u16;
+        }
+        classes = wanted.classes.len();
+        names.classes.clone_from(&wanted.classes);
+    }
+    Ok(Dataset { test, classes, names, ..dataset })
+}
+
+fn differ(a: &[String], b: &[String]) -> bool {
+    !a.is_empty() && !b.is_empty() && a != b
+}
+
+/// What is possible and most likely not meant: a result on `test` that answering the commonest class
+/// without looking would have made too.
+pub fn did_not_learn(
+    confusion: &Confusion,
+    test: &Split,
+    name: impl Fn(usize) -> String,
+) -> Option<String> {
+    let n = test.len() as f64;
+    let right: u64 = (0..confusion.classes()).map(|class| confusion.row(class)[class]).sum();
+    let errors = test.len() as u64 - right;
+    let (commonest, by_rote) = confusion.commonest();
+    // One-sided, at 5 %: whether the errors are clearly fewer, by a binomial's deviation.
+    let share = by_rote as f64 / n;
+    let deviation = (n * share * (1.0 - share)).sqrt();
+    (by_rote > 0 && errors as f64 > by_rote as f64 - 1.645 * deviation).then(|| {
+        format!(
+            "the net did not learn: {errors} errors of {} test examples, and always answering \"{}\" \
+             makes {by_rote}. Try more epochs, another learning rate, or more hidden units; and see \
+             whether rows and labels belong together",
+            test.len(),
+            name(commonest)
+        )
+    })
+}
+
+/// What is possible and most likely not meant: a part of the data, called `name`, with classes that no
+/// training example has.
+pub fn doubtful_labels(train: &Split, name: &str, part: &Split) -> Option<String> {
+    let (Some(train), Some(test)) = (&train.labels, &part.labels) else {
         return None;
     };
     let train: BTreeSet<u16> = train.iter().copied().collect();
@@ -171,8 +301,8 @@ pub fn doubtful_labels(dataset: &Dataset) -> Option<String> {
     let count = test.iter().filter(|label| missing.contains(label)).count();
     (count > 0).then(|| {
         format!(
-            "{count} of {} test examples have classes that no training example has ({}): if the \
-             rows are sorted by class, shuffle them before a hold-out is taken",
+            "{count} of {} {name} examples have classes that no training example has ({}): if the \
+             rows are sorted by class, shuffle them, or hold out by data.split = \"stratified\"",
             test.len(),
             missing.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
         )
@@ -234,6 +364,14 @@ pub fn expect_fit(model: &Mlp, path: &Path, inputs: usize, classes: usize) -> Re
             expected: format!("{expected}, as the data has"),
         }),
     }
+}
+
+/// Checks that `model`, read from `path`, takes examples of `inputs` values.
+///
+/// # Errors
+/// [`Error::Data`].
+pub fn expect_inputs(model: &Mlp, path: &Path, inputs: usize) -> Result<()> {
+    expect_fit(model, path, inputs, model.classes())
 }
 
 /// Errors, likelihood and calibration of `model` on a labelled test set.

@@ -74,6 +74,78 @@ pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usiz
     wrong.map(|(index, _)| index).collect()
 }
 
+/// Which class is taken for which.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confusion {
+    classes: usize,
+    /// `[classes, classes]`: row = label, column = prediction.
+    counts: Vec<u64>,
+    /// `[classes]`: labels, predicted or not.
+    labelled: Vec<u64>,
+}
+
+impl Confusion {
+    /// Of `logits`. A row with a logit that is not finite has no prediction.
+    pub fn new(logits: &[f32], labels: &[u16], classes: usize) -> Confusion {
+        let mut counts = vec![0; classes * classes];
+        let mut labelled = vec![0; classes];
+        for (row, label) in labelled_rows(logits, labels, classes) {
+            labelled[label] += 1;
+            if let Some(prediction) = predict(row) {
+                counts[label * classes + prediction] += 1;
+            }
+        }
+        Confusion { classes, counts, labelled }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// How often each class was predicted for examples of `label`.
+    pub fn row(&self, label: usize) -> &[u64] {
+        &self.counts[label * self.classes..][..self.classes]
+    }
+
+    /// Examples of a class.
+    pub fn examples(&self, label: usize) -> u64 {
+        self.labelled[label]
+    }
+
+    /// Examples that were taken for a class.
+    pub fn predicted(&self, class: usize) -> u64 {
+        self.counts[class..].iter().step_by(self.classes).sum()
+    }
+
+    /// The share of a class's examples that are recognised; none of a class without examples.
+    pub fn recall(&self, class: usize) -> Option<f64> {
+        share(self.row(class)[class], self.examples(class))
+    }
+
+    /// The share of what is taken for a class that is of it; none for a class never predicted.
+    pub fn precision(&self, class: usize) -> Option<f64> {
+        share(self.row(class)[class], self.predicted(class))
+    }
+
+    /// The mean recall over the classes that have examples; NaN for no examples.
+    pub fn balanced_accuracy(&self) -> f64 {
+        let recalls: Vec<f64> = (0..self.classes).filter_map(|class| self.recall(class)).collect();
+        recalls.iter().sum::<f64>() / recalls.len() as f64
+    }
+
+    /// The class with the most examples, the first of equal ones, and the errors that always
+    /// answering it makes.
+    pub fn commonest(&self) -> (usize, u64) {
+        let most = (0..self.classes).rev().max_by_key(|&class| self.labelled[class]).unwrap_or(0);
+        (most, self.labelled.iter().sum::<u64>() - self.labelled[most])
+    }
+}
+
+fn share(part: u64, of: u64) -> Option<f64> {
+    (of > 0).then(|| part as f64 / of as f64)
+}
+
 /// Mean negative log-likelihood of the labels, in nats: (1/n)·Σ (ln Σ_c exp(z_c) − z_label),
 /// the maximum of each row taken out before the exponential.
 /// NaN when a logit is not finite or there are no examples.

@@ -5,10 +5,12 @@
 
 use crate::engine::init;
 use crate::engine::params::{self, LayerParams};
-use crate::files::model::{Layer, ModelFile};
+use crate::files::about::About;
+use crate::files::model::{Layer, ModelFile, Standardizer};
 use limbeck_datasets::{Batch, Inputs, Split};
 use limbeck_kernels::{
-    Activation, Buffer, Context, LANES, Panels, PanelsMut, gemm, input, panel_len, reduce,
+    Activation, Buffer, Context, LANES, Panels, PanelsMut, gemm, input, input::Scaling, panel_len,
+    reduce,
 };
 use limbeck_kernels::{random::Dropout, softmax::Loss};
 use std::ops::Range;
@@ -47,6 +49,8 @@ pub struct Mlp {
     activation: Activation,
     /// How its inputs are scaled.
     pub input: InputScale,
+    /// In place of that, how each feature is.
+    pub standardizer: Option<Standardizer>,
 }
 
 impl Mlp {
@@ -60,7 +64,7 @@ impl Mlp {
         let layers = params::layers(widths);
         let mut params = Buffer::zeroed(params::len(&layers));
         init::uniform(seed, activation, &layers, &mut params);
-        Self { layers, params, activation, input: InputScale::UNIT }
+        Self { layers, params, activation, input: InputScale::UNIT, standardizer: None }
     }
 
     /// The net in a model file.
@@ -75,10 +79,11 @@ impl Mlp {
             params[layer.bias.clone()][..layer.outputs].copy_from_slice(&from.bias);
         }
         let input = InputScale { scale: file.input_scale, shift: file.input_shift };
-        Self { layers, params, activation: file.activation, input }
+        let standardizer = file.standardizer.clone();
+        Self { layers, params, activation: file.activation, input, standardizer }
     }
 
-    /// The net as a model file: weights [outputs, inputs].
+    /// The net as a model file that says nothing of its data: weights [outputs, inputs].
     pub fn to_file(&self) -> ModelFile {
         let layers = self.layers.iter().enumerate().map(|(i, layer)| {
             let mut weight = vec![0.0; layer.inputs * layer.outputs];
@@ -91,6 +96,8 @@ impl Mlp {
             activation: self.activation,
             input_scale: self.input.scale,
             input_shift: self.input.shift,
+            standardizer: self.standardizer.clone(),
+            about: About::default(),
         }
     }
 
@@ -347,7 +354,10 @@ impl Workspace {
         batch: &Batch,
         dropout: Option<Dropout>,
     ) {
-        let InputScale { scale, shift } = model.input;
+        let scaling = match &model.standardizer {
+            None => Scaling::Uniform { scale: model.input.scale, shift: model.input.shift },
+            Some(Standardizer { mean, scale }) => Scaling::Each { mean, scale },
+        };
         let (inputs, len) = (model.inputs(), self.capacity * model.inputs());
         self.batch = batch.len();
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
@@ -356,12 +366,12 @@ impl Workspace {
             Inputs::Images(_) => {
                 self.pixels.resize(len, 0);
                 let image = |i: usize, space| batch.image(i, space);
-                input::load(context, image, &mut self.pixels, scale, shift, dropout, x);
+                input::load(context, image, &mut self.pixels, scaling, dropout, x);
             }
             Inputs::Features(frames) => {
                 self.values.resize(len, 0.0);
                 let input = |i: usize, space| frames.input(batch.indices[i] as usize, space);
-                input::load(context, input, &mut self.values, scale, shift, dropout, x);
+                input::load(context, input, &mut self.values, scaling, dropout, x);
             }
         }
     }

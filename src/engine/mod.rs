@@ -14,5 +14,6 @@ pub mod mlp;
 pub mod optimizer;
 pub mod params;
 pub mod reference;
+pub mod standardize;
 pub mod teacher;
 pub mod trainer;

@@ -1,11 +1,10 @@
 //! What lies on disk: bounded reading, atomic writing, digests, and the files of models.
 
+pub mod about;
 pub mod checkpoint;
 pub mod error;
 pub mod model;
-#[cfg(feature = "paper")]
 pub mod onnx;
-#[cfg(feature = "paper")]
 pub(crate) mod protobuf;
 pub mod read;
 pub(crate) mod safetensors;

@@ -7,6 +7,7 @@ use std::path::Path;
 use limbeck_kernels::Activation;
 use safetensors::tensor::{Dtype, TensorInfo};
 
+use crate::files::about::About;
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use crate::files::safetensors::{MAX_MODEL_BYTES, TensorFile, header, layout, le_bytes, write};
@@ -14,6 +15,8 @@ use crate::files::state_dict;
 
 const FORMAT: &str = "limbeck-mlp/1";
 const METADATA_SHA256: &str = "metadata_sha256";
+const MEAN: &str = "standardize.mean";
+const SCALE: &str = "standardize.scale";
 /// The metadata that only a model of this format has.
 const OWN_KEYS: [&str; 6] =
     ["activation", "input_scale", "input_shift", "classes", "sha256", METADATA_SHA256];
@@ -33,13 +36,24 @@ pub struct Layer {
     pub bias: Vec<f32>,
 }
 
+/// How features become inputs of mean 0 and variance 1: xⱼ = (valueⱼ − meanⱼ)·scaleⱼ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standardizer {
+    /// `[inputs]`.
+    pub mean: Vec<f32>,
+    /// `[inputs]`: one over the standard deviation; 1 for a column that is constant.
+    pub scale: Vec<f32>,
+}
+
 /// A trained network: dense layers with ReLU between them, on inputs
-/// x = pixel·input_scale + input_shift.
+/// x = value·input_scale + input_shift or, with a [`Standardizer`], x = (value − mean)·scale.
 ///
 /// File: safetensors with `layers.{i}.weight`, `[outputs, inputs]`, and `layers.{i}.bias`,
-/// `[outputs]`, in f32 (f16, bf16 and f64 are read too) and the metadata `format`, `activation`, `input_scale`, `input_shift`,
-/// `classes`, `sha256`, that of the parameters, and `metadata_sha256`, that of all other metadata
-/// as JSON with sorted keys and no blanks.
+/// `[outputs]`, behind these `standardize.mean` and `standardize.scale`, `[inputs]`, where features
+/// are standardised, all in f32 (f16, bf16 and f64 are read too), and the metadata `format`,
+/// `activation`, `input_scale`, `input_shift`, `classes`, those of [`About`], `sha256`, that of the
+/// tensors, and `metadata_sha256`, that of all other metadata as JSON with sorted keys and no
+/// blanks.
 ///
 /// In PyTorch: names, shapes and order are those of the `state_dict` of a module whose `layers` is a
 /// `ModuleList` of `Linear`. Of a `Sequential` of `Linear` and `ReLU` in turn, `layers.{i}` is
@@ -59,12 +73,16 @@ pub struct ModelFile {
     pub input_scale: f32,
     /// Added to the scaled pixel.
     pub input_shift: f32,
+    /// In place of these, for features.
+    pub standardizer: Option<Standardizer>,
+    /// What the model was trained on.
+    pub about: About,
 }
 
 impl ModelFile {
-    /// SHA-256 of the parameters as little-endian f32 in the canonical order layers.0.weight,
-    /// layers.0.bias, layers.1.weight, … That is the order of the files written here; a file in
-    /// another order has the same hash.
+    /// SHA-256 of the tensors as little-endian f32 in the canonical order layers.0.weight,
+    /// layers.0.bias, layers.1.weight, …, standardize.mean, standardize.scale. That is the order of the
+    /// files written here; a file in another order has the same hash.
     pub fn sha256(&self) -> String {
         sha256_of(self.parameters().flat_map(|(_, _, values)| le_bytes(values)))
     }
@@ -88,6 +106,7 @@ impl ModelFile {
         ]
         .map(|(key, value)| (key.to_string(), value))
         .into();
+        metadata.extend(self.about.metadata()?);
         metadata.insert(METADATA_SHA256.to_string(), metadata_sha256(&metadata)?);
         let names = self.parameters().map(|(name, shape, _)| (name, shape));
         let header = header(&metadata, &layout(Dtype::F32, names))?;
@@ -134,13 +153,19 @@ impl ModelFile {
         let activation = file.parse("activation", "`relu` or `tanh`", |_: &Activation| true)?;
         let input_scale = file.parse("input_scale", "a finite number", |x: &f32| x.is_finite())?;
         let input_shift = file.parse("input_shift", "a finite number", |x: &f32| x.is_finite())?;
-        let model = ModelFile { layers: layers(&file)?, activation, input_scale, input_shift };
-        let outputs = model.layers.last().map_or(0, |layer| layer.outputs);
+        let standardizer = standardizer(&mut file)?;
+        let layers = layers(&file)?;
+        let [inputs, outputs] = [
+            layers.first().map_or(0, |layer| layer.inputs),
+            layers.last().map_or(0, |layer| layer.outputs),
+        ];
         file.parse(
             "classes",
             &format!("{outputs}, the outputs of the last layer"),
             |&classes: &usize| classes == outputs,
         )?;
+        let about = About::read(&file, inputs, outputs)?;
+        let model = ModelFile { layers, activation, input_scale, input_shift, standardizer, about };
         let sha256 = model.sha256();
         if file.metadata.contains_key("sha256") {
             file.expect("sha256", &sha256)?;
@@ -151,14 +176,18 @@ impl ModelFile {
 
     /// Name, shape and values of each tensor in the canonical order.
     fn parameters(&self) -> impl Iterator<Item = (String, Vec<usize>, &[f32])> {
-        self.layers.iter().enumerate().flat_map(|(i, layer)| {
+        let standardizer = self.standardizer.iter().flat_map(|Standardizer { mean, scale }| {
+            [(MEAN, mean), (SCALE, scale)].map(|(n, v)| (n.to_string(), vec![v.len()], &v[..]))
+        });
+        let layers = self.layers.iter().enumerate().flat_map(|(i, layer)| {
             let weight_shape = vec![layer.outputs, layer.inputs];
             let bias_shape = vec![layer.outputs];
             [
                 (weight_name(i), weight_shape, &layer.weight[..]),
                 (bias_name(i), bias_shape, &layer.bias[..]),
             ]
-        })
+        });
+        layers.chain(standardizer)
     }
 
     fn check(&self) -> std::result::Result<(), Fault> {
@@ -185,6 +214,15 @@ impl ModelFile {
                 ));
             }
         }
+        if let Some(Standardizer { mean, scale }) = &self.standardizer {
+            let inputs = self.layers[0].inputs;
+            for (name, values) in [(MEAN, mean), (SCALE, scale)] {
+                if values.len() != inputs {
+                    let expected = format!("{inputs}, the inputs of layer 0");
+                    return Err(fault(name.into(), format!("{} values", values.len()), &expected));
+                }
+            }
+        }
         for (name, shape, values) in self.parameters() {
             if shape.contains(&0) || shape.iter().product::<usize>() != values.len() {
                 let found = format!("shape {shape:?} and {} values", values.len());
@@ -209,6 +247,26 @@ struct Fault {
 impl Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: found {}, expected {}", self.what, self.found, self.expected)
+    }
+}
+
+/// Takes the tensors of a standardiser out of the file, if it has one.
+fn standardizer(file: &mut TensorFile) -> Result<Option<Standardizer>> {
+    let mut take = |name: &str| -> Result<Option<Vec<f32>>> {
+        let Some(place) = file.tensors.iter().position(|(known, _)| known == name) else {
+            return Ok(None);
+        };
+        let (_, info) = file.tensors.remove(place);
+        if info.shape.len() != 1 {
+            return Err(file.bad(name, format!("shape {:?}", info.shape), "[inputs]"));
+        }
+        file.values(name, &info).map(Some)
+    };
+    match (take(MEAN)?, take(SCALE)?) {
+        (None, None) => Ok(None),
+        (Some(mean), Some(scale)) => Ok(Some(Standardizer { mean, scale })),
+        (None, _) => Err(file.bad(MEAN, "none", format!("a tensor beside `{SCALE}`"))),
+        (_, None) => Err(file.bad(SCALE, "none", format!("a tensor beside `{MEAN}`"))),
     }
 }
 
@@ -276,8 +334,14 @@ fn of_state_dict(path: &Path, file: &TensorFile) -> Result<(ModelFile, String, O
             layers.push(layer(file, (&weight, w), (&bias, b))?);
         }
     }
-    let model =
-        ModelFile { layers, activation: Activation::Relu, input_scale: 1.0, input_shift: 0.0 };
+    let model = ModelFile {
+        layers,
+        activation: Activation::Relu,
+        input_scale: 1.0,
+        input_shift: 0.0,
+        standardizer: None,
+        about: About::default(),
+    };
     model.check().map_err(|fault| {
         // The fault names layers.{i}; the file has other names.
         let theirs = modules.iter().enumerate().find_map(|(i, module)| {
@@ -322,6 +386,7 @@ mod tests {
     use std::collections::HashMap;
     use std::fs::{self, File};
 
+    use limbeck_datasets::Names;
     use safetensors::tensor::{SafeTensors, TensorView};
 
     use super::*;
@@ -346,6 +411,8 @@ mod tests {
             activation: Activation::Relu,
             input_scale: 1.0 / 127.5,
             input_shift: -1.0,
+            standardizer: None,
+            about: About::default(),
         }
     }
 
@@ -456,6 +523,81 @@ mod tests {
         let scale: f32 = metadata["input_scale"].parse().unwrap();
         assert_eq!(scale.to_bits(), deep.input_scale.to_bits());
         assert_eq!(ModelFile::load(&path).unwrap().0, deep);
+    }
+
+    /// [`model`] of a data set with names, whose features are standardised.
+    fn model_of_data() -> ModelFile {
+        let names = |names: [&str; 3]| names.map(String::from).to_vec();
+        let names = Names {
+            classes: names(["a", "b, \"c\"", "ü"]),
+            features: names(["x", "", "z"]),
+            label: Some("kind".into()),
+        };
+        ModelFile {
+            standardizer: Some(Standardizer {
+                mean: vec![0.1, 1e-30, -7e8],
+                scale: vec![1.0, 3e7, 1e-9],
+            }),
+            about: About {
+                dataset: "csv".into(),
+                data: [("train_table".to_string(), "ab".to_string())].into(),
+                names,
+            },
+            ..model()
+        }
+    }
+
+    #[test]
+    fn what_a_model_was_trained_on_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let sha256 = model_of_data().save(&path).unwrap();
+        assert_eq!(ModelFile::load(&path).unwrap(), (model_of_data(), sha256.clone()));
+        assert_ne!(sha256, MODEL_SHA256, "the standardiser is a part of the function");
+        // Names without end are left out, as a header could not hold them.
+        let mut long = model_of_data();
+        long.about.names.features[1] = "n".repeat(1 << 20);
+        long.save(&path).unwrap();
+        long.about.names.features.clear();
+        assert_eq!(ModelFile::load(&path).unwrap().0, long);
+    }
+
+    #[test]
+    fn wrong_standardisers_and_names_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other.safetensors");
+        let tensors = || foreign(&model_of_data());
+        let mut metadata = foreign_metadata();
+        for (key, value, expected) in [
+            ("class_names", "[\"a\"]", "`class_names`: found [\"a\"], expected a JSON array of 3"),
+            ("feature_names", "a, b", "`feature_names`: found a, b, expected a JSON array of 3"),
+            ("data", "7", "metadata `data`: found 7, expected a JSON object"),
+        ] {
+            let mut metadata = metadata.clone();
+            metadata.insert(key.into(), value.into());
+            let message = refusal(load_foreign(&tensors(), metadata));
+            assert!(message.contains(expected), "{message}");
+        }
+        metadata.remove("sha256");
+        let refused = |change: &dyn Fn(&mut Foreign)| {
+            let mut tensors = tensors();
+            change(&mut tensors);
+            refusal(load_foreign(&tensors, metadata.clone()))
+        };
+        let message = refused(&|t| drop(t.pop()));
+        assert!(message.contains("standardize.scale: found none, expected a tensor"), "{message}");
+        let message = refused(&|t| drop(t.remove(4)));
+        assert!(message.contains("standardize.mean: found none, expected a tensor"), "{message}");
+        let message = refused(&|t| {
+            t[5].2 = vec![2];
+            t[5].3.truncate(8);
+        });
+        assert!(message.contains("standardize.scale: found 2 values, expected 3"), "{message}");
+        let mut broken = model_of_data();
+        broken.standardizer.as_mut().unwrap().mean[1] = f32::NAN;
+        assert!(
+            broken.save(&path).unwrap_err().to_string().contains("standardize.mean: found NaN")
+        );
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //!
 //! `inputs` are f32 as the model file takes them: pixels of 0 to 255, or features as they are. Their
 //! normalisation x = input·scale + shift is part of the graph, without the factor 1 and the summand
-//! 0. Weights are [outputs, inputs], as in our files (Gemm's transB); the size of the batch is free.
+//! 0; for standardised features it is Sub standardize.mean, Mul standardize.scale. The metadata has
+//! `class_names` and `feature_names` as JSON arrays where the model knows them. Weights are [outputs, inputs], as in our files (Gemm's transB); the size of the batch is free.
 //! Message and field numbers are those of onnx.proto, IR version 8, operators of opset 13.
 
 use crate::files::error::{Error, Result};
-use crate::files::model::ModelFile;
+use crate::files::model::{ModelFile, Standardizer};
 use crate::files::protobuf::Message;
 use crate::files::write::atomic_write;
 use limbeck_kernels::Activation;
@@ -38,22 +39,25 @@ pub fn write(model: &ModelFile, from: &Path, path: &Path) -> Result<()> {
             expected: format!("less than {MAX_BYTES}, the most that an ONNX file holds"),
         });
     }
-    atomic_write(path, encode(model).as_ref())
+    atomic_write(path, encode(model)?.as_ref())
 }
 
 /// ModelProto.
-fn encode(model: &ModelFile) -> Message {
-    let property = |key: &str, value: f32| {
-        Message::default().part(1, key).part(2, value.to_string()) // StringStringEntryProto
+fn encode(model: &ModelFile) -> Result<Message> {
+    let property = |key: &str, value: &str| {
+        Message::default().part(1, key).part(2, value) // StringStringEntryProto
     };
-    Message::default()
+    let encoded = Message::default()
         .int(1, 8) // ir_version
         .part(2, "limbeck") // producer_name
         .part(3, env!("CARGO_PKG_VERSION")) // producer_version
         .part(7, graph(model))
         .part(8, Message::default().part(1, "").int(2, 13)) // opset_import: domain, version
-        .part(14, property("input_scale", model.input_scale)) // metadata_props
-        .part(14, property("input_shift", model.input_shift))
+        .part(14, property("input_scale", &model.input_scale.to_string())) // metadata_props
+        .part(14, property("input_shift", &model.input_shift.to_string()));
+    let about = model.about.metadata()?;
+    let properties = about.iter().map(|(key, value)| property(key, value));
+    Ok(properties.fold(encoded, |encoded, property| encoded.part(14, property)))
 }
 
 /// GraphProto.
@@ -63,13 +67,18 @@ fn graph(model: &ModelFile) -> Message {
         graph.part(1, node(op, inputs, output)) // node
     };
     let mut x = "inputs".to_string();
-    for (op, name, value, nothing) in [
-        ("Mul", "input_scale", model.input_scale, 1.0),
-        ("Add", "input_shift", model.input_shift, 0.0),
-    ] {
-        if value != nothing {
+    let [scale, shift] = [[model.input_scale], [model.input_shift]];
+    let steps: [(&str, &str, &[usize], &[f32]); 2] = match &model.standardizer {
+        None => [("Mul", "input_scale", &[], &scale), ("Add", "input_shift", &[], &shift)],
+        Some(Standardizer { mean, scale }) => [
+            ("Sub", "standardize.mean", &[mean.len()], mean),
+            ("Mul", "standardize.scale", &[scale.len()], scale),
+        ],
+    };
+    for (op, name, shape, values) in steps {
+        if ![("Mul", &[1.0][..]), ("Add", &[0.0])].contains(&(op, values)) {
             let output = format!("{op}.{name}");
-            graph = add(graph, op, &[&x, name], &output).part(5, tensor(name, &[], &[value]));
+            graph = add(graph, op, &[&x, name], &output).part(5, tensor(name, shape, values));
             x = output;
         }
     }

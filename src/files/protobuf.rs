@@ -24,6 +24,7 @@ impl Message {
     }
 
     /// Wire type 1.
+    #[cfg(any(feature = "paper", test))]
     pub fn double(mut self, field: u64, value: f64) -> Self {
         self.varint(field << 3 | 1);
         self.0.extend(value.to_le_bytes());
@@ -31,6 +32,7 @@ impl Message {
     }
 
     /// Wire type 5.
+    #[cfg(any(feature = "paper", test))]
     pub fn float(mut self, field: u64, value: f32) -> Self {
         self.varint(field << 3 | 5);
         self.0.extend(value.to_le_bytes());

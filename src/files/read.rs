@@ -6,7 +6,7 @@
 //! | file | most accepted | memory while it is read |
 //! |---|---|---|
 //! | safetensors | as its reader says | the file, its values, and its header 64 times |
-//! | header of safetensors | 1 MiB | |
+//! | header of safetensors | 5 MiB | |
 //! | JSON | 64 MiB | the file 64 times |
 //! | TOML | 64 KiB | the file 256 times |
 

@@ -20,8 +20,8 @@ use crate::files::error::{Error, Result};
 use crate::files::read::{read_part, refuse_foreign};
 use crate::files::write::atomic_write_with;
 
-/// The longest header accepted, in bytes: that of 6,000 layers.
-const MAX_HEADER: u64 = 1 << 20;
+/// The longest header accepted, in bytes: that of 6,000 layers, and the names of a data set.
+const MAX_HEADER: u64 = 5 << 20;
 /// A file starts with the length of its header, a little-endian `u64`.
 const LENGTH_BYTES: u64 = 8;
 

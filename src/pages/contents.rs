@@ -3,6 +3,7 @@
 
 use crate::engine::config::Config;
 use crate::engine::data::load_data;
+use crate::engine::metrics;
 use crate::engine::mlp::Mlp;
 use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
@@ -11,8 +12,9 @@ use crate::run::folder::entries;
 use crate::run::manifest::{differing, located};
 use crate::run::records::{SeededRecord, all_records};
 use crate::run::summary::{Row, Summary};
-use limbeck_datasets::{Dataset, Inputs, glyphs, mnist};
+use limbeck_datasets::{Dataset, glyphs, mnist};
 use limbeck_kernels::Context;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +31,9 @@ pub struct RunContents {
     pub manifest: serde_json::Value,
     /// `metrics.jsonl`, empty where there is none.
     pub(crate) epochs: Vec<SeededRecord<EpochRecord>>,
-    /// The figures: their names without `.svg`, and the documents.
+    /// The configurations of its models: by variant, or `""` for that of its one model.
+    pub(crate) configs: BTreeMap<String, Config>,
+    /// The figures that the summary does not hold: their names without `.svg`, and the documents.
     pub figures: Vec<(String, Vec<u8>)>,
     /// The models and their logits on the test set; or, in words, what is missing for that.
     pub predictions: std::result::Result<Predictions, String>,
@@ -37,7 +41,7 @@ pub struct RunContents {
 
 /// The models of a run and their predictions of the run's test set.
 pub struct Predictions {
-    /// A data set whose test set is of labelled images.
+    /// A data set whose test set has labels.
     pub dataset: Dataset,
     /// At least one model.
     pub models: Vec<EvaluatedModel>,
@@ -59,6 +63,47 @@ impl Predictions {
     /// The labels of the test set, `[n]`.
     pub fn labels(&self) -> &[u16] {
         self.dataset.test.labels.as_deref().unwrap_or_default()
+    }
+
+    /// The name of a class.
+    pub fn class(&self, class: usize) -> String {
+        match self.dataset.name.as_str() {
+            "writers" => glyphs::writers::class_name(class),
+            _ => {
+                let name = self.dataset.names.classes.get(class);
+                name.cloned().unwrap_or_else(|| class.to_string())
+            }
+        }
+    }
+
+    /// Whether each model is right on each test example: a list for each model.
+    pub fn right(&self) -> Vec<Vec<bool>> {
+        let classes = self.dataset.classes;
+        let of = |model: &EvaluatedModel| {
+            let rows = model.logits.chunks_exact(classes).zip(self.labels());
+            rows.map(|(row, &label)| metrics::predict(row) == Some(label.into())).collect()
+        };
+        self.models.iter().map(of).collect()
+    }
+
+    /// Of the test examples that the first model, the teacher where there is one, gets right, the one
+    /// that it is most undecided about between two classes; if possible, one that the student gets right
+    /// too and the baseline does not.
+    pub fn in_two_minds(&self) -> Option<usize> {
+        let (right, classes) = (self.right(), self.dataset.classes);
+        let place = |variant: &str| self.models.iter().position(|m| m.row.variant == variant);
+        let pair = place("student").zip(place("baseline"));
+        let told = |i: usize| pair.is_some_and(|(good, bad)| right[good][i] && !right[bad][i]);
+        let doubt = |i: usize| {
+            let mut soft =
+                metrics::soft_prediction(&self.models[0].logits[i * classes..][..classes], 1.0);
+            soft.sort_by(|a, b| b.total_cmp(a));
+            soft.get(1).unwrap_or(&0.0) - 2.0 * soft.iter().skip(2).sum::<f64>()
+        };
+        let candidates = (0..self.labels().len()).filter(|&i| right[0][i]);
+        let scored = candidates.map(|i| (i, told(i), doubt(i)));
+        let best = scored.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)));
+        best.map(|(i, ..)| i)
     }
 }
 
@@ -85,21 +130,29 @@ impl RunContents {
                 expected: "the output folder of a finished run".into(),
             });
         }
-        let mut figures = Vec::new();
+        let summary: Summary = read_json(&summary, "summary")?;
+        let (mut figures, mut configs) = (Vec::new(), BTreeMap::new());
         for path in entries(root)? {
-            if path.extension().is_some_and(|ending| ending == "svg") {
-                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let ending = path.extension().unwrap_or_default();
+            if ending == "svg" && !summary.charts.contains_key(&name) {
                 figures.push((name, fs::read(&path).map_err(Error::io("read", &path))?));
+            } else if ending == "toml" && name.starts_with("config") {
+                // One that this version refuses says nothing about the nets; it harms nothing else.
+                let variant = name.trim_start_matches("config").trim_start_matches('-');
+                configs
+                    .extend(Config::load(&path).ok().map(|config| (variant.to_string(), config)));
             }
         }
         let mut run = RunContents {
             root: root.to_path_buf(),
-            summary: read_json(&summary, "summary")?,
+            summary,
             manifest: match manifest.is_file() {
                 true => read_json(&manifest, "manifest")?,
                 false => serde_json::Value::Null,
             },
             epochs: if metrics.is_file() { all_records(&metrics)? } else { Vec::new() },
+            configs,
             figures,
             predictions: Err(String::new()),
         };
@@ -198,9 +251,9 @@ impl RunContents {
         if changed.iter().any(|(name, ..)| dataset.sha256.contains_key(name)) {
             return Err(format!("the data of {name} are others than the run's manifest names"));
         }
-        match (&dataset.test.inputs, &dataset.test.labels) {
-            (Inputs::Images(_), Some(labels)) if !labels.is_empty() => Ok(dataset),
-            _ => Err(format!("the test set of {name} is not one of labelled images")),
+        match &dataset.test.labels {
+            Some(labels) if !labels.is_empty() => Ok(dataset),
+            _ => Err(format!("the test set of {name} has no labels")),
         }
     }
 }

@@ -6,6 +6,8 @@ const BOX = 20; // the drawing is scaled to this, as MNIST's digits are
 const PEN = 22; // width of a stroke on the paper of 280 × 280
 const HOTTEST = 40; // the slider goes from T = 1 to this, by its logarithm
 const STEP = 10; // of the pen by keyboard, in pixels of the paper
+const DECADES = 6; // logarithmic bars begin at 10 to minus this
+const [PAUSE, SWEEP] = [700, 4500]; // before the opening sweep and of it, in milliseconds
 
 const element = (id) => document.getElementById(id);
 const data = JSON.parse(element("data").textContent);
@@ -19,15 +21,24 @@ function floats(base64) {
   return new Float32Array(bytes(base64).buffer);
 }
 
-const models = data.models.map((model) => ({
-  ...model,
-  layers: model.layers.map((layer) => ({
-    ...layer,
-    weight: floats(layer.weight),
-    bias: floats(layer.bias),
-  })),
-}));
-const samples = data.samples.map((sample) => ({ ...sample, pixels: bytes(sample.pixels) }));
+async function inflated(base64) {
+  const stream = new Blob([bytes(base64)]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+// The weights of a layer are whole numbers of 8 bits, and a scale for each unit. The engine multiplies
+// in f32, and so does Math.fround.
+async function unpacked(layer) {
+  const whole = new Int8Array((await inflated(layer.weight)).buffer);
+  const scale = floats(layer.scale);
+  const weight = Float32Array.from(whole, (w, i) => Math.fround(w * scale[Math.floor(i / layer.inputs)]));
+  return { ...layer, weight, bias: floats(layer.bias) };
+}
+
+const models = data.models;
+const withPixels = (sample) => ({ ...sample, pixels: bytes(sample.pixels) });
+const groups = data.groups.map((group) => ({ ...group, samples: group.samples.map(withPixels) }));
+const samples = groups.flatMap((group) => group.samples);
 
 // Of hidden layers, by the name that a model has for it.
 const ACTIVATIONS = {
@@ -120,8 +131,10 @@ pencil.lineWidth = PEN;
 pencil.strokeStyle = "#fff";
 
 let pixels = new Uint8Array(SIDE * SIDE); // what the models get
+let label = null; // of the test image that they get, untouched
 let answers = []; // their logits
-let asked = false; // whether an answer is under way
+let frame = 0; // in which the answer to a change of the ink comes
+let opened = false; // whether the opening image is shown, and nothing was drawn on it
 const pen = { x: paper.width / 2, y: paper.height / 2, down: false, keyboard: false };
 
 function paint(canvas, image) {
@@ -145,6 +158,9 @@ function look() {
 }
 
 function stroke(from, to) {
+  // What is shown to begin with makes room.
+  if (opened) pencil.clearRect(0, 0, sheet.width, sheet.height);
+  opened = false;
   pencil.beginPath();
   pencil.moveTo(from.x, from.y);
   pencil.lineTo(to.x, to.y);
@@ -155,10 +171,11 @@ function stroke(from, to) {
 // After a change of the ink: at most one answer a frame.
 function drawn() {
   look();
-  if (asked) return;
-  asked = true;
-  requestAnimationFrame(() => {
-    asked = false;
+  label = null;
+  press(null);
+  if (frame) return;
+  frame = requestAnimationFrame(() => {
+    frame = 0;
     const { data: rgba } = pencil.getImageData(0, 0, sheet.width, sheet.height);
     const ink = new Uint8Array(sheet.width * sheet.height);
     // White ink on nothing: its cover is in the alpha; a test image's is in the colour.
@@ -185,8 +202,10 @@ function clear() {
   drawn();
 }
 
-// A test image goes to the models as it is; what is drawn on it later is normalised with it.
+// An image goes to the models as it is; what is drawn on it later is normalised with it.
 function load(sample) {
+  cancelAnimationFrame(frame);
+  [frame, opened] = [0, false];
   const small = document.createElement("canvas");
   small.width = small.height = SIDE;
   paint(small, sample.pixels);
@@ -194,63 +213,150 @@ function load(sample) {
   pencil.imageSmoothingEnabled = false;
   pencil.drawImage(small, 0, 0, sheet.width, sheet.height);
   pen.down = false;
+  label = sample.label;
   look();
+  press(sample.index);
   ask(sample.pixels);
 }
 
-// The table of answers: a row for each class, a column for each model.
-const cells = [];
-for (const model of models) {
+// The button of a test image shows that it is the one that is looked at.
+function press(index) {
+  for (const button of element("samples").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.index === String(index)));
+  }
+}
+
+// The chips, and the table of answers: a row for each class, a column for the label and for each model.
+const chips = models.map((model) => {
+  const chip = document.createElement("li");
+  chip.className = model.colour;
+  element("chips").append(chip);
   const head = document.createElement("th");
   head.scope = "col";
+  head.className = `model ${model.colour}`;
   head.textContent = model.variant;
   element("variants").append(head);
+  return chip;
+});
+
+function barCell(row, colour) {
+  const cell = row.insertCell();
+  cell.className = colour;
+  const bar = document.createElement("i");
+  bar.className = "bar";
+  const text = document.createElement("span");
+  cell.append(bar, text);
+  return { cell, text, bar };
 }
-for (let c = 0; c < data.classes; c++) {
+
+const rows = Array.from({ length: data.classes }, (_, c) => {
   const row = element("bars").insertRow();
   const head = document.createElement("th");
   head.scope = "row";
   head.textContent = c;
   row.append(head);
-  cells.push(
-    models.map(() => {
-      const cell = row.insertCell();
-      const text = document.createElement("span");
-      const bar = document.createElement("span");
-      bar.className = "bar";
-      cell.append(text, bar);
-      return { cell, text, bar };
-    }),
-  );
-}
+  return { hard: barCell(row, "hard"), soft: models.map((model) => barCell(row, model.colour)) };
+});
 
 const slider = element("temperature");
 const temperature = () => HOTTEST ** (slider.value / slider.max);
+const slide = (t) => (slider.value = (slider.max * Math.log(t)) / Math.log(HOTTEST));
+const scale = () => document.querySelector("#scale input:checked").value;
+
+// The length of a bar, from 0 to 1.
+function length(p, largest) {
+  switch (scale()) {
+    case "true":
+      return p;
+    case "log":
+      return Math.max(1 + Math.log10(p) / DECADES, 0);
+    default:
+      return p / largest;
+  }
+}
 
 function show() {
   const t = temperature();
-  element("shown").textContent = `T = ${t.toFixed(t < 10 ? 2 : 1)}`;
+  element("shown").textContent = `T = ${t.toFixed(t < 10 ? 1 : 0)}`;
   slider.setAttribute("aria-valuetext", element("shown").textContent);
   const blank = pixels.every((pixel) => pixel === 0);
+  element("hint").hidden = !blank;
   const said = models.map((model, m) => {
     const soft = softmax(answers[m], t);
-    const best = soft.indexOf(Math.max(...soft));
+    const largest = Math.max(...soft);
+    const best = soft.indexOf(largest);
     soft.forEach((p, c) => {
-      const { cell, text, bar } = cells[c][m];
+      const { cell, text, bar } = rows[c].soft[m];
       cell.dataset.p = p;
       cell.classList.toggle("top", c === best && !blank);
-      text.textContent = `${(100 * p).toFixed(p < 0.0995 ? 2 : 1)} %`;
-      bar.style.setProperty("--p", p);
+      text.textContent = percent(p);
+      bar.style.setProperty("--p", length(p, largest));
     });
-    return `${model.variant}: ${best}`;
+    const sign = label === null ? "" : best === label ? " ✓" : " ✗";
+    const name = document.createElement("b");
+    name.textContent = model.variant;
+    const mark = document.createElement("span");
+    mark.className = best === label ? "right" : "wrong";
+    mark.textContent = sign;
+    chips[m].replaceChildren(name, blank ? " –" : ` ${best}`, mark);
+    return `${model.variant} ${best}${sign}`;
   });
-  element("said").textContent = blank
-    ? "Nothing is drawn: these are the answers to an empty image."
-    : `Most likely, ${said.join(", ")}.`;
+  rows.forEach(({ hard }, c) => {
+    hard.text.textContent = label === null ? "" : c === label ? "100 %" : "0";
+    hard.bar.style.setProperty("--p", c === label ? 1 : 0);
+    hard.bar.hidden = label === null;
+    hard.cell.classList.toggle("top", c === label);
+  });
+  if (blank) element("said").textContent = "Nothing is drawn: these are the answers to an empty image.";
+  else if (label === null) element("said").textContent = `Most likely: ${said.join(", ")}. A drawing has no label.`;
+  else element("said").textContent = `Labelled ${label}; most likely: ${said.join(", ")}. Hard labels say 100 % and nothing else.`;
+}
+
+function percent(p) {
+  if (p < 1e-4) return `${Number((100 * p).toPrecision(1))} %`;
+  return `${(100 * p).toFixed(p < 0.0995 ? 2 : p < 0.9995 ? 1 : 2)} %`;
 }
 
 slider.addEventListener("input", show);
+element("scale").addEventListener("change", show);
 element("clear").addEventListener("click", clear);
+
+// A link holds the image that the models get, and the temperature.
+const url = (base64) => base64.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+const unurl = (text) => text.replaceAll("-", "+").replaceAll("_", "/");
+
+element("link").addEventListener("click", async () => {
+  const stream = new Blob([pixels]).stream().pipeThrough(new CompressionStream("deflate-raw"));
+  const packed = new Uint8Array(await new Response(stream).arrayBuffer());
+  const parts = [`image=${url(btoa(String.fromCharCode(...packed)))}`, `t=${temperature().toFixed(2)}`];
+  if (label !== null) parts.push(`label=${label}`);
+  history.replaceState(null, "", `#${parts.join("&")}`);
+  let copied = "";
+  try {
+    await navigator.clipboard.writeText(location.href);
+    copied = ", and so does the clipboard";
+  } catch {
+    // A page from a file may not use the clipboard.
+  }
+  element("linked").textContent = `The address now holds this image${copied}.`;
+});
+
+// Loads what the address holds; whether it holds anything.
+async function follow() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  try {
+    const image = await inflated(unurl(parts.get("image")));
+    const hot = Number(parts.get("t"));
+    if (image.length !== SIDE * SIDE) return false;
+    if (hot >= 1 && hot <= HOTTEST) slide(hot);
+    const named = Number(parts.get("label") ?? NaN);
+    load({ index: null, label: named < data.classes ? named : null, pixels: image });
+    return true;
+  } catch {
+    return false; // no image, or a damaged one
+  }
+}
+addEventListener("hashchange", follow);
 
 function place(event) {
   const box = paper.getBoundingClientRect();
@@ -300,18 +406,31 @@ paper.addEventListener("blur", () => {
   look();
 });
 
-for (const sample of samples) {
-  const picture = document.createElement("canvas");
-  picture.width = picture.height = SIDE;
-  paint(picture, sample.pixels);
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("aria-label", `Test image ${sample.index}, labelled ${sample.label}`);
-  button.append(picture);
-  button.addEventListener("click", () => load(sample));
-  const item = document.createElement("li");
-  item.append(button);
-  element("samples").append(item);
+for (const group of groups) {
+  const list = document.createElement("ul");
+  for (const sample of group.samples) {
+    const picture = document.createElement("canvas");
+    picture.width = picture.height = SIDE;
+    paint(picture, sample.pixels);
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.index = sample.index;
+    button.setAttribute("aria-pressed", "false");
+    button.setAttribute("aria-label", `Test image ${sample.index}, labelled ${sample.label}`);
+    button.append(picture);
+    button.addEventListener("click", () => {
+      load(sample);
+      paper.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+    });
+    const item = document.createElement("li");
+    item.append(button);
+    list.append(item);
+  }
+  const title = document.createElement("h3");
+  title.textContent = group.title;
+  const box = document.createElement("div");
+  box.append(title, list);
+  element("samples").append(box);
 }
 
 const latencies = models.map((model) => {
@@ -323,8 +442,10 @@ const latencies = models.map((model) => {
   for (const fact of [
     model.widths.join("-"),
     model.parameters.toLocaleString("en"),
-    ((4 * model.parameters) / 1e6).toFixed(2),
-    model.test_errors,
+    `${model.test_errors} of ${model.test_examples.toLocaleString("en")}`,
+    model.errors_in_bytes,
+    model.answers_changed,
+    model.largest_change.toPrecision(2),
     `${model.microseconds.toFixed(0)} µs`,
   ]) {
     row.insertCell().textContent = fact;
@@ -333,23 +454,54 @@ const latencies = models.map((model) => {
 });
 
 // Every sample through every model, against the engine's logits.
-let largest = 0;
-for (const sample of samples) {
-  models.forEach((model, m) => {
-    logits(model, sample.pixels).forEach((z, c) => {
-      largest = Math.max(largest, Math.abs(z - sample.logits[m][c]));
+function compare() {
+  let largest = 0;
+  for (const sample of samples) {
+    models.forEach((model, m) => {
+      logits(model, sample.pixels).forEach((z, c) => {
+        largest = Math.max(largest, Math.abs(z - sample.logits[m][c]));
+      });
     });
-  });
+  }
+  const check = element("check");
+  check.dataset.difference = largest;
+  const right = largest <= data.tolerance;
+  check.classList.toggle("bad", !right);
+  check.textContent =
+    `Largest difference from the engine's logits, with the same 8-bit weights, on ${samples.length} test images: ` +
+    `${largest.toExponential(1)}; allowed: ${data.tolerance.toExponential(0)}.` +
+    (right ? "" : " Do not trust this page's answers.");
 }
-const check = element("check");
-check.dataset.difference = largest;
-const right = largest <= data.tolerance;
-check.classList.toggle("bad", !right);
-check.textContent =
-  `Largest difference from the engine's logits on ${samples.length} test images: ` +
-  `${largest.toExponential(1)}; allowed: ${data.tolerance.toExponential(0)}.` +
-  (right ? "" : " Do not trust this page's answers.");
 
-slider.value = (slider.max * Math.log(data.temperature)) / Math.log(HOTTEST);
-look();
-ask(pixels);
+// The temperature goes once from 1 to the run's, unless someone takes the slider or wants no motion.
+const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+function sweep() {
+  let begin = null;
+  let going = true;
+  const stop = () => (going = false);
+  for (const taken of ["pointerdown", "keydown", "wheel"]) addEventListener(taken, stop, { once: true });
+  function step(now) {
+    if (!going) return;
+    begin ??= now + PAUSE;
+    const part = Math.min(Math.max((now - begin) / SWEEP, 0), 1);
+    slide(goal ** part);
+    show();
+    if (part < 1) requestAnimationFrame(step);
+    else document.body.dataset.swept = "";
+  }
+  requestAnimationFrame(step);
+}
+
+const goal = Math.min(Math.max(data.temperature, 2), HOTTEST);
+async function begin() {
+  for (const model of models) model.layers = await Promise.all(model.layers.map(unpacked));
+  slide(goal);
+  if (!(await follow())) {
+    load(withPixels(data.opening));
+    opened = true;
+    if (!calm) sweep();
+  }
+  compare();
+  document.body.dataset.ready = "";
+}
+begin();

@@ -1,25 +1,33 @@
 //! `demo.html`: the models of a run in a page on which one draws.
 
-use super::STYLE;
 use super::contents::{EvaluatedModel, Predictions, RunContents};
+use super::html::{digest_of, style};
 use crate::engine::metrics;
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::files::error::{Error, Result};
+use crate::files::model::{Layer, ModelFile};
 use crate::run::chart::escape;
+use crate::run::chart::palette::Colours;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use limbeck_datasets::Split;
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use limbeck_datasets::{Images, Inputs, Split};
 use limbeck_kernels::Context;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 const PAGE: &str = include_str!("demo.html");
 const SCRIPT: &str = include_str!("demo.js");
 /// Height and width of the images that the page makes from strokes.
 const SIDE: usize = 28;
-/// Number of images to start from that some model gets wrong; one of each class comes before them.
-const WRONG: usize = 8;
-/// The largest difference of a logit between the page, which computes in f64, and the engine.
+/// Test images to start from in each group.
+const SHOWN: usize = 8;
+/// The largest weight of a unit. Not 127: weights of fewer values are deflated to fewer bytes.
+const LARGEST: f32 = 90.0;
+/// The largest difference of a logit between the page, which computes in f64, and the engine, with the
+/// page's 8-bit weights.
 pub const TOLERANCE: f64 = 1e-4;
 
 /// Whether [`page`] can be made of the run: its models are there and take images of 28 × 28 pixels.
@@ -30,17 +38,18 @@ pub fn fits(run: &RunContents) -> bool {
 /// The predictions of a run whose images can be drawn; or what was found in their place.
 fn drawable(run: &RunContents) -> std::result::Result<&Predictions, String> {
     let predictions = run.predictions.as_ref().map_err(String::clone)?;
-    let images = predictions.dataset.test.images();
-    match (images.height, images.width) {
-        (SIDE, SIDE) => Ok(predictions),
-        (height, width) => Err(format!("images of {height} × {width}")),
+    match &predictions.dataset.test.inputs {
+        Inputs::Images(Images { height: SIDE, width: SIDE, .. }) => Ok(predictions),
+        Inputs::Images(images) => Err(format!("images of {} × {}", images.height, images.width)),
+        Inputs::Features(_) => Err("no images".into()),
     }
 }
 
 /// The page of a run: its teacher, its baseline and its student. The page checks itself: it compares
 /// its logits of some test images with the engine's.
 ///
-/// The parameters are stored in f32 without loss, in Base64: 26 MB for the paper's three nets.
+/// Weights are stored in 8 bits with a scale for each unit, deflated, in Base64: about a byte each. What
+/// that changes on the test set is measured, and stands on the page.
 ///
 /// # Errors
 /// [`Error::Data`] if the run has no such models at hand, its data are not, or its images are not
@@ -52,90 +61,195 @@ pub fn page(context: &Context, run: &RunContents) -> Result<String> {
         found,
         expected: format!("trained models of a run on images of {SIDE} × {SIDE} pixels"),
     })?;
-    let chosen = choose_samples(predictions);
-    let images = predictions.dataset.test.images();
-    let models = predictions.models.iter();
-    let models: Vec<_> = models.map(|model| model_json(context, model, predictions)).collect();
-    let classes = predictions.dataset.classes;
-    let samples: Vec<_> = chosen
+    let models: Vec<PageModel> = predictions
+        .models
         .iter()
-        .map(|&i| {
-            let models = predictions.models.iter();
-            let logits = models.map(|model| &model.logits[i * classes..][..classes]);
-            json!({
-                "index": i,
-                "label": predictions.labels()[i],
-                "pixels": BASE64.encode(images.image(i)),
-                "logits": logits.collect::<Vec<_>>(),
-            })
+        .map(|model| PageModel::new(context, model, predictions))
+        .collect();
+    let colours = Colours::of(run.summary.variants());
+    let models_json: Result<Vec<Value>> =
+        models.iter().map(|model| model.json(context, &colours, predictions)).collect();
+    let groups: Vec<Value> = groups(predictions)
+        .into_iter()
+        .map(|(title, indices)| {
+            let samples: Vec<Value> =
+                indices.into_iter().map(|i| sample(predictions, &models, i)).collect();
+            json!({ "title": title, "samples": samples })
         })
         .collect();
     let data = json!({
-        "classes": classes,
+        "classes": predictions.dataset.classes,
         "tolerance": TOLERANCE,
         "temperature": run.temperature(),
-        "models": models,
-        "samples": samples,
+        "models": models_json?,
+        "groups": groups,
+        "opening": sample(predictions, &models, predictions.in_two_minds().unwrap_or(0)),
     });
     // The data stand in a script element, which only a `<` could end.
     let data = data.to_string().replace('<', "\\u003c");
     let machine = format!("{}, {} kernels", crate::run::manifest::cpu_model(), context.isa);
-    let title = format!("{}: draw for the models", run.name());
     // The data come last: no placeholder is looked for in them.
     let page = PAGE
-        .replace("{{title}}", &escape(&title))
+        .replace("{{policy}}", &digest_of(SCRIPT))
+        .replace("{{title}}", &escape(&format!("{}: draw a digit", run.name())))
+        .replace("{{name}}", &escape(&run.name()))
         .replace("{{machine}}", &escape(&machine))
         .replace("{{dataset}}", &escape(&predictions.dataset.name))
-        .replace("{{style}}", STYLE)
+        .replace("{{style}}", &style())
         .replace("{{script}}", SCRIPT);
     Ok(page.replacen("{{data}}", &data, 1))
 }
 
-/// The first image of each class, then images that a model gets wrong.
-fn choose_samples(predictions: &Predictions) -> Vec<usize> {
+/// Test images to start from: the first of each class, then those that some of the models get wrong, by
+/// which of them.
+fn groups(predictions: &Predictions) -> Vec<(String, Vec<usize>)> {
     let (labels, classes) = (predictions.labels(), predictions.dataset.classes);
     let first = |class: usize| labels.iter().position(|&label| usize::from(label) == class);
-    let mut chosen: Vec<usize> = (0..classes).filter_map(first).collect();
-    let wrong = |m: &EvaluatedModel| metrics::misclassified(&m.logits, labels, classes);
-    let wrong: Vec<Vec<usize>> = predictions.models.iter().map(wrong).collect();
-    let further = (0..labels.len()).filter(|i| wrong.iter().any(|wrong| wrong.contains(i)));
-    let further: Vec<usize> = further.filter(|i| !chosen.contains(i)).take(WRONG).collect();
-    chosen.extend(further);
-    chosen
+    let mut groups =
+        vec![("One of each class".to_string(), (0..classes).filter_map(first).collect())];
+    let right = predictions.right();
+    let names: Vec<&str> = predictions.models.iter().map(|model| &*model.row.variant).collect();
+    // Each set of models that err, as bits; those of one model come first, those of all last.
+    let mut sets: Vec<usize> = (1..1 << names.len()).collect();
+    sets.sort_by_key(|set| set.count_ones());
+    for set in sets {
+        let errs = |m: usize| set >> m & 1 == 1;
+        let is_it = |i: &usize| (0..names.len()).all(|m| right[m][*i] != errs(m));
+        let found: Vec<usize> = (0..labels.len()).filter(is_it).take(SHOWN).collect();
+        let who: Vec<&str> = (0..names.len()).filter(|&m| errs(m)).map(|m| names[m]).collect();
+        let title = match who.len() {
+            n if n == names.len() && n > 1 => "All are wrong".to_string(),
+            _ if names.len() == 1 => "Wrong".to_string(),
+            1 => format!("Only the {} is wrong", who[0]),
+            _ => format!("{} are wrong", who.join(" and ")),
+        };
+        if !found.is_empty() {
+            groups.push((title, found));
+        }
+    }
+    groups
 }
 
-/// A model as the page reads it: weights [outputs, inputs] and biases as little-endian f32.
-fn model_json(
-    context: &Context,
-    evaluated: &EvaluatedModel,
-    predictions: &Predictions,
-) -> serde_json::Value {
-    let EvaluatedModel { row, file, model, .. } = evaluated;
-    let base64 = |values: &[f32]| {
-        let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-        BASE64.encode(bytes)
-    };
-    let layers = file.layers.iter().map(|layer| {
-        json!({
-            "inputs": layer.inputs,
-            "outputs": layer.outputs,
-            "weight": base64(&layer.weight),
-            "bias": base64(&layer.bias),
-        })
-    });
-    let sizes = file.layers.iter().map(|layer| layer.weight.len() + layer.bias.len());
+/// A test image with the engine's logits for each of the page's models.
+fn sample(predictions: &Predictions, models: &[PageModel], i: usize) -> Value {
+    let classes = predictions.dataset.classes;
+    let logits: Vec<&[f32]> =
+        models.iter().map(|model| &model.logits[i * classes..][..classes]).collect();
     json!({
-        "variant": row.variant,
-        "seed": row.seed,
-        "widths": model.widths(),
-        "parameters": sizes.sum::<usize>(),
-        "test_errors": row.test_errors,
-        "microseconds": latency(context, model, &predictions.dataset.test).as_secs_f64() * 1e6,
-        "activation": file.activation.to_string(),
-        "input_scale": file.input_scale,
-        "input_shift": file.input_shift,
-        "layers": layers.collect::<Vec<_>>(),
+        "index": i,
+        "label": predictions.labels()[i],
+        "pixels": BASE64.encode(predictions.dataset.test.images().image(i)),
+        "logits": logits,
     })
+}
+
+/// A model with the page's weights.
+struct PageModel<'r> {
+    stored: &'r EvaluatedModel,
+    /// Its layers in 8 bits.
+    layers: Vec<Bytes>,
+    model: Mlp,
+    /// Of the test set.
+    logits: Vec<f32>,
+}
+
+/// A layer whose weights are `scale[output] · weight[output, input]`.
+struct Bytes {
+    weight: Vec<i8>,
+    scale: Vec<f32>,
+}
+
+impl Bytes {
+    /// The nearest to a layer: the largest weight of a unit is ±[`LARGEST`].
+    fn of(layer: &Layer) -> Bytes {
+        let rows = || layer.weight.chunks_exact(layer.inputs);
+        let largest = |row: &[f32]| row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+        let scale: Vec<f32> =
+            rows().map(|row| (largest(row) / LARGEST).max(f32::MIN_POSITIVE)).collect();
+        let weight = rows().zip(&scale).flat_map(|(row, scale)| {
+            row.iter().map(move |w| (w / scale).round().clamp(-LARGEST, LARGEST) as i8)
+        });
+        Bytes { weight: weight.collect(), scale }
+    }
+
+    /// The layer that these weights are.
+    fn layer(&self, like: &Layer) -> Layer {
+        let rows = self.weight.chunks_exact(like.inputs).zip(&self.scale);
+        let weight = rows.flat_map(|(row, scale)| row.iter().map(move |&w| f32::from(w) * scale));
+        Layer { weight: weight.collect(), ..like.clone() }
+    }
+}
+
+impl<'r> PageModel<'r> {
+    fn new(
+        context: &Context,
+        stored: &'r EvaluatedModel,
+        predictions: &Predictions,
+    ) -> PageModel<'r> {
+        let file = &stored.file;
+        let layers: Vec<Bytes> = file.layers.iter().map(Bytes::of).collect();
+        let of_page = layers.iter().zip(&file.layers).map(|(bytes, like)| bytes.layer(like));
+        let model = Mlp::from_file(&ModelFile { layers: of_page.collect(), ..file.clone() });
+        let logits = model.logits(context, &predictions.dataset.test);
+        PageModel { stored, layers, model, logits }
+    }
+
+    /// The model as the page reads it.
+    fn json(
+        &self,
+        context: &Context,
+        colours: &Colours,
+        predictions: &Predictions,
+    ) -> Result<Value> {
+        let PageModel { stored: EvaluatedModel { row, file, model, logits, .. }, .. } = self;
+        let (labels, classes) = (predictions.labels(), predictions.dataset.classes);
+        let numbers = |values: &[f32]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            BASE64.encode(bytes)
+        };
+        let layers: Result<Vec<Value>> = self
+            .layers
+            .iter()
+            .zip(&file.layers)
+            .map(|(bytes, layer)| {
+                Ok(json!({
+                    "inputs": layer.inputs,
+                    "outputs": layer.outputs,
+                    "weight": BASE64.encode(deflated(&bytes.weight)?),
+                    "scale": numbers(&bytes.scale),
+                    "bias": numbers(&layer.bias),
+                }))
+            })
+            .collect();
+        let differences = self.logits.iter().zip(logits).map(|(a, b)| (a - b).abs());
+        let sizes = file.layers.iter().map(|layer| layer.weight.len() + layer.bias.len());
+        let same = metrics::agreement(&self.logits, logits, classes) * labels.len() as f64;
+        Ok(json!({
+            "variant": row.variant,
+            "colour": colours.class(&row.variant),
+            "widths": model.widths(),
+            "parameters": sizes.sum::<usize>(),
+            "test_errors": row.test_errors,
+            "test_examples": labels.len(),
+            // Of 8-bit weights against the stored ones, over the test set.
+            "errors_in_bytes": metrics::errors(&self.logits, labels, classes),
+            "answers_changed": labels.len() - same.round() as usize,
+            "largest_change": differences.fold(0.0, f32::max),
+            "microseconds": latency(context, &self.model, &predictions.dataset.test).as_secs_f64() * 1e6,
+            "activation": file.activation.to_string(),
+            "input_scale": file.input_scale,
+            "input_shift": file.input_shift,
+            "layers": layers?,
+        }))
+    }
+}
+
+/// Without a header, as a browser's `deflate-raw` reads it.
+fn deflated(bytes: &[i8]) -> Result<Vec<u8>> {
+    let bytes: Vec<u8> = bytes.iter().map(|&b| b as u8).collect();
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(&bytes).and_then(|()| encoder.finish());
+    written.map_err(|e| Error::Internal(format!("deflating weights: {e}")))
 }
 
 /// The time of the logits of one image: the median of 101 passes, after one to fill the caches.

@@ -98,6 +98,8 @@ pub type Conclude = Box<dyn FnOnce(&mut ExperimentRun) -> Result<Conclusion>>;
 /// What is concluded from the rows.
 #[derive(Default)]
 pub struct Conclusion {
+    /// What came out, in a sentence.
+    pub headline: Option<String>,
     /// Ours beside the paper's.
     pub tables: Vec<Table>,
     /// What became of the paper's claims.

@@ -1,7 +1,7 @@
 //! How much an experiment spends, and the three configurations that all of them start from.
 
 use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
-use limbeck_datasets::Dataset;
+use limbeck_datasets::{Dataset, View};
 
 /// How much to spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub struct PresetConfigs {
     pub baseline: Config,
     /// The same on soft targets.
     pub student: Config,
+    /// The same on the teacher's answers to masked images, which are others in each epoch: more of them
+    /// do it good.
+    pub viewed: Config,
 }
 
 impl PresetConfigs {
@@ -84,10 +87,15 @@ impl PresetConfigs {
         let mut student = baseline.clone();
         student.distillation =
             Some(DistillationConfig { hard_weight: 0.0, ..DistillationConfig::default() });
-        PresetConfigs { teacher, baseline, student }
+        let mut viewed = student.clone();
+        viewed.distillation.iter_mut().for_each(|table| table.views = vec![View::masked(0.4)]);
+        if matches!(preset, Preset::Standard | Preset::Paper) {
+            viewed.training.epochs *= 5;
+        }
+        PresetConfigs { teacher, baseline, student, viewed }
     }
 
-    /// All three by name.
+    /// Those of the paper by name.
     pub fn all(&self) -> [(&'static str, &Config); 3] {
         [("teacher", &self.teacher), ("baseline", &self.baseline), ("student", &self.student)]
     }

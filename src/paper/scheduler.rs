@@ -59,6 +59,7 @@ pub fn execute(
     run.read_rows()?;
     run.sort_rows(&order);
     run.summary.train_limit = spec.train_limit;
+    run.summary.test_examples = Some(run.dataset.test.len());
     let conclusion = (spec.conclude)(&mut run)?;
     run.finish(conclusion, &order)
 }
@@ -234,9 +235,9 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
 
     /// Writes the summary with what is concluded from it, and the figures.
     fn finish(mut self, conclusion: Conclusion, order: &[Key]) -> Result<Summary> {
-        let Conclusion { tables, claims, charts } = conclusion;
+        let Conclusion { headline, tables, claims, charts } = conclusion;
         let _exclusive = self.folder.exclusive()?;
-        for (name, chart) in charts {
+        for (name, chart) in &charts {
             let path = self.folder.root.join(format!("{name}.svg"));
             atomic_write(&path, chart.to_svg().as_bytes())?;
         }
@@ -246,6 +247,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             self.sort_rows(order);
         }
         (self.summary.tables, self.summary.claims) = (tables, claims);
+        (self.summary.headline, self.summary.charts) = (headline, charts.into_iter().collect());
         if !self.summary.is_judged() {
             self.summary.claims.iter_mut().for_each(|claim| claim.verdict = Verdict::NotJudged);
         }

@@ -37,6 +37,29 @@ pub struct LockGuard {
     _lock: Option<File>,
 }
 
+/// "a run of `train` begun 2026-11-30T01:02:03Z, which is not finished: …": the run in a folder, and the
+/// command for it.
+fn what_it_holds(out: &Path) -> String {
+    let manifest: serde_json::Value =
+        read_json(&out.join(MANIFEST), "manifest").unwrap_or_default();
+    let command = manifest["command"][1].as_str().filter(|word| !word.starts_with('-'));
+    let of = command.map(|command| format!(" of `{command}`")).unwrap_or_default();
+    let begun = manifest["started"].as_str().map(|when| format!(" begun {when}"));
+    let is_finished = out.join("summary.json").exists();
+    let (begun, out) = (begun.unwrap_or_default(), out.display());
+    match (is_finished, command) {
+        (true, _) => format!("a finished run{of}{begun}: see it with limbeck report {out}"),
+        (false, Some(command @ ("train" | "distill"))) => {
+            format!(
+                "a run{of}{begun} that is not finished: go on with limbeck {command} --resume {out}"
+            )
+        }
+        (false, _) => {
+            format!("a run{of}{begun} that is not finished: resume it by its own command")
+        }
+    }
+}
+
 impl RunFolder {
     /// Makes the folder of a new run, and checks that it can be written.
     ///
@@ -46,8 +69,9 @@ impl RunFolder {
     pub fn create(out: &Path) -> Result<RunFolder> {
         if out.join(MANIFEST).exists() {
             return Err(Error::Usage(format!(
-                "{} already holds a run; choose another output folder or resume it",
-                out.display()
+                "{} already holds {}; or choose another folder, --out DIR",
+                out.display(),
+                what_it_holds(out)
             )));
         }
         RunFolder::expect_no_strangers(out)?;

@@ -1,10 +1,11 @@
 //! What a run leaves behind: its folder, manifest, records, summary, and the statistics of them.
 
-#[cfg(feature = "paper")]
+pub mod by_class;
 pub mod chart;
 pub mod context;
 pub mod folder;
 pub mod manifest;
+pub mod number;
 pub mod records;
 pub mod statistics;
 pub mod summary;

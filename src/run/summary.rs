@@ -1,6 +1,9 @@
 //! `summary.json`: what an experiment found, for programs and for people.
 
+use crate::run::chart::Chart;
+use crate::run::number;
 use crate::run::statistics::{self, McNemar, MeanSd};
+use limbeck_datasets::glyphs;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -17,6 +20,12 @@ pub struct Summary {
     /// Training examples, where the preset takes fewer than there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
+    /// Examples of the test set; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_examples: Option<usize>,
+    /// What came out, in a sentence, where the experiment has one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headline: Option<String>,
     /// One entry for each model, in the order of training.
     pub rows: Vec<Row>,
     /// Test errors of each variant over its seeds.
@@ -29,6 +38,9 @@ pub struct Summary {
     /// What became of the paper's claims.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<Claim>,
+    /// The figures, by the names of their files without `.svg`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub charts: BTreeMap<String, Chart>,
 }
 
 /// One trained model.
@@ -252,12 +264,31 @@ impl Summary {
             dataset: dataset.to_string(),
             preset: preset.to_string(),
             train_limit: None,
+            test_examples: None,
+            headline: None,
             aggregate: aggregate(&rows),
             rows,
             paper: paper.iter().map(|&(s, n)| (s.to_string(), n)).collect(),
             tables: Vec::new(),
             claims: Vec::new(),
+            charts: BTreeMap::new(),
         }
+    }
+
+    /// Examples of the test set, where that is known.
+    pub fn examples(&self) -> Option<usize> {
+        let by_name = || match (self.dataset.as_str(), self.preset.as_str()) {
+            // A hold-out may have taken its place.
+            (_, "config") => None,
+            ("mnist" | "glyphs", _) => Some(glyphs::DEFAULT_TEST),
+            _ => None,
+        };
+        self.test_examples.or_else(by_name)
+    }
+
+    /// What test errors are counted out of: ` of 10,000`; nothing where that is not known.
+    pub fn of_examples(&self) -> String {
+        self.examples().map_or(String::new(), |n| format!(" of {}", number::count(n)))
     }
 
     /// Replaces the rows and works out the aggregate.
@@ -367,7 +398,7 @@ impl Summary {
             let row = |variant| self.row(variant, *seed);
             let errors = variants.map(|variant| Some(row(variant)?.test_errors.to_string()));
             let p = pairs.map(|(_, first, second)| {
-                Some(format!("{:.2e}", row(first)?.mcnemar(row(second)?).p_value))
+                Some(number::p_value(row(first)?.mcnemar(row(second)?).p_value))
             });
             let cells = errors.into_iter().chain(p).map(|cell| cell.unwrap_or("–".into()));
             table.push(std::iter::once(seed.to_string()).chain(cells));

@@ -2,12 +2,18 @@
 
 use crate::engine::trainer::{self, Observer, Task};
 use crate::engine::{communicator::Communicator, data::evaluate, metrics, mlp::Mlp};
+use crate::files::about::About;
 use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
-use crate::run::{context::RunContext, folder::RunFolder, records::Recorder, summary::Row};
+use crate::files::model::ModelFile;
+use crate::run::summary::{Measure, Row};
+use crate::run::{context::RunContext, folder::RunFolder, records::Recorder};
 use limbeck_datasets::{Dataset, Inputs, Split};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
+
+/// The epoch whose model was kept, where training was to stop early.
+pub const BEST_EPOCH: Measure = Measure::named("best_epoch");
 
 /// Trains `task`, writes its metrics, checkpoints and model file to the run folder, and evaluates the
 /// model on the test set. The model file is written before the row is returned. Once the caller has
@@ -32,11 +38,13 @@ pub fn train_model(
         }
     }?;
     let row = evaluated_row(run, folder, dataset, task.split, (task.name, seed), &trained.model)?;
-    let epochs = task.config.training.epochs as u64;
+    let epochs = trained.epochs as u64;
+    let best = trained.best_epoch.map(|epoch| BEST_EPOCH.of(epoch as f64));
     let row = Row {
         seconds: trained.seconds,
         epochs: Some(epochs),
         samples_per_second: Some(epochs as f64 * task.split.len() as f64 / trained.seconds),
+        measures: best.into_iter().collect(),
         ..row
     };
     Ok((trained.model, row))
@@ -81,7 +89,8 @@ pub(crate) fn evaluated_row(
     model: &Mlp,
 ) -> Result<Row> {
     let name = file_stem(variant, seed);
-    let sha256 = model.to_file().save(&folder.model(&name))?;
+    let file = ModelFile { about: About::of(dataset), ..model.to_file() };
+    let sha256 = file.save(&folder.model(&name))?;
     let test = evaluate(run.context, model, &dataset.test)?;
     // A training set may hold variants of each example. Then the examples alone count.
     let enlarged = split.len() > dataset.train.len();

@@ -3,6 +3,7 @@
 //! Shared with fuzz/.
 
 use limbeck::engine::config::Config;
+use limbeck::files::about::About;
 use limbeck::files::checkpoint::TrainingState;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::files::read::read_json;
@@ -185,7 +186,7 @@ fn report(dir: &Path) -> Result<Loaded> {
     static CONTEXT: LazyLock<Context> =
         LazyLock::new(|| Context::new(Isa::Portable, 1).expect("a context"));
     let run = contents::RunContents::read(&CONTEXT, &dir.join(RUN), None, None)?;
-    page::page(&[run]).map(Loaded::of)
+    page::page(&run).map(Loaded::of)
 }
 
 fn corpus(dir: &Path) -> Result<Loaded> {
@@ -241,6 +242,8 @@ impl Folder {
             layers: vec![layer(3, 2), layer(2, 3)],
             input_scale: 1.0 / 127.5,
             input_shift: -1.0,
+            standardizer: None,
+            about: About::default(),
         };
         model.save(&self.0.path().join(MODEL)).unwrap();
 

@@ -5,7 +5,7 @@
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::{
     Buffer, Context, Isa, Panels, PanelsMut, Pool,
-    input::{self, Value},
+    input::{self, Scaling, Value},
     panel_len,
 };
 use rand_chacha::ChaCha8Rng;
@@ -77,8 +77,7 @@ pub fn assert_within(what: &str, got: &[f32], want: &[f64], bound: &[f64]) {
 pub fn load<T: Value>(
     context: &Context,
     values: &[T],
-    scale: f32,
-    shift: f32,
+    scaling: Scaling,
     dropout: Option<Dropout>,
     x: PanelsMut,
 ) {
@@ -95,8 +94,7 @@ pub fn load<T: Value>(
             space
         },
         &mut staging,
-        scale,
-        shift,
+        scaling,
         dropout,
         x,
     );

@@ -13,6 +13,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::Marker;
+use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Chart, Dataset, Gauge, GraphType, Paragraph, Widget};
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 use std::io::{Stderr, stderr};
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// Lines of the terminal that the dashboard takes.
 const HEIGHT: u16 = 20;
+/// Colours of models, in the order of training.
+const COLOURS: [Color; 6] =
+    [Color::Cyan, Color::Yellow, Color::Green, Color::Magenta, Color::Blue, Color::Red];
 /// Models whose curves are shown: the current one and those before it.
 const MODELS: usize = 8;
 /// Time between two pictures.
@@ -38,8 +42,11 @@ impl Dashboard {
     /// The dashboard of a machine that does `peak` floating-point operations a second.
     pub fn new(peak: f64) -> Dashboard {
         let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let colour = (!is_plain).then_some(Color::Cyan);
-        Dashboard { terminal: None, view: View { peak, colour, ..View::default() }, drawn: None }
+        Dashboard {
+            terminal: None,
+            view: View { peak, coloured: !is_plain, ..View::default() },
+            drawn: None,
+        }
     }
 
     /// Draws the current picture. An error is ignored: it is no reason to end a run.
@@ -63,10 +70,7 @@ impl Observer for Dashboard {
         if let Some(terminal) = &mut self.terminal {
             let _ = terminal.clear();
         }
-        self.view.curves.push(Curve { model: model.into(), ..Curve::default() });
-        if self.view.curves.len() > MODELS {
-            self.view.curves.remove(0);
-        }
+        self.view.begin(model);
         Ok(())
     }
 
@@ -112,19 +116,25 @@ impl Drop for Dashboard {
 #[derive(Default)]
 struct View {
     peak: f64,
-    /// Of the current model; absent where colours are not wanted.
-    colour: Option<Color>,
+    /// Whether colours are wanted.
+    coloured: bool,
     progress: Option<Progress>,
     /// The current model's is the last.
     curves: Vec<Curve>,
+    /// Models that were trained before those whose curves are shown.
+    before: usize,
 }
 
 /// A model's epochs.
 #[derive(Default)]
 struct Curve {
     model: String,
-    /// (epoch, loss).
-    loss: Vec<(f64, f64)>,
+    /// Of all models, from 0: a model keeps its colour.
+    number: usize,
+    /// (epoch, loss) of a model on labels.
+    hard_loss: Vec<(f64, f64)>,
+    /// The same of a model on soft targets, above the least that they allow.
+    soft_loss: Vec<(f64, f64)>,
     /// (epoch, share of the training examples that were wrong, in percent).
     errors: Vec<(f64, f64)>,
 }
@@ -132,7 +142,10 @@ struct Curve {
 impl Curve {
     fn add(&mut self, record: &EpochRecord) {
         let epoch = record.epoch as f64;
-        self.loss.push((epoch, record.reducible_loss));
+        // Soft targets have an entropy, which no model can lower; labels have none.
+        let is_soft = record.loss != record.reducible_loss;
+        let losses = if is_soft { &mut self.soft_loss } else { &mut self.hard_loss };
+        losses.push((epoch, record.reducible_loss));
         if let Some(errors) = record.train_errors {
             let rate = metrics::error_rate(errors as usize, record.examples as usize);
             self.errors.push((epoch, 100.0 * rate));
@@ -142,12 +155,31 @@ impl Curve {
 
 impl View {
     fn draw(&self, frame: &mut Frame) {
-        let [bar, plots, figures] =
-            Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
-                .areas(frame.area());
-        let [left, right] = Layout::horizontal([Constraint::Fill(1); 2]).areas(plots);
-        self.plot(frame, left, "loss", |curve| &curve.loss);
-        self.plot(frame, right, "training examples wrong, %", |curve| &curve.errors);
+        let [bar, plots, legend, figures] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Fill(1),
+            Constraint::Length(1),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
+        // Losses on labels and on soft targets are not of one size: each kind has a plot of its own.
+        type Points = fn(&Curve) -> &Vec<(f64, f64)>;
+        let losses: [(&str, Points); 2] = [
+            ("loss, labels", |curve| &curve.hard_loss),
+            ("loss, soft targets", |curve| &curve.soft_loss),
+        ];
+        let is_there = |of: Points| self.curves.iter().any(|curve| !of(curve).is_empty());
+        let mut shown: Vec<(&str, Points)> =
+            losses.into_iter().filter(|(_, of)| is_there(*of)).collect();
+        if shown.is_empty() {
+            shown.push(("loss", losses[0].1));
+        }
+        shown.push(("training examples wrong, %", |curve| &curve.errors));
+        let places = Layout::horizontal(vec![Constraint::Fill(1); shown.len()]).split(plots);
+        for ((title, of), &place) in shown.into_iter().zip(places.iter()) {
+            self.plot(frame, place, title, of);
+        }
+        frame.render_widget(Paragraph::new(self.legend(legend.width)), legend);
         frame.set_cursor_position((figures.x, figures.y));
         let Some(progress) = &self.progress else { return };
         let Progress { model, epoch, epochs, step, steps, .. } = progress;
@@ -157,7 +189,8 @@ impl View {
             format_clock(progress.remaining)
         );
         let gauge = Gauge::default().ratio(done.clamp(0.0, 1.0)).label(label);
-        frame.render_widget(gauge.gauge_style(self.style(true)), bar);
+        let style = self.curves.last().map_or(Style::new(), |curve| self.style(curve));
+        frame.render_widget(gauge.gauge_style(style), bar);
         let rate = metrics::error_rate(progress.errors as usize, progress.examples as usize);
         let line = format!(
             "loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s, {}  Ctrl-C: checkpoint, end",
@@ -170,13 +203,48 @@ impl View {
         frame.render_widget(Paragraph::new(line), figures);
     }
 
-    /// The current model's curve stands out by colour, or where there is none by not being dim.
-    fn style(&self, is_current: bool) -> Style {
-        match (is_current, self.colour) {
-            (true, Some(colour)) => Style::new().fg(colour),
-            (true, None) => Style::new(),
-            (false, _) => Style::new().add_modifier(Modifier::DIM),
+    /// A new model, with a curve of its own.
+    fn begin(&mut self, model: &str) {
+        let number = self.before + self.curves.len();
+        self.curves.push(Curve { model: model.into(), number, ..Curve::default() });
+        if self.curves.len() > MODELS {
+            self.curves.remove(0);
+            self.before += 1;
         }
+    }
+
+    /// A model keeps its colour; the current one's is bright. Without colours the others are dim.
+    fn style(&self, curve: &Curve) -> Style {
+        let style = match self.coloured {
+            true => Style::new().fg(COLOURS[curve.number % COLOURS.len()]),
+            false => Style::new(),
+        };
+        let is_current = self.curves.last().is_some_and(|last| last.number == curve.number);
+        style.add_modifier(if is_current { Modifier::BOLD } else { Modifier::DIM })
+    }
+
+    /// The names of the models, the current one's first, as many as there is room for, and the number of
+    /// the others.
+    fn legend(&self, width: u16) -> Line<'_> {
+        let mut spans: Vec<Span> = Vec::new();
+        let mut room = usize::from(width);
+        for (i, curve) in self.curves.iter().rev().enumerate() {
+            let name = format!("▬ {}  ", curve.model);
+            let others = self.before + self.curves.len() - i;
+            // Room stays for the number of those that have none.
+            let needed =
+                Span::raw(name.as_str()).width() + if others > 1 { "+ 999".len() } else { 0 };
+            if needed > room && i > 0 {
+                spans.push(Span::raw(format!("+ {others}")));
+                return Line::from(spans);
+            }
+            room = room.saturating_sub(Span::raw(name.as_str()).width());
+            spans.push(Span::styled(name, self.style(curve)));
+        }
+        if self.before > 0 {
+            spans.push(Span::raw(format!("+ {}", self.before)));
+        }
+        Line::from(spans)
     }
 
     fn plot(
@@ -191,13 +259,11 @@ impl View {
         let last = points().map(|point| point.0).fold(epochs as f64, f64::max);
         // Losses of labels and of soft targets start from 0.
         let highest = points().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
-        let current = self.curves.len().saturating_sub(1);
-        let lines = self.curves.iter().enumerate().map(|(i, curve)| {
+        let lines = self.curves.iter().map(|curve| {
             Dataset::default()
-                .name(curve.model.as_str())
                 .marker(Marker::Braille)
                 .graph_type(GraphType::Line)
-                .style(self.style(i == current))
+                .style(self.style(curve))
                 .data(of(curve))
         });
         let chart = Chart::new(lines.collect())
@@ -222,7 +288,7 @@ mod tests {
         EpochRecord {
             model: "student".into(),
             epoch,
-            loss: loss + 1.0,
+            loss,
             reducible_loss: loss,
             train_errors: Some(25 / epoch as u64),
             examples: 100,
@@ -246,7 +312,7 @@ mod tests {
         let is_dot = |c: char| ('\u{2801}'..='\u{28ff}').contains(&c);
         let mut view = View { peak: 80e9, ..View::default() };
         assert!(!drawn(&view).contains(is_dot));
-        view.curves.push(Curve { model: "student".into(), ..Curve::default() });
+        view.begin("student");
         view.progress = Some(Progress {
             model: "student".into(),
             epoch: 2,
@@ -271,5 +337,29 @@ mod tests {
         // Percent of wrong examples: 25 at most, 12 at the end.
         assert!(picture.contains("25.000"), "{picture}");
         assert!(picture.contains(is_dot), "{picture}");
+    }
+
+    #[test]
+    fn the_legend_names_the_models_and_losses_of_one_kind_share_an_axis() {
+        let mut view = View::default();
+        for model in ["teacher", "baseline", "student"] {
+            view.begin(model);
+            let loss = if model == "student" { 0.03 } else { 0.8 };
+            let entropy = if model == "student" { 2.0 } else { 0.0 };
+            let curve = view.curves.last_mut().unwrap();
+            curve.add(&EpochRecord { loss: loss + entropy, ..record(1, loss) });
+        }
+        let picture = drawn(&view);
+        for text in ["▬ student", "▬ baseline", "▬ teacher", "loss, labels", "loss, soft targets"]
+        {
+            assert!(picture.contains(text), "{text}:\n{picture}");
+        }
+        assert!(picture.contains("0.800") && picture.contains("0.030"), "{picture}");
+        for i in 0..40 {
+            view.begin(&format!("student at temperature {i}"));
+        }
+        let picture = drawn(&view);
+        assert!(picture.contains("▬ student at temperature 39"), "{picture}");
+        assert!(picture.contains("+ 40"), "{picture}");
     }
 }

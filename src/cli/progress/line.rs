@@ -49,7 +49,7 @@ impl ProgressLine {
 
     /// One line that is redrawn, for a terminal.
     pub fn bar(peak: f64) -> ProgressLine {
-        let style = ProgressStyle::with_template("{prefix} {bar:10} {wide_msg}")
+        let style = ProgressStyle::with_template("{prefix} {bar:8} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         ProgressLine { target: Target::Bar { bar: bar.with_style(style), updated: None }, peak }
@@ -69,7 +69,7 @@ impl Observer for ProgressLine {
                 bar.set_length((progress.epochs * progress.steps) as u64);
                 bar.set_position(done as u64);
                 let Progress { model, epoch, epochs, .. } = progress;
-                bar.set_prefix(format!("{model} epoch {epoch}/{epochs}"));
+                bar.set_prefix(format!("{model} {epoch}/{epochs}"));
                 bar.set_message(figures(progress, self.peak));
             }
             Target::Log { last } => *last = Some(progress.clone()),
@@ -102,16 +102,43 @@ impl Drop for ProgressLine {
     }
 }
 
-/// The figures of a step. The most wanted come first: a narrow terminal cuts the end off.
+/// The figures of a step. The most wanted come first: a narrow terminal cuts the end off, and one of 60
+/// columns keeps the error rate beside a name of 20 letters.
 fn figures(progress: &Progress, peak: f64) -> String {
     let rate = error_rate(progress.errors as usize, progress.examples as usize);
     format!(
-        "{} left  loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s, {}",
+        "errors {:.2} %  {} left  loss {:.4}  {:.0} samples/s  {:.1} GFLOP/s, {}",
+        100.0 * rate,
         format_clock(progress.remaining),
         progress.loss,
-        100.0 * rate,
         progress.samples_per_second,
         progress.gflops,
         format_share_of_peak(progress.gflops, peak)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixty_columns_keep_the_error_rate() {
+        let progress = Progress {
+            model: "student, with labels".into(),
+            epoch: 1000,
+            epochs: 2000,
+            step: 1,
+            steps: 2,
+            loss: 0.125,
+            errors: 12,
+            examples: 100,
+            samples_per_second: 100.0,
+            gflops: 40.0,
+            remaining: Duration::from_secs(61),
+        };
+        let Progress { model, epoch, epochs, .. } = &progress;
+        let line = format!("{model} {epoch}/{epochs} {:8} {}", "", figures(&progress, 80e9));
+        let kept: String = line.chars().take(60).collect();
+        assert!(kept.contains("errors 12.00 %"), "{kept}");
+    }
 }

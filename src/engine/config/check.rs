@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use limbeck_datasets::shown;
 
 use super::{
-    ColumnKey, Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS, ModelConfig,
-    TrainingConfig,
+    Amount, ColumnKey, Config, DataConfig, DatasetKind, DistillationConfig, MAX_PARAMS,
+    ModelConfig, TrainingConfig,
 };
 
 impl Config {
@@ -27,6 +27,12 @@ impl Config {
                 distillation.hard_weight,
             )?;
         }
+        require(
+            self.training.early_stopping.is_none() || self.data.validation.is_some(),
+            "training.early_stopping",
+            "absent without data.validation, the examples that it watches",
+            self.training.early_stopping.unwrap_or_default(),
+        )?;
         let layers = &self.model.layers;
         if layers.is_empty() {
             return Ok(());
@@ -58,7 +64,15 @@ impl DataConfig {
         let at_least_one =
             |key, value: Option<usize>| require(value != Some(0), key, "at least 1", 0);
         at_least_one("data.train_limit", self.train_limit)?;
-        at_least_one("data.holdout", self.holdout)?;
+        for (key, amount) in [("data.holdout", self.holdout), ("data.validation", self.validation)]
+        {
+            let (holds, found) = match amount {
+                None => continue,
+                Some(Amount::Count(count)) => (count > 0, count.to_string()),
+                Some(Amount::Share(share)) => (share > 0.0 && share < 1.0, share.to_string()),
+            };
+            require(holds, key, "a number of examples, or a share of them between 0 and 1", found)?;
+        }
         self.check_jitter()?;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let shown_key = |key: &ColumnKey| key.to_string();
@@ -194,6 +208,9 @@ impl TrainingConfig {
         if let Some(max_norm) = self.max_norm {
             positive_value("training.max_norm", max_norm)?;
         }
+        if let Some(patience) = self.early_stopping {
+            size("training.early_stopping", patience, 1_000_000)?;
+        }
         not_negative("training.weight_decay", self.weight_decay)?;
         require(
             positive(self.checkpoint_minutes) && self.checkpoint_minutes <= 1e6,
@@ -217,6 +234,19 @@ impl DistillationConfig {
             "distillation.temperature",
             "> 0 and finite, or inf to match logits",
             self.temperature,
+        )?;
+        let mixed = self.views.iter().find(|view| view.may_hide_the_label());
+        require(
+            mixed.is_none() || self.hard_weight == 0.0,
+            "distillation.hard_weight",
+            "0 with views that mix an image with more than half of another, whose label is not asked",
+            self.hard_weight,
+        )?;
+        require(
+            self.views.is_empty() || self.teacher_logits.is_none() && self.teacher_probs.is_none(),
+            "distillation.views",
+            "absent with teacher_logits or teacher_probs: the teachers are asked about each view",
+            self.views.iter().map(|view| view.to_string()).collect::<Vec<_>>().join(", "),
         )?;
         if let (Some(_), Some(probs)) = (&self.teacher_logits, &self.teacher_probs) {
             let expected = "absent beside distillation.teacher_logits";

@@ -8,6 +8,7 @@ mod column;
 mod explain;
 mod inferred;
 mod old_names;
+mod overrides;
 mod paths;
 mod tables;
 #[cfg(test)]
@@ -15,9 +16,11 @@ mod tests;
 
 pub use column::ColumnKey;
 pub use tables::{
-    DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
-    TrainingConfig,
+    Amount, DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
+    SplitKind, Standardize, TrainingConfig,
 };
+
+pub use overrides::Overrides;
 
 use std::path::Path;
 
@@ -59,6 +62,10 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] with file, line, what was found and what was expected.
     pub fn from_toml(text: &str, origin: &Path) -> Result<Config> {
+        Config::parse(text, origin, &Overrides::default())
+    }
+
+    fn parse(text: &str, origin: &Path, overrides: &Overrides) -> Result<Config> {
         let error = |offset: Option<usize>, message: String| Error::Config {
             path: origin.to_path_buf(),
             line: offset.map(|at| line_of(text, at)),
@@ -74,6 +81,7 @@ impl Config {
         };
         let violation = |v: Violation| error(offset_of(text, v.key), v.message);
         let mut document = DeTable::parse(text).map_err(not_toml)?;
+        overrides.apply(document.get_mut());
         old_names::replace(document.get_mut()).map_err(violation)?;
         let given = Given::of(document.get_ref());
         let mut config =
@@ -83,8 +91,12 @@ impl Config {
 
         let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
         let folder = origin.parent().unwrap_or(&origin);
-        for (_, path) in config.paths_mut() {
-            *path = folder.join(&*path);
+        for (key, path) in config.paths_mut() {
+            // What the command line says is said where the command was given.
+            *path = match overrides.has(key) {
+                true => std::path::absolute(&*path).map_err(Error::io("resolve", path))?,
+                false => folder.join(&*path),
+            };
         }
         Ok(config)
     }
@@ -110,6 +122,14 @@ impl Config {
     /// # Errors
     /// [`Error::Io`] when it cannot be read, else as [`Config::from_toml`].
     pub fn load(path: &Path) -> Result<Config> {
+        Config::load_with(path, &Overrides::default())
+    }
+
+    /// [`Config::load`] with other values for some keys.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; [`Error::Usage`] where the file is right without these values.
+    pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Config> {
         const MAX_BYTES: u64 = 1 << 16;
         let bytes = read_at_most(path, MAX_BYTES)?.ok_or_else(|| Error::Config {
             path: path.to_path_buf(),
@@ -128,7 +148,18 @@ impl Config {
                 ),
             }
         })?;
-        Config::from_toml(&text, path)
+        let config = Config::parse(&text, path, overrides).map_err(|error| match error {
+            Error::Config { message, .. }
+                if !overrides.is_empty() && Config::from_toml(&text, path).is_ok() =>
+            {
+                Error::Usage(format!("--set {overrides}: {message}"))
+            }
+            other => other,
+        })?;
+        // Beside a manifest lies the configuration of a run.
+        let is_kept =
+            path.ends_with("config.toml") && path.with_file_name("manifest.json").is_file();
+        Ok(if is_kept { config.kept_by_a_run() } else { config })
     }
 
     /// The resolved configuration: every key with its value, defaults included.

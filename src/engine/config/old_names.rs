@@ -3,6 +3,8 @@
 //! | then | now |
 //! |---|---|
 //! | `shards` | `microbatches` |
+//! | no `data.standardize`, in a run's folder | `standardize = false` |
+//! | no `data.split`, in a run's folder | `split = "last"` |
 //! | `schedule = "hinton2012"`, with `optimizer = "sgd"` or without | `optimizer = "hinton2012"`, `schedule = "exponential"` |
 
 use std::borrow::Cow;
@@ -10,8 +12,8 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::check::{Check, require};
+use super::{Config, SplitKind, Standardize};
 use crate::files::error::Result;
 
 const HINTON: &str = "hinton2012";
@@ -49,6 +51,13 @@ pub(super) fn replace(root: &mut DeTable) -> Check {
 }
 
 impl Config {
+    /// Gives a configuration that a run keeps the values that its absent keys then had.
+    pub(super) fn kept_by_a_run(mut self) -> Config {
+        self.data.standardize.get_or_insert(Standardize::Off);
+        self.data.split.get_or_insert(SplitKind::Last);
+        self
+    }
+
     /// [`Config::to_toml`] in the words of the first version. A checkpoint knows the run that it
     /// belongs to by the SHA-256 of this text, so that runs begun with any version go on.
     ///
@@ -56,6 +65,8 @@ impl Config {
     /// As [`Config::to_toml`].
     pub(crate) fn to_first_toml(&self) -> Result<String> {
         let text = self.to_toml()?.replace("\nmicrobatches = ", "\nshards = ");
+        let text =
+            text.replace("\nstandardize = false\n", "\n").replace("\nsplit = \"last\"\n", "\n");
         Ok(text.replace(
             "\nschedule = \"exponential\"\noptimizer = \"hinton2012\"\n",
             "\nschedule = \"hinton2012\"\noptimizer = \"sgd\"\n",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{ColumnKey, paths};
 use crate::engine::activation::{self, Activation};
+use limbeck_datasets::View;
 use serde::{Deserialize, Serialize};
 
 /// The `[data]` table.
@@ -16,9 +17,26 @@ pub struct DataConfig {
     /// The first N of the training split (after the hold-out is taken); absent = all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// The last N of the training split are held out and take the test set's place.
+    /// So many training examples, or such a share of them below 1, are held out and take the test
+    /// set's place.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub holdout: Option<usize>,
+    pub holdout: Option<Amount>,
+    /// So many of the others, or such a share, are not trained on: what the model makes of them
+    /// is shown after each epoch, and decides where `early_stopping` ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Amount>,
+    /// Which examples are held out; absent = `stratified` for `csv`, `npz` and `idx`, `last` for
+    /// others. An interrupted run that has no such key began with `last`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitKind>,
+    /// Seed by which `stratified` draws. It is not that of the training, so that runs of several
+    /// seeds, and a teacher and its student, have the same test examples.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub split_seed: u64,
+    /// Whether features get mean 0 and variance 1, see [`crate::engine::standardize`]; absent =
+    /// `"auto"`. An interrupted run that has no such key began without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub standardize: Option<Standardize>,
     /// Largest random translation of a training image, in pixels, 0 to 13; absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jitter: Option<usize>,
@@ -58,6 +76,84 @@ pub struct DataConfig {
     /// `idx`, `csv` and `npz` = the last of `layers`, else as many as the labels name; until these are
     /// read it is 0.
     pub classes: usize,
+}
+
+/// How the examples of a hold-out are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitKind {
+    /// At random, of each class its share: [`limbeck_datasets::Split::stratified`].
+    Stratified,
+    /// The last ones.
+    Last,
+}
+
+/// A number of examples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// So many.
+    Count(usize),
+    /// This share of all, above 0 and below 1; rounded to the nearest number, at least 1.
+    Share(f64),
+}
+
+impl Amount {
+    /// How many of `n` examples.
+    pub fn of(self, n: usize) -> usize {
+        match self {
+            Amount::Count(count) => count,
+            Amount::Share(share) => ((share * n as f64).round() as usize).max(1),
+        }
+    }
+}
+
+impl Display for Amount {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Count(count) => write!(f, "{count}"),
+            Amount::Share(share) => write!(f, "{share}"),
+        }
+    }
+}
+
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
+/// Whether features are standardised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub enum Standardize {
+    /// `"auto"`: unless they look standardised.
+    Auto,
+    /// `true`.
+    On,
+    /// `false`.
+    Off,
+}
+
+impl TryFrom<toml::Value> for Standardize {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> std::result::Result<Standardize, String> {
+        match value {
+            toml::Value::Boolean(true) => Ok(Standardize::On),
+            toml::Value::Boolean(false) => Ok(Standardize::Off),
+            toml::Value::String(text) if text == "auto" => Ok(Standardize::Auto),
+            other => Err(format!("standardize: found {other}, expected \"auto\", true or false")),
+        }
+    }
+}
+
+impl Serialize for Standardize {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Standardize::Auto => to.serialize_str("auto"),
+            Standardize::On => to.serialize_bool(true),
+            Standardize::Off => to.serialize_bool(false),
+        }
+    }
 }
 
 /// Source of the examples.
@@ -141,6 +237,10 @@ pub struct TrainingConfig {
     /// Largest L2 norm of a hidden unit's incoming weights, > 0; absent = none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_norm: Option<f64>,
+    /// Epochs without a better validation loss after which training ends, ≥ 1; the model of the best
+    /// epoch is kept. Absent = all epochs and the last one's model. Needs `data.validation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<usize>,
     /// Coefficient λ ≥ 0 of the L2 penalty λ/2·‖W‖².
     pub weight_decay: f64,
     /// Minutes between checkpoints, > 0 and at most 1,000,000. At an epoch's end there is one
@@ -167,6 +267,13 @@ fn is_false(flag: &bool) -> bool {
 /// The key is left out where the batch is whole: runs that began before there was such a key go on.
 fn is_one(microbatches: &usize) -> bool {
     *microbatches == 1
+}
+
+impl DatasetKind {
+    /// Whether these are files of the user's own.
+    pub fn is_own(self) -> bool {
+        matches!(self, DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz)
+    }
 }
 
 /// The update rule.
@@ -214,6 +321,11 @@ pub struct DistillationConfig {
     pub soft_weight: f64,
     /// Weight ≥ 0 of the hard term; 0 for an unlabelled transfer set.
     pub hard_weight: f64,
+    /// What each example of a batch is drawn as, one of these at random, for teacher and student alike:
+    /// [`limbeck_datasets::View`]. The teachers are then asked in every step. Absent = the images as
+    /// they are, and the teachers' logits once.
+    #[serde(with = "views", skip_serializing_if = "Vec::is_empty")]
+    pub views: Vec<View>,
     /// Teacher logits from a file, in place of a teacher model.
     #[serde(with = "paths", skip_serializing_if = "Option::is_none")]
     pub teacher_logits: Option<PathBuf>,
@@ -228,6 +340,10 @@ impl Default for DataConfig {
             dataset: DatasetKind::Mnist,
             train_limit: None,
             holdout: None,
+            validation: None,
+            split: None,
+            split_seed: 0,
+            standardize: None,
             jitter: None,
             train_images: None,
             train_labels: None,
@@ -269,6 +385,7 @@ impl Default for TrainingConfig {
             momentum: 0.9,
             average: 0.0,
             max_norm: None,
+            early_stopping: None,
             weight_decay: 0.0,
             checkpoint_minutes: 5.0,
             beta2: 0.999,
@@ -287,8 +404,25 @@ impl Default for DistillationConfig {
             temperature: 20.0,
             soft_weight: 1.0,
             hard_weight: 0.05,
+            views: Vec::new(),
             teacher_logits: None,
             teacher_probs: None,
         }
+    }
+}
+
+/// Views as their texts.
+mod views {
+    use super::View;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(views: &[View], to: S) -> Result<S::Ok, S::Error> {
+        views.iter().map(View::to_string).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<View>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
     }
 }

@@ -97,7 +97,7 @@ fn unknown_names_get_the_nearest_known_one() {
         refusal("[training]\nepochs = 3\nlearning_rat = 0.1\n"),
         "/etc/limbeck/a.toml:3: found the unknown key `learning_rat`; \
          did you mean `learning_rate`? Expected one of: epochs, batch_size, microbatches, \
-         learning_rate, schedule, optimizer, momentum, average, max_norm, weight_decay, \
+         learning_rate, schedule, optimizer, momentum, average, max_norm, early_stopping, weight_decay, \
          checkpoint_minutes, beta2, epsilon, momentum_epochs, decay, step_epochs, step_factor"
     );
     assert_eq!(
@@ -163,7 +163,12 @@ fn values_out_of_range_name_line_key_range_and_value() {
         ),
         ("[data]\njitter = 14", "jitter must be 0 to 13 pixels; found 14"),
         ("[data]\ntrain_limit = 0", "train_limit must be at least 1"),
-        ("[data]\nholdout = 0", "holdout must be at least 1"),
+        ("[data]\nholdout = 0", "holdout must be a number of examples, or a share"),
+        ("[data]\nholdout = 1.0", "found 1"),
+        ("[data]\nvalidation = -0.1", "validation must be a number of examples, or a share"),
+        ("[data]\nstandardize = \"yes\"", "expected \"auto\", true or false"),
+        ("[training]\nearly_stopping = 5", "early_stopping must be absent without data.validation"),
+        ("[data]\nvalidation = 0.1\n[training]\nearly_stopping = 0", "must be 1 to 1000000"),
         ("[data]\nclasses = 12", "classes must be 10"),
         ("[data]\ndataset = \"frames\"\nclasses = 1", "classes must be 2 to 65536; found 1"),
         ("[data]\ndataset = \"frames\"\n[model]\nlayers = [784, 10]", "starting with 1040"),
@@ -374,5 +379,29 @@ fn runs_of_earlier_versions_are_known_by_the_same_hash() {
         );
         let config = parse(&text).unwrap();
         assert_eq!(sha256_of([config.to_first_toml().unwrap()]), sha256, "{keys}");
+        // What the absence of later keys meant is the same run.
+        let kept = config.kept_by_a_run();
+        assert_eq!(kept.data.split, Some(SplitKind::Last));
+        assert_eq!(sha256_of([kept.to_first_toml().unwrap()]), sha256, "{keys}");
     }
+}
+
+#[test]
+fn a_run_keeps_what_its_absent_keys_meant_and_a_file_of_ones_own_leaves_them_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let [config, manifest] = ["config.toml", "manifest.json"].map(|name| folder.path().join(name));
+    std::fs::write(&config, "seed = 1\n").unwrap();
+    assert_eq!(Config::load(&config).unwrap().data.standardize, None);
+    std::fs::write(&manifest, "{}").unwrap();
+    let kept = Config::load(&config).unwrap().data;
+    assert_eq!((kept.standardize, kept.split), (Some(Standardize::Off), Some(SplitKind::Last)));
+    for (text, value) in [("true", Standardize::On), ("\"auto\"", Standardize::Auto)] {
+        let config = parse(&format!("[data]\nstandardize = {text}")).unwrap();
+        assert_eq!(config.data.standardize, Some(value));
+        assert_eq!(parse(&config.to_toml().unwrap()).unwrap(), config);
+    }
+    let share = parse("[data]\nholdout = 0.25\nvalidation = 12").unwrap();
+    assert_eq!(share.data.holdout.map(|amount| amount.of(150)), Some(38));
+    assert_eq!(share.data.validation.map(|amount| amount.of(150)), Some(12));
+    assert_eq!(parse(&share.to_toml().unwrap()).unwrap(), share);
 }

@@ -51,6 +51,9 @@ impl Run<'_> {
         let scalars = state.scalars.values_mut().zip(words);
         scalars.for_each(|(scalar, word)| *scalar = f64::from_bits(word));
         communicator.broadcast(bytemuck::cast_slice_mut(self.replica.model.params_mut()))?;
+        if let Some(best) = &mut self.best {
+            communicator.broadcast(bytemuck::cast_slice_mut(&mut best.params))?;
+        }
         for (_, array) in self.optimizer.tensors_mut() {
             communicator.broadcast(bytemuck::cast_slice_mut(array))?;
         }

@@ -35,7 +35,14 @@ pub struct Trained {
     pub model: Mlp,
     /// Time spent training, interruptions not counted.
     pub seconds: f64,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// The epoch whose model this is, where training was to stop early.
+    pub best_epoch: Option<usize>,
 }
+
+/// The name of the watched split by whose loss training stops early.
+pub const VALIDATION: &str = "validation";
 
 /// Trains a model from scratch or from `task.initial`, or goes on from the newest checkpoint in
 /// `checkpoints`.
@@ -110,6 +117,8 @@ struct Run<'a> {
     replica: Replica<'a>,
     optimizer: Optimizer,
     update: Update,
+    /// Of the epochs so far, where training is to stop early.
+    best: Option<Best>,
     /// The other ranks, where there are any.
     communicator: Option<&'a mut Communicator>,
     at: Position,
@@ -118,6 +127,16 @@ struct Run<'a> {
     earlier: Duration,
     /// SHA-256 of configuration, loss and initial model: the run that a checkpoint belongs to.
     config_sha256: String,
+}
+
+/// The epoch with the lowest validation loss, the first of equal ones.
+struct Best {
+    /// From 1; 0 before there is one.
+    epoch: usize,
+    /// Mean negative log-likelihood of the validation labels.
+    nll: f64,
+    /// Of the model as it is evaluated.
+    params: Vec<f32>,
 }
 
 /// Sums over the examples of the current epoch.
@@ -165,12 +184,17 @@ impl<'a> Run<'a> {
         let model = task.initial_model();
         let batch = config.training.batch_size.min(task.split.len());
         let jitter = config.data.jitter.map(|pixels| pixels as u8);
-        let batches = Batches::new(task.split, batch, config.seed, jitter);
+        let batches = Batches::new(task.split, batch, config.seed, jitter).with_views(task.views());
         // A microbatch of a batch that they do not divide may have one example more.
         let capacity = batch.div_ceil(config.training.microbatches);
         Ok(Self {
             at: Position { epoch: 0, step: 0, steps: batches.steps_per_epoch() },
             optimizer: Optimizer::new(&config.training, &model),
+            best: config.training.early_stopping.map(|_| Best {
+                epoch: 0,
+                nll: f64::INFINITY,
+                params: model.params().to_vec(),
+            }),
             replica: Replica::new(task, model, capacity),
             config_sha256: config_sha256(task, &task.config.without_places())?,
             sums: EpochSums::default(),
@@ -196,7 +220,7 @@ impl<'a> Run<'a> {
         let name: Arc<str> = self.task.name.into();
         let mut pace = Pace { start: Instant::now(), examples: 0, flop: 0.0 };
         let mut timetable = Timetable::new(self.task.config, pace.start);
-        while self.at.epoch < self.task.config.training.epochs {
+        while !self.is_over() {
             self.batches.start_epoch(self.at.epoch as u64, self.at.step);
             while self.at.step < self.at.steps {
                 let before = self.sums.examples;
@@ -212,10 +236,13 @@ impl<'a> Run<'a> {
                     self.save(checkpoints, pace.start, observer, &mut timetable)?;
                 }
                 if stop {
+                    observer.on_stop(self.into_model().0);
                     return Err(Error::Interrupted { command: None });
                 }
             }
-            observer.on_epoch(&self.epoch_record(context, &pace))?;
+            let record = self.epoch_record(context, &pace);
+            observer.on_epoch(&record)?;
+            self.keep_if_best(&record);
             self.at = Position { epoch: self.at.epoch + 1, step: 0, ..self.at };
             self.sums = EpochSums::default();
             if timetable.is_due(true) {
@@ -223,7 +250,40 @@ impl<'a> Run<'a> {
             }
         }
         let seconds = (self.earlier + pace.start.elapsed()).as_secs_f64();
-        Ok(Trained { model: self.optimizer.evaluated(self.replica.model), seconds })
+        let epochs = self.at.epoch;
+        let (model, best_epoch) = self.into_model();
+        Ok(Trained { model, seconds, epochs, best_epoch })
+    }
+
+    /// The model as it is evaluated: that of the best epoch, and which that is, where there is one.
+    fn into_model(self) -> (Mlp, Option<usize>) {
+        let mut model = self.optimizer.evaluated(self.replica.model);
+        let best = self.best.filter(|best| best.epoch > 0);
+        if let Some(best) = &best {
+            model.params_mut().copy_from_slice(&best.params);
+        }
+        (model, best.map(|best| best.epoch))
+    }
+
+    /// Whether all epochs are done, or as many without a better one as the configuration waits for.
+    fn is_over(&self) -> bool {
+        let training = &self.task.config.training;
+        let stops =
+            training.early_stopping.zip(self.best.as_ref()).is_some_and(|(patience, best)| {
+                self.at.epoch - best.epoch >= patience && self.at.step == 0
+            });
+        self.at.epoch >= training.epochs || stops
+    }
+
+    fn keep_if_best(&mut self, record: &EpochRecord) {
+        let found = record.watched.get(VALIDATION);
+        if let (Some(best), Some(found)) = (&mut self.best, found)
+            && found.nll < best.nll
+        {
+            let model = self.optimizer.evaluated(self.replica.model.clone());
+            best.params.copy_from_slice(model.params());
+            (best.epoch, best.nll) = (record.epoch, found.nll);
+        }
     }
 
     fn progress(&self, name: &Arc<str>, pace: &Pace) -> Progress {
@@ -293,6 +353,8 @@ fn config_sha256(task: &Task, config: &Config) -> Result<String> {
          {hard_weight:?} }} {}",
         task.name
     );
-    let initial = task.initial.map_or(String::new(), |model: &Mlp| model.to_file().sha256());
-    Ok(sha256_of([&config.to_first_toml()?, &loss, &initial]))
+    let sha256 = |model: &Mlp| model.to_file().sha256();
+    let initial = task.initial.map_or(String::new(), sha256);
+    let teachers: String = task.teachers.iter().map(sha256).collect();
+    Ok(sha256_of([&config.to_first_toml()?, &loss, &initial, &teachers]))
 }

@@ -1,5 +1,6 @@
 //! What a run tells whoever watches it.
 
+use crate::engine::mlp::Mlp;
 use crate::files::error::Result;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -94,6 +95,11 @@ pub trait Observer: Send {
     /// [`Error::Interrupted`](crate::Error::Interrupted).
     fn stop(&self) -> bool {
         false
+    }
+    /// Where [`Observer::stop`] ended a run: the model that it would have given if that had been its
+    /// last step.
+    fn on_stop(&mut self, model: Mlp) {
+        let _ = model;
     }
     /// Something the user should know.
     fn warn(&mut self, message: &str);

@@ -70,7 +70,8 @@ impl Run<'_> {
         let begun = Instant::now();
         observer.on_checkpoint()?;
         let params = ("params".to_string(), self.replica.model.params());
-        let tensors = std::iter::once(params).chain(self.optimizer.tensors());
+        let best = self.best.iter().map(|best| ("best".to_string(), &best.params[..]));
+        let tensors = std::iter::once(params).chain(best).chain(self.optimizer.tensors());
         let state = TrainingState {
             tensors: tensors.map(|(name, values)| (name, values.into())).collect(),
             ..self.scalars(self.earlier + start.elapsed())
@@ -97,6 +98,9 @@ impl Run<'_> {
         }
         self.restore_scalars(state)?;
         optimizer::restore(&state.tensors, "params", self.replica.model.params_mut())?;
+        if let Some(best) = &mut self.best {
+            optimizer::restore(&state.tensors, "best", &mut best.params)?;
+        }
         self.optimizer.restore(&state.tensors)?;
         if let Some((tensor, layer)) = self.replica.not_finite(&self.optimizer) {
             return Err(Error::Data {
@@ -114,7 +118,11 @@ impl Run<'_> {
         let EpochSums { loss: Loss { soft, divergence, hard }, errors, examples } = self.sums;
         let sums = [("soft", soft), ("divergence", divergence), ("hard", hard)];
         let scalars = sums.into_iter().chain([("seconds", trained.as_secs_f64())]);
-        let scalars = scalars.chain(self.optimizer.scalars());
+        let best = self
+            .best
+            .iter()
+            .flat_map(|best| [("best_epoch", best.epoch as f64), ("best_nll", best.nll)]);
+        let scalars = scalars.chain(best).chain(self.optimizer.scalars());
         TrainingState {
             epoch: self.at.epoch as u64,
             step: self.at.step as u64,
@@ -147,6 +155,9 @@ impl Run<'_> {
             examples: counter("examples")?,
         };
         self.earlier = Duration::try_from_secs_f64(scalar("seconds")?).unwrap_or_default();
+        if let Some(best) = &mut self.best {
+            (best.epoch, best.nll) = (scalar("best_epoch")? as usize, scalar("best_nll")?);
+        }
         self.optimizer.restore_scalars(&state.scalars)?;
         self.at.epoch = state.epoch as usize;
         self.at.step = state.step as usize;

@@ -2,15 +2,17 @@
 
 use super::outcome::StepOutcome;
 use super::{Observer, Run, Task, distributed};
+use crate::engine::distill;
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::optimizer::{NotFinite, Optimizer};
 use crate::engine::{communicator::Communicator, microbatches::Microbatches, params};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Batch;
+use limbeck_kernels::input::{self, Scaling};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::Loss;
-use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, input, panel_len, reduce};
+use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len, reduce};
 
 /// Streams of the counter-based generator: dropout of layer i in microbatch m of a batch is stream
 /// `DROPOUT + i + MICROBATCH·m`.
@@ -111,6 +113,8 @@ pub(super) struct Replica<'a> {
     teacher: Buffer,
     /// [B, C], not written: the teacher's logits are taken from where they lie.
     staging: Vec<f32>,
+    /// Of each teacher who is asked in every step.
+    asked: Vec<Workspace>,
 }
 
 impl<'a> Replica<'a> {
@@ -122,6 +126,7 @@ impl<'a> Replica<'a> {
             dropout: Vec::with_capacity(model.layers().len()),
             teacher: Buffer::zeroed(panel_len(model.classes(), capacity)),
             staging: vec![0.0; capacity * model.classes()],
+            asked: task.teachers.iter().map(|t| Workspace::for_evaluation(t, capacity)).collect(),
             model,
         }
     }
@@ -145,15 +150,21 @@ impl<'a> Replica<'a> {
     fn loss(&mut self, context: &Context, batch: &Batch, whole: usize) -> StepOutcome {
         let (classes, size) = (self.model.classes(), batch.len());
         let task = self.task;
-        let teacher = task.teacher_logits.map(|logits| {
+        self.ask(context, batch);
+        let cached = task.teacher_logits.map(|logits| {
             let row = |i: usize, _| {
                 let row = batch.shift(i) * task.split.len() + batch.indices[i] as usize;
                 &logits[row * classes..][..classes]
             };
             let panels = PanelsMut::new(&mut self.teacher, classes, size);
-            input::load(context, row, &mut self.staging, 1.0, 0.0, None, panels);
-            Panels::new(&self.teacher, classes, size)
+            input::load(context, row, &mut self.staging, Scaling::NONE, None, panels);
         });
+        let teacher = match (task.teachers, cached) {
+            ([], None) => None,
+            // One teacher's logits are taken from where they are.
+            ([teacher], _) => Some(self.asked[0].logits(teacher)),
+            _ => Some(Panels::new(&self.teacher, classes, size)),
+        };
         // The gradient is that of the mean over the whole batch.
         let share = size as f32 / whole as f32;
         let objective = LossSpec {
@@ -167,6 +178,27 @@ impl<'a> Replica<'a> {
         let logits = self.work.logits(&self.model);
         let errors = batch.labels.map_or(0, |labels| reduce::errors(context, logits, labels));
         StepOutcome { loss, errors: errors as u64, stop: false }
+    }
+
+    /// Asks the teachers about the batch, without dropout; the answer of several goes to
+    /// [`Replica::teacher`].
+    fn ask(&mut self, context: &Context, batch: &Batch) {
+        let teachers = self.task.teachers;
+        for (teacher, work) in teachers.iter().zip(&mut self.asked) {
+            work.load(context, teacher, batch, None);
+            teacher.forward(context, work, &[]);
+        }
+        if let [_, _, ..] = teachers {
+            let (classes, size) = (self.model.classes(), batch.len());
+            let members = teachers.iter().zip(&self.asked).map(|(teacher, work)| {
+                let mut logits = vec![0.0; size * classes];
+                work.logits(teacher).to_lane_major(&mut logits);
+                logits
+            });
+            let t = self.task.objective.temperature;
+            let joint = distill::ensemble_logits(context, members, classes, t);
+            PanelsMut::new(&mut self.teacher, classes, size).copy_from_lane_major(&joint);
+        }
     }
 
     /// The gradients, and the optimiser's step in their place.

@@ -1,9 +1,10 @@
 //! One model to train, and whether there is all that it needs.
 
+use crate::engine::config::{Config, Standardize};
 use crate::engine::mlp::{InputScale, Mlp};
-use crate::engine::{config::Config, loss::LossSpec};
+use crate::engine::{loss::LossSpec, standardize};
 use crate::files::error::{Error, Result};
-use limbeck_datasets::{Inputs, Split};
+use limbeck_datasets::{Inputs, Split, View};
 
 /// One model to train.
 pub struct Task<'a> {
@@ -18,6 +19,9 @@ pub struct Task<'a> {
     /// The teacher's logits [shifts, n, classes] for the examples of `split`, row-major, as
     /// [`crate::engine::distill::teacher_logits`] gives them; needed for a soft term.
     pub teacher_logits: Option<&'a [f32]>,
+    /// The teachers who are asked in each step what they say of what the student sees, in place of
+    /// `teacher_logits`; several answer as [`crate::engine::distill`] says.
+    pub teachers: &'a [Mlp],
     /// The model to start from, in place of random weights; of the widths that `config` has.
     pub initial: Option<&'a Mlp>,
     /// Labelled splits, by name, on which the model is evaluated after every epoch.
@@ -33,6 +37,7 @@ impl<'a> Task<'a> {
             split,
             objective: LossSpec::HARD,
             teacher_logits: None,
+            teachers: &[],
             initial: None,
             watch: &[],
         }
@@ -49,12 +54,22 @@ impl<'a> Task<'a> {
         Task { objective, teacher_logits: Some(logits), ..Task::hard(name, config, split) }
     }
 
+    /// What each image is drawn as.
+    pub(super) fn views(&self) -> &'a [View] {
+        self.config.distillation.as_ref().map_or(&[], |table| &table.views)
+    }
+
     /// The model before its first step: the one to start from, or He's weights times `init_scale`.
     pub fn initial_model(&self) -> Mlp {
         let Config { model: net, seed, .. } = self.config;
         self.initial.cloned().unwrap_or_else(|| {
             let mut model = Mlp::with_activation(&net.layers, net.activation, *seed);
             model.input = InputScale::of(&self.split.inputs);
+            if let (Some(Standardize::On), Inputs::Features(features)) =
+                (self.config.data.standardize, &self.split.inputs)
+            {
+                model.standardizer = Some(standardize::of(features));
+            }
             let init_scale = net.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
             model
@@ -89,7 +104,30 @@ impl<'a> Task<'a> {
         }
         expect_finite(teacher, || "the teacher's logits".into())?;
         expect_finite(self.initial.map_or(&[], Mlp::params), || "the initial model".into())?;
-        if self.objective.soft_weight > 0.0 && teacher.len() != shifts * examples * classes {
+        if let (Inputs::Features(_), Some(view)) = (&self.split.inputs, self.views().first()) {
+            return Err(Error::Usage(format!(
+                "distillation.views: found {view}, expected none: views are of images, and these are \
+                 features"
+            )));
+        }
+        let sizes = (self.split.input_size(), classes);
+        for teacher in self.teachers {
+            let found = (teacher.inputs(), teacher.classes());
+            if found != sizes {
+                return Err(Error::Usage(format!(
+                    "a teacher: found {} inputs and {} classes, expected {} and {}",
+                    found.0, found.1, sizes.0, sizes.1
+                )));
+            }
+        }
+        if !self.views().is_empty() && !teacher.is_empty() {
+            return Err(Error::Usage(
+                "the teacher's logits are of the images as they are: views need the teacher itself"
+                    .into(),
+            ));
+        }
+        let is_soft = self.objective.soft_weight > 0.0 && self.teachers.is_empty();
+        if is_soft && teacher.len() != shifts * examples * classes {
             return Err(Error::Usage(format!(
                 "the teacher's logits: found {} values, expected {examples} examples × {classes} \
                  classes × {shifts} shifts",
@@ -107,6 +145,12 @@ impl<'a> Task<'a> {
                     self.objective.hard_weight
                 ),
             }));
+        }
+        let watches = self.watch.iter().any(|(name, _)| *name == super::VALIDATION);
+        if self.config.training.early_stopping.is_some() && !watches {
+            return Err(Error::Usage(
+                "training.early_stopping needs examples to watch: set data.validation".into(),
+            ));
         }
         if let Some((name, _)) = self.watch.iter().find(|(_, split)| split.labels.is_none()) {
             return Err(Error::Usage(format!("the watched split '{name}' has no labels")));
@@ -140,9 +184,11 @@ impl<'a> Task<'a> {
                 largest = values.fold(largest, |most, value| most.max(value.abs()));
             }
         }
-        if largest > LARGE {
+        let standardised = self.config.data.standardize == Some(Standardize::On);
+        if largest > LARGE && !standardised {
             return format!(
-                "the features reach {largest:e}: scale each to about 1, as by (x − mean)/sd"
+                "the features reach {largest:e}: set data.standardize = true, or scale each to about \
+                 1, as by (x − mean)/sd"
             );
         }
         let init_scale = self.config.model.init_scale;

@@ -1,143 +1,132 @@
-//! `report.html`: one run, or several side by side, as a page that needs nothing but a browser.
+//! `report.html`: one run as a page that needs nothing but a browser.
 
-mod curves;
-mod html;
-mod predictions;
+mod calibration;
+mod classes;
+pub(super) mod curves;
+mod examples;
 
 use super::contents::RunContents;
+use super::figure::Figure;
+use super::headline::{answers, sentence};
+use super::html::{document, image_figure, section, table_html, wide_chart};
 use crate::files::error::Result;
+use crate::run::chart::escape;
+use crate::run::chart::palette::Colours;
+use crate::run::number::short;
 use crate::run::summary::{Measure, Table};
-use crate::run::{chart::escape, manifest::shell_line, records::SeededRecord};
-use curves::{curve_figures, curves};
-use html::{figure_html, head, table_html};
-use predictions::{confusions, misclassified, reliability};
+use crate::run::{manifest::shell_line, records::SeededRecord};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The page of these runs. It says what it leaves out because models or test set are missing.
+/// The page of a run. It says what it leaves out because models or test set are missing.
 ///
 /// # Errors
 /// [`Error::Internal`](crate::Error::Internal) for an image that has no PNG.
-pub fn page(runs: &[RunContents]) -> Result<String> {
-    let title = match runs {
-        [run] => format!("{}: {} on {}", run.name(), run.summary.experiment, run.summary.dataset),
-        _ => format!("{} runs compared", runs.len()),
-    };
-    let mut html = head(&title);
-    let _ = write!(html, "<body>\n<main>\n<h1>{}</h1>\n", escape(&title));
-    if runs.len() > 1 {
-        html += &comparison(runs);
-    }
-    for (number, run) in runs.iter().enumerate() {
-        let alone = runs.len() == 1;
-        html += &Section { run, id: format!("run-{number}"), alone }.html()?;
-    }
-    let _ = write!(
-        html,
-        "</main>\n<footer>Made by limbeck {} from the files of the run.</footer>\n</body>\n</html>\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    Ok(html)
+pub fn page(run: &RunContents) -> Result<String> {
+    let body = Report { run, colours: Colours::of(run.summary.variants()) }.html()?;
+    let title = format!("{}: {} on {}", run.name(), run.summary.experiment, run.summary.dataset);
+    Ok(document(&title, &body))
 }
 
-/// Test errors of each variant in each run, and the learning curves of all.
-fn comparison(runs: &[RunContents]) -> String {
-    let names: Vec<String> = runs.iter().map(RunContents::name).collect();
-    let mut columns = vec!["variant"];
-    columns.extend(names.iter().map(String::as_str));
-    let mut table = Table::new("Test errors", &columns);
-    let mut variants: Vec<&str> = Vec::new();
-    for variant in runs.iter().flat_map(|run| run.summary.variants()) {
-        if !variants.contains(&variant) {
-            variants.push(variant);
-        }
-    }
-    for variant in variants {
-        let errors = |run: &RunContents| run.summary.errors_cell(variant);
-        table.push(std::iter::once(variant.to_string()).chain(runs.iter().map(errors)));
-    }
-    table.note("Mean ± standard deviation over the seeds of each run.");
-    for (run, name) in runs.iter().zip(&names) {
-        if let Some(caveat) = run.summary.caveat() {
-            table.note(format!("{name}: {caveat}"));
-        }
-    }
-    let data: BTreeSet<&str> = runs.iter().map(|run| run.summary.dataset.as_str()).collect();
-    if data.len() > 1 {
-        table.note("The runs have different test sets: compare within a column.");
-    }
-    let lines = runs.iter().zip(&names).flat_map(|(run, name)| {
-        let lines = curves(run).into_iter();
-        lines.map(move |(variant, line)| (format!("{name}: {variant}"), line))
-    });
-    format!(
-        "<section aria-labelledby=\"compared\">\n<h2 id=\"compared\">Side by side</h2>\n{}{}\
-         </section>\n",
-        table_html(&table),
-        curve_figures(&lines.collect::<Vec<_>>())
-    )
+/// A run, and which model has which colour throughout its page.
+struct Report<'r> {
+    run: &'r RunContents,
+    colours: Colours,
 }
 
-/// The part of the page that shows one run.
-struct Section<'a> {
-    run: &'a RunContents,
-    id: String,
-    /// Whether it is the only run, which the page's own heading names.
-    alone: bool,
-}
-
-impl Section<'_> {
+impl Report<'_> {
     fn html(&self) -> Result<String> {
-        let Section { run, id, alone } = self;
-        let mut html = String::new();
-        let level = if *alone { 2 } else { 3 };
-        if !alone {
-            let RunContents { summary, .. } = run;
-            let _ = write!(
-                html,
-                "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{}: {} on {}</h2>\n",
-                escape(&run.name()),
-                escape(&summary.experiment),
-                escape(&summary.dataset)
-            );
-        }
+        let Report { run, colours } = self;
+        let mut html = self.head();
         let mut part = |title: &str, content: String| {
-            if !content.is_empty() {
-                let _ = write!(html, "<h{level}>{title}</h{level}>\n{content}");
-            }
+            html += &section(title, title == "Result", &content);
         };
-        let caveat = run.summary.caveat();
-        let caveat = caveat.map(|caveat| format!("<p><strong>{}</strong></p>\n", escape(&caveat)));
-        part("Result", caveat.unwrap_or_default() + &self.results());
+        part("Result", self.results());
         part("Claims of the paper", self.claims());
-        part("Learning curves", curve_figures(&curves(run)));
-        let figures = run.figures.iter().map(|(name, svg)| {
-            figure_html(&name.replace(['-', '_'], " "), &format!("Figure of the run: {name}"), svg)
-        });
-        part("Figures", figures.collect());
         match &run.predictions {
             Ok(predictions) => {
                 let t = run.temperature();
-                part("What the models see in each class", confusions(predictions, t));
-                part("Misclassified images", misclassified(predictions, t)?);
-                part("Reliability", reliability(predictions));
+                let several = predictions.models.len() > 1;
+                part("What is known of each class", classes::soft_confusions(predictions, t));
+                part(
+                    if several { "Where the models disagree" } else { "What it gets wrong" },
+                    examples::disagreements(predictions, t, colours)?,
+                );
+                part("What is taken for what", classes::hard_confusions(predictions));
             }
             Err(why) => part(
-                "What the models see",
+                "What the models know",
                 format!(
-                    "<p>Left out, because they need the models and the test set: confusions, \
-                     misclassified images and reliability. Found: {}.</p>\n",
+                    "<p>Left out, because they need the models and the test set: confusions, examples, \
+                     temperature and reliability. Found: {}.</p>\n",
                     escape(why)
                 ),
             ),
         }
-        part("Throughput", self.throughput());
-        part("How to run it again", self.replay());
-        if !alone {
-            html += "</section>\n";
+        let curves = curves::learning_curves(&[run], |_, variant| variant.to_string(), colours);
+        part("Learning curves", halves(curves));
+        part("Figures of the experiment", self.figures());
+        if let Ok(predictions) = &run.predictions {
+            let t = run.temperature();
+            let chart = calibration::by_temperature(predictions, t, colours);
+            part(
+                "Temperature",
+                halves(chart + &examples::at_temperatures(predictions, t, colours)?),
+            );
+            part("Reliability", halves(calibration::reliability(predictions, colours)));
         }
+        part("Speed", self.speed());
+        part("How to run it again", self.replay());
         Ok(html)
+    }
+
+    /// The sentence, what is asked next, and the figure.
+    fn head(&self) -> String {
+        let run = self.run;
+        let summary = &run.summary;
+        let mut html = format!(
+            "<header>\n<p class=\"kicker\">{} · {} · {}{}</p>\n<h1>{}</h1>\n<dl class=\"answers\">\n",
+            escape(&summary.experiment),
+            escape(&summary.dataset),
+            match summary.preset.as_str() {
+                "config" => "a configuration of one's own".into(),
+                preset => format!("preset {}", escape(preset)),
+            },
+            // The day is enough.
+            run.manifest["started"].as_str().map_or(String::new(), |started| {
+                let day: String = started.chars().take(10).collect();
+                format!(" · {}", escape(&day))
+            }),
+            escape(&sentence(summary))
+        );
+        for (question, answer) in answers(run) {
+            let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", escape(&answer));
+        }
+        html += "</dl>\n</header>\n";
+        if let Some(shown) = Figure::of(run) {
+            // Its numbers are the table's below.
+            html += &shown.across(&self.colours);
+        }
+        html
+    }
+
+    /// The charts of the experiment that do not stand at the head, and figures of earlier versions.
+    fn figures(&self) -> String {
+        let RunContents { summary, figures, .. } = self.run;
+        let at_head = match Figure::of(self.run) {
+            Some(Figure::Chart(chart)) => Some(chart),
+            _ => None,
+        };
+        let charts = summary.charts.values().filter(|chart| Some(*chart) != at_head);
+        let mut html: String = charts.map(|chart| wide_chart(chart, &self.colours)).collect();
+        for (name, svg) in figures {
+            html += &image_figure(
+                &format!("Figure of the run: {}", name.replace(['-', '_'], " ")),
+                svg,
+            );
+        }
+        html
     }
 
     /// The tables of the experiment. A run without tables is shown by its rows.
@@ -147,17 +136,12 @@ impl Section<'_> {
             return summary.tables.iter().map(table_html).collect();
         }
         let mut table = Table::new(
-            format!("Test errors on {}", summary.dataset),
-            &["variant", "ours", "paper", "negative log-likelihood"],
+            format!("Test errors{} on {}", summary.of_examples(), summary.dataset),
+            &["variant", "test errors", "negative log-likelihood"],
         );
         for variant in summary.variants() {
-            let paper = summary.paper.get(variant).filter(|_| summary.is_the_papers());
-            table.push([
-                variant.to_string(),
-                summary.errors_cell(variant),
-                paper.map_or("–".into(), u64::to_string),
-                summary.cell(variant, 4, &Measure::TestNll),
-            ]);
+            let nll = summary.cell(variant, 4, &Measure::TestNll);
+            table.push([variant.to_string(), summary.errors_cell(variant), nll]);
         }
         table_html(&table)
     }
@@ -179,7 +163,7 @@ impl Section<'_> {
         table_html(&table)
     }
 
-    fn throughput(&self) -> String {
+    fn speed(&self) -> String {
         let mut table = Table::new(
             "Training",
             &[
@@ -263,6 +247,15 @@ fn fact(value: &Value) -> String {
             let between = if values.iter().any(Value::is_object) { "" } else { ", " };
             values.iter().map(fact).collect::<Vec<_>>().join(between)
         }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            Some(value) => short(value),
+            None => number.to_string(),
+        },
         other => escape(&other.to_string()),
     }
+}
+
+/// Charts of half the page's width, two beside each other where there is room.
+fn halves(charts: String) -> String {
+    if charts.is_empty() { charts } else { format!("<div class=\"halves\">\n{charts}</div>\n") }
 }

@@ -115,7 +115,12 @@ fn conclude(summary: &Summary) -> Conclusion {
         limit.push([t.to_string(), of_centred, of_raw, format!("{:.3}", centred * t)]);
     }
     let mut students = Table::new(
-        format!("Test errors of students, {}, {}", summary.dataset, summary.preset),
+        format!(
+            "Test errors{} of students, {}, {}",
+            summary.of_examples(),
+            summary.dataset,
+            summary.preset
+        ),
         &["student", "errors", "negative log-likelihood"],
     );
     for (name, _) in STUDENTS {
@@ -128,6 +133,9 @@ fn conclude(summary: &Summary) -> Conclusion {
     });
     let title = format!("Distance of the soft gradient from its limits, {}", summary.dataset);
     let chart = Chart {
+        caption: "How far the gradient of the soft loss is from that of matched logits; at high \
+                  temperature the two are the same, if the logits are centred."
+            .into(),
         log_x: true,
         log_y: true,
         ..Chart::new(title, "temperature T", "relative error", series)
@@ -148,7 +156,13 @@ fn conclude(summary: &Summary) -> Conclusion {
         ),
         verdict: Verdict::of(Some(holds)),
     });
+    let [at_20, .., matched] = STUDENTS.map(|(name, _)| summary.errors_cell(name));
     Conclusion {
+        headline: Some(format!(
+            "Students that match the teacher's logits, the limit of high temperature, make {matched} \
+             test errors{}; those at T = 20 make {at_20}.",
+            summary.of_examples()
+        )),
         tables: vec![limit, students],
         claims: claim.into_iter().collect(),
         charts: vec![("limit".into(), chart)],

@@ -15,6 +15,9 @@
 //! | student, no labels | the weight of the hard term, 0 |
 //! | student, with labels | the weight of the hard term, 0.05 |
 //! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
+//! | student, masked views | the transfer set, of which teacher and student see other pixels masked in each epoch, and the budget |
+//! | baseline, masked views | the targets of that, labels: what the masks alone do |
+//! | baseline, same steps | the transfer set of that, the images as they are: what the budget alone does |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 
 use super::transfer::Transfer;
@@ -23,7 +26,6 @@ use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::paper::graph::{Memo, Node};
 use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::PresetConfigs};
-use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics;
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
 use limbeck_datasets::{Dataset, Split};
@@ -38,6 +40,10 @@ const JITTERED: &str = "student, jittered";
 const UNLABELLED: &str = "student, no labels";
 const LABELLED: &str = "student, with labels";
 const SMOOTHED: &str = "label smoothing";
+/// A student who asks its teacher at more points than the training set has, none of them a translation.
+const VIEWED: &str = "student, masked views";
+const VIEWED_LABELS: &str = "baseline, masked views";
+const SAME_STEPS: &str = "baseline, same steps";
 /// Begins the name of a student of several teachers, before their number.
 const OF_SEVERAL: &str = "student of ";
 /// Weight of the hard term in [`LABELLED`].
@@ -73,7 +79,9 @@ impl Experiment for Mnist {
             on_test: Memo::default(),
             ensemble: Memo::default(),
         });
-        let configs = models.transfer.configs.all();
+        let viewed = ("viewed", &models.transfer.configs.viewed);
+        let mut configs = models.transfer.configs.all().to_vec();
+        configs.extend(request.extended.then_some(viewed));
         let nets = |seed| models.of_seed(seed, loss, request.extended);
         let mut spec = models.transfer.spec(self, request, &configs, nets, conclude);
         spec.paper_errors = PAPER.into();
@@ -94,6 +102,12 @@ enum Targets {
     /// The teacher's logits, on images that are translated as the teacher's were.
     Jittered(LossSpec),
     SmoothedLabels,
+    /// The teacher's answers to masked views.
+    Viewed(LossSpec),
+    /// Labels, on the same views.
+    ViewedLabels,
+    /// Labels, on the images, for as many steps.
+    SameSteps,
 }
 
 struct Models {
@@ -113,7 +127,13 @@ impl Models {
         ];
         if extended {
             let (variant, loss) = other_hard_weight(loss);
-            nets.extend([(variant, Targets::Teacher(loss)), (SMOOTHED, Targets::SmoothedLabels)]);
+            nets.extend([
+                (variant, Targets::Teacher(loss)),
+                (SMOOTHED, Targets::SmoothedLabels),
+                (VIEWED, Targets::Viewed(LossSpec { hard_weight: 0.0, ..loss })),
+                (VIEWED_LABELS, Targets::ViewedLabels),
+                (SAME_STEPS, Targets::SameSteps),
+            ]);
         }
         let net = |(variant, targets)| {
             let models = self.clone();
@@ -134,16 +154,26 @@ impl Models {
         let of = match targets {
             Targets::Labels | Targets::SmoothedLabels => &configs.baseline,
             Targets::Teacher(_) | Targets::Jittered(_) => &configs.student,
+            Targets::Viewed(_) | Targets::ViewedLabels | Targets::SameSteps => &configs.viewed,
         };
         let mut config = Config { seed, ..of.clone() };
+        let teacher = run.model(&Transfer::teacher(seed))?;
+        let teachers = std::slice::from_ref(&*teacher);
+        let mut asked: &[Mlp] = &[];
         let (loss, logits) = match targets {
-            Targets::Labels => (LossSpec::HARD, None),
+            Targets::Labels | Targets::ViewedLabels => (LossSpec::HARD, None),
+            Targets::SameSteps => {
+                config.distillation = None;
+                (LossSpec::HARD, None)
+            }
+            Targets::Viewed(loss) => {
+                asked = teachers;
+                (loss, None)
+            }
             Targets::Teacher(loss) => (loss, Some(self.transfer.logits(run, seed)?)),
             Targets::Jittered(loss) => {
                 config.data.jitter = configs.teacher.data.jitter;
                 let jitter = config.data.jitter.map(|pixels| pixels as u8);
-                let teacher = run.model(&Transfer::teacher(seed))?;
-                let teachers = std::slice::from_ref(&*teacher);
                 let context = run.kernels();
                 let logits = distill::teacher_logits(context, teachers, train, 1.0, jitter);
                 (loss, Some(Rc::new(logits)))
@@ -154,12 +184,15 @@ impl Models {
             }
         };
         let teacher_logits = logits.as_ref().map(|logits| &logits[..]);
-        let task = Task { objective: loss, teacher_logits, ..Task::hard(variant, &config, train) };
+        let task = Task {
+            objective: loss,
+            teacher_logits,
+            teachers: asked,
+            ..Task::hard(variant, &config, train)
+        };
         let (model, row) = run.train(dataset, &task, seed)?;
-        let on_test = self.on_test.get(seed, || {
-            let teacher = run.model(&Transfer::teacher(seed))?;
-            Ok(teacher.logits(run.kernels(), &dataset.test))
-        })?;
+        let on_test =
+            self.on_test.get(seed, || Ok(teacher.logits(run.kernels(), &dataset.test)))?;
         Ok(Row { measures: with_teacher(run.kernels(), &model, &on_test, dataset), ..row })
     }
 
@@ -216,7 +249,12 @@ fn smoothed_labels(split: &Split, classes: usize) -> Vec<f32> {
 fn conclude(summary: &Summary) -> Conclusion {
     let on_mnist = summary.dataset == "mnist";
     let mut table = Table::new(
-        format!("Test errors on {}, preset {}", summary.dataset, summary.preset),
+        format!(
+            "Test errors{} on {}, preset {}",
+            summary.of_examples(),
+            summary.dataset,
+            summary.preset
+        ),
         &["variant", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
     for variant in summary.variants() {
@@ -240,6 +278,13 @@ fn conclude(summary: &Summary) -> Conclusion {
         table
             .note(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
+    if summary.rows_of(VIEWED).next().is_some() {
+        table.note(format!(
+            "'{VIEWED}' asks its teacher about images of which it masks other pixels in each step; \
+             '{VIEWED_LABELS}' learns the labels of the same images, '{SAME_STEPS}' those of the \
+             images as they are, for as many steps. The paper did none of these."
+        ));
+    }
     let of_several = |variant: &&str| variant.starts_with(OF_SEVERAL);
     if let Some(variant) = summary.variants().into_iter().find(of_several) {
         table.note(format!(
@@ -255,22 +300,11 @@ fn conclude(summary: &Summary) -> Conclusion {
     let mut each = summary.by_seed("Every seed", "student", variants, pairs);
     each.note("p: McNemar's exact test of the two models on the same images.");
     Conclusion {
+        // That of teacher, baseline and student is made from the rows.
+        headline: None,
         tables: vec![table, each],
         claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
-        charts: vec![("seeds".into(), errors_by_seed(summary))],
-    }
-}
-
-/// How far the seeds differ, beside the paper's single run.
-fn errors_by_seed(summary: &Summary) -> Chart {
-    let point = |row: &Row| Point::at(row.seed as f64, row.test_errors as f64);
-    let variants = summary.variants().into_iter();
-    let series = variants.map(|variant| Series::new(variant, summary.rows_of(variant).map(point)));
-    let papers = PAPER.iter().filter(|_| summary.dataset == "mnist");
-    let title = format!("Test errors of every seed, {}", summary.dataset);
-    Chart {
-        references: papers.map(|&(of, errors)| (format!("paper, {of}"), errors as f64)).collect(),
-        ..Chart::new(title, "seed", "test errors", series)
+        charts: Vec::new(),
     }
 }
 

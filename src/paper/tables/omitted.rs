@@ -252,7 +252,18 @@ fn conclude(summary: &Summary) -> Conclusion {
     );
     let claims = if summary.is_the_papers() { claims(summary) } else { Vec::new() };
     let charts = vec![("offsets".into(), errors_by_offset(summary))];
-    Conclusion { tables: vec![table], claims, charts }
+    Conclusion { headline: headline(summary), tables: vec![table], claims, charts }
+}
+
+fn headline(summary: &Summary) -> Option<String> {
+    let [without_3, _] = &TRANSFER_SETS;
+    let before = MeanSd::of(&summary.values(without_3.student, &Measure::TestErrors))?.mean;
+    let after = MeanSd::of(&summary.values(without_3.student, &measure("errors", "test")))?.mean;
+    Some(format!(
+        "A student that was never shown a 3 makes {before:.0} test errors{}, and {after:.0} once the \
+         bias of that class is corrected.",
+        summary.of_examples()
+    ))
 }
 
 /// What the correction is worth at any offset.
@@ -265,6 +276,9 @@ fn errors_by_offset(summary: &Summary) -> Chart {
     let title = format!("Test errors against the offset, {}", summary.dataset);
     let x_label = "offset of the logits of 3, or of 7 and 8";
     Chart {
+        caption:
+            "What adding an offset to the logits of the classes left out does to the test errors."
+                .into(),
         log_y: true,
         references: papers
             .map(|set| (format!("paper, {}, corrected", set.student), set.paper[1] as f64))

@@ -306,7 +306,18 @@ fn conclude(
         [Some(all), Some(hard), Some(soft)] => claims(summary, all, hard, soft, curves),
         _ => Vec::new(),
     };
+    let headline = match [at("hard", false, 100), at("hard", false, FEW), at("soft", false, FEW)] {
+        [Some(all), Some(hard), Some(soft)] => Some(format!(
+            "On {FEW} % of the {examples} soft targets reach {:.1} % test accuracy and labels {:.1} %; \
+             labels on all of them {:.1} %.",
+            100.0 * soft.mean,
+            100.0 * hard.mean,
+            100.0 * all.mean
+        )),
+        _ => None,
+    };
     Conclusion {
+        headline,
         tables: vec![table],
         claims: if summary.preset == "smoke" { Vec::new() } else { claims },
         charts: vec![
@@ -404,7 +415,14 @@ fn learning_curves(summary: &Summary, curves: &[(&str, Vec<EpochRecord>); 2]) ->
         })
     });
     let title = format!("Learning curves on {FEW} % of {}", summary.dataset);
-    Chart::new(title, "epoch", "accuracy, %", series)
+    Chart {
+        caption: format!(
+            "Accuracy by epoch of nets on {FEW} % of the data: on what they were trained on, and on the \
+             test set."
+        ),
+        log_x: true,
+        ..Chart::new(title, "epoch", "accuracy, %", series)
+    }
 }
 
 fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), MeanSd>) -> Chart {
@@ -421,6 +439,9 @@ fn parts(summary: &Summary, test: &BTreeMap<(&str, bool, usize), MeanSd>) -> Cha
     let all = test.get(&("hard", false, 100)).into_iter();
     let title = format!("Test accuracy by part of {}", summary.dataset);
     Chart {
+        caption:
+            "Test accuracy by the part of the training data, with labels and with soft targets."
+                .into(),
         log_x: true,
         references: all.map(|all| ("all of the data".into(), 100.0 * all.mean)).collect(),
         ..Chart::new(title, "percent of the training data", "test accuracy, %", series)

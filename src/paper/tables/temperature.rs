@@ -9,7 +9,7 @@ use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
 use crate::paper::preset::{Preset, PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::statistics;
+use crate::run::statistics::{self, MeanSd};
 use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};
 
 /// The grid: temperatures, widths, and epochs of each student.
@@ -75,7 +75,12 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     let mut columns = vec!["T"];
     columns.extend(heads.iter().map(String::as_str));
     let mut table = Table::new(
-        format!("Test errors on {} by temperature and width, {}", summary.dataset, summary.preset),
+        format!(
+            "Test errors{} on {} by temperature and width, {}",
+            summary.of_examples(),
+            summary.dataset,
+            summary.preset
+        ),
         &columns,
     );
     for &t in temperatures {
@@ -90,6 +95,10 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     });
     let title = format!("Test errors against temperature, {}", summary.dataset);
     let chart = Chart {
+        caption:
+            "Test errors of students by the temperature they were distilled at, for each width; \
+                  bars are the standard deviation of the seeds."
+                .into(),
         log_x: true,
         log_y: true,
         ..Chart::new(title, "temperature T", "test errors", series)
@@ -142,5 +151,27 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
             },
         });
     }
-    Conclusion { tables: vec![table], claims, charts: vec![("temperature".into(), chart)] }
+    Conclusion {
+        headline: headline(summary, temperatures, widths),
+        tables: vec![table],
+        claims,
+        charts: vec![("temperature".into(), chart)],
+    }
+}
+
+/// The best temperature of the narrowest and of the widest student.
+fn headline(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Option<String> {
+    let best = |width: usize| {
+        let found = temperatures
+            .iter()
+            .filter_map(|&t| Some((t, MeanSd::of(&errors(summary, width, t))?.mean)));
+        found.min_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let (&narrow, &wide) = (widths.iter().min()?, widths.iter().max()?);
+    let ((t, least), (wide_t, wide_least)) = (best(narrow)?, best(wide)?);
+    Some(format!(
+        "The best temperature depends on the student's width: with {narrow} units a layer T = {t} makes \
+         the fewest test errors, {least:.0}{}, with {wide} units T = {wide_t}, {wide_least:.0}.",
+        summary.of_examples()
+    ))
 }

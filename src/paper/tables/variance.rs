@@ -99,7 +99,7 @@ impl Experiment for Variance {
             };
             nets().into_iter().map(node).collect::<Vec<_>>()
         };
-        let PresetConfigs { teacher, baseline, student } = &transfer.configs;
+        let PresetConfigs { teacher, baseline, student, .. } = &transfer.configs;
         let configs = [("teacher", teacher), ("hard", baseline), ("soft", student)];
         Ok(transfer.spec(self, request, &configs, nodes, conclude))
     }
@@ -227,7 +227,11 @@ fn conclude(summary: &Summary) -> Conclusion {
     let errors = |variant: &str| summary.errors_cell(variant);
     let pair = |name: &dyn Fn(&str) -> String| TARGETS.map(|targets| errors(&name(targets)));
     let mut parts = Table::new(
-        format!("Test errors by part of the training set, {}", summary.preset),
+        format!(
+            "Test errors{} by part of the training set, {}",
+            summary.of_examples(),
+            summary.preset
+        ),
         &["examples", "hard", "soft"],
     );
     for percent in PERCENT {
@@ -249,6 +253,9 @@ fn conclude(summary: &Summary) -> Conclusion {
     });
     let title = format!("Variance of the gradient between cases, {}", summary.dataset);
     let chart = Chart {
+        caption: "How much the gradient differs from case to case, relative to its mean, by the \
+                  temperature of the soft targets."
+            .into(),
         log_x: true,
         log_y: true,
         references: ["initial", "trained"]
@@ -256,7 +263,13 @@ fn conclude(summary: &Summary) -> Conclusion {
             .into(),
         ..Chart::new(title, "temperature T", "variance / mean²", series)
     };
+    let few = PERCENT[0];
+    let [hard, soft] = pair(&|targets| part(targets, few));
     Conclusion {
+        headline: Some(format!(
+            "On {few} % of the data soft targets make {soft} test errors{}, labels {hard}.",
+            summary.of_examples()
+        )),
         tables: vec![noises, parts, rates],
         claims: claims(summary),
         charts: vec![("variance".into(), chart)],

@@ -3,7 +3,7 @@
 use super::case::CheckCase;
 use super::formula::Formula;
 use super::rounding::Precision;
-use super::row::Rows;
+use super::row::{Row, Rows};
 use super::sums::Values;
 use ndarray::{Array2, Zip};
 
@@ -12,9 +12,6 @@ const OTHERS: [f64; 4] = [0.0, -1.0, 2.0, 0.5];
 
 /// A mistake that moves a result by less than this share of it is none in the case at hand.
 const NOTICEABLE: f64 = 0.125;
-/// The same where a loss in half precision is all that is given: one number of three digits, which
-/// other formulas come near by chance.
-const NOTICEABLE_IN_A_HALF: f64 = 0.02;
 
 /// The results of a case that can be compared: those that are finite, or are in part.
 #[derive(Clone, Copy)]
@@ -42,6 +39,18 @@ impl<'a> Results<'a> {
             && self.d_logits.is_none_or(|d| gradient_fits(d, values, 1.0))
     }
 
+    /// Where d_logits first differs.
+    pub fn difference(&self, values: &Values) -> Option<(usize, usize)> {
+        let d = self.d_logits?;
+        let differs = |&at: &(usize, usize)| !near(d[at], values.d_logits[at], values.d_errors[at]);
+        d.indexed_iter().map(|(at, _)| at).find(differs)
+    }
+
+    /// Whether example `e` of d_logits, if there is one, is that of a formula.
+    pub fn fit_at(&self, rows: &Rows, e: usize, formula: &Formula) -> bool {
+        self.d_logits.is_none_or(|d| example_fits(d, &rows.row(e), formula))
+    }
+
     /// Which of the results that fit these values would fit as well if they were 0, negated,
     /// doubled or halved: they tell nothing.
     pub fn silent(&self, values: &Values) -> Option<&'static str> {
@@ -67,10 +76,8 @@ impl<'a> Results<'a> {
     }
 
     /// Whether these values differ noticeably from the right ones in what is compared.
-    pub fn differ(&self, values: &Values, right: &Values, precision: Precision) -> bool {
-        let coarse = precision.is_half() && self.d_logits.is_none();
-        let share = if coarse { NOTICEABLE_IN_A_HALF } else { NOTICEABLE };
-        let noticeable = |off: f64, size: f64| off > share * size;
+    pub fn differ(&self, values: &Values, right: &Values) -> bool {
+        let noticeable = |off: f64, size: f64| off > NOTICEABLE * size;
         let d_logits = || {
             let (mut off, mut size) = (0.0, 0.0);
             Zip::from(&values.d_logits).and(&right.d_logits).for_each(|x: &f64, right| {
@@ -83,18 +90,13 @@ impl<'a> Results<'a> {
         self.d_logits.is_some() && d_logits() || self.loss.is_some() && loss()
     }
 
-    /// Which of `formulas` these results are of and show.
-    pub fn recognise(&self, rows: &Rows, formulas: &[Formula]) -> Vec<bool> {
+    /// Which of `formulas` these results may be of; with `shown`, of those that they show.
+    pub fn recognise(&self, rows: &Rows, formulas: &[Formula], shown: bool) -> Vec<bool> {
         let mut alive: Vec<usize> = (0..formulas.len()).collect();
         if let Some(d) = self.d_logits {
             for e in probes(rows.case) {
                 let row = rows.row(e);
-                alive.retain(|&i| {
-                    let (values, errors) = rows.gradient(&row, &formulas[i]);
-                    let found = d.row(e);
-                    let pairs = found.iter().zip(&values).zip(&errors);
-                    pairs.into_iter().all(|((&d, &x), &error)| near(d, x, error))
-                });
+                alive.retain(|&i| example_fits(d, &row, &formulas[i]));
             }
         }
         let survivors: Vec<Formula> = alive.iter().map(|&i| formulas[i]).collect();
@@ -114,10 +116,10 @@ impl<'a> Results<'a> {
             let loss_alone = Results { d_logits: None, ..*self };
             let mut answer = loss_alone.fit(&values);
             if answer && self.d_logits.is_some() {
-                (values.d_logits, values.d_errors) = rows.d_logits(&formulas[i]);
+                values = rows.values(&formulas[i]);
                 answer = self.fit(&values);
             }
-            answer &= self.tell(&values);
+            answer &= !shown || self.tell(&values);
             recognised[i] = answer;
             known.push((formulas[i], answer));
         }
@@ -136,7 +138,21 @@ fn probes(case: &CheckCase) -> Vec<usize> {
 
 /// Whether an element is that of a formula; one that is not finite says nothing of it.
 fn near(found: f64, expected: f64, error: f64) -> bool {
-    !found.is_finite() || (found - expected).abs() <= error
+    !found.is_finite() || within(found, expected, error)
+}
+
+/// Whether a number is within the error of what is expected. An infinite one, whose error is infinite
+/// too, is not what a finite one was meant to be.
+fn within(found: f64, expected: f64, error: f64) -> bool {
+    expected.is_finite() && (found - expected).abs() <= error
+}
+
+/// Whether one example's gradient is that of a formula.
+fn example_fits(d: &Array2<f64>, row: &Row, formula: &Formula) -> bool {
+    let (values, errors) = row.rows.gradient(row, formula);
+    let found = d.row(row.e);
+    let mut pairs = found.iter().zip(&values).zip(&errors);
+    pairs.all(|((&d, &x), &error)| near(d, x, error))
 }
 
 fn gradient_fits(d: &Array2<f64>, values: &Values, factor: f64) -> bool {
@@ -146,7 +162,7 @@ fn gradient_fits(d: &Array2<f64>, values: &Values, factor: f64) -> bool {
 
 /// The room of the form, cross-entropy or divergence, that a loss has.
 fn loss_fits(loss: f64, values: &Values) -> Option<f64> {
-    let fits = |i: usize| (loss - values.losses[i]).abs() <= values.loss_errors[i];
+    let fits = |i: usize| within(loss, values.losses[i], values.loss_errors[i]);
     // The divergence first: its room is for what is left without the entropy.
     [1, 0].into_iter().find(|&i| fits(i)).map(|i| values.loss_errors[i])
 }
@@ -182,12 +198,8 @@ pub fn errors(results: &Results, right: &Values, precision: Precision) -> (f64, 
 pub fn differences(rows: &Rows, results: &Results, right: &Values) -> String {
     let case = rows.case;
     let mut parts = Vec::new();
-    let differs = |d: &Array2<f64>| {
-        let differs = |&at: &(usize, usize)| !near(d[at], right.d_logits[at], right.d_errors[at]);
-        d.indexed_iter().map(|(at, _)| at).find(differs)
-    };
     if let Some(d) = results.d_logits
-        && let Some(at) = differs(d)
+        && let Some(at) = results.difference(right)
     {
         parts.push(format!(
             "the first difference is {} = {:e}, expected {:e} ± {:.0e}",

@@ -21,9 +21,19 @@
 //! A test that would accept 0, the negated, the doubled or the halved value as well tells nothing:
 //! the verdict is [`Verdict::CannotTell`], and a mistake whose test is such is not named. Of a
 //! cross-entropy this is asked of what is left without the entropy of the soft targets, which no
-//! student changes. Where a mistake fits as well as the right formula though it moves the result by
-//! an eighth or more (of a loss alone in half precision, a fiftieth), the verdict is the same; one that moves it less is no mistake in that case, and
+//! student changes.
+//!
+//! Results agree only if they exclude every known mistake that moves them by an eighth or more: some
+//! element must be farther from the mistake's value than rounding may take it in a program that makes
+//! that mistake. Such a program's results are all within that, so that they never agree; that the
+//! mistake's own test would accept 0 too, where its rounding is as large as its values, is no excuse.
+//! Else the verdict is `CannotTell`. A mistake that moves results by less is none in that case, and
 //! the message names it.
+//!
+//! Where loss and gradient are given and this holds of the gradient alone, as of a small KL of many
+//! classes in f32, it is the gradient that agrees: [`CheckReport::untold`] and the message say that of
+//! the loss nothing can be told. A bound that expects roundings to cancel would tell more, but not of
+//! every order of summation. A loss outside its bound is wrong whatever its gradient.
 
 mod case;
 mod compare;
@@ -80,6 +90,9 @@ pub struct CheckReport {
     /// All mistakes whose results are within the tolerance. With the verdict `agrees` the case
     /// cannot tell these from the right formula; at T = 1 there are many.
     pub fits: Vec<&'static str>,
+    /// With the verdict `agrees`, which is then of d_logits alone: `loss`, where it is as it should
+    /// be but nothing can be told of it.
+    pub untold: Option<&'static str>,
     /// The largest difference from the right values, divided by the largest of these: the greater
     /// of loss and gradient. JSON: null where it is not finite.
     #[serde(serialize_with = "finite_or_null")]
@@ -121,6 +134,7 @@ pub fn check(case: &CheckCase) -> Checked<CheckReport> {
         variant: answer.mistakes.first().map(|mistake| mistake.id),
         mistakes: answer.mistakes.iter().map(|mistake| mistake.id).collect(),
         fits: answer.fits.iter().map(|mistake| mistake.id).collect(),
+        untold: answer.untold,
         max_relative_error,
         max_ulp_error,
         message: answer.message + &out_of_order(case).unwrap_or_default(),
@@ -132,7 +146,14 @@ struct Answer {
     verdict: Verdict,
     mistakes: Vec<&'static Mistake>,
     fits: Vec<&'static Mistake>,
+    untold: Option<&'static str>,
     message: String,
+}
+
+impl Answer {
+    fn new(verdict: Verdict, fits: Vec<&'static Mistake>, message: String) -> Answer {
+        Answer { verdict, mistakes: Vec::new(), fits, untold: None, message }
+    }
 }
 
 struct Checker<'a> {
@@ -150,7 +171,8 @@ impl Checker<'_> {
             return match (&places[..], &teachers[..]) {
                 ([], []) => self.accepted(),
                 ([], _) => {
-                    let message = format!("{} but {}", self.agreement(), sentences(&teachers));
+                    let message =
+                        format!("{} but {}", self.agreement(&self.results), sentences(&teachers));
                     named(teachers, Vec::new(), message)
                 }
                 _ => self.refused(&places),
@@ -186,9 +208,9 @@ impl Checker<'_> {
         self.refused(&places)
     }
 
-    /// "loss and d_logits agree in f32, within its rounding".
-    fn agreement(&self) -> String {
-        let what = match (self.results.loss, self.results.d_logits) {
+    /// "loss and d_logits agree, within the rounding of f32".
+    fn agreement(&self, results: &Results) -> String {
+        let what = match (results.loss, results.d_logits) {
             (Some(_), Some(_)) => "loss and d_logits agree",
             (Some(_), None) => "the loss agrees",
             _ => "d_logits agrees",
@@ -198,18 +220,36 @@ impl Checker<'_> {
 
     /// The answer to results that fit the right formula.
     fn accepted(&self) -> Answer {
-        let case = self.rows.case;
-        let too = if self.results.d_logits.is_none() { "d_logits too, or " } else { "" };
-        let cannot_tell = |fits, reason: String| Answer {
-            verdict: Verdict::CannotTell,
-            mistakes: Vec::new(),
-            fits,
-            message: format!(
-                "cannot tell: {reason}; give {too}a case whose student and teacher differ more, at a \
-                 lower temperature or in a finer precision"
-            ),
+        let both = &self.results;
+        let d_logits = Results { loss: None, ..*both };
+        let (fits, reason) = match self.agreeing(both) {
+            Ok(answer) => return answer,
+            Err(untold) => untold,
         };
-        if let Some(what) = self.results.silent(self.right) {
+        if both.loss.is_some()
+            && both.d_logits.is_some()
+            && let Ok(mut answer) = self.agreeing(&d_logits)
+        {
+            answer.untold = Some("loss");
+            answer.message += &format!("; of the loss nothing can be told: {reason}");
+            return answer;
+        }
+        let too = if both.d_logits.is_none() { "d_logits too, or " } else { "" };
+        let message = format!(
+            "cannot tell: {reason}; give {too}a case whose student and teacher differ more, at a \
+             lower temperature or in a finer precision"
+        );
+        Answer::new(Verdict::CannotTell, fits, message)
+    }
+
+    /// The answer to results that are those of the right formula and of no other; else the mistakes
+    /// that they may be of, and why nothing can be told.
+    fn agreeing(
+        &self,
+        results: &Results,
+    ) -> std::result::Result<Answer, (Vec<&'static Mistake>, String)> {
+        let case = self.rows.case;
+        if let Some(what) = results.silent(self.right) {
             let [ce, kl] = self.right.losses;
             let details = if what == "d_logits" {
                 format!("rounding in {} may do as much as the whole gradient", case.precision)
@@ -230,22 +270,17 @@ impl Checker<'_> {
             let reason = format!(
                 "{what} would also be accepted if it were 0, negated, doubled or halved: {details}"
             );
-            return cannot_tell(Vec::new(), reason);
+            return Err((Vec::new(), reason));
         }
         let right = Formula::right(case);
-        // Of a large case's loss alone, other terms are not computed unless there is much room: they
-        // would agree by chance only.
+        // Of a large case's loss alone, other terms are not computed unless there is much room: one
+        // that differs noticeably could be meant only if its own room were much larger.
         let coarse = self.right.loss_errors[1] > self.right.losses[1].abs() / 16.0;
-        let few = self.is_large() && self.results.d_logits.is_none() && !coarse;
+        let few = self.is_large() && results.d_logits.is_none() && !coarse;
         let comparable = |formula: &Formula| !few || same_terms(formula, &right);
-        let fitting = self.fitting(&self.results, comparable);
+        let fitting = self.fitting(results, comparable, false);
         let differs = |formula: &Formula| {
-            !formula.is(&right)
-                && self.results.differ(
-                    &self.rows.values(formula),
-                    self.right,
-                    self.rows.case.precision,
-                )
+            !formula.is(&right) && results.differ(&self.rows.values(formula), self.right)
         };
         let other = fitting.iter().find(|(_, formulas)| formulas.iter().any(differs));
         let fits: Vec<&Mistake> = fitting.iter().map(|(mistake, _)| *mistake).collect();
@@ -254,11 +289,10 @@ impl Checker<'_> {
                 "within the rounding of {} this is also {}: {}",
                 case.precision, mistake.id, mistake.says
             );
-            return cannot_tell(fits, reason);
+            return Err((fits, reason));
         }
-        let also = cannot_tell_from(&fits);
-        let message = format!("{}{also}", self.agreement());
-        Answer { verdict: Verdict::Agrees, mistakes: Vec::new(), fits, message }
+        let message = format!("{}{}", self.agreement(results), cannot_tell_from(&fits));
+        Ok(Answer::new(Verdict::Agrees, fits, message))
     }
 
     /// Mistakes with those of their formulas that fit some results.
@@ -266,6 +300,7 @@ impl Checker<'_> {
         &self,
         results: &Results,
         comparable: impl Fn(&Formula) -> bool,
+        shown: bool,
     ) -> Vec<(&'static Mistake, Vec<Formula>)> {
         let case = self.rows.case;
         let all: Vec<(&Mistake, Formula)> = MISTAKES
@@ -276,7 +311,7 @@ impl Checker<'_> {
             .filter(|(_, formula)| comparable(formula))
             .collect();
         let formulas: Vec<Formula> = all.iter().map(|(_, formula)| *formula).collect();
-        let recognised = results.recognise(self.rows, &formulas);
+        let recognised = results.recognise(self.rows, &formulas, shown);
         let mut fitting: Vec<(&Mistake, Vec<Formula>)> = Vec::new();
         for ((mistake, formula), _) in all.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
             match fitting.last_mut().filter(|(last, _)| last.id == mistake.id) {
@@ -293,10 +328,10 @@ impl Checker<'_> {
         let right = Formula::right(self.rows.case);
         let mut fitting = Vec::new();
         if self.is_large() && results.d_logits.is_none() {
-            fitting = self.fitting(results, |formula| same_terms(formula, &right));
+            fitting = self.fitting(results, |formula| same_terms(formula, &right), true);
         }
         if fitting.is_empty() {
-            fitting = self.fitting(results, |_| true);
+            fitting = self.fitting(results, |_| true, true);
         }
         fitting.into_iter().map(|(mistake, _)| mistake).collect()
     }
@@ -363,7 +398,7 @@ impl Checker<'_> {
             formulas.into_iter().map(move |formula| (set.clone(), formula))
         };
         let (sets, formulas): (Vec<_>, Vec<Formula>) = sets.flat_map(formulas_of).unzip();
-        let recognised = self.results.recognise(self.rows, &formulas);
+        let recognised = self.results.recognise(self.rows, &formulas, true);
         let mut found: Vec<Vec<&Mistake>> = Vec::new();
         for (set, _) in sets.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
             let same = |other: &Vec<&Mistake>| other.iter().zip(&set).all(|(a, b)| a.id == b.id);
@@ -410,8 +445,7 @@ impl Checker<'_> {
     /// The answer to results that are not right and show no known mistake.
     fn refused(&self, places: &[String]) -> Answer {
         let case = self.rows.case;
-        let answer =
-            |verdict, message| Answer { verdict, mistakes: Vec::new(), fits: Vec::new(), message };
+        let answer = |verdict, message| Answer::new(verdict, Vec::new(), message);
         if !places.is_empty() {
             let infinite = if self.right.losses[1].is_infinite() {
                 "; the right loss is infinite too: the student excludes a class of the teacher's"
@@ -432,7 +466,8 @@ impl Checker<'_> {
             return answer(Verdict::NotFinite, message);
         }
         let differences = differences(self.rows, &self.results, self.right);
-        let half = coarser(case).map_or(String::new(), |precision| {
+        let wrong = self.results.difference(self.right).map_or(0, |(example, _)| example);
+        let half = coarser(case, wrong).map_or(String::new(), |precision| {
             format!(
                 "; this is right in {precision}: if it was computed in it, say so by the metadata \
                  `precision`, \"{precision}\""
@@ -444,7 +479,7 @@ impl Checker<'_> {
 
 fn named(mistakes: Vec<&'static Mistake>, fits: Vec<&'static Mistake>, message: String) -> Answer {
     let fits = if fits.is_empty() { mistakes.clone() } else { fits };
-    Answer { verdict: Verdict::Variant, mistakes, fits, message }
+    Answer { mistakes, ..Answer::new(Verdict::Variant, fits, message) }
 }
 
 /// Whether two formulas have the same terms, whatever their factors.
@@ -498,14 +533,16 @@ fn of_the_teacher(case: &CheckCase) -> Vec<&'static Mistake> {
     MISTAKES.iter().filter(shows).collect()
 }
 
-/// The coarser precision in which a case would be right.
-fn coarser(case: &CheckCase) -> Option<Precision> {
+/// The coarser precision in which a case would be right, whose example `wrong` is not.
+fn coarser(case: &CheckCase, wrong: usize) -> Option<Precision> {
     let precisions = [Precision::F32, Precision::F16, Precision::Bf16];
     precisions.into_iter().filter(|coarser| *coarser < case.precision).find(|&precision| {
         let half = CheckCase { precision, rounded_logits: true, ..case.clone() };
-        let rows = Rows::new(&half);
-        let (results, right) = (Results::new(&half), rows.values(&Formula::right(&half)));
-        results.fit(&right) && results.silent(&right).is_none()
+        let (rows, results, right) = (Rows::new(&half), Results::new(&half), Formula::right(&half));
+        results.fit_at(&rows, wrong, &right) && {
+            let right = rows.values(&right);
+            results.fit(&right) && results.silent(&right).is_none()
+        }
     })
 }
 

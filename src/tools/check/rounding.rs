@@ -222,7 +222,7 @@ impl Rounding {
     }
 
     /// The bound eᵢ of the error of (zᵢ − m)/T, as a function of zᵢ.
-    fn exponent_error(self, m: f64, t: f64) -> impl Fn(f64) -> f64 {
+    pub fn exponent_error(self, m: f64, t: f64) -> impl Fn(f64) -> f64 {
         let (u, a) = (self.u(), self.precision.quotient());
         let exact = t.log2().fract() == 0.0;
         move |z: f64| {

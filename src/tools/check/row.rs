@@ -21,10 +21,12 @@ pub struct Rows<'a> {
     sides: [OnceLock<[Columns; 2]>; 2],
 }
 
-/// For each group of examples and each class: max z/T and Σ exp(z/T − max).
+/// For each group of examples and each class: max z, S = Σ exp((z − max)/T), and what the exponents'
+/// errors add to S.
 struct Columns {
     max: Array2<f64>,
     sum: Array2<f64>,
+    off: Array2<f64>,
 }
 
 impl<'a> Rows<'a> {
@@ -39,7 +41,7 @@ impl<'a> Rows<'a> {
     }
 
     /// How much example `e` counts.
-    pub fn weight(&self, examples: Examples, e: usize) -> f64 {
+    fn weight(&self, examples: Examples, e: usize) -> f64 {
         match examples {
             Examples::All => 1.0,
             _ if !self.counts[e] => 0.0,
@@ -71,16 +73,24 @@ impl<'a> Rows<'a> {
         let t = self.case.temperature;
         let groups = (0..logits.nrows()).map(|e| self.group(side, e) + 1).max().unwrap_or(0);
         let shape = (groups, logits.ncols());
-        let mut columns =
-            Columns { max: Array2::from_elem(shape, f64::NEG_INFINITY), sum: Array2::zeros(shape) };
+        let mut columns = Columns {
+            max: Array2::from_elem(shape, f64::NEG_INFINITY),
+            sum: Array2::zeros(shape),
+            off: Array2::zeros(shape),
+        };
         for (e, row) in logits.axis_iter(Axis(0)).enumerate() {
             let max = columns.max.row_mut(self.group(side, e));
-            max.into_iter().zip(row).for_each(|(max, z)| *max = max.max(z / t));
+            max.into_iter().zip(row).for_each(|(max, z)| *max = max.max(*z));
         }
         for (e, row) in logits.axis_iter(Axis(0)).enumerate() {
             let group = self.group(side, e);
-            for (i, z) in row.iter().enumerate() {
-                columns.sum[[group, i]] += (z / t - columns.max[[group, i]]).exp();
+            for (i, &z) in row.iter().enumerate() {
+                let m = columns.max[[group, i]];
+                let power = ((z - m) / t).exp();
+                columns.sum[[group, i]] += power;
+                if power > 0.0 {
+                    columns.off[[group, i]] += power * self.rounding.exponent_error(m, t)(z);
+                }
             }
         }
         columns
@@ -101,7 +111,7 @@ pub type Cache<K, V> = RefCell<Vec<(K, Rc<V>)>>;
 
 /// One example. What several formulas need of it is computed once.
 pub struct Row<'a> {
-    rows: &'a Rows<'a>,
+    pub rows: &'a Rows<'a>,
     pub e: usize,
     /// Whether gradients are wanted, not losses alone.
     gradients: bool,
@@ -151,6 +161,11 @@ impl<'a> Row<'a> {
         self.rows.rounding
     }
 
+    /// How much this example counts.
+    pub fn weight(&self, examples: Examples) -> f64 {
+        self.rows.weight(examples, self.e)
+    }
+
     /// Whether gradients are wanted; those of a loss alone are left empty.
     pub fn gradients(&self) -> bool {
         self.gradients
@@ -198,14 +213,27 @@ impl<'a> Row<'a> {
         let (t, rounding) = (self.rows.case.temperature, self.rounding());
         let [student, teacher] = self.rows.side(side);
         let group = self.rows.group(side, self.e);
-        let terms = rounding.precision.roundings(self.rows.case.examples());
         let of = |logits: &[f64], columns: &Columns| {
+            let together = self.rows.case.examples() / columns.sum.nrows();
+            let terms = rounding.precision.roundings(together);
             let class = |i: usize| {
-                let log = logits[i] / t - columns.max[[group, i]] - columns.sum[[group, i]].ln();
-                let roundings = 16.0 + terms + 8.0 * (log.abs() + logits[i].abs() / t);
-                let error = rounding.u() * roundings;
+                let at = [group, i];
+                let (m, sum) = (columns.max[at], columns.sum[at]);
+                if logits[i] < m && logits[i] == f64::NEG_INFINITY {
+                    return (Approx::ZERO, Approx::exact(f64::NEG_INFINITY));
+                }
+                let x = (logits[i] - m) / t;
+                let log = x - sum.ln();
+                // Of a class that all have the same logit of, as of a masked one, all quotients are
+                // the same.
+                let exponents = match sum == together as f64 {
+                    true => 0.0,
+                    false => rounding.exponent_error(m, t)(logits[i]) + columns.off[at] / sum,
+                };
+                let roundings = 16.0 + terms + 2.0 * (x.abs() + log.abs() + sum.ln().abs());
+                let error = exponents + rounding.u() * roundings;
                 let q = log.exp();
-                let prob = Approx { x: q, e: q * error, m: 0.0 };
+                let prob = Approx { x: q, e: (q * error.exp_m1()).min(1.0), m: 0.0 };
                 (prob, Approx { x: log, e: error, m: 0.0 })
             };
             let (probs, logs) = (0..logits.len()).map(class).unzip();

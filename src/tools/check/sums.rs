@@ -59,11 +59,11 @@ impl Rows<'_> {
                 errors[i] += factor.abs() * (g.error(u) + 8.0 * u * g.x.abs());
             }
         };
-        let soft = formula.soft_factor * self.weight(formula.soft_examples, row.e);
+        let soft = formula.soft_factor * row.weight(formula.soft_examples);
         if soft != 0.0 {
             add(&row.soft(formula.soft), soft * formula.gradient_factor);
         }
-        let hard = formula.hard_factor * self.weight(formula.hard_examples, row.e);
+        let hard = formula.hard_factor * row.weight(formula.hard_examples);
         if let Some(term) = row.hard(formula.hard).filter(|_| hard != 0.0) {
             add(&term, hard);
         }
@@ -109,91 +109,116 @@ impl Rows<'_> {
         results.into_iter().map(|(_, result)| result).collect()
     }
 
-    /// The whole gradient and its errors.
-    pub fn d_logits(&self, formula: &Formula) -> (Array2<f64>, Array2<f64>) {
-        let shape = self.case.student_logits.raw_dim();
+    /// Everything of one formula.
+    pub fn values(&self, formula: &Formula) -> Values {
+        let terms = Terms::of(std::slice::from_ref(formula));
         let parts = self.in_parts(|examples| {
-            let (mut d, mut errors) = (Vec::new(), Vec::new());
+            let (mut sums, mut d, mut errors) = (terms.none(), Vec::new(), Vec::new());
             for e in examples {
-                let (row_d, row_errors) = self.gradient(&self.row(e), formula);
+                let row = self.row(e);
+                let (row_d, row_errors) = self.gradient(&row, formula);
                 d.extend(row_d);
                 errors.extend(row_errors);
+                terms.add(&row, &mut sums);
             }
-            (d, errors)
+            (sums, d, errors)
         });
-        let (mut d, mut errors) = (Vec::new(), Vec::new());
-        for (part_d, part_errors) in parts {
+        let (mut sums, mut d, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for (part_sums, part_d, part_errors) in parts {
+            sums.push(part_sums);
             d.extend(part_d);
             errors.extend(part_errors);
         }
+        let (losses, loss_errors) = self.loss(formula, &terms, &terms.merged(sums));
+        let shape = self.case.student_logits.raw_dim();
         let whole = |values| Array2::from_shape_vec(shape, values).expect("an element each");
-        (whole(d), whole(errors))
+        Values { losses, loss_errors, d_logits: whole(d), d_errors: whole(errors) }
     }
 
-    /// Everything of one formula.
-    pub fn values(&self, formula: &Formula) -> Values {
-        let (d_logits, d_errors) = self.d_logits(formula);
-        let [(losses, loss_errors)] = self.losses(std::slice::from_ref(formula))[..] else {
-            unreachable!("one formula has one loss")
-        };
-        Values { losses, loss_errors, d_logits, d_errors }
-    }
-
-    /// For each formula its losses, as cross-entropy and as divergence, and their errors. Terms that
-    /// several share are computed once.
+    /// For each formula its losses, as cross-entropy and as divergence, and their errors.
     pub fn losses(&self, formulas: &[Formula]) -> Vec<([f64; 2], [f64; 2])> {
-        let mut softs: Vec<(SoftTerm, Examples)> = Vec::new();
-        let mut hards: Vec<(HardTerm, Examples)> = Vec::new();
+        let terms = Terms::of(formulas);
+        let parts = self.in_parts(|examples| {
+            let mut sums = terms.none();
+            examples.for_each(|e| terms.add(&Row::new(self, e, false), &mut sums));
+            sums
+        });
+        let sums = terms.merged(parts);
+        formulas.iter().map(|formula| self.loss(formula, &terms, &sums)).collect()
+    }
+
+    /// A formula's losses and their errors, from the sums of `terms`.
+    fn loss(&self, formula: &Formula, terms: &Terms, sums: &[[Sum; 2]]) -> ([f64; 2], [f64; 2]) {
+        let (u, rounding) = (self.rounding.u(), self.rounding.precision);
+        let roundings = rounding.roundings(self.case.examples()) + 8.0;
+        let (mut losses, mut errors) = ([0.0; 2], [rounding.smallest(); 2]);
+        for (factor, place) in terms.places(formula) {
+            for i in 0..2 {
+                let sum = sums[place][i];
+                losses[i] += factor * sum.x;
+                errors[i] += factor.abs() * (sum.error + u * (sum.m + roundings * sum.size));
+            }
+        }
+        (losses, errors)
+    }
+}
+
+/// The terms that formulas are sums of. One that several share is computed once.
+struct Terms {
+    softs: Vec<(SoftTerm, Examples)>,
+    hards: Vec<(HardTerm, Examples)>,
+}
+
+impl Terms {
+    fn of(formulas: &[Formula]) -> Terms {
+        let mut terms = Terms { softs: Vec::new(), hards: Vec::new() };
         for formula in formulas {
             let (soft, hard) =
                 ((formula.soft, formula.soft_examples), (formula.hard, formula.hard_examples));
-            if formula.soft_factor != 0.0 && !softs.contains(&soft) {
-                softs.push(soft);
+            if formula.soft_factor != 0.0 && !terms.softs.contains(&soft) {
+                terms.softs.push(soft);
             }
-            if formula.hard_factor != 0.0 && !hards.contains(&hard) {
-                hards.push(hard);
+            if formula.hard_factor != 0.0 && !terms.hards.contains(&hard) {
+                terms.hards.push(hard);
             }
         }
-        let parts = self.in_parts(|examples| {
-            let mut sums = vec![[Sum::default(); 2]; softs.len() + hards.len()];
-            for e in examples {
-                let row = Row::new(self, e, false);
-                let soft = softs.iter().map(|(term, of)| {
-                    let weight = self.weight(*of, e);
-                    (weight, (weight != 0.0).then(|| row.soft(*term)))
-                });
-                let hard = hards.iter().map(|(term, of)| (self.weight(*of, e), row.hard(*term)));
-                for (sum, (weight, term)) in sums.iter_mut().zip(soft.chain(hard)) {
-                    if let Some(term) = term.filter(|_| weight != 0.0) {
-                        sum.iter_mut().zip(term.losses).for_each(|(sum, x)| sum.add(x, weight));
-                    }
-                }
-            }
-            sums
+        terms
+    }
+
+    /// The sums over no example, of the soft terms and then of the hard ones.
+    fn none(&self) -> Vec<[Sum; 2]> {
+        vec![[Sum::default(); 2]; self.softs.len() + self.hards.len()]
+    }
+
+    fn add(&self, row: &Row, sums: &mut [[Sum; 2]]) {
+        let soft = self.softs.iter().map(|(term, of)| {
+            let weight = row.weight(*of);
+            (weight, (weight != 0.0).then(|| row.soft(*term)))
         });
-        let mut sums = vec![[Sum::default(); 2]; softs.len() + hards.len()];
+        let hard = self.hards.iter().map(|(term, of)| (row.weight(*of), row.hard(*term)));
+        for (sum, (weight, term)) in sums.iter_mut().zip(soft.chain(hard)) {
+            if let Some(term) = term.filter(|_| weight != 0.0) {
+                sum.iter_mut().zip(term.losses).for_each(|(sum, x)| sum.add(x, weight));
+            }
+        }
+    }
+
+    fn merged(&self, parts: Vec<Vec<[Sum; 2]>>) -> Vec<[Sum; 2]> {
+        let mut sums = self.none();
         for part in parts {
             for (sum, part) in sums.iter_mut().flatten().zip(part.iter().flatten()) {
                 sum.merge(part);
             }
         }
-        let (u, rounding) = (self.rounding.u(), self.rounding.precision);
-        let terms = rounding.roundings(self.case.examples()) + 8.0;
-        let whole = |formula: &Formula| {
-            let soft = softs.iter().position(|s| *s == (formula.soft, formula.soft_examples));
-            let hard = hards.iter().position(|h| *h == (formula.hard, formula.hard_examples));
-            let soft = soft.map(|i| (formula.soft_factor, sums[i]));
-            let hard = hard.map(|i| (formula.hard_factor, sums[softs.len() + i]));
-            let (mut losses, mut errors) = ([0.0; 2], [rounding.smallest(); 2]);
-            for (factor, sum) in soft.into_iter().chain(hard).filter(|(factor, _)| *factor != 0.0) {
-                for i in 0..2 {
-                    losses[i] += factor * sum[i].x;
-                    errors[i] +=
-                        factor.abs() * (sum[i].error + u * (sum[i].m + terms * sum[i].size));
-                }
-            }
-            (losses, errors)
-        };
-        formulas.iter().map(whole).collect()
+        sums
+    }
+
+    /// The factors of a formula's terms, with the places of their sums.
+    fn places(&self, formula: &Formula) -> impl Iterator<Item = (f64, usize)> {
+        let soft = self.softs.iter().position(|s| *s == (formula.soft, formula.soft_examples));
+        let hard = self.hards.iter().position(|h| *h == (formula.hard, formula.hard_examples));
+        let soft = soft.map(|i| (formula.soft_factor, i));
+        let hard = hard.map(|i| (formula.hard_factor, self.softs.len() + i));
+        soft.into_iter().chain(hard).filter(|(factor, _)| *factor != 0.0)
     }
 }

@@ -202,6 +202,10 @@ pub(super) fn conclude(
     let students = Series::new("students", spend.temperatures.iter().filter_map(point));
     let title = "Frame accuracy of students by temperature";
     let chart = Chart {
+        caption:
+            "Frame accuracy of the distilled nets by temperature, between that of one net and that \
+                  of the ensemble which taught them."
+                .into(),
         log_x: true,
         references: [("ensemble", ENSEMBLE), ("baseline, mean", MEMBER)]
             .map(|(name, variant)| (name.into(), statistics::mean(&accuracies(variant))))
@@ -209,7 +213,19 @@ pub(super) fn conclude(
         ..Chart::new(title, "temperature T", "test frame accuracy, %", [students])
     };
     let claims = if summary.preset == "smoke" { Vec::new() } else { claims(comparison) };
+    let [of_one, of_all, of_student] =
+        [MEMBER, ENSEMBLE, &student].map(|variant| statistics::mean(&accuracies(variant)));
     Conclusion {
+        headline: Some(format!(
+            "The distilled net is right on {of_student:.1} % of the frames, the ensemble of {} that taught \
+             it on {of_all:.1} %, one net on {of_one:.1} %{}.",
+            spend.members,
+            match (of_student - of_one) / (of_all - of_one) {
+                kept if kept > 0.0 && of_all > of_one =>
+                    format!(": it keeps {:.0} % of the gain", 100.0 * kept),
+                _ => String::new(),
+            }
+        )),
         tables: vec![table, published, kinds, paired, by_temperature],
         claims,
         charts: vec![("temperature".into(), chart)],

@@ -1,0 +1,88 @@
+//! Features to mean 0 and variance 1.
+//!
+//! With the n training examples xᵢⱼ of feature j:
+//!
+//! meanⱼ = (1/n) Σᵢ xᵢⱼ, sdⱼ² = (1/n) Σᵢ (xᵢⱼ − meanⱼ)², scaleⱼ = 1/sdⱼ
+//!
+//! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant, or
+//! whose deviation is not above the rounding of f32, has the scale 1: it becomes 0, and a value that
+//! only a test example has does not become a huge one.
+
+use crate::engine::config::{Config, Standardize};
+use crate::files::model::Standardizer;
+use limbeck_datasets::{Features, Inputs, Split};
+
+/// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
+const ROUNDING: f64 = 1e-6;
+/// Mean and deviation of a column that needs no standardising: |mean| and |ln sd| up to this.
+const NEAR: f64 = 0.2;
+
+/// What makes the features of `split` standardised.
+pub fn of(features: &Features) -> Standardizer {
+    let columns = columns(features);
+    let scale = |&Column { mean, sd }: &Column| {
+        let constant = sd <= ROUNDING * mean.abs() || sd < f64::from(f32::MIN_POSITIVE);
+        if constant { 1.0 } else { (1.0 / sd) as f32 }
+    };
+    Standardizer {
+        mean: columns.iter().map(|column| column.mean as f32).collect(),
+        scale: columns.iter().map(scale).collect(),
+    }
+}
+
+/// Whether a new run on `split` is to standardise: as `config` says; where it leaves that open, if there
+/// are features that are not rows of frames and some column is not standardised yet. Beside it a
+/// sentence for the user, where the choice was made here.
+pub fn choose(config: &Config, split: &Split) -> (bool, Option<String>) {
+    let Inputs::Features(features) = &split.inputs else { return (false, None) };
+    match config.data.standardize {
+        Some(Standardize::On) => return (true, None),
+        Some(Standardize::Off) => return (false, None),
+        None | Some(Standardize::Auto) => {}
+    }
+    if !features.are_rows() || features.is_empty() {
+        return (false, None);
+    }
+    let columns = columns(features);
+    let far = columns.iter().filter(|column| !column.is_standard()).count();
+    let message = match far {
+        0 => "features look standardised and are taken as they are; data.standardize = true would \
+              standardise them"
+            .to_string(),
+        _ => format!(
+            "features are standardised by mean and deviation of the training examples ({far} of {} \
+             columns are not yet); data.standardize = false takes them as they are",
+            columns.len()
+        ),
+    };
+    (far > 0, Some(message))
+}
+
+struct Column {
+    mean: f64,
+    sd: f64,
+}
+
+impl Column {
+    /// A constant column is standard if it is 0.
+    fn is_standard(&self) -> bool {
+        self.mean.abs() <= NEAR && (self.sd == 0.0 || self.sd.ln().abs() <= NEAR)
+    }
+}
+
+fn columns(features: &Features) -> Vec<Column> {
+    let (n, size) = (features.len(), features.input_size());
+    let mut space = vec![0.0; size];
+    let mut sum = |of: &dyn Fn(usize, f64) -> f64| {
+        let mut sums = vec![0.0f64; size];
+        for i in 0..n {
+            for (j, (sum, &x)) in sums.iter_mut().zip(features.input(i, &mut space)).enumerate() {
+                *sum += of(j, f64::from(x));
+            }
+        }
+        sums.into_iter().map(|sum| sum / n as f64).collect::<Vec<f64>>()
+    };
+    let means = sum(&|_, x| x);
+    let variances = sum(&|j, x| (x - means[j]) * (x - means[j]));
+    means.into_iter().zip(variances).map(|(mean, v)| Column { mean, sd: v.sqrt() }).collect()
+}

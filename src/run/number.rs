@@ -1,0 +1,53 @@
+//! Numbers as people read them.
+
+/// A whole number with its thousands apart: `10,000`.
+pub fn count(n: usize) -> String {
+    let digits = n.to_string();
+    let first = digits.len() % 3;
+    let (head, rest) = digits.split_at(first);
+    let groups = rest.as_bytes().chunks(3).map(|group| String::from_utf8_lossy(group).into_owned());
+    let head = (!head.is_empty()).then(|| head.to_string());
+    head.into_iter().chain(groups).collect::<Vec<_>>().join(",")
+}
+
+/// A number in at most four significant digits, whole ones in full: `0.0254`, `211.1`, `60,000`.
+pub fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return value.to_string();
+    }
+    if value.fract() == 0.0 && value.abs() < 1e15 || (1e3..1e9).contains(&value.abs()) {
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", count(value.abs().round() as usize));
+    }
+    let size = value.abs().log10().floor() as i32;
+    if !(-5..3).contains(&size) {
+        return format!("{value:.2e}");
+    }
+    let text = format!("{value:.*}", (3 - size) as usize);
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}
+
+/// A p-value. One that is too small for a 64-bit number is not 0.
+pub fn p_value(p: f64) -> String {
+    if p < 1e-300 { "< 1e-300".into() } else { format!("{p:.2e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!(
+            [0, 7, 999, 1000, 60_000, 1_234_567].map(count).join(" "),
+            "0 7 999 1,000 60,000 1,234,567"
+        );
+        let shown = [0.0, -1.0, 0.1, 211.144_826, 0.025_43, 12_345.6, 1e-7, 2.5].map(short);
+        assert_eq!(shown.join(" "), "0 -1 0.1 211.1 0.02543 12,346 1.00e-7 2.5");
+        assert_eq!(short(f64::NAN), "NaN");
+        assert_eq!(
+            [0.0, 1e-301, 2.7e-4, 1.0].map(p_value).join(" "),
+            "< 1e-300 < 1e-300 2.70e-4 1.00e0"
+        );
+    }
+}
