@@ -1,6 +1,7 @@
 """One's own data and one's own teacher in, our models and runs out to other tools.
 
-Usage: python3 interop.py LIMBECK WORK_DIR   (numpy; onnxruntime, torch, tensorboard where installed)
+Usage: python3 interop.py LIMBECK WORK_DIR   (numpy; pandas, onnxruntime, torch with safetensors and
+tensorboard where installed)
 
 NumPy writes images and features and the logits of a teacher; limbeck distils; what it exports is
 asked by onnxruntime, PyTorch and TensorBoard and must say what limbeck says.
@@ -218,8 +219,98 @@ def tensorboard(run):
     print(f"TensorBoard: {len(epochs)} epochs of {len(expected)} tags as in metrics.jsonl")
 
 
+def same_examples():
+    """The same examples, however NumPy and pandas write them down, make the same model."""
+    random = np.random.default_rng(5)
+    _, x, y = examples(random, 120)
+    x = np.round(x * 64).astype(np.int64)  # exact in every type from f16 on
+    models = {}
+
+    def train(name, data):
+        path = WORK / f"same-{name}.toml"
+        path.write_text(
+            f"[data]\n{data}\nholdout = 40\n[model]\nhidden = [8]\ninit_scale = 0.01\n"
+            "[training]\nepochs = 3\nbatch_size = 16\nlearning_rate = 1e-4\n"
+        )
+        models[name] = limbeck("train", path, "--out", WORK / f"same-{name}")["sha256"]
+
+    def arrays(name, x, y):
+        np.savez(WORK / f"{name}.npz", X=x, y=y)
+        train(name, f"arrays = '{name}.npz'")
+
+    for code in ["f2", "f4", "f8", "i2", "i4", "i8", ">f2", ">f4", ">f8", ">i4"]:
+        arrays(f"x-{code.replace('>', 'big-')}", x.astype(code), y)
+    arrays("fortran", np.asfortranarray(x.astype("f4")), y)
+    arrays("sliced", x.astype("f8")[:, ::-1][:, ::-1], y[:, None])
+    for code in ["u1", "i1", ">i2", "u8", "f2", ">f8", "U1", ">U3", "S1"]:
+        arrays(f"y-{code.replace('>', 'big-')}", x, y.astype(code))
+    arrays("one-hot", x, np.eye(CLASSES)[y])
+    arrays("named-from-7", x, y + 7)
+    words = np.array(["ant", "bée", "cow", "dog"])[y]
+    arrays("words", x, words)
+
+    pandas = module("pandas")
+    if pandas:
+        table = pandas.DataFrame(x, columns=[f"f{i}" for i in range(FEATURES)])
+        for name, labels in [("digits", y), ("floats", y + 0.0), ("from-1", y + 1), ("texts", words)]:
+            labelled = table.assign(target=labels)
+            labelled.to_csv(WORK / f"t-{name}.csv", index=False)
+            train(f"t-{name}", f"train_table = 't-{name}.csv'")
+        variants = {
+            "index": {},
+            "semicolon": dict(index=False, sep=";"),
+            "tab": dict(index=False, sep="\t"),
+            "quoted": dict(index=False, quoting=2),
+            "crlf": dict(index=False, lineterminator="\r\n"),
+            "bom": dict(index=False, encoding="utf-8-sig"),
+            "bare": dict(index=False, header=False),
+        }
+        for name, how in variants.items():
+            labelled.to_csv(WORK / f"t-{name}.csv", **how)
+            train(f"t-{name}", f"train_table = 't-{name}.csv'")
+        labelled.to_csv(WORK / "t.csv.gz", index=False)
+        train("t-gz", "train_table = 't.csv.gz'")
+        # Rows that lack a value, and columns that are none of ours.
+        holes = pandas.concat([labelled, labelled.head(3).assign(f1=np.nan)], ignore_index=True)
+        holes.assign(name="a b").to_csv(WORK / "t-holes.csv", index=False)
+        train(
+            "t-holes",
+            "train_table = 't-holes.csv'\ndrop_incomplete_rows = true\nignore_columns = ['name']\n"
+            "label_column = -2",
+        )
+    assert len(set(models.values())) == 1, models
+    print(f"the same examples in {len(models)} forms make the same model")
+
+
+def weights():
+    """A net that PyTorch saves in other types is the one that its rounded weights are."""
+    torch = module("torch")
+    if not (torch and module("safetensors")):
+        return
+    from safetensors.torch import save_file
+
+    torch.manual_seed(4)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(FEATURES, 7), torch.nn.ReLU(), torch.nn.Linear(7, CLASSES)
+    )
+    path = WORK / "features.toml"
+    inputs = torch.from_numpy(RUNS["features"][2])
+    for kind in [torch.float32, torch.float16, torch.bfloat16, torch.float64]:
+        state = {key: value.to(kind) for key, value in net.state_dict().items()}
+        file = WORK / f"net-{str(kind)[6:]}.safetensors"
+        save_file(state, file)
+        rounded = torch.nn.Sequential(
+            torch.nn.Linear(FEATURES, 7), torch.nn.ReLU(), torch.nn.Linear(7, CLASSES)
+        )
+        rounded.load_state_dict({key: value.float() for key, value in state.items()})
+        with torch.no_grad():
+            near(f"weights in {kind}", ours(file.stem, file, path)[0], rounded(inputs).numpy())
+
+
 LIMBECK, WORK = sys.argv[1], pathlib.Path(sys.argv[2])
+same_examples()
 RUNS = distilled()
+weights()
 for NAME, (_, MODEL, INPUTS, LOGITS) in RUNS.items():
     onnx(NAME, MODEL, INPUTS, LOGITS)
 pytorch(*RUNS["images"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What goes in from NumPy and out to ONNX, PyTorch and TensorBoard, see interop.py.
 # Usage: tests/interop.sh WORK_DIR   (python3 with numpy on the PATH)
-# onnxruntime, torch and tensorboard are used where Python has them, and must be there if
+# pandas, onnxruntime, torch with safetensors, and tensorboard are used where Python has them, and must be there if
 # LIMBECK_REQUIRE names them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

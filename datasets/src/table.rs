@@ -102,7 +102,9 @@ pub fn load_dataset(
     let named = |table: &Table, part: &Part| -> Result<Option<Classes>, Error> {
         let Some(labels) = &part.labels else { return Ok(None) };
         let known = Classes::of(labels, classes).map_err(|fault| table.label_fault(fault, part))?;
-        Ok(Some(known.named(table.class_names.clone())))
+        let names = &table.class_names;
+        let fits = classes.is_none_or(|count| count == names.len());
+        Ok(Some(if fits { known.named(names.clone()) } else { known }))
     };
     let mut known = named(&table, &part)?;
     let mut other_part = None;
@@ -115,7 +117,8 @@ pub fn load_dataset(
     }
     let Some(mut classes) = known.or(classes.map(Classes::counting)) else {
         let found = format!("no column of labels among {}", list(&table.names));
-        return Err(table.bad(table.header_line, found, "their name as label_column"));
+        let expected = "the column of the labels, by its name or its place, as label_column";
+        return Err(table.bad(table.header_line, found, expected));
     };
     let width = roles.features.len();
     let train_split = table.split(part, width, &classes)?;
@@ -125,7 +128,7 @@ pub fn load_dataset(
         _ if train_split.labels.is_some() => train_split.clone(),
         _ => {
             let found = format!("no column of labels among {}", list(&table.names));
-            let expected = "one, as a test table has it: its name as label_column";
+            let expected = "the labels that a test table has: their column as label_column";
             return Err(table.bad(table.header_line, found, expected));
         }
     };
@@ -154,7 +157,8 @@ pub fn load_dataset(
 pub struct Sketch {
     /// The column of the labels.
     pub label: Option<Column>,
-    /// Other columns that hold words, which no feature does.
+    /// Other columns of which at least a tenth are words, which no feature holds. A rarer word is a
+    /// mistake.
     pub words: Vec<Column>,
 }
 
@@ -170,8 +174,9 @@ pub fn sketch(path: &Path, columns: &Columns) -> Result<Sketch, Error> {
         true => Column::Name(table.names[place].clone()),
         false => Column::Place(place as i64),
     };
-    let is_word =
-        |place: &usize| table.words[*place] && label != Some(*place) && !table.is_nameless(*place);
+    let is_word = |place: &usize| {
+        table.words[*place] >= 0.1 && label != Some(*place) && !table.is_nameless(*place)
+    };
     let words = (0..table.names.len()).filter(is_word).map(column).collect();
     Ok(Sketch { label: label.map(column), words })
 }
@@ -290,8 +295,8 @@ struct Table<'a> {
     has_header: bool,
     header_line: usize,
     extra: Extra,
-    /// Whether most of a column are words, as far as the first lines tell.
-    words: Vec<bool>,
+    /// The share of words in each column, as far as the first lines tell.
+    words: Vec<f64>,
     /// The names of classes in the first line of the tables that scikit-learn and TensorFlow ship.
     class_names: Vec<String>,
     notes: Vec<Remark>,
@@ -302,6 +307,8 @@ struct Part {
     /// [examples, features], row-major.
     values: Vec<f32>,
     labels: Option<Labels>,
+    /// What to call the column of labels.
+    label: String,
     /// Where the line of each example begins.
     offsets: Vec<usize>,
 }
@@ -356,11 +363,6 @@ impl<'a> Table<'a> {
         }
         let (first_start, first) = records.remove(0);
         table.header_line = table.line(first_start);
-        if first.len() > MAX_FEATURES + 1 {
-            let found = format!("{} columns", first.len());
-            let expected = format!("at most {MAX_FEATURES} and the label");
-            return Err(table.bad(table.header_line, found, expected));
-        }
         table.name(first, first_start, &records)?;
         Ok(table)
     }
@@ -370,6 +372,13 @@ impl<'a> Table<'a> {
         let mut records = Records::new(self, start);
         let mut sample = Vec::new();
         while sample.len() < SAMPLE && records.next()? {
+            // Row names and the separator at the end of a line may be one more.
+            let fields = records.record.len();
+            if fields > MAX_FEATURES + 2 {
+                let expected = format!("at most {MAX_FEATURES} and the label");
+                let line = self.line(records.offset());
+                return Err(self.bad(line, format!("{fields} columns"), expected));
+            }
             sample.push((records.offset(), records.record.iter().map(text).collect()));
         }
         Ok(sample)
@@ -387,7 +396,7 @@ impl<'a> Table<'a> {
         if let Some(names) = self.names_of_classes(&first, width) {
             self.has_header = false;
             self.names = (0..width).map(|place| place.to_string()).collect();
-            self.words = vec![false; width];
+            self.words = vec![0.0; width];
             self.class_names = names;
             self.start = others.first().map_or(self.bytes.len(), |(start, _)| *start);
             return Ok(());
@@ -409,30 +418,37 @@ impl<'a> Table<'a> {
             let fields = others.iter().filter_map(move |(_, record)| record.get(column + shift));
             fields.filter(|field| !is_missing(field))
         };
-        // A single word in a column of numbers is a mistake.
-        let holds_words = |column: usize| {
+        let share = |column: usize| {
             let words = of_column(column).filter(|field| !is_value(field)).count();
-            2 * words > of_column(column).count()
+            words as f64 / of_column(column).count().max(1) as f64
         };
-        let words: Vec<bool> = (0..first.len()).map(holds_words).collect();
+        let words: Vec<f64> = (0..first.len()).map(share).collect();
         let is_word = |field: &String| !is_missing(field) && !is_value(field);
-        let above_numbers = |(column, field): (usize, &String)| {
-            is_word(field) && !words[column] && of_column(column).next().is_some()
+        let numeric = |column: usize| words[column] <= 0.5 && of_column(column).next().is_some();
+        let of_first = |holds: &dyn Fn(usize, &String) -> bool| {
+            first.iter().enumerate().filter(|(column, field)| holds(*column, field)).count()
         };
+        // One word above numbers, among others above numbers, is a mistake in a line of values.
+        let above_numbers = of_first(&|column, field| is_word(field) && numeric(column));
+        let among_numbers = of_first(&|column, field| is_number(field) && numeric(column));
         let numbers: Vec<&String> = first.iter().filter(|field| is_number(field)).collect();
         // pandas numbers columns without names.
         let numbered = numbers.iter().enumerate().all(|(i, name)| **name == i.to_string());
         // The name of a column of words is not one of its words, which come again.
-        let recurs = |(column, field): (usize, &String)| {
+        let recurs = |column: usize, field: &String| {
             is_word(field) && of_column(column).any(|other| other == field)
         };
+        let labels = of_first(&|column, field| {
+            LABELS.contains(&&field.to_lowercase()[..]) && !recurs(column, field)
+        });
+        let recurring = of_first(&recurs);
         let has_header = others.is_empty() && numbers.is_empty()
             || width > first.len()
-            || first.iter().any(|field| LABELS.contains(&&field.to_lowercase()[..]))
-            || first.iter().enumerate().any(above_numbers)
-            || numbers.is_empty() && !first.iter().enumerate().any(recurs)
+            || labels > 0
+            || above_numbers > 0 && above_numbers >= among_numbers
+            || numbers.is_empty() && recurring == 0
             || numbered && numbers.len() == first.len() && numbers.len() > 2
-            || numbered && numbers.len() < first.len() && !first.iter().enumerate().any(recurs);
+            || numbered && numbers.len() < first.len() && recurring == 0;
         self.words = words;
         self.has_header = has_header;
         if has_header {
@@ -449,7 +465,9 @@ impl<'a> Table<'a> {
             return self.expect_different_names();
         }
         self.start = first_start;
-        self.words = (0..first.len()).map(|c| self.words[c] || is_word(&first[c])).collect();
+        for (share, field) in self.words.iter_mut().zip(&first) {
+            *share = if others.is_empty() { f64::from(u8::from(is_word(field))) } else { *share };
+        }
         self.names = (0..first.len()).map(|place| place.to_string()).collect();
         let note = format!(
             "{}: no names of columns in the first line; columns are counted from 0",
@@ -540,7 +558,7 @@ impl<'a> Table<'a> {
         };
         let called = |place: usize| LABELS.contains(&&self.names[place].to_lowercase()[..]);
         let named = candidates(&|place| self.has_header && called(place));
-        let worded = candidates(&|place| self.words[place]);
+        let worded = candidates(&|place| self.words[place] > 0.5);
         let (found, why) =
             if named.is_empty() { (worded, ", the only one of words") } else { (named, "") };
         match found[..] {
@@ -635,6 +653,10 @@ impl<'a> Table<'a> {
                 format!("{}: left out the separator that ends each line", self.path.display());
             self.notes.push(Remark::Warning(text));
         }
+        if features.len() > MAX_FEATURES {
+            let found = format!("{} features", features.len());
+            return Err(self.bad(self.header_line, found, format!("at most {MAX_FEATURES}")));
+        }
         if features.is_empty() {
             return Err(self.bad(
                 self.header_line,
@@ -648,14 +670,14 @@ impl<'a> Table<'a> {
 
     /// What the columns of a test table are for: those that have the names of the training table's.
     fn roles_as(&mut self, train: &Roles, columns: &Columns, path: &Path) -> Result<Roles, Error> {
-        let place = |name: &String| self.names.iter().position(|known| known == name);
         let label = match &train.label {
-            Some(name) => place(name),
+            Some(name) => self.names.iter().position(|known| known == name),
             None => self.label(columns, None)?,
         };
+        let places: HashMap<&String, usize> = self.names.iter().zip(0..).collect();
         let mut uses = vec![Use::Nothing; self.names.len()];
         for (feature, name) in train.features.iter().enumerate() {
-            let Some(place) = self.names.iter().position(|known| known == name) else {
+            let Some(&place) = places.get(name) else {
                 let found = format!("no column {name:?} among {}", list(&self.names));
                 let expected = format!("the features of {}", path.display());
                 return Err(self.bad(self.header_line, found, expected));
@@ -698,7 +720,12 @@ impl<'a> Table<'a> {
                     continue;
                 }
                 let found = format!("{} fields", record.len());
-                let expected = format!("{columns}, as before{}", hint_of_count(record, columns));
+                let mut expected =
+                    format!("{columns}, as before{}", hint_of_count(record, columns));
+                if self.extra == Extra::Last && record.len() + 1 == columns {
+                    expected +=
+                        ": a separator ends the lines before, and not this one; take it away there";
+                }
                 return Err(self.bad(line(), found, expected));
             }
             let last = record.iter().next_back().unwrap_or_default();
@@ -798,7 +825,9 @@ impl<'a> Table<'a> {
                 columns.collect::<Vec<_>>().join(", ")
             )));
         }
-        Ok(Part { values, labels, offsets })
+        let label = roles.uses.iter().position(|&what| what == Use::Label);
+        let label = label.map_or(String::new(), |place| self.shown(place));
+        Ok(Part { values, labels, label, offsets })
     }
 
     /// The examples of a part, [examples, `width`], with the classes of their labels.
@@ -811,8 +840,7 @@ impl<'a> Table<'a> {
     fn label_fault(&self, fault: Fault, part: &Part) -> Error {
         let Fault { row, found, expected } = fault;
         let line = row.map_or(self.header_line, |row| self.line(part.offsets[row]));
-        let found = if row.is_some() { format!("{found} as label") } else { found };
-        self.bad(line, found, expected)
+        self.bad(line, format!("{found} in column {}", part.label), expected)
     }
 
     /// The line of what begins at `offset`, counted from 1, behind blank lines.
@@ -1125,7 +1153,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let cases: [(&[u8], &str, &[&str]); 39] = [
+        let cases: [(&[u8], &str, &[&str]); 40] = [
             (b"", TEST, &["train.csv", "an empty file", "nothing arrived"]),
             (b"1.5,2,3\n", TEST, &["test.csv:1", "no column \"0\" among label, height"]),
             (b"label,a,label\n", TEST, &["train.csv:1", "two columns \"label\", number 0 and 2"]),
@@ -1141,14 +1169,15 @@ mod tests {
             (b"a,label\n#N/A,0\n", TEST, &["\"#N/A\" in", "drop_incomplete_rows = true"]),
             (b"a,label\nnan,0\n", TEST, &["\"nan\" in column \"a\"", "fillna"]),
             (b"a,label\n1e39,0\n", TEST, &["\"1e39\" in column \"a\""]),
-            (b"a,label\n1,3\n", TEST, &["train.csv:2", "\"3\" as label", "0 to 2"]),
-            (b"label,a\n1,4\n1.5,0\n", TEST, &["train.csv:3", "\"1.5\" as label"]),
-            (b"label,a\n-1,0\n", TEST, &["train.csv:2", "\"-1\" as label"]),
+            (b"a,label\n1,3\n", TEST, &["train.csv:2", "\"3\" in column \"label\"", "0 to 2"]),
+            (b"label,a\n1,4\n1.5,0\n", TEST, &["train.csv:3", "\"1.5\" in column \"label\""]),
+            (b"label,a\n-1,0\n", TEST, &["train.csv:2", "\"-1\" in column \"label\""]),
             (b"label,a\nnan,0\n", TEST, &["\"nan\" in column \"label\"", "is missing"]),
             (b"label,a\ncat,0\n", TEST, &["1 different labels: cat", "3, as data.classes"]),
             (b"a,label\n1,0\n1,5,0\n", TEST, &["train.csv:3", "3 fields", "decimal comma"]),
             (b"a,label\n1,0\n1,0,\n", TEST, &["train.csv:3", "3 fields", "no separator ends"]),
             (b"a,label\n1,0,\n1,0,3\n", TEST, &["train.csv:3", "\"3\"", "none behind"]),
+            (b"a,label\n1,0,\n2,1\n", TEST, &["train.csv:3", "2 fields", "ends the lines before"]),
             (b"a,label\n1,5,0\n", TEST, &["train.csv:2", "3 fields", "row.names = FALSE"]),
             (
                 b"a;label\n1,5;0\n",
@@ -1193,8 +1222,8 @@ mod tests {
             message.contains("test.csv:1: found no column \"width\" among height"),
             "{message}"
         );
-        let wide = "a,".repeat(MAX_FEATURES + 1);
-        assert!(load(wide, None).unwrap_err().to_string().contains("65538 columns"));
+        let wide = "a,".repeat(MAX_FEATURES + 2);
+        assert!(load(wide, None).unwrap_err().to_string().contains("65539 columns"));
     }
 
     /// The columns of the test table are found by their names.
@@ -1305,6 +1334,14 @@ mod tests {
         assert_eq!((dataset.classes, dataset.train.len()), (2, 3));
         assert!(remarks(&dataset).contains("labels are column 2, the last, the only one of words"));
 
+        // As UCI's house-votes-84.data: y is no name of a column here.
+        let votes = "y,1,republican\nn,2,democrat\ny,3,democrat\nn,4,republican\n";
+        let columns = Columns { ignored: vec![Column::Place(0)], ..label(Column::Place(-1)) };
+        assert_eq!(table(votes, &columns).unwrap().train.len(), 4);
+        // One mistake in the first line of values makes no names of the others.
+        let mistake = table("1,2x,3\n4,5,6\n7,8,9\n", &label(Column::Place(-1))).unwrap_err();
+        assert!(mistake.to_string().contains("t.csv:1: found \"2x\" in column 1"), "{mistake}");
+
         // What pandas writes where columns have numbers for names, is a line of names all the same.
         let numbered = plain("0,1,species\n1,2,cat\n3,4,dog\n5,6,cat\n");
         assert_eq!((numbered.names.features.len(), numbered.train.len()), (2, 3));
@@ -1408,7 +1445,10 @@ mod tests {
         let named = load("a,label\n1,x\n2,y\n3,z\n", Some("a,label\n5,z\n")).unwrap();
         assert_eq!(named.test.labels.as_deref(), Some(&[2][..]));
         let message = load("a,label\n1,x\n2,y\n3,z\n", Some("a,label\n5,x\n6,w\n")).unwrap_err();
-        assert!(message.to_string().contains("test.csv:3: found \"w\" as label"), "{message}");
+        assert!(
+            message.to_string().contains("test.csv:3: found \"w\" in column \"label\""),
+            "{message}"
+        );
     }
 
     #[cfg(unix)]

@@ -46,7 +46,8 @@ pub fn run(
         (Some((path, given)), []) => {
             let (matrix, remark) = teacher::read(path, given)?;
             remark.iter().for_each(|remark| session.say(remark));
-            expect_classes(path, matrix.columns, &config, &mut parts.dataset)?;
+            learn_classes(matrix.columns, &config, &mut parts.dataset);
+            teacher::expect_classes(path, matrix.columns, parts.dataset.classes)?;
             let (logits, hashes) = of_file(path, matrix, &config, &parts)?;
             (Some(logits), hashes)
         }
@@ -95,14 +96,12 @@ pub fn run(
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
 type TeacherLogits = (Vec<f32>, BTreeMap<String, String>);
 
-/// Checks that the teacher called `path` has the data's classes. A transfer set without labels, whose
-/// classes nobody has counted, has those of its teacher.
-fn expect_classes(path: &Path, found: usize, config: &Config, dataset: &mut Dataset) -> Result<()> {
+/// A transfer set without labels, whose classes nobody has counted, has those of its teacher.
+fn learn_classes(found: usize, config: &Config, dataset: &mut Dataset) {
     let unknown = config.data.classes == 0 && dataset.train.labels.is_none();
     if unknown && dataset.names.classes.is_empty() {
         dataset.classes = dataset.classes.max(found);
     }
-    teacher::expect_classes(path, found, dataset.classes)
 }
 
 /// The logits that another program wrote: for all training examples, or for those that hold-out,
@@ -149,7 +148,7 @@ fn read_teachers(
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
         let teacher = Mlp::from_file(&session.model(path)?.0);
-        expect_classes(path, teacher.classes(), config, dataset)?;
+        learn_classes(teacher.classes(), config, dataset);
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
         hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
         teachers.push(teacher);

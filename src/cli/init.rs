@@ -179,7 +179,7 @@ fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt
     let other = |from: &Path, pairs: &[(&str, &str)]| {
         let mut name = from.file_name()?.to_str()?.to_string();
         for (old, new) in pairs {
-            name = name.contains(old).then(|| name.replacen(old, new, 1)).unwrap_or(name);
+            name = name.replacen(old, new, 1);
         }
         let found = from.with_file_name(name);
         (found != from && found.is_file()).then_some(found)

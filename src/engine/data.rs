@@ -7,7 +7,7 @@ use crate::files::about::About;
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use limbeck_datasets::{
-    Dataset, Inputs, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
+    Dataset, Inputs, Remark, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
 };
 use limbeck_kernels::Context;
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,10 +99,16 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
     if let Some(&inputs) = model.layers.first()
         && ![0, dataset.train.input_size()].contains(&inputs)
     {
+        // What was left out may be what was counted.
+        let warnings = dataset.notes.iter().filter_map(|remark| match remark {
+            Remark::Warning(text) => Some(format!("; {text}")),
+            Remark::Note(_) => None,
+        });
         return Err(fault(format!(
-            "model.layers: found {inputs} inputs, expected {}, the values of an example of {}",
+            "model.layers: found {inputs} inputs, expected {}, the values of an example of {}{}",
             dataset.train.input_size(),
-            dataset.name
+            dataset.name,
+            warnings.collect::<String>()
         )));
     }
     Ok(dataset)
