@@ -67,6 +67,8 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         widths = [int(hidden)] if isinstance(hidden, (int, np.integer)) else [int(h) for h in hidden]
         if any(width < 1 for width in widths):
             raise ValueError(f"hidden_layer_sizes: found {hidden}, expected numbers above 0")
+        # A narrow net needs more and larger steps, and they cost less.
+        narrow = min(4.0, max(1.0, math.sqrt(256 / min(widths, default=256))))
         dropout = self.dropout
         if isinstance(dropout, (int, float)):
             dropout = [0.0, *([float(dropout)] * len(widths))]
@@ -80,10 +82,10 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch = auto_batch_size(trained_on)
         epochs = self.epochs
         if isinstance(epochs, str):
-            epochs = auto_epochs(trained_on, batch)
+            epochs = auto_epochs(trained_on, batch, narrow)
         rate = self.learning_rate
         if isinstance(rate, str):
-            rate = AUTO_LEARNING_RATES.get(self.optimizer, 0.05)
+            rate = 0.002 * math.sqrt(narrow) if self.optimizer in ("adam", "adamw") else 0.05
         decay = self.weight_decay
         if isinstance(decay, str):
             decay = auto_weight_decay(trained_on)
@@ -282,9 +284,11 @@ class LimbeckClassifier(_Classifier):
     hidden_layer_sizes ("auto"): units of each hidden layer, a number or several; "auto" is (256,).
     activation ("relu"): or "tanh".
     dropout (None): probability of dropping a hidden unit; or a list, the inputs' first.
-    epochs ("auto"): passes over the data; "auto" makes about 2,500 steps, 20 to 400 passes.
+    epochs ("auto"): passes over the data; "auto" makes 2,500 steps, 20 to 400 passes; of nets
+        narrower than 256 up to four times as many, sqrt(256 / width).
     batch_size ("auto"): examples of a step; "auto" is n / 32, a power of two from 16 to 128.
-    learning_rate ("auto"): at the start; "auto" is 0.002 for adam and adamw, else 0.05.
+    learning_rate ("auto"): at the start; "auto" is 0.002 for adam and adamw, for narrower nets
+        up to twice as much, else 0.05.
     schedule ("cosine"): how it falls, of "constant", "linear", "cosine", "exponential", "step".
     optimizer ("adam"): or "adamw", "sgd", "nesterov".
     weight_decay ("auto"): coefficient of the L2 penalty; "auto" is 3 / n, at most 0.03.
@@ -371,8 +375,8 @@ class DistilledClassifier(_Classifier):
         LimbeckClassifier(256). fit takes its answers in its place: teacher_logits or teacher_probs.
         clone, and so cross_val_score, forgets a fit: the teacher is trained anew on each fold; wrap it
         in sklearn.frozen.FrozenEstimator to keep it.
-    temperature (4.0): T; inf matches logits.
-    soft_weight (1.0), hard_weight ("auto"): "auto" is 0.1, and 0 without labels.
+    temperature (2.0): T; inf matches logits.
+    soft_weight (1.0), hard_weight ("auto"): "auto" is 0.5, and 0 without labels.
     hidden_layer_sizes ("auto"): "auto" is (16,), or as many units as classes.
 
     The other parameters, and what fit leaves, are those of LimbeckClassifier.
@@ -390,7 +394,7 @@ class DistilledClassifier(_Classifier):
         self,
         teacher: Any = None,
         *,
-        temperature: float = 4.0,
+        temperature: float = 2.0,
         soft_weight: float = 1.0,
         hard_weight: Auto | float = "auto",
         hidden_layer_sizes: Auto | int | Sequence[int] = "auto",
@@ -451,7 +455,7 @@ class DistilledClassifier(_Classifier):
         classes, codes = joined(targets, labels, codes, classes)
         hard = self.hard_weight
         if isinstance(hard, str):
-            hard = 0.0 if codes is None else 0.1
+            hard = 0.0 if codes is None else 0.5
         if codes is None and hard > 0:
             raise ValueError(
                 f"hard_weight: found {hard} without labels (y is None), expected 0 or 'auto'"
@@ -484,7 +488,6 @@ class DistilledClassifier(_Classifier):
 
 
 LITTLE_WORK = 1 << 22
-AUTO_LEARNING_RATES = {"adam": 0.002, "adamw": 0.002}
 
 
 def auto_batch_size(n: int) -> int:
@@ -492,9 +495,9 @@ def auto_batch_size(n: int) -> int:
     return min(n, max(16, min(128, 1 << int(math.log2(max(n / 32, 1))))))
 
 
-def auto_epochs(n: int, batch: int) -> int:
-    """As many as make 2,500 steps, from 20 to 400."""
-    return max(20, min(400, round(2500 / math.ceil(n / batch))))
+def auto_epochs(n: int, batch: int, narrow: float) -> int:
+    """As many as make 2,500 steps, from 20 to 400, times `narrow`."""
+    return round(narrow * max(20, min(400, 2500 / math.ceil(n / batch))))
 
 
 def auto_weight_decay(n: int) -> float:
