@@ -135,11 +135,13 @@ fn of_claims(summary: &Summary) -> String {
         (n > 0).then(|| format!("{n} {verdict}"))
     });
     let counted: Vec<String> = counted.collect();
-    let claims = match summary.claims.len() {
-        1 => "One claim of the paper".to_string(),
-        n => format!("{n} claims of the paper"),
-    };
-    format!("{claims} on {}: {}.", summary.experiment, counted.join(", "))
+    let on = &summary.experiment;
+    match &summary.claims[..] {
+        [claim] => format!("The paper's claim on {on}: {}.", summary.verdict(claim)),
+        claims => {
+            format!("Of {} claims of the paper on {on}: {}.", claims.len(), counted.join(", "))
+        }
+    }
 }
 
 fn subject(row: &Row) -> String {

@@ -29,7 +29,9 @@ impl Chart {
     pub(super) fn draw(&self, size: Size, colours: &Colours) -> String {
         let lines: Vec<Line> =
             self.series.iter().filter_map(|series| self.line(series, colours)).collect();
-        let widest = lines.iter().map(|line| width_of(&line.series.name)).fold(0.0, f64::max);
+        let names = lines.iter().map(|line| &line.series.name);
+        let names = names.chain(self.references.iter().map(|(name, _)| name));
+        let widest = names.map(|name| width_of(name)).fold(0.0, f64::max);
         let above = widest > NAMES * size.width;
         let (keys, key_rows) = if above { legend(&lines, size.width) } else { (String::new(), 0) };
         let points = || lines.iter().flat_map(|line| &line.points);

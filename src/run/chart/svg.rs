@@ -6,14 +6,14 @@ use std::fmt::Write;
 
 /// The look of charts, in a page as in a document of its own.
 pub const STYLE: &str = include_str!("chart.css");
-/// The mean width of a letter.
-const LETTER: f64 = 7.3;
+/// The mean width of a bold letter, in the wider of the fonts that systems have.
+const LETTER: f64 = 7.9;
 /// Height of a heading in a document of its own.
 const HEADING: f64 = 34.0;
 
-/// About how wide a text is.
+/// About how wide a text is; short ones may be of wide letters.
 pub fn width_of(text: &str) -> f64 {
-    LETTER * text.chars().count() as f64
+    6.0 + LETTER * text.chars().count() as f64
 }
 
 /// Adds a text at a place; `anchor` says which part of it is there.
