@@ -9,7 +9,7 @@ use super::report::curves::learning_curves;
 use crate::run::chart::dots::Dots;
 use crate::run::chart::escape;
 use crate::run::chart::palette::{Colours, MAX_LINES};
-use crate::run::number::{count, p_value};
+use crate::run::number::{count, p_is};
 use crate::run::summary::{Row, Summary, Table};
 use std::fmt::Write;
 
@@ -86,8 +86,8 @@ impl<'e> Comparison<'e> {
         }
         let test = first.mcnemar(second);
         let chance = match test.first_is_better() {
-            true => format!("by McNemar's test, p = {}, no chance", p_value(test.p_value)),
-            false => format!("which may be chance: McNemar's test, p = {}", p_value(test.p_value)),
+            true => format!("by McNemar's test, p {}, no chance", p_is(test.p_value)),
+            false => format!("which may be chance: McNemar's test, p {}", p_is(test.p_value)),
         };
         format!(
             "{best} makes the fewest test errors{of}: {}, against {} of {next}, {chance}.",

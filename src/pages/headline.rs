@@ -4,7 +4,7 @@
 use super::contents::RunContents;
 use crate::engine::config::Config;
 use crate::engine::metrics;
-use crate::run::number::{count, p_value};
+use crate::run::number::{count, p_is};
 use crate::run::statistics::{MeanSd, mean, wilson_interval};
 use crate::run::summary::{Measure, Row, Summary, Verdict};
 
@@ -234,7 +234,7 @@ fn worth(summary: &Summary) -> Option<String> {
     let known = summary.rows.iter().any(|row| !row.misclassified.is_empty());
     let test = match (&paired[..], known) {
         (_, false) => "whether by chance cannot be told: the run keeps no indices".to_string(),
-        ([test], _) => format!("McNemar's test on the same examples: p {}", equals(test.p_value)),
+        ([test], _) => format!("McNemar's test on the same examples: p {}", p_is(test.p_value)),
         _ => format!("by McNemar's test, p < 0.01, in {better} of {seeds} seeds"),
     };
     let change = 100.0 * (student / baseline - 1.0);
@@ -249,11 +249,6 @@ fn worth(summary: &Summary) -> Option<String> {
         "{said}: {:.0} % {than} errors than the same net on labels alone; {test}.",
         change.abs()
     ))
-}
-
-fn equals(p: f64) -> String {
-    let text = p_value(p);
-    if text.starts_with('<') { text } else { format!("= {text}") }
 }
 
 /// What the commonest class alone would give.
