@@ -4,7 +4,7 @@
 use super::contents::RunContents;
 use super::figure::{Figure, dots_of_models};
 use super::headline::sentence;
-use super::html::{document, section, table_html};
+use super::html::{document, prose, section, table_html};
 use super::report::curves::learning_curves;
 use crate::run::chart::dots::Dots;
 use crate::run::chart::escape;
@@ -28,7 +28,7 @@ pub fn page(title: &str, entries: &[Entry]) -> String {
     let mut html = format!("<header>\n<h1>{}</h1>\n", escape(title));
     let comparison = Comparison::of(entries);
     if let Some(comparison) = &comparison {
-        let _ = writeln!(html, "<p class=\"lead\">{}</p>", escape(&comparison.sentence()));
+        let _ = writeln!(html, "<p class=\"lead\">{}</p>", prose(&comparison.sentence()));
     }
     html += "</header>\n";
     if let Some(comparison) = &comparison {
@@ -106,7 +106,7 @@ fn card(entry: &Entry, with_figure: bool) -> String {
     let Entry { run, name, link } = entry;
     let summary = &run.summary;
     let mut html = format!("<li><p class=\"kicker\">{}</p>\n", escape(name));
-    let said = escape(&sentence(summary));
+    let said = prose(&sentence(summary));
     let _ = match link {
         Some(link) => writeln!(html, "<h2><a href=\"{}\">{said}</a></h2>", escape(link)),
         None => writeln!(html, "<h2>{said}</h2>"),

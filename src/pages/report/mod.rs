@@ -8,7 +8,7 @@ mod examples;
 use super::contents::RunContents;
 use super::figure::Figure;
 use super::headline::{answers, sentence};
-use super::html::{document, image_figure, section, table_html, wide_chart};
+use super::html::{document, image_figure, prose, section, table_html, wide_chart};
 use crate::files::error::Result;
 use crate::run::chart::escape;
 use crate::run::chart::palette::Colours;
@@ -98,10 +98,10 @@ impl Report<'_> {
                 let day: String = started.chars().take(10).collect();
                 format!(" · {}", escape(&day))
             }),
-            escape(&sentence(summary))
+            prose(&sentence(summary))
         );
         for (question, answer) in answers(run) {
-            let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", escape(&answer));
+            let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", prose(&answer));
         }
         html += "</dl>\n</header>\n";
         if let Some(shown) = Figure::of(run) {

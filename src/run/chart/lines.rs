@@ -4,7 +4,7 @@ use super::axis::{Axis, format_tick};
 use super::palette::Colours;
 use super::svg::{picture, text, width_of};
 use super::{Chart, Point, Series, Size, escape};
-use crate::run::number::short;
+use crate::run::number::{short, with_spread};
 use std::fmt::Write;
 
 /// Space above the plot, for the name of the y axis.
@@ -134,16 +134,14 @@ impl Line<'_> {
                 let _ = writeln!(svg, "<path class=\"bar\" d=\"M{at:.1} {low:.1}V{high:.1}\"/>");
             }
             let quiet = if dense { " quiet" } else { "" };
-            let plus =
-                if p.spread > 0.0 { format!(" ± {}", short(p.spread)) } else { String::new() };
             let _ = writeln!(
                 svg,
                 "<circle class=\"mark{quiet}\" cx=\"{at:.1}\" cy=\"{middle:.1}\" r=\"3.5\"><title>{} {}: {}: \
-                 {}{plus}</title></circle>",
+                 {}</title></circle>",
                 escape(&chart.x_label),
                 short(p.x),
                 escape(&series.name),
-                short(p.y)
+                with_spread(p.y, p.spread)
             );
         }
         let _ = writeln!(svg, "</g>");
