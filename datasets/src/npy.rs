@@ -310,6 +310,9 @@ impl Form {
 
     /// Type and shape, as NumPy names them.
     fn words(&self) -> String {
+        if self.shape.is_empty() {
+            return format!("a single value, {}", self.element.name());
+        }
         let sides: Vec<String> = self.shape.iter().map(usize::to_string).collect();
         let comma = if sides.len() == 1 { "," } else { "" };
         format!("{} of shape ({}{comma})", self.element.name(), sides.join(", "))

@@ -1,7 +1,9 @@
 """The compiled half of the package; `limbeck` has all of it.
 
 z are the student's logits, v the teacher's, y the labels, T the temperature, n the examples.
-Arrays may have any strides. A wrong dtype is a TypeError, a wrong shape or value a ValueError.
+Arrays may have any strides. A wrong dtype is a TypeError, a wrong shape or value a ValueError. Model,
+train and distill take arrays of any numeric dtype and of any library: of NumPy, pandas, polars, torch,
+JAX, or lists.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +19,9 @@ Floats = npt.NDArray[np.float32]
 """Logits, [n, classes]."""
 Labels = npt.NDArray[np.integer[Any]]
 """Whole numbers of any dtype, [n]."""
-Images = npt.NDArray[np.uint8]
-"""[n, pixels] or [n, height, width]."""
+Inputs = npt.ArrayLike
+"""Images, uint8 [n, pixels] or [n, height, width], or features, any other numbers [n, values]; of any
+library."""
 Schedule = Literal["constant", "exponential", "step", "linear", "cosine", "hinton2012"]
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "hinton2012"]
 Activation = Literal["relu", "tanh"]
@@ -34,6 +37,12 @@ class Epoch(TypedDict):
     """The same without the entropy of the soft targets, which no student can lower."""
     train_errors: int | None
     """Examples misclassified when they were seen; None without labels."""
+    validation_loss: float | None
+    """Mean negative log-likelihood of the validation labels after the epoch; None without them."""
+    validation_errors: int | None
+    """Validation examples misclassified then."""
+    validation_examples: int | None
+    """How many there are."""
     learning_rate: float
     """Of the last step."""
     seconds: float
@@ -101,7 +110,34 @@ def logit_matching(logits: Floats, teacher_logits: Floats) -> tuple[float, Float
     loss = mean(sum(d^2) / 2 classes); d_logits = d / (classes n)."""
 
 class Model:
-    """A multilayer perceptron with ReLU; made by load, train or distill."""
+    """A multilayer perceptron; made by load, train or distill, or of its parameters.
+
+    It can be pickled and copied.
+    """
+
+    def __new__(
+        cls,
+        parameters: Sequence[tuple[Floats, Floats]],
+        *,
+        activation: Activation = "relu",
+        input_scale: tuple[float, float] = (1.0, 0.0),
+        standardizer: tuple[Floats, Floats] | None = None,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        dataset: str = "",
+        data: dict[str, str] | None = None,
+    ) -> Model:
+        """The net of these layers, each a weight [outputs, inputs] and a bias [outputs], as PyTorch's
+        Linear has them.
+
+        An input is value * scale + shift of input_scale or, with a standardizer (mean, scale),
+        (value - mean) * scale. dataset and data, SHA-256 by file, say what it was trained on.
+
+        >>> import limbeck, numpy as np
+        >>> layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+        >>> limbeck.Model([layer]).predict([[1.0, 3.0]])
+        array([1])
+        """
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Model:
@@ -110,9 +146,17 @@ class Model:
     def save(self, path: str | PathLike[str]) -> str:
         """Writes the model file, atomically; returns the SHA-256 of the parameters."""
 
+    def to_onnx(self, path: str | PathLike[str]) -> None:
+        """Writes an ONNX graph from `inputs` [batch, values], float32 as forward takes them, to `logits`
+        [batch, classes]; class_names and feature_names are in its metadata, as JSON arrays."""
+
     @property
     def layers(self) -> list[int]:
         """Inputs, units of each hidden layer, classes."""
+
+    @property
+    def activation(self) -> Activation:
+        """That of the hidden layers."""
 
     @property
     def sha256(self) -> str:
@@ -120,37 +164,61 @@ class Model:
 
     @property
     def input_scale(self) -> tuple[float, float]:
-        """(scale, shift): an input is pixel * scale + shift."""
+        """(scale, shift): an input is value * scale + shift, where there is no standardizer."""
+
+    @property
+    def standardizer(self) -> tuple[Floats, Floats] | None:
+        """(mean, scale) of each feature: an input is (value - mean) * scale."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """In the order of the logits; None where classes are the numbers from 0."""
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """In the order of the inputs, where they are known."""
 
     def parameters(self) -> list[tuple[Floats, Floats]]:
         """Weight [outputs, inputs] and bias [outputs] of each layer, as PyTorch's Linear."""
 
-    def forward(self, images: Images, *, threads: int | None = None) -> Floats:
+    def forward(self, images: Inputs, *, threads: int | None = None) -> Floats:
         """The logits, [n, classes], without dropout."""
 
-    def predict(self, images: Images, *, threads: int | None = None) -> npt.NDArray[np.int64]:
+    def predict_proba(
+        self, images: Inputs, *, temperature: float = 1.0, threads: int | None = None
+    ) -> npt.NDArray[np.float64]:
+        """softmax(logits / temperature), computed in float64, [n, classes]."""
+
+    def predict(self, images: Inputs, *, threads: int | None = None) -> npt.NDArray[np.int64]:
         """The class of the largest logit, [n]."""
 
 def train(
-    images: Images,
-    labels: Labels,
+    images: Inputs,
+    labels: npt.ArrayLike,
     *,
     on_epoch: Callable[[Epoch], object] | None = None,
     threads: int | None = None,
+    validation: float | tuple[Inputs, npt.ArrayLike] | None = None,
+    class_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
     seed: int = 0,
     jitter: int | None = None,
+    standardize: bool | Literal["auto"] = "auto",
+    split_seed: int = 0,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,
     activation: Activation = "relu",
     init_scale: float = 1.0,
     epochs: int = 200,
     batch_size: int = 128,
+    microbatches: int = 1,
     learning_rate: float = 0.05,
     schedule: Schedule = "cosine",
     optimizer: Optimizer = "sgd",
     momentum: float = 0.9,
     average: float = 0.0,
     max_norm: float | None = None,
+    early_stopping: int | None = None,
     weight_decay: float = 0.0,
     beta2: float = 0.999,
     epsilon: float = 1e-8,
@@ -163,34 +231,48 @@ def train(
 
     The keywords from seed on are the keys of a configuration file. The weights are a function of
     the data and of these alone: threads changes no bit. on_epoch is called after each epoch; an
-    exception in it, or Ctrl-C by then, ends the training. A loss that is no longer finite is a
+    exception in it ends the training. Ctrl-C ends it after the current step: the attribute `model` of
+    the KeyboardInterrupt is the net as it was then. A loss that is no longer finite is a
     FloatingPointError.
+
+    validation: so many examples, or a share of them below 1, drawn by class with split_seed, are not
+    trained on but evaluated after each epoch; or a pair (images, labels) is. early_stopping: epochs
+    without a lower validation loss after which training ends, with the net of the best epoch.
+    standardize: features to mean 0 and variance 1; "auto" does unless they are so already. The net
+    keeps what it was standardised with, and the names.
     """
 
 def distill(
-    images: Images,
-    teacher: Floats | Model | Sequence[Model],
-    labels: Labels | None = None,
+    images: Inputs,
+    teacher: npt.ArrayLike | Model | Sequence[Model],
+    labels: npt.ArrayLike | None = None,
     *,
     on_epoch: Callable[[Epoch], object] | None = None,
     threads: int | None = None,
+    validation: float | tuple[Inputs, npt.ArrayLike] | None = None,
+    class_names: Sequence[str] | None = None,
+    feature_names: Sequence[str] | None = None,
     temperature: float = 20.0,
     soft_weight: float = 1.0,
     hard_weight: float = 0.05,
     seed: int = 0,
     jitter: int | None = None,
+    standardize: bool | Literal["auto"] = "auto",
+    split_seed: int = 0,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,
     activation: Activation = "relu",
     init_scale: float = 1.0,
     epochs: int = 200,
     batch_size: int = 128,
+    microbatches: int = 1,
     learning_rate: float = 0.05,
     schedule: Schedule = "cosine",
     optimizer: Optimizer = "sgd",
     momentum: float = 0.9,
     average: float = 0.0,
     max_norm: float | None = None,
+    early_stopping: int | None = None,
     weight_decay: float = 0.0,
     beta2: float = 0.999,
     epsilon: float = 1e-8,

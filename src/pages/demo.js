@@ -313,7 +313,7 @@ function show() {
 }
 
 function percent(p) {
-  if (p < 1e-4) return `${Number((100 * p).toPrecision(1))} %`;
+  if (p < 1e-4) return `${(100 * p).toExponential(0)} %`;
   return `${(100 * p).toFixed(p < 0.0995 ? 2 : p < 0.9995 ? 1 : 2)} %`;
 }
 

@@ -169,6 +169,7 @@ fn row(summary: &Summary, variant: &str, gap: Option<&Gap>) -> Option<DotRow> {
     let share = gap.filter(|_| is_student).and_then(|gap| gap.share(mean));
     let text = match sd {
         None => count(mean as usize),
+        Some(sd) if mean >= 1000.0 => format!("{} ± {sd:.0}", count(mean.round() as usize)),
         Some(_) => MeanSd { mean, sd, n }.text(1),
     };
     Some(DotRow {

@@ -4,12 +4,12 @@
 use super::contents::RunContents;
 use super::figure::{Figure, dots_of_models};
 use super::headline::sentence;
-use super::html::{document, section, table_html};
+use super::html::{document, prose, section, table_html};
 use super::report::curves::learning_curves;
 use crate::run::chart::dots::Dots;
 use crate::run::chart::escape;
 use crate::run::chart::palette::{Colours, MAX_LINES};
-use crate::run::number::{count, p_value};
+use crate::run::number::{count, p_is};
 use crate::run::summary::{Row, Summary, Table};
 use std::fmt::Write;
 
@@ -28,7 +28,7 @@ pub fn page(title: &str, entries: &[Entry]) -> String {
     let mut html = format!("<header>\n<h1>{}</h1>\n", escape(title));
     let comparison = Comparison::of(entries);
     if let Some(comparison) = &comparison {
-        let _ = writeln!(html, "<p class=\"lead\">{}</p>", escape(&comparison.sentence()));
+        let _ = writeln!(html, "<p class=\"lead\">{}</p>", prose(&comparison.sentence()));
     }
     html += "</header>\n";
     if let Some(comparison) = &comparison {
@@ -86,8 +86,8 @@ impl<'e> Comparison<'e> {
         }
         let test = first.mcnemar(second);
         let chance = match test.first_is_better() {
-            true => format!("by McNemar's test, p = {}, no chance", p_value(test.p_value)),
-            false => format!("which may be chance: McNemar's test, p = {}", p_value(test.p_value)),
+            true => format!("by McNemar's test, p {}, no chance", p_is(test.p_value)),
+            false => format!("which may be chance: McNemar's test, p {}", p_is(test.p_value)),
         };
         format!(
             "{best} makes the fewest test errors{of}: {}, against {} of {next}, {chance}.",
@@ -106,7 +106,7 @@ fn card(entry: &Entry, with_figure: bool) -> String {
     let Entry { run, name, link } = entry;
     let summary = &run.summary;
     let mut html = format!("<li><p class=\"kicker\">{}</p>\n", escape(name));
-    let said = escape(&sentence(summary));
+    let said = prose(&sentence(summary));
     let _ = match link {
         Some(link) => writeln!(html, "<h2><a href=\"{}\">{said}</a></h2>", escape(link)),
         None => writeln!(html, "<h2>{said}</h2>"),

@@ -4,7 +4,7 @@
 use super::contents::RunContents;
 use crate::engine::config::Config;
 use crate::engine::metrics;
-use crate::run::number::{count, p_value};
+use crate::run::number::{count, p_is};
 use crate::run::statistics::{MeanSd, mean, wilson_interval};
 use crate::run::summary::{Measure, Row, Summary, Verdict};
 
@@ -135,11 +135,13 @@ fn of_claims(summary: &Summary) -> String {
         (n > 0).then(|| format!("{n} {verdict}"))
     });
     let counted: Vec<String> = counted.collect();
-    let claims = match summary.claims.len() {
-        1 => "One claim of the paper".to_string(),
-        n => format!("{n} claims of the paper"),
-    };
-    format!("{claims} on {}: {}.", summary.experiment, counted.join(", "))
+    let on = &summary.experiment;
+    match &summary.claims[..] {
+        [claim] => format!("The paper's claim on {on}: {}.", summary.verdict(claim)),
+        claims => {
+            format!("Of {} claims of the paper on {on}: {}.", claims.len(), counted.join(", "))
+        }
+    }
 }
 
 fn subject(row: &Row) -> String {
@@ -232,7 +234,7 @@ fn worth(summary: &Summary) -> Option<String> {
     let known = summary.rows.iter().any(|row| !row.misclassified.is_empty());
     let test = match (&paired[..], known) {
         (_, false) => "whether by chance cannot be told: the run keeps no indices".to_string(),
-        ([test], _) => format!("McNemar's test on the same examples: p {}", equals(test.p_value)),
+        ([test], _) => format!("McNemar's test on the same examples: p {}", p_is(test.p_value)),
         _ => format!("by McNemar's test, p < 0.01, in {better} of {seeds} seeds"),
     };
     let change = 100.0 * (student / baseline - 1.0);
@@ -247,11 +249,6 @@ fn worth(summary: &Summary) -> Option<String> {
         "{said}: {:.0} % {than} errors than the same net on labels alone; {test}.",
         change.abs()
     ))
-}
-
-fn equals(p: f64) -> String {
-    let text = p_value(p);
-    if text.starts_with('<') { text } else { format!("= {text}") }
 }
 
 /// What the commonest class alone would give.

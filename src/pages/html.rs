@@ -3,7 +3,7 @@
 use crate::files::error::{Error, Result};
 use crate::run::chart::palette::{Colours, palette_css};
 use crate::run::chart::{Chart, STYLE as CHART_STYLE, Size, escape};
-use crate::run::number::short;
+use crate::run::number::{short, with_spread};
 use crate::run::summary::Table;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -46,6 +46,14 @@ pub fn digest_of(script: &str) -> String {
         .filter_map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok())
         .collect();
     format!("sha256-{}", BASE64.encode(bytes))
+}
+
+/// A sentence whose figures stay with their units and their spread.
+pub fn prose(text: &str) -> String {
+    escape(text)
+        .replace(" %", "\u{a0}%")
+        .replace(" ± ", "\u{a0}±\u{a0}")
+        .replace(" = ", "\u{a0}=\u{a0}")
 }
 
 /// A section that can be closed; nothing where there is no content. Telephones show the `first` one open.
@@ -136,12 +144,7 @@ fn numbers(chart: &Chart) -> String {
         for point in &series.points {
             let key = (point.x * 1e6).round() as i64;
             let row = rows.entry(key).or_insert((point.x, vec!["–".into(); chart.series.len()]));
-            let plus = if point.spread > 0.0 {
-                format!(" ± {}", short(point.spread))
-            } else {
-                String::new()
-            };
-            row.1[i] = format!("{}{plus}", short(point.y));
+            row.1[i] = with_spread(point.y, point.spread);
         }
     }
     for (x, cells) in rows.into_values() {

@@ -43,9 +43,7 @@ pub fn learning_curves(
         charts(
             &format!("Errors on {split}"),
             "% of the examples",
-            &format!(
-                "Errors on {split} after each epoch, where they were watched; nothing was chosen by them."
-            ),
+            &format!("Errors on {split} after each epoch, where they were watched."),
             &|record| {
                 let seen = record.watched.get(split)?;
                 Some(100.0 * seen.errors as f64 / seen.examples.max(1) as f64)

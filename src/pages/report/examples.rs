@@ -92,7 +92,7 @@ fn cards(
         let name = escape(&predictions.class(label));
         html += "<li>";
         html += &shown(predictions, i)?;
-        let _ = write!(html, "<div><p>example {i}, labelled <strong>{name}</strong></p>\n");
+        let _ = writeln!(html, "<div><p>example {i}, labelled <strong>{name}</strong></p>");
         for model in &predictions.models {
             html += &says(predictions, model, i, label, t, &colours.class(&model.row.variant));
         }

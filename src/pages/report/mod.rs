@@ -8,7 +8,7 @@ mod examples;
 use super::contents::RunContents;
 use super::figure::Figure;
 use super::headline::{answers, sentence};
-use super::html::{document, image_figure, section, table_html, wide_chart};
+use super::html::{document, image_figure, prose, section, table_html, wide_chart};
 use crate::files::error::Result;
 use crate::run::chart::escape;
 use crate::run::chart::palette::Colours;
@@ -98,10 +98,10 @@ impl Report<'_> {
                 let day: String = started.chars().take(10).collect();
                 format!(" · {}", escape(&day))
             }),
-            escape(&sentence(summary))
+            prose(&sentence(summary))
         );
         for (question, answer) in answers(run) {
-            let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", escape(&answer));
+            let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", prose(&answer));
         }
         html += "</dl>\n</header>\n";
         if let Some(shown) = Figure::of(run) {
@@ -214,11 +214,10 @@ impl Report<'_> {
         if manifest.is_null() {
             return "<p>The run folder holds no manifest.json.</p>\n".into();
         }
-        let words = manifest["command"].as_array().into_iter().flatten();
-        let words: Vec<String> = words.filter_map(|w| Some(w.as_str()?.to_string())).collect();
+        let command = command_line(&manifest["command"]);
         let mut html = format!(
             "<pre class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Command\">{}</pre>\n",
-            escape(&shell_line(&words))
+            escape(&command)
         );
         html += "<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"Manifest\">\
                  <table class=\"facts\"><caption>Manifest</caption>\n<tbody>\n";
@@ -233,13 +232,24 @@ impl Report<'_> {
     }
 }
 
+/// The words of a command as a line for a shell.
+fn command_line(words: &Value) -> String {
+    let words = words.as_array().into_iter().flatten();
+    let words: Vec<String> = words.filter_map(|w| Some(w.as_str()?.to_string())).collect();
+    shell_line(&words)
+}
+
 /// A value of the manifest as HTML.
 fn fact(value: &Value) -> String {
     match value {
         Value::String(text) => escape(text),
         Value::Object(entries) => {
             let entry = |(key, value): (&String, &Value)| {
-                format!("<dt>{}</dt><dd>{}</dd>", escape(&key.replace('_', " ")), fact(value))
+                let said = match key.as_str() {
+                    "command" => escape(&command_line(value)),
+                    _ => fact(value),
+                };
+                format!("<dt>{}</dt><dd>{said}</dd>", escape(&key.replace('_', " ")))
             };
             format!("<dl>{}</dl>", entries.iter().map(entry).collect::<String>())
         }

@@ -261,7 +261,7 @@ fn headline(summary: &Summary) -> Option<String> {
     let after = MeanSd::of(&summary.values(without_3.student, &measure("errors", "test")))?.mean;
     Some(format!(
         "A student that was never shown a 3 makes {before:.0} test errors{}, and {after:.0} once the \
-         bias of that class is corrected.",
+         bias of that class is corrected, by the test labels as in the paper.",
         summary.of_examples()
     ))
 }

@@ -159,19 +159,21 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     }
 }
 
-/// The best temperature of the narrowest and of the widest student.
+/// The best temperature of the narrowest and of the widest student, beside the highest.
 fn headline(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Option<String> {
+    let mean = |width: usize, t: f64| Some(MeanSd::of(&errors(summary, width, t))?.mean);
+    let hottest = temperatures.iter().copied().reduce(f64::max)?;
     let best = |width: usize| {
-        let found = temperatures
-            .iter()
-            .filter_map(|&t| Some((t, MeanSd::of(&errors(summary, width, t))?.mean)));
-        found.min_by(|a, b| a.1.total_cmp(&b.1))
+        let found = temperatures.iter().filter_map(|&t| Some((t, mean(width, t)?)));
+        let (t, least) = found.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let at_hottest = mean(width, hottest)?;
+        Some(format!("T = {t} makes the fewest, {least:.0}, and T = {hottest} {at_hottest:.0}"))
     };
     let (&narrow, &wide) = (widths.iter().min()?, widths.iter().max()?);
-    let ((t, least), (wide_t, wide_least)) = (best(narrow)?, best(wide)?);
     Some(format!(
-        "The best temperature depends on the student's width: with {narrow} units a layer T = {t} makes \
-         the fewest test errors, {least:.0}{}, with {wide} units T = {wide_t}, {wide_least:.0}.",
-        summary.of_examples()
+        "Test errors{}: with {narrow} units a layer {}; with {wide} units {}.",
+        summary.of_examples(),
+        best(narrow)?,
+        best(wide)?
     ))
 }

@@ -33,7 +33,8 @@ impl Axis {
 
     /// The place of a value, in units of the picture.
     pub fn at(&self, value: f64) -> f64 {
-        let value = if self.log { value.log10() } else { value };
+        // What an error bar reaches below 0 has no logarithm: it ends at the edge.
+        let value = if self.log { value.max(f64::MIN_POSITIVE).log10() } else { value };
         let share = (value - self.low) / (self.high - self.low);
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }

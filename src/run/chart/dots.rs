@@ -46,7 +46,7 @@ pub struct DotRow {
 /// Height of a row.
 const ROW: f64 = 46.0;
 /// Height of a row whose name stands above it.
-const HIGH_ROW: f64 = 58.0;
+const HIGH_ROW: f64 = 62.0;
 const TOP: f64 = 10.0;
 const BELOW: f64 = 44.0;
 /// The axis is logarithmic where the values differ by more than this factor.
@@ -85,7 +85,7 @@ impl Dots {
     fn draw(&self, size: Size, colours: &Colours) -> String {
         let margins = self.margins(size.width);
         let (row_height, down) = if margins.is_some() { (ROW, 0.5) } else { (HIGH_ROW, 0.68) };
-        let (left, right) = margins.unwrap_or((8.0, 8.0));
+        let (left, right) = margins.unwrap_or((22.0, 22.0));
         let values = || {
             let own = self.rows.iter().flat_map(|row| row.values.iter().copied().chain(row.paper));
             own.chain(self.rows.iter().filter_map(|row| row.interval).flat_map(|(a, b)| [a, b]))
@@ -109,7 +109,11 @@ impl Dots {
         for (i, row) in self.rows.iter().enumerate() {
             let above = TOP + row_height * i as f64;
             let y = above + down * row_height;
-            let class = colours.class(&row.name);
+            // Dots have no dashes: rows beyond the colours are grey.
+            let class = match colours.class(&row.name) {
+                class if class.contains(' ') => "muted".to_string(),
+                class => class,
+            };
             match margins {
                 Some(_) => {
                     text(&mut svg, (0.0, y + 4.5), "start", &format!("name {class}"), &row.name);
@@ -140,7 +144,7 @@ impl DotRow {
     fn draw(&self, svg: &mut String, x: &Axis, y: f64, class: &str, gap: Option<(f64, f64)>) {
         let centre = mean(&self.values);
         let at = x.at(centre);
-        let _ = writeln!(svg, "<g class=\"{}\">", class.split(' ').next().unwrap_or_default());
+        let _ = writeln!(svg, "<g class=\"{class}\">");
         if let Some((from, to)) = gap.filter(|_| self.is_student) {
             let [from, to] = [from, to].map(|value| x.at(value));
             let _ = writeln!(

@@ -4,7 +4,7 @@ use super::axis::{Axis, format_tick};
 use super::palette::Colours;
 use super::svg::{picture, text, width_of};
 use super::{Chart, Point, Series, Size, escape};
-use crate::run::number::short;
+use crate::run::number::{short, with_spread};
 use std::fmt::Write;
 
 /// Space above the plot, for the name of the y axis.
@@ -29,7 +29,9 @@ impl Chart {
     pub(super) fn draw(&self, size: Size, colours: &Colours) -> String {
         let lines: Vec<Line> =
             self.series.iter().filter_map(|series| self.line(series, colours)).collect();
-        let widest = lines.iter().map(|line| width_of(&line.series.name)).fold(0.0, f64::max);
+        let names = lines.iter().map(|line| &line.series.name);
+        let names = names.chain(self.references.iter().map(|(name, _)| name));
+        let widest = names.map(|name| width_of(name)).fold(0.0, f64::max);
         let above = widest > NAMES * size.width;
         let (keys, key_rows) = if above { legend(&lines, size.width) } else { (String::new(), 0) };
         let points = || lines.iter().flat_map(|line| &line.points);
@@ -132,16 +134,14 @@ impl Line<'_> {
                 let _ = writeln!(svg, "<path class=\"bar\" d=\"M{at:.1} {low:.1}V{high:.1}\"/>");
             }
             let quiet = if dense { " quiet" } else { "" };
-            let plus =
-                if p.spread > 0.0 { format!(" ± {}", short(p.spread)) } else { String::new() };
             let _ = writeln!(
                 svg,
                 "<circle class=\"mark{quiet}\" cx=\"{at:.1}\" cy=\"{middle:.1}\" r=\"3.5\"><title>{} {}: {}: \
-                 {}{plus}</title></circle>",
+                 {}</title></circle>",
                 escape(&chart.x_label),
                 short(p.x),
                 escape(&series.name),
-                short(p.y)
+                with_spread(p.y, p.spread)
             );
         }
         let _ = writeln!(svg, "</g>");
