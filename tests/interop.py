@@ -229,8 +229,8 @@ def same_examples():
     def train(name, data):
         path = WORK / f"same-{name}.toml"
         path.write_text(
-            f"[data]\n{data}\nholdout = 40\n[model]\nhidden = [8]\ninit_scale = 0.01\n"
-            "[training]\nepochs = 3\nbatch_size = 16\nlearning_rate = 1e-4\n"
+            f"[data]\n{data}\nholdout = 40\n[model]\nhidden = [8]\n"
+            "[training]\nepochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"
         )
         models[name] = limbeck("train", path, "--out", WORK / f"same-{name}")["sha256"]
 
