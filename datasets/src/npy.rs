@@ -848,8 +848,9 @@ impl<'p> Arrays<'p> {
 /// # Errors
 /// As [`load_dataset`].
 pub fn read_examples(path: &Path) -> Result<Split, Error> {
-    let is_folder = path.is_dir();
-    if !is_folder && !(path.is_file() && Arrays::is_archive(path)?) {
+    // A pipe is no archive, of which no byte is taken to look at it.
+    let is_archive = path.is_dir() || path.is_file() && Arrays::is_archive(path)?;
+    if !is_archive {
         return with_array(path, |array| array.split());
     }
     let mut arrays = Arrays::open(path)?;

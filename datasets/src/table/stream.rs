@@ -121,8 +121,7 @@ impl Stream {
 
     /// Reads until there is a block, or the end.
     fn fill(&mut self) -> Result<(), Error> {
-        while !self.ended && self.rest.len() < BLOCK || !self.ended && end_of_rows(&self.rest) == 0
-        {
+        while !self.ended && (self.rest.len() < BLOCK || end_of_rows(&self.rest) == 0) {
             let before = self.rest.len();
             let mut part = self.reader.by_ref().take(BLOCK as u64);
             part.read_to_end(&mut self.rest)
