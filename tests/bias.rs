@@ -5,8 +5,8 @@ mod common;
 
 use limbeck::engine::bias::Correction;
 use limbeck::engine::metrics::{
-    agreement, calibration_error, errors, evaluate, mean_kl, misclassified, nll, predict,
-    reliability, soft_confusion, soft_prediction,
+    agreement, calibration_error, confusion, errors, evaluate, mean_kl, misclassified, nll,
+    predict, reliability, soft_confusion, soft_prediction,
 };
 
 /// Logits of a classifier that finds the label about as often as not and hardly ever says 3.
@@ -186,4 +186,11 @@ fn kl_of_known_distributions() {
     let softened = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * 2f64.ln();
     near(mean_kl(&p, &q, 2, 2.0), softened);
     assert!(mean_kl(&[f32::NAN, 0.0], &p, 2, 1.0).is_nan());
+}
+
+#[test]
+fn confusions_are_counted_in_the_row_of_the_label() {
+    // Predictions 1, 0, 0 and none, of labels 1, 1, 0 and 0.
+    let logits = [0.0, 2.0, 3.0, 1.0, 5.0, 4.0, f32::NAN, 0.0];
+    assert_eq!(confusion(&logits, &[1, 1, 0, 0], 2), [1, 0, 1, 1]);
 }

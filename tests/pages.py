@@ -130,8 +130,9 @@ def parts(page: Page) -> None:
     # The address holds image, label and temperature.
     before, hot = distributions(page), heat(page)
     page.click("#link")
-    page.wait_for_function("location.hash.length > 20")
+    page.wait_for_selector("#linked:not(:empty)")
     url = page.url
+    assert "#image=" in url, url
     page.goto("about:blank")
     page.goto(url)
     ready(page)

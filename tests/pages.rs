@@ -88,6 +88,8 @@ fn a_run_ends_with_its_report_and_names_the_next_command() {
             "How to run it again"
         ]
     );
+    // What it is not stands in the heading itself.
+    assert!(html.contains("class=\"breath\">One seed. Not the paper's experiment: glyphs"));
     // Teacher, baseline, student: a confusion each, and 8 images of each group and one more.
     assert_eq!(html.matches("class=\"confusion\"").count(), 3);
     assert_eq!(html.matches("data:image/png;base64,").count(), 25);

@@ -1,5 +1,5 @@
-//! What came out of a run, in a sentence made from its figures, and what someone asks next: what was
-//! trained, whether distillation was worth it, how sure that is, and what it is not.
+//! What came out of a run, in a sentence made from its figures, in the same breath what it is not, and what
+//! someone asks next: what was trained, whether distillation was worth it, and how sure that is.
 
 use super::contents::RunContents;
 use crate::engine::config::Config;
@@ -162,7 +162,6 @@ pub fn answers(run: &RunContents) -> Vec<(&'static str, String)> {
         answers.push(("How good is that", chance));
     }
     answers.push(("How sure is that", certainty(summary)));
-    answers.push(("What it is not", limits(summary)));
     answers.retain(|(_, answer)| !answer.is_empty());
     answers
 }
@@ -308,35 +307,39 @@ fn certainty(summary: &Summary) -> String {
     format!("One seed: an example, not a statistic.{interval}")
 }
 
+/// What is said in the same breath as the sentence: how many seeds it is of, and what it is not.
+pub fn breath(summary: &Summary) -> String {
+    let seeds = summary.variants().iter().map(|variant| summary.rows_of(variant).count()).max();
+    let seeds = match seeds {
+        Some(1) => "One seed. ".to_string(),
+        Some(n) if n > 1 => format!("{n} seeds. "),
+        _ => String::new(),
+    };
+    seeds + &limits(summary)
+}
+
 /// What the result may not be taken for.
 fn limits(summary: &Summary) -> String {
     if let Some(caveat) = summary.caveat() {
         return caveat;
     }
+    let mut said = String::new();
     match summary.preset.as_str() {
         "config" if summary.experiment == "distill" => {
-            "A comparison: train the same net on labels alone (limbeck train) and put both on one page \
-             (limbeck report A B)."
-                .into()
+            return "Nothing to compare it with: train the same net on labels alone (limbeck train) and put both on \
+                    one page (limbeck report A B)."
+                .into();
         }
-        "config" => "A comparison: it is one model on one test set.".into(),
-        _ => {
-            let paper: Vec<String> = summary
-                .paper
-                .iter()
-                .map(|(variant, errors)| format!("{variant} {errors}"))
-                .collect();
-            let short = match summary.preset.as_str() {
-                "standard" => "The paper's full training, which is the preset paper. ",
-                _ => "",
-            };
-            let beyond = format!("A claim beyond {}.", summary.dataset);
-            match paper.is_empty() {
-                true => format!("{short}{beyond}"),
-                false => format!("{short}{beyond} The paper's figures: {}.", paper.join(", ")),
-            }
-        }
+        "config" => return "Nothing to compare it with: one model on one test set.".into(),
+        "standard" => said += "Trained for a shorter time than the paper's. ",
+        _ => {}
     }
+    said += &format!("No claim beyond {}.", summary.dataset);
+    if !summary.paper.is_empty() {
+        let paper = summary.paper.iter().map(|(variant, errors)| format!("{variant} {errors}"));
+        said += &format!(" The paper's figures: {}.", paper.collect::<Vec<_>>().join(", "));
+    }
+    said
 }
 
 /// A share in per cent, to two digits where it is small.

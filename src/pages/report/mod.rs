@@ -7,7 +7,7 @@ mod examples;
 
 use super::contents::RunContents;
 use super::figure::Figure;
-use super::headline::{answers, sentence};
+use super::headline::{answers, breath, sentence};
 use super::html::{document, image_figure, prose, section, table_html, wide_chart};
 use crate::files::error::Result;
 use crate::run::chart::escape;
@@ -86,7 +86,7 @@ impl Report<'_> {
         let run = self.run;
         let summary = &run.summary;
         let mut html = format!(
-            "<header>\n<p class=\"kicker\">{} · {} · {}{}</p>\n<h1>{}</h1>\n<dl class=\"answers\">\n",
+            "<header>\n<p class=\"kicker\">{} · {} · {}{}</p>\n<h1>{}\n<span class=\"breath\">{}</span></h1>\n<dl class=\"answers\">\n",
             escape(&summary.experiment),
             escape(&summary.dataset),
             match summary.preset.as_str() {
@@ -98,7 +98,8 @@ impl Report<'_> {
                 let day: String = started.chars().take(10).collect();
                 format!(" · {}", escape(&day))
             }),
-            prose(&sentence(summary))
+            prose(&sentence(summary)),
+            prose(&breath(summary))
         );
         for (question, answer) in answers(run) {
             let _ = writeln!(html, "<div><dt>{question}</dt><dd>{}</dd></div>", prose(&answer));
