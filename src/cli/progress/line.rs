@@ -5,7 +5,7 @@ use crate::session::to_stderr;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
 use limbeck::engine::metrics::error_rate;
-use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
+use limbeck::engine::trainer::{EpochRecord, Observer, Progress, VALIDATION, Watched};
 use std::time::{Duration, Instant};
 
 /// Time between two updates of the line.
@@ -26,6 +26,8 @@ enum Target {
         bar: ProgressBar,
         /// When it was last updated; never before the first step.
         updated: Option<Instant>,
+        /// What the last epoch's model made of the validation examples.
+        validation: Option<Watched>,
     },
     /// A file or a pipe: a line for each finished epoch.
     Log {
@@ -49,17 +51,18 @@ impl ProgressLine {
 
     /// One line that is redrawn, for a terminal.
     pub fn bar(peak: f64) -> ProgressLine {
-        let style = ProgressStyle::with_template("{prefix} {bar:8} {wide_msg}")
+        let style = ProgressStyle::with_template("{prefix} {bar:6} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        ProgressLine { target: Target::Bar { bar: bar.with_style(style), updated: None }, peak }
+        let bar = bar.with_style(style);
+        ProgressLine { target: Target::Bar { bar, updated: None, validation: None }, peak }
     }
 }
 
 impl Observer for ProgressLine {
     fn on_step(&mut self, progress: &Progress) {
         match &mut self.target {
-            Target::Bar { bar, updated } => {
+            Target::Bar { bar, updated, validation } => {
                 let is_last = progress.epoch == progress.epochs && progress.step == progress.steps;
                 if !is_last && updated.is_some_and(|updated| updated.elapsed() < REFRESH) {
                     return;
@@ -70,17 +73,23 @@ impl Observer for ProgressLine {
                 bar.set_position(done as u64);
                 let Progress { model, epoch, epochs, .. } = progress;
                 bar.set_prefix(format!("{model} {epoch}/{epochs}"));
-                bar.set_message(figures(progress, self.peak));
+                bar.set_message(figures(progress, *validation, self.peak));
             }
             Target::Log { last } => *last = Some(progress.clone()),
             Target::Nothing => {}
         }
     }
 
-    fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
-        if let Target::Log { last: Some(progress) } = &self.target {
-            let Progress { model, epoch, epochs, .. } = progress;
-            to_stderr(&format!("{model} epoch {epoch}/{epochs}  {}", figures(progress, self.peak)));
+    fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
+        let watched = record.watched.get(VALIDATION).copied();
+        match &mut self.target {
+            Target::Log { last: Some(progress) } => {
+                let Progress { model, epoch, epochs, .. } = progress;
+                let figures = figures(progress, watched, self.peak);
+                to_stderr(&format!("{model} epoch {epoch}/{epochs}  {figures}"));
+            }
+            Target::Bar { validation, .. } => *validation = watched,
+            _ => {}
         }
         Ok(())
     }
@@ -104,10 +113,13 @@ impl Drop for ProgressLine {
 
 /// The figures of a step. The most wanted come first: a narrow terminal cuts the end off, and one of 60
 /// columns keeps the error rate beside a name of 20 letters.
-fn figures(progress: &Progress, peak: f64) -> String {
+fn figures(progress: &Progress, validation: Option<Watched>, peak: f64) -> String {
     let rate = error_rate(progress.errors as usize, progress.examples as usize);
+    let validation = validation.map_or(String::new(), |Watched { examples, errors, nll }| {
+        format!("  validation {:.2} %, loss {nll:.4}", 100.0 * error_rate(errors, examples))
+    });
     format!(
-        "errors {:.2} %  {} left  loss {:.4}  {:.0} samples/s  {:.1} GFLOP/s, {}",
+        "training errors {:.2} %{validation}  {} left  loss {:.4}  {:.0} samples/s  {:.1} GFLOP/s, {}",
         100.0 * rate,
         format_clock(progress.remaining),
         progress.loss,
@@ -137,8 +149,8 @@ mod tests {
             remaining: Duration::from_secs(61),
         };
         let Progress { model, epoch, epochs, .. } = &progress;
-        let line = format!("{model} {epoch}/{epochs} {:8} {}", "", figures(&progress, 80e9));
+        let line = format!("{model} {epoch}/{epochs} {:6} {}", "", figures(&progress, None, 80e9));
         let kept: String = line.chars().take(60).collect();
-        assert!(kept.contains("errors 12.00 %"), "{kept}");
+        assert!(kept.contains("training errors 12.00 %"), "{kept}");
     }
 }
