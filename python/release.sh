@@ -32,6 +32,10 @@ python3 -m venv "$work/clean"
 PATH=/usr/bin:/bin "$work/clean/bin/pip" install --quiet --only-binary :all: "$wheel" pytest
 "$work/clean/bin/pip" install --quiet safetensors scikit-learn pandas onnx onnxruntime ||
     echo "SKIPPED: tests that need scikit-learn, pandas, onnxruntime or safetensors" >&2
-cp -r tests "$work/tests" # without the sources beside it
-(cd "$work" && clean/bin/python -m pytest --quiet tests --ignore tests/test_golden.py)
+tests=$(realpath tests)
+(
+    cd "$work" # away from the sources, so that `limbeck` is the wheel's
+    clean/bin/python -c 'import limbeck, sys; assert limbeck.__file__.startswith(sys.prefix), limbeck'
+    clean/bin/python -m pytest --quiet -p no:cacheprovider "$tests"
+)
 echo "$wheel"

@@ -128,21 +128,17 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         settings = self._settings(x, len(classes))
         settings |= {"on_epoch": history.append, "class_names": class_names(classes)}
         settings["feature_names"] = None if names is None else list(names)
-        interrupted = False
         try:
             if logits is None:
                 model = train(x, codes, **settings)  # type: ignore[arg-type]
             else:
                 model = distill(x, logits, codes, **settings, **loss)  # type: ignore[arg-type]
         except KeyboardInterrupt as interrupt:
-            found = getattr(interrupt, "model", None)
-            if found is None:
-                raise
-            model, interrupted = found, True
+            so_far = getattr(interrupt, "model", None)
+            if so_far is not None:
+                self._keep(so_far, classes, names, history, interrupted=True)
             raise
-        finally:
-            if "model" in locals():
-                self._keep(model, classes, names, history, interrupted)
+        self._keep(model, classes, names, history, interrupted=False)
 
     def _keep(
         self,
@@ -185,10 +181,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _examples(self, X: Any) -> Floats:
         """Those to answer for, whose columns must be those of the fit."""
-        if not self.__sklearn_is_fitted__():
-            raise NotFittedError(
-                f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first"
-            )
+        self._expect_fitted()
         names, known = _arrays.feature_names(X), getattr(self, "feature_names_in_", None)
         who = type(self).__name__
         if names is not None and known is None:
@@ -244,7 +237,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the model file, which load, limbeck.Model.load and `limbeck predict` read."""
-        self._examples_known()
+        self._expect_fitted()
         self.model_.save(path)
 
     def to_onnx(self, path: str | PathLike[str]) -> None:
@@ -252,12 +245,14 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Standardisation is part of it; the metadata has class_names and feature_names in JSON.
         """
-        self._examples_known()
+        self._expect_fitted()
         self.model_.to_onnx(path)
 
-    def _examples_known(self) -> None:
+    def _expect_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
-            raise NotFittedError(f"This {type(self).__name__} instance is not fitted yet")
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet: call fit(X, y) first"
+            )
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Any:
@@ -269,7 +264,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self = cls(hidden_layer_sizes=tuple(model.layers[1:-1]), activation=model.activation)
         names = model.feature_names
         self._keep(model, classes_of(model), None if names is None else np.array(names, object), [],
-                   False)
+                   interrupted=False)
         return self
 
     def __sklearn_is_fitted__(self) -> bool:

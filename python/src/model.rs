@@ -25,7 +25,13 @@ type StandardizerArrays<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f
 /// A multilayer perceptron.
 ///
 /// parameters: weight [outputs, inputs] and bias [outputs] of each layer, float32. An input is value *
-/// scale + shift of input_scale or, with a standardizer (mean, scale), (value - mean) * scale.
+/// scale + shift of input_scale (1, 0) or, with a standardizer (mean, scale), (value - mean) * scale.
+/// activation ("relu"), class_names, feature_names, dataset and data (None) are kept with it.
+///
+/// >>> import limbeck, numpy as np
+/// >>> layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
+/// >>> limbeck.Model([layer]).predict([[1.0, 3.0]])
+/// array([1])
 #[pyclass(frozen, module = "limbeck")]
 pub struct Model {
     pub net: Mlp,

@@ -92,11 +92,13 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 /// labels: integers [n]. on_epoch is called with a dict after each epoch; an exception in it ends the
 /// training, and so does Ctrl-C, within a step: the KeyboardInterrupt's `model` is what was trained so
 /// far. validation: a number or share of the examples, drawn by class, or a pair (images, labels),
-/// evaluated after each epoch. threads changes no bit of the result. Every other keyword is a key of a
-/// configuration file, with its default: seed, jitter, standardize, split_seed, layers, dropout,
-/// activation, init_scale, epochs, batch_size, learning_rate, schedule, optimizer, momentum, average,
-/// max_norm, early_stopping, weight_decay, beta2, epsilon, momentum_epochs, decay, step_epochs,
-/// step_factor.
+/// evaluated after each epoch. threads (all) changes no bit of the result. class_names, feature_names: kept
+/// in the model. The other keywords are the keys of a configuration file with their defaults: seed (0),
+/// jitter (None), standardize ("auto"), split_seed (0), layers ([784, 1200, 1200, 10]), dropout (None),
+/// activation ("relu"), init_scale (1), epochs (200), batch_size (128), microbatches (1), learning_rate
+/// (0.05), schedule ("cosine"), optimizer ("sgd"), momentum (0.9), average (0), max_norm (None),
+/// early_stopping (None: epochs without a lower validation loss), weight_decay (0), beta2 (0.999), epsilon
+/// (1e-8), momentum_epochs (500), decay (0.998), step_epochs (100), step_factor (0.5).
 ///
 /// >>> import limbeck, numpy as np
 /// >>> x = np.random.default_rng(0).normal(size=(200, 2))

@@ -411,9 +411,9 @@ def test_documented_examples():
     finder = doctest.DocTestFinder()
     tests = [test for function in (limbeck.train, limbeck.distill)
              for test in finder.find(function, globs={})]
-    tests += finder.find(limbeck.Model, globs={})
+    tests += finder.find(limbeck.Model, "Model", globs={})
     runner = doctest.DocTestRunner()
-    assert sum(len(test.examples) for test in tests) == 9
+    assert sum(len(test.examples) for test in tests) == 12
     for test in tests:
         assert runner.run(test).failed == 0
     assert _limbeck.__version__ == limbeck.__version__
