@@ -5,7 +5,7 @@ mod common;
 
 use limbeck::engine::bias::Correction;
 use limbeck::engine::metrics::{
-    agreement, calibration_error, confusion, errors, evaluate, mean_kl, misclassified, nll,
+    Confusion, agreement, calibration_error, errors, evaluate, mean_kl, misclassified, nll,
     predict, reliability, soft_confusion, soft_prediction,
 };
 
@@ -192,5 +192,13 @@ fn kl_of_known_distributions() {
 fn confusions_are_counted_in_the_row_of_the_label() {
     // Predictions 1, 0, 0 and none, of labels 1, 1, 0 and 0.
     let logits = [0.0, 2.0, 3.0, 1.0, 5.0, 4.0, f32::NAN, 0.0];
-    assert_eq!(confusion(&logits, &[1, 1, 0, 0], 2), [1, 0, 1, 1]);
+    let seen = Confusion::new(&logits, &[1, 1, 0, 0], 2);
+    assert_eq!((seen.row(0), seen.row(1)), (&[1, 0][..], &[1, 1][..]));
+    // The row that has no answer is an example all the same.
+    assert_eq!((seen.examples(0), seen.predicted(0), seen.predicted(1)), (2, 2, 1));
+    assert_eq!((seen.recall(0), seen.recall(1)), (Some(0.5), Some(0.5)));
+    assert_eq!((seen.precision(0), seen.precision(1)), (Some(0.5), Some(1.0)));
+    assert_eq!((seen.balanced_accuracy(), seen.commonest()), (0.5, (0, 2)));
+    let third = Confusion::new(&[0.0, 1.0, 0.0], &[1], 3);
+    assert_eq!((third.recall(2), third.precision(0), third.commonest()), (None, None, (1, 0)));
 }

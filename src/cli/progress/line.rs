@@ -82,14 +82,13 @@ impl Observer for ProgressLine {
 
     fn on_epoch(&mut self, record: &EpochRecord) -> Result<()> {
         let watched = record.watched.get(VALIDATION).copied();
-        match &mut self.target {
-            Target::Log { last: Some(progress) } => {
-                let Progress { model, epoch, epochs, .. } = progress;
-                let figures = figures(progress, watched, self.peak);
-                to_stderr(&format!("{model} epoch {epoch}/{epochs}  {figures}"));
-            }
-            Target::Bar { validation, .. } => *validation = watched,
-            _ => {}
+        if let Target::Log { last: Some(progress) } = &self.target {
+            let Progress { model, epoch, epochs, .. } = progress;
+            let figures = figures(progress, watched, self.peak);
+            to_stderr(&format!("{model} epoch {epoch}/{epochs}  {figures}"));
+        }
+        if let Target::Bar { validation, .. } = &mut self.target {
+            *validation = watched;
         }
         Ok(())
     }
