@@ -1119,6 +1119,19 @@ fn a_case_that_tells_nothing_says_so() {
     }
 }
 
+/// The student excludes a class. What the teacher gives it is 0 in f32 or infinity, if it underflows
+/// there; else the right loss is infinite, and a finite one is not it.
+#[test]
+fn an_infinite_loss_is_none_that_is_finite() {
+    for (v, verdict) in [(-200.0, Verdict::CannotTell), (-1.0, Verdict::Unknown)] {
+        let z = array![[0.0, 1.0, f64::NEG_INFINITY]];
+        let case = case_of(z, array![[1.0, 0.0, v]], 1.0, Precision::F32);
+        let others = case_of(array![[0.0, 1.0]], array![[1.0, 0.0]], 1.0, Precision::F32);
+        let report = with_loss(&case, divergences(&others)[0]);
+        assert_eq!(report.verdict, verdict, "{report:?}");
+    }
+}
+
 /// A sum of 14,000 terms in f32 may be off by as much as half of a small KL: the gradient tells what
 /// the loss cannot.
 #[test]
@@ -1225,10 +1238,11 @@ fn check_is_not_fooled() {
 }
 
 /// Wrong losses that once agreed: f32 at T from 300 to 440,000, whose rounding is as large as the
-/// values of the mistake, so that it was taken to show nothing.
+/// values of the mistake, so that it was taken to show nothing; and in f16 a pair whose mistakes
+/// outweigh each other, and one that is infinite but for underflow.
 #[test]
 fn rounding_does_not_hide_a_mistake_that_is_as_small() {
-    let found = verify::check::of_seeds(&[1126, 1996, 2121, 2177, 2282, 3464, 3862]);
+    let found = verify::check::of_seeds(&[1126, 1996, 2121, 2177, 2282, 3464, 3862, 2216, 3619]);
     found.faults.verdict().unwrap();
 }
 

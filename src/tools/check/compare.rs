@@ -75,6 +75,30 @@ impl<'a> Results<'a> {
             || self.loss.is_some_and(|loss| !loss_is_any(loss, values))
     }
 
+    /// The largest distance from these values, by its bound.
+    pub fn distance(&self, values: &Values) -> f64 {
+        let by_bound = |found: f64, x: f64, error: f64| (found - x).abs() / error;
+        let of_loss = |loss| {
+            let form = |i: usize| by_bound(loss, values.losses[i], values.loss_errors[i]);
+            form(0).min(form(1))
+        };
+        let of_d = |d: &Array2<f64>| {
+            let pairs = d.iter().zip(&values.d_logits).zip(&values.d_errors);
+            let finite = pairs.filter(|((d, _), _)| d.is_finite());
+            finite.map(|((d, x), error)| by_bound(*d, *x, *error)).fold(0.0, f64::max)
+        };
+        self.loss.map_or(0.0, of_loss).max(self.d_logits.map_or(0.0, of_d))
+    }
+
+    /// Whether rounding may do so much to these values that others of about the same room might fit
+    /// which differ noticeably: twice the room is not far below that share.
+    pub fn much_room(&self, values: &Values) -> bool {
+        let much = |room: f64, size: f64| room > size * (NOTICEABLE / 4.0);
+        let sum = |of: &Array2<f64>| of.iter().map(|x| x.abs()).sum::<f64>();
+        self.loss.is_none_or(|_| much(values.loss_errors[1], values.losses[1].abs()))
+            && self.d_logits.is_none_or(|_| much(sum(&values.d_errors), sum(&values.d_logits)))
+    }
+
     /// Whether these values differ noticeably from the right ones in what is compared.
     pub fn differ(&self, values: &Values, right: &Values) -> bool {
         let noticeable = |off: f64, size: f64| off > NOTICEABLE * size;
@@ -86,7 +110,11 @@ impl<'a> Results<'a> {
             });
             noticeable(off, size)
         };
-        let loss = || noticeable((values.losses[1] - right.losses[1]).abs(), right.losses[1].abs());
+        // What may be any number, or infinite, differs.
+        let loss = || {
+            let off = (values.losses[1] - right.losses[1]).abs();
+            values.loss_errors[1].is_infinite() || noticeable(off, right.losses[1].abs())
+        };
         self.d_logits.is_some() && d_logits() || self.loss.is_some() && loss()
     }
 

@@ -38,13 +38,7 @@ pub(super) enum Aspect {
 }
 
 impl Mistake {
-    /// The wrong losses that it may lead to in this case.
-    pub(super) fn formulas(&self, case: &CheckCase) -> Vec<Formula> {
-        let setting = Setting::new(case);
-        (self.forms)(&setting, setting.right)
-    }
-
-    /// The wrong losses that several may lead to together; none where two change the same thing.
+    /// The wrong losses that one or several may lead to together in this case; none where two change the same thing.
     pub(super) fn together(mistakes: &[&Mistake], case: &CheckCase) -> Vec<Formula> {
         let repeated = |i: usize| mistakes[..i].iter().any(|m| m.aspect == mistakes[i].aspect);
         if (0..mistakes.len()).any(|i| mistakes[i].aspect == Aspect::Teacher || repeated(i)) {

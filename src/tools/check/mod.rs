@@ -27,6 +27,9 @@
 //! element must be farther from the mistake's value than rounding may take it in a program that makes
 //! that mistake. Such a program's results are all within that, so that they never agree; that the
 //! mistake's own test would accept 0 too, where its rounding is as large as its values, is no excuse.
+//! Of two mistakes at once, of which there are hundreds, it is asked where rounding has much room, and
+//! of those pairs that come as near as the right formula does, each by its own bounds, with a test
+//! that tells something. Elsewhere a pair that differs by an eighth fits nothing that is right.
 //! Else the verdict is `CannotTell`. A mistake that moves results by less is none in that case, and
 //! the message names it.
 //!
@@ -140,6 +143,9 @@ pub fn check(case: &CheckCase) -> Checked<CheckReport> {
         message: answer.message + &out_of_order(case).unwrap_or_default(),
     })
 }
+
+/// Mistakes that are made at once.
+type Set = Vec<&'static Mistake>;
 
 /// A verdict with its reasons.
 struct Answer {
@@ -278,16 +284,27 @@ impl Checker<'_> {
         let coarse = self.right.loss_errors[1] > self.right.losses[1].abs() / 16.0;
         let few = self.is_large() && results.d_logits.is_none() && !coarse;
         let comparable = |formula: &Formula| !few || same_terms(formula, &right);
-        let fitting = self.fitting(results, comparable, false);
-        let differs = |formula: &Formula| {
-            !formula.is(&right) && results.differ(&self.rows.values(formula), self.right)
+        let mut fitting = self.fitting(results, singles(), comparable, false);
+        let fits = sets_of(&fitting).concat();
+        if !self.is_large() && results.much_room(self.right) {
+            fitting.extend(self.fitting(results, pairs(), |_| true, true));
+        }
+        let other = |(set, formula): &&(Set, Formula)| {
+            if formula.is(&right) {
+                return false;
+            }
+            let values = self.rows.values(formula);
+            let near = set.len() == 1 || results.distance(&values) <= results.distance(self.right);
+            near && results.differ(&values, self.right)
         };
-        let other = fitting.iter().find(|(_, formulas)| formulas.iter().any(differs));
-        let fits: Vec<&Mistake> = fitting.iter().map(|(mistake, _)| *mistake).collect();
-        if let Some((mistake, _)) = other {
+        if let Some((set, _)) = fitting.iter().find(other) {
+            let ids: Vec<&str> = set.iter().map(|mistake| mistake.id).collect();
+            let says: Vec<&str> = set.iter().map(|mistake| mistake.says).collect();
             let reason = format!(
                 "within the rounding of {} this is also {}: {}",
-                case.precision, mistake.id, mistake.says
+                case.precision,
+                ids.join(" with "),
+                says.join(", and ")
             );
             return Err((fits, reason));
         }
@@ -295,31 +312,28 @@ impl Checker<'_> {
         Ok(Answer::new(Verdict::Agrees, fits, message))
     }
 
-    /// Mistakes with those of their formulas that fit some results.
+    /// Sets of mistakes made at once that fit some results, each with every formula that does.
     fn fitting(
         &self,
         results: &Results,
+        sets: impl IntoIterator<Item = Set>,
         comparable: impl Fn(&Formula) -> bool,
         shown: bool,
-    ) -> Vec<(&'static Mistake, Vec<Formula>)> {
-        let case = self.rows.case;
-        let all: Vec<(&Mistake, Formula)> = MISTAKES
-            .iter()
-            .flat_map(|mistake| mistake.formulas(case).into_iter().map(move |f| (mistake, f)))
+    ) -> Vec<(Set, Formula)> {
+        let formulas_of = |set: Set| {
+            let formulas = Mistake::together(&set, self.rows.case);
+            formulas.into_iter().map(move |formula| (set.clone(), formula))
+        };
+        let all = sets
+            .into_iter()
+            .flat_map(formulas_of)
             // A loss alone does not show what its gradient is multiplied by.
             .filter(|(_, f)| results.d_logits.is_some() || f.gradient_factor == 1.0)
-            .filter(|(_, formula)| comparable(formula))
-            .collect();
-        let formulas: Vec<Formula> = all.iter().map(|(_, formula)| *formula).collect();
+            .filter(|(_, formula)| comparable(formula));
+        let (sets, formulas): (Vec<Set>, Vec<Formula>) = all.unzip();
         let recognised = results.recognise(self.rows, &formulas, shown);
-        let mut fitting: Vec<(&Mistake, Vec<Formula>)> = Vec::new();
-        for ((mistake, formula), _) in all.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
-            match fitting.last_mut().filter(|(last, _)| last.id == mistake.id) {
-                Some((_, formulas)) => formulas.push(formula),
-                None => fitting.push((mistake, vec![formula])),
-            }
-        }
-        fitting
+        let fitting = sets.into_iter().zip(formulas).zip(recognised);
+        fitting.filter(|(_, fits)| *fits).map(|(fitting, _)| fitting).collect()
     }
 
     /// The mistakes that fit some results. Of a large case's loss, those that have the right terms
@@ -328,12 +342,12 @@ impl Checker<'_> {
         let right = Formula::right(self.rows.case);
         let mut fitting = Vec::new();
         if self.is_large() && results.d_logits.is_none() {
-            fitting = self.fitting(results, |formula| same_terms(formula, &right), true);
+            fitting = self.fitting(results, singles(), |f| same_terms(f, &right), true);
         }
         if fitting.is_empty() {
-            fitting = self.fitting(results, |_| true, true);
+            fitting = self.fitting(results, singles(), |_| true, true);
         }
-        fitting.into_iter().map(|(mistake, _)| mistake).collect()
+        sets_of(&fitting).concat()
     }
 
     fn is_large(&self) -> bool {
@@ -348,19 +362,20 @@ impl Checker<'_> {
             let message = format!("{}{also}", sentences(&[first]));
             return Some(named(vec![first], fits, message));
         }
-        let pairs = MISTAKES
-            .iter()
-            .enumerate()
-            .flat_map(|(i, first)| MISTAKES[i + 1..].iter().map(move |second| vec![first, second]));
-        let mut sets = self.fitting_sets(pairs);
+        // One number of three digits is that of some set always.
+        if self.results.d_logits.is_none() && self.rows.case.precision.is_half() {
+            return None;
+        }
+        let mut sets = sets_of(&self.fitting(&self.results, pairs(), |_| true, true));
         // Three of one number would be found in any number.
         if sets.is_empty() && self.results.d_logits.is_some() {
             let of = |aspect| MISTAKES.iter().filter(move |mistake| mistake.aspect == aspect);
             let factors = of(Aspect::Temperature)
                 .flat_map(|first| of(Aspect::Reduction).map(move |second| [first, second]));
-            sets = self.fitting_sets(factors.flat_map(|[first, second]| {
+            let threes = factors.flat_map(|[first, second]| {
                 MISTAKES.iter().map(move |third| vec![first, second, third])
-            }));
+            });
+            sets = sets_of(&self.fitting(&self.results, threes, |_| true, true));
         }
         let (mistakes, others) = sets.split_first()?;
         let names = |set: &Vec<&Mistake>| {
@@ -381,32 +396,6 @@ impl Checker<'_> {
             }
         }
         Some(named(mistakes.clone(), fits, message))
-    }
-
-    /// Those of `sets` of mistakes that fit all results.
-    fn fitting_sets(
-        &self,
-        sets: impl Iterator<Item = Vec<&'static Mistake>>,
-    ) -> Vec<Vec<&'static Mistake>> {
-        let case = self.rows.case;
-        // One number of three digits is that of some set always.
-        if self.results.d_logits.is_none() && case.precision.is_half() {
-            return Vec::new();
-        }
-        let formulas_of = |set: Vec<&'static Mistake>| {
-            let formulas = Mistake::together(&set, case);
-            formulas.into_iter().map(move |formula| (set.clone(), formula))
-        };
-        let (sets, formulas): (Vec<_>, Vec<Formula>) = sets.flat_map(formulas_of).unzip();
-        let recognised = self.results.recognise(self.rows, &formulas, true);
-        let mut found: Vec<Vec<&Mistake>> = Vec::new();
-        for (set, _) in sets.into_iter().zip(recognised).filter(|(_, fits)| *fits) {
-            let same = |other: &Vec<&Mistake>| other.iter().zip(&set).all(|(a, b)| a.id == b.id);
-            if !found.iter().any(same) {
-                found.push(set);
-            }
-        }
-        found
     }
 
     /// One mistake in the loss, and another or none in the gradient.
@@ -475,6 +464,22 @@ impl Checker<'_> {
         });
         answer(Verdict::Unknown, format!("none of the known mistakes: {differences}{half}"))
     }
+}
+
+fn singles() -> impl Iterator<Item = Set> {
+    MISTAKES.iter().map(|mistake| vec![mistake])
+}
+
+fn pairs() -> impl Iterator<Item = Set> {
+    let after = |i: usize| MISTAKES[i + 1..].iter();
+    MISTAKES.iter().enumerate().flat_map(move |(i, first)| after(i).map(move |m| vec![first, m]))
+}
+
+/// Each set of what fits once.
+fn sets_of(fitting: &[(Set, Formula)]) -> Vec<Set> {
+    let mut sets: Vec<Set> = fitting.iter().map(|(set, _)| set.clone()).collect();
+    sets.dedup_by(|a, b| a.iter().zip(b.iter()).all(|(a, b)| a.id == b.id));
+    sets
 }
 
 fn named(mistakes: Vec<&'static Mistake>, fits: Vec<&'static Mistake>, message: String) -> Answer {

@@ -182,6 +182,12 @@ impl Mul for Approx {
         if none(self) || none(o) {
             return Approx::ZERO;
         }
+        // What may be 0, times infinity, is 0 or infinity: a probability that underflows, say, and
+        // the logarithm of one that is 0.
+        let any = |a: Approx, b: Approx| a.x.is_infinite() && b.e >= b.x.abs();
+        if any(self, o) || any(o, self) {
+            return Approx { x: 0.0, e: f64::INFINITY, m: 0.0 };
+        }
         let both = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a * b };
         let x = both(self.x, o.x);
         Approx {

@@ -177,9 +177,14 @@ impl HardTerm {
 impl Term {
     /// The same with a value that was found another way.
     fn at(mut self, loss: f64) -> Term {
-        self.losses.iter_mut().for_each(|sum| sum.x = loss);
+        self.losses = self.losses.map(|sum| at(sum, loss));
         self
     }
+}
+
+/// A sum with a value that was found another way, unless it is any number.
+fn at(sum: Approx, x: f64) -> Approx {
+    if sum.e.is_finite() { Approx { x, ..sum } } else { sum }
 }
 
 /// ln(β·p + (1 − β)·q) from the logarithms, where probabilities would underflow. Its error is a mean
@@ -229,7 +234,7 @@ fn forward(row: &Row, p: &Distribution, v: &[f64], t: f64) -> Term {
         m: (q.x * sum + p.x + q.x + (q.x - p.x).abs()) / t,
     });
     let gradient = if row.gradients() { gradient.collect() } else { Vec::new() };
-    let kl = Approx { x: divergence(row.z(), v, t), ..kl };
+    let kl = at(kl, divergence(row.z(), v, t));
     Term { losses: [ce, kl], gradient }
 }
 
