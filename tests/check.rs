@@ -1246,6 +1246,35 @@ fn rounding_does_not_hide_a_mistake_that_is_as_small() {
     found.faults.verdict().unwrap();
 }
 
+/// A soft term that is a hundredth of a loss in f32 at T = 40 could be dropped, negated or doubled within the
+/// loss's bound, which grows as T²: the loss alone says nothing of it, its gradient does.
+#[test]
+fn each_term_must_be_told_by_what_agrees() {
+    let mut random = task(8, 10, 40.0, 0.7, 0.3);
+    for row in random.z.iter_mut().chain(&mut random.v) {
+        row.iter_mut().for_each(|z| *z = f64::from((*z / 40.0) as f32));
+    }
+    let (loss, d) = f32::results("right", &random);
+    let matrix = |rows: &[Vec<f64>]| Array2::from_shape_vec((8, 10), rows.concat()).unwrap();
+    let case = |loss: Option<f64>, d: Option<&Vec<f64>>| CheckCase {
+        labels: Some(random.y.iter().map(|&y| y as i64).collect()),
+        soft_weight: 0.7,
+        hard_weight: 0.3,
+        loss,
+        d_logits: d.map(|d| Array2::from_shape_vec((8, 10), d.clone()).unwrap()),
+        ..case_of(matrix(&random.z), matrix(&random.v), 40.0, Precision::F32)
+    };
+    let alone = check(&case(Some(loss), None)).unwrap();
+    assert_eq!(alone.verdict, Verdict::CannotTell, "{alone:?}");
+    assert!(alone.message.contains("soft term"), "{}", alone.message);
+    let gradient = check(&case(None, Some(&d))).unwrap();
+    assert_eq!(gradient.verdict, Verdict::Agrees, "{gradient:?}");
+    // In f64 the loss tells both.
+    let (loss, _) = f64::results("right", &random);
+    let fine = CheckCase { precision: Precision::F64, ..case(Some(loss), None) };
+    assert_eq!(check(&fine).unwrap().verdict, Verdict::Agrees);
+}
+
 /// The page's table of mistakes is that of the source.
 #[test]
 fn the_page_lists_every_mistake() {

@@ -695,3 +695,85 @@ fn a_table_with_words_comes_back_with_its_words() {
     fs::write(place.path("other.csv"), "a,c\n1,2\n").unwrap();
     says(&place.limbeck(&["predict", model, "other.csv"]), 65, &["no column \"b\"", "a, b"]);
 }
+
+#[test]
+fn a_teacher_and_a_start_meet_the_data_by_their_names() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    json(&place.run("train", "run"));
+    let swapped: String = table(mixed(), 1.0)
+        .lines()
+        .map(|line| line.splitn(3, ',').collect::<Vec<_>>())
+        .map(|row| format!("{},{},{}\n", row[1], row[0], row[2]))
+        .collect();
+    fs::write(place.path("t.csv"), swapped).unwrap();
+    let model = "run/models/model-0.safetensors";
+    // A rate so small that the student stays what it starts from.
+    let still = "initial = \"run/models/model-0.safetensors\"\n[training]\nepochs = 1\nlearning_rate = 1e-12\n";
+    place.configure(HELD, still);
+    assert_eq!(errors(&place.run("train", "still")), 0);
+    place.configure(HELD, &format!("{TRAINING}[distillation]\nhard_weight = 0\n"));
+    let distil = ["distill", "c.toml", "--teacher", model, "--json", "--out", "soft"];
+    let student = place.limbeck(&distil);
+    assert!(!stderr(&student).contains("warning"), "{}", stderr(&student));
+    assert_eq!(errors(&student), 0);
+    fs::write(place.path("t.csv"), table(mixed(), 1.0).replace("a,b", "a,c")).unwrap();
+    let other = place.limbeck(&[&distil[..5], &["--out", "other"]].concat());
+    says(&other, 65, &["features of the model", "found a, b", "the data, a, c"]);
+    assert!(!place.path("other").exists());
+}
+
+#[test]
+fn outputs_replace_nothing_of_another_kind() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    json(&place.run("train", "run"));
+    let model = "run/models/model-0.safetensors";
+    let table = fs::read(place.path("t.csv")).unwrap();
+    for args in [
+        &["eval", "run", "--logits", "t.csv"][..],
+        &["export", model, "--onnx", "t.csv"],
+        &["report", "run", "--out", "t.csv"],
+        &["report", "run", "run", "--out", "t.csv"],
+    ] {
+        says(&place.limbeck(args), 2, &["t.csv", "would be replaced"]);
+        assert_eq!(fs::read(place.path("t.csv")).unwrap(), table, "{args:?}");
+    }
+    for _ in 0..2 {
+        says(&place.limbeck(&["eval", "run", "--logits", "z.npy"]), 0, &[]);
+        says(&place.limbeck(&["export", model, "--onnx", "m.onnx"]), 0, &[]);
+        says(&place.limbeck(&["report", "run", "--out", "page.html"]), 0, &[]);
+    }
+}
+
+#[test]
+fn what_figures_cannot_show_is_said() {
+    // One of the rare class, which stays with the training examples.
+    let rare = (0..60).map(|i| usize::from(i == 7) + 2 * usize::from(i % 2 == 1));
+    let place = Place::new(&table(rare, 1.0), "holdout = 6", TRAINING);
+    let trained = place.run("train", "rare");
+    says(&trained, 0, &["no test example is of 1 of the 3 classes", "say nothing"]);
+    // Seconds of an epoch, of which 32 bits tell every 128th.
+    let seconds = table(mixed(), 1.0)
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match i {
+            0 => format!("time,{line}\n"),
+            _ => format!("{},{line}\n", 1_700_000_000 + i),
+        })
+        .collect::<String>();
+    fs::write(place.path("t.csv"), seconds).unwrap();
+    let text = "[data]\ntrain_table = \"t.csv\"\nholdout = 15\n[model]\nhidden = [8]\n[training]\nepochs = 2\n";
+    fs::write(place.path("c.toml"), text).unwrap();
+    let trained = place.run("train", "seconds");
+    says(&trained, 0, &["feature \"time\"", "1.7", "subtract an offset"]);
+    // To be scored: some labels are not known yet.
+    let scored = "a,b,label\n0,0,0\n1,-1,\n2,-2,2\n2,-2,strange\n";
+    fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();
+    fs::write(place.path("s.csv"), scored).unwrap();
+    place.configure(HELD, TRAINING);
+    json(&place.run("train", "run"));
+    let model = "run/models/model-0.safetensors";
+    let output = place.limbeck(&["predict", model, "s.csv", "--out", "p.csv", "--json"]);
+    says(&output, 0, &["1, the first \"strange\""]);
+    let report = json(&output);
+    assert_eq!((&report["rows"], &report["labelled"]), (&4.into(), &2.into()));
+}

@@ -99,7 +99,8 @@ fn number(value: &str) -> Option<f64> {
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
         // Adding makes 0 of -0.
-        digits => digits.parse().ok().filter(|value: &f64| value.is_finite()).map(|x| x + 0.0),
+        // Beyond 2⁵³ different numbers would be one.
+        digits => digits.parse().ok().filter(|x: &f64| x.abs() < 9e15).map(|x| x + 0.0),
     }
 }
 

@@ -270,6 +270,8 @@ enum Extra {
 enum Use {
     Nothing,
     Label,
+    /// The label, where there is one.
+    LabelIfAny,
     /// The feature of this number.
     Feature(usize),
 }
@@ -699,7 +701,7 @@ impl<'a> Table<'a> {
     /// Reads the examples of all lines of values.
     fn rows(&mut self, roles: &Roles, drop_incomplete: bool) -> Result<Part, Error> {
         let mut records = Records::new(self, self.start);
-        let labelled = roles.uses.contains(&Use::Label);
+        let labelled = roles.uses.iter().any(|what| matches!(what, Use::Label | Use::LabelIfAny));
         let mut labels = labelled.then(Labels::default);
         let (mut values, mut offsets) = (Vec::new(), Vec::new());
         let (mut row, mut empty, mut comments, mut dropped) = (Vec::new(), 0, 0, 0);
@@ -750,6 +752,7 @@ impl<'a> Table<'a> {
                 let is_label = roles.uses[column] == Use::Label;
                 let missing = match roles.uses[column] {
                     Use::Nothing => continue,
+                    Use::LabelIfAny => false,
                     Use::Label => labels::is_missing(field.trim_ascii()),
                     Use::Feature(_) => is_missing(&text(field)),
                 };
@@ -1076,7 +1079,7 @@ fn hint(field: &[u8], name: &str) -> String {
     } else if is_number(&text) || text.parse::<f64>().is_ok() {
         String::new()
     } else if is_number(&text.replacen(',', ".", 1)) {
-        "; write a decimal point: in pandas read_csv(…, decimal=\",\"), to_csv; if commas part \
+        "; write a decimal point: in pandas read_csv(…, sep=\";\", decimal=\",\"), to_csv; if commas part \
          thousands: read_csv(…, thousands=\",\")"
             .to_owned()
     } else if is_number(&text.replace(',', "")) {

@@ -147,10 +147,11 @@ fn read_teachers(
     let mut teachers = Vec::new();
     let mut hashes = BTreeMap::new();
     for (i, path) in paths.iter().enumerate() {
-        let teacher = Mlp::from_file(&session.model(path)?.0);
+        let (file, sha256) = session.model(path)?;
+        let teacher = Mlp::from_file(&file.arranged(&dataset.names, path)?);
         learn_classes(teacher.classes(), config, dataset);
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
-        hashes.insert(format!("teacher {i}"), teacher.to_file().sha256());
+        hashes.insert(format!("teacher {i}"), sha256);
         teachers.push(teacher);
     }
     Ok((teachers, hashes))

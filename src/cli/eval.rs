@@ -48,6 +48,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         let data = config.iter_mut().flat_map(Config::paths_mut).map(|(_, path)| &**path);
         let inputs = models.iter().chain(&args.config).map(|path| &**path);
         session.expect_no_input(output, inputs.chain(data))?;
+        session.expect_replaceable(output, b"\x93NUMPY", "array of NumPy")?;
     }
     let files = models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;

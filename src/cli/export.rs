@@ -36,6 +36,8 @@ pub fn run(session: &Session, args: &ExportArgs) -> Result<()> {
     let files = match (&args.to.onnx, &args.to.tensorboard) {
         (Some(file), _) => {
             session.expect_no_input(file, [&*args.from].into_iter())?;
+            // The version of the format, the first field of its message.
+            session.expect_replaceable(file, &[8], "ONNX file")?;
             let (model, _) = session.model(&args.from)?;
             onnx::write(&model, &args.from, file)?;
             vec![file.clone()]

@@ -65,12 +65,18 @@ pub fn run(session: &Session, args: &InitArgs) -> Result<()> {
         }
     }
     let tries = tries(&absolute(&args.path)?, args.label_column.as_deref(), config)?;
-    let mut refused = None;
+    let (mut refused, mut untested) = (None, None);
     for attempt in tries {
         match attempt.load(&out) {
-            Ok(dataset) => return finish(session, args, &out, &attempt, dataset, teacher),
+            Ok(dataset) => {
+                if let Some(why) = &untested {
+                    session.note(&format!("no test examples, a part is held out: {why}"));
+                }
+                return finish(session, args, &out, &attempt, dataset, teacher);
+            }
             // The last but one is the plainest: what is wrong with it is wrong with the data.
             Err(error) => {
+                untested = untested.or((!attempt.held_out).then(|| error.to_string()));
                 refused = Some(refused.filter(|_| attempt.drop_incomplete).unwrap_or(error))
             }
         }
@@ -304,7 +310,7 @@ impl Found {
         Found {
             data: path.display().to_string(),
             examples: dataset.train.len(),
-            test_examples: dataset.test.len(),
+            test_examples: if attempt.held_out { 0 } else { dataset.test.len() },
             inputs: dataset.train.input_size(),
             label_column: keys.label_column.as_ref().map(ColumnKey::to_string),
             left_out: keys.ignore_columns.iter().map(ColumnKey::to_string).collect(),

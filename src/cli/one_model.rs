@@ -27,7 +27,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::slice;
 
 /// Which configuration to train.
@@ -61,7 +61,7 @@ impl ConfigArgs {
         let whole = data::load_whole(&located, &origin, session.data.as_deref())?;
         whole.notes.iter().for_each(|remark| session.say(remark));
         let parts = data::cut(whole, &located, &origin)?;
-        let initial = initial(session, &located)?;
+        let initial = initial(session, &located, &parts.dataset)?;
         if self.resume.is_none() && config.data.dataset.is_own() {
             let split = config.data.split.get_or_insert(SplitKind::Stratified);
             let held = [("holdout", &parts.dataset.test, config.data.holdout.is_some())];
@@ -76,6 +76,14 @@ impl ConfigArgs {
                 let (n, all) = (part.len(), parts.examples);
                 session.note(&format!("{key}: {n} of {all} training examples, {how}"));
             }
+            let keys = &config.data;
+            if config.data.holdout.is_some()
+                && (keys.test_table.is_some() || keys.test_images.is_some())
+            {
+                session.note("the test set is not read: the hold-out takes its place");
+            }
+            let coarse = standardize::coarse(&parts.dataset.train, &parts.dataset.names);
+            coarse.iter().for_each(|coarse| session.warn(coarse));
             let (on, why) = standardize::choose(&config, &parts.dataset.train);
             config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
             why.iter().for_each(|why| session.note(why));
@@ -153,9 +161,13 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Those of [`Session::model`].
-fn initial(session: &Session, located: &Config) -> Result<Option<Mlp>> {
+fn initial(session: &Session, located: &Config, dataset: &Dataset) -> Result<Option<Mlp>> {
     let path = located.model.initial.as_deref();
-    path.map(|path| Ok(Mlp::from_file(&session.model(path)?.0))).transpose()
+    let model = |path: &Path| {
+        let file = session.model(path)?.0.arranged(&dataset.names, path)?;
+        Ok(Mlp::from_file(&file))
+    };
+    path.map(model).transpose()
 }
 
 /// The run of one model.
@@ -211,8 +223,11 @@ impl ModelRun<'_> {
         }
         let train = &dataset.train;
         let doubts = [
-            data::doubtful_labels(train, "test", &dataset.test),
-            parts.validation.as_ref().and_then(|p| data::doubtful_labels(train, "validation", p)),
+            data::doubtful_labels(&dataset.names, train, "test", &dataset.test),
+            parts
+                .validation
+                .as_ref()
+                .and_then(|part| data::doubtful_labels(&dataset.names, train, "validation", part)),
             self.teacher_logits
                 .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
         ];

@@ -14,6 +14,9 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::slice;
 
+/// What a page begins with.
+const PAGE: &[u8] = b"<!doctype html";
+
 /// Reads the run in `root`; its models are those of `seed`, or of its first seed.
 ///
 /// # Errors
@@ -36,6 +39,7 @@ pub fn write_page(session: &Session, run: &Path, name: &str, html: &str) -> Resu
     let records = ["config.toml", "manifest.json", "metrics.jsonl", "summary.json"];
     let records = records.map(|name| run.join(name));
     session.expect_no_input(&page, records.iter().map(|path| &**path))?;
+    session.expect_replaceable(&page, PAGE, "page")?;
     atomic_write(&page, html.as_bytes())?;
     session.result(&Page { page: page.into(), bytes: html.len() })
 }
@@ -62,6 +66,7 @@ pub fn write_gallery(session: &Session, runs: &[RunContents]) -> Result<()> {
         .collect();
     let inputs: Vec<PathBuf> = runs.iter().map(|run| run.root.join("report.html")).collect();
     session.expect_no_input(&page, inputs.iter().map(PathBuf::as_path))?;
+    session.expect_replaceable(&page, PAGE, "page")?;
     let html = gallery::page(&format!("{} runs", runs.len()), &entries);
     atomic_write(&page, html.as_bytes())?;
     session.result(&Page { page: page.into(), bytes: html.len() })

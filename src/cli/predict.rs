@@ -86,6 +86,7 @@ struct Counts {
     rows: usize,
     /// Rows without a known label, where there are labels.
     strange: usize,
+    first_strange: Option<String>,
     /// Of rows with one: logits and labels.
     logits: Vec<f32>,
     labels: Vec<u16>,
@@ -152,7 +153,8 @@ impl Predictor<'_> {
             }
             csv.row(fields.iter())?;
             self.counts.rows += 1;
-            let Some(label) = labels.map(|labels| &labels[i]) else { continue };
+            let label = labels.map(|labels| &labels[i]).filter(|label| !label.is_empty());
+            let Some(label) = label else { continue };
             let known = names.iter().position(|name| name == label);
             // A whole number is also written with a decimal.
             let number = label.parse::<f64>().ok().filter(|n| n.fract() == 0.0);
@@ -163,21 +165,27 @@ impl Predictor<'_> {
                     self.counts.labels.push(class as u16);
                     self.counts.logits.extend_from_slice(row);
                 }
-                None => self.counts.strange += 1,
+                None => {
+                    self.counts.strange += 1;
+                    self.counts.first_strange.get_or_insert_with(|| label.clone());
+                }
             }
         }
         Ok(())
     }
 
     fn outcome(&self, out: &Path) -> Outcome {
-        let Counts { rows, strange, logits, labels } = &self.counts;
+        let Counts { rows, strange, first_strange, logits, labels } = &self.counts;
         let by_class = (!labels.is_empty()).then(|| {
             let confusion = Confusion::new(logits, labels, self.model.classes());
             ByClass::new(&confusion, &self.about.names)
         });
         let errors = metrics::errors(logits, labels, self.model.classes());
-        if *strange > 0 {
-            self.session.warn(&format!("{strange} labels are none of the model's classes"));
+        if let Some(first) = first_strange {
+            self.session.warn(&format!(
+                "labels that are none of the model's classes: {strange}, the first {first:?}; they are \
+                 not counted"
+            ));
         }
         Outcome {
             out: out.to_path_buf().into(),

@@ -14,7 +14,8 @@ use signal_hook::consts::signal::*;
 use signal_hook::flag;
 use std::cell::OnceCell;
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -254,6 +255,28 @@ impl Session {
                 "{}: found an input of the command, {}, expected another file to write to",
                 output.display(),
                 input.display()
+            ))),
+        }
+    }
+
+    /// Checks that `output` is no file of another kind than `kind`, whose files begin with `start`, in
+    /// letters of any case: data or a configuration may well be named by mistake.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn expect_replaceable(&self, output: &Path, start: &[u8], kind: &str) -> Result<()> {
+        if !output.metadata().is_ok_and(|about| about.is_file() && about.len() > 0) {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        let mut file =
+            File::open(output).map_err(Error::io("read", output))?.take(start.len() as u64);
+        file.read_to_end(&mut found).map_err(Error::io("read", output))?;
+        match found.eq_ignore_ascii_case(start) {
+            true => Ok(()),
+            false => Err(Error::Usage(format!(
+                "{}: found a file that is no {kind}, which would be replaced: name another, or remove it",
+                output.display()
             ))),
         }
     }

@@ -7,7 +7,7 @@ use crate::files::about::About;
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use limbeck_datasets::{
-    Dataset, Inputs, Remark, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
+    Dataset, Inputs, Names, Remark, Split, glyphs, idx, mnist as mnist_files, npy, synthetic, table,
 };
 use limbeck_kernels::Context;
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,21 +290,38 @@ pub fn did_not_learn(
     })
 }
 
-/// What is possible and most likely not meant: a part of the data, called `name`, with classes that no
-/// training example has.
-pub fn doubtful_labels(train: &Split, name: &str, part: &Split) -> Option<String> {
-    let (Some(train), Some(test)) = (&train.labels, &part.labels) else {
+/// What is possible and most likely not meant: a part of the data, called `part`, with classes that no
+/// training example has, or without some that they have.
+pub fn doubtful_labels(names: &Names, train: &Split, part: &str, split: &Split) -> Option<String> {
+    let (Some(of_train), Some(of_part)) = (&train.labels, &split.labels) else {
         return None;
     };
-    let train: BTreeSet<u16> = train.iter().copied().collect();
-    let missing: BTreeSet<u16> = test.iter().copied().filter(|y| !train.contains(y)).collect();
-    let count = test.iter().filter(|label| missing.contains(label)).count();
-    (count > 0).then(|| {
+    let set = |labels: &[u16]| labels.iter().copied().collect::<BTreeSet<u16>>();
+    let (train, known) = (set(of_train), set(of_part));
+    let list = |classes: &mut dyn Iterator<Item = &u16>| {
+        const SHOWN: usize = 10;
+        let name = |class: &u16| {
+            names.classes.get(usize::from(*class)).cloned().unwrap_or_else(|| class.to_string())
+        };
+        let all: Vec<String> = classes.map(name).collect();
+        let more = if all.len() > SHOWN { ", …" } else { "" };
+        all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ") + more
+    };
+    let strange = of_part.iter().filter(|label| !train.contains(label)).count();
+    if strange > 0 {
+        return Some(format!(
+            "{strange} of {} {part} examples have classes that no training example has ({}): if the \
+             rows are sorted by class, hold out by data.split = \"stratified\"",
+            of_part.len(),
+            list(&mut known.difference(&train))
+        ));
+    }
+    let missing = train.difference(&known).count();
+    (missing > 0 && !of_part.is_empty()).then(|| {
         format!(
-            "{count} of {} {name} examples have classes that no training example has ({}): if the \
-             rows are sorted by class, shuffle them, or hold out by data.split = \"stratified\"",
-            test.len(),
-            missing.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+            "no {part} example is of {missing} of the {} classes ({}): its figures say nothing of them",
+            train.len(),
+            list(&mut train.difference(&known))
         )
     })
 }

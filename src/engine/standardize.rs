@@ -10,7 +10,7 @@
 
 use crate::engine::config::{Config, Standardize};
 use crate::files::model::Standardizer;
-use limbeck_datasets::{Features, Inputs, Split};
+use limbeck_datasets::{Features, Inputs, Names, Split};
 
 /// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
 const ROUNDING: f64 = 1e-6;
@@ -56,6 +56,28 @@ pub fn choose(config: &Config, split: &Split) -> (bool, Option<String>) {
         ),
     };
     (far > 0, Some(message))
+}
+
+/// Columns whose values lie so near each other that 32-bit numbers hardly tell them apart, as the seconds of
+/// an epoch.
+pub fn coarse(split: &Split, names: &Names) -> Option<String> {
+    let Inputs::Features(features) = &split.inputs else { return None };
+    if !features.are_rows() || features.is_empty() {
+        return None;
+    }
+    // A tenth of the deviation is lost, where there is one; whole numbers below 2²⁴ lose nothing.
+    let lost = |column: &Column| {
+        let step = column.mean.abs() * f64::from(f32::EPSILON);
+        step > 0.1 * column.sd && column.mean.abs() >= 16_777_216.0
+    };
+    let columns = columns(features);
+    let (place, column) = columns.iter().enumerate().find(|(_, column)| lost(column))?;
+    let name = names.features.get(place).cloned().unwrap_or_else(|| place.to_string());
+    Some(format!(
+        "feature {name:?}: values about {:e} differ by no more than the rounding of 32-bit numbers: \
+         subtract an offset from the column, or leave it out",
+        column.mean
+    ))
 }
 
 struct Column {

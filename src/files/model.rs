@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
+use limbeck_datasets::Names;
 use limbeck_kernels::Activation;
 use safetensors::tensor::{Dtype, TensorInfo};
 
@@ -172,6 +173,48 @@ impl ModelFile {
         }
         model.check().map_err(|f| file.bad(f.what, f.found, f.expected))?;
         Ok((model, sha256, None))
+    }
+
+    /// The same net for data that call features and classes by these `names`, in their order: columns of
+    /// the first layer and rows of the last change places. By place where either has no names.
+    ///
+    /// # Errors
+    /// [`Error::Data`] of `path`, where it was read from, for other names.
+    pub fn arranged(mut self, names: &Names, path: &Path) -> Result<ModelFile> {
+        let places = |what: &str, ours: &[String], theirs: &[String]| {
+            if ours.is_empty() || theirs.is_empty() || ours == theirs {
+                return Ok(None);
+            }
+            let place = |name: &String| ours.iter().position(|known| known == name);
+            let places: Option<Vec<usize>> = theirs.iter().map(place).collect();
+            let places = places.filter(|places| places.len() == ours.len());
+            places.map(Some).ok_or_else(|| Error::Data {
+                path: path.to_path_buf(),
+                what: format!("{what} of the model"),
+                found: ours.join(", "),
+                expected: format!("those of the data, {}", theirs.join(", ")),
+            })
+        };
+        let features = places("features", &self.about.names.features, &names.features)?;
+        let classes = places("classes", &self.about.names.classes, &names.classes)?;
+        let pick = |values: &[f32], places: &[usize]| -> Vec<f32> {
+            places.iter().map(|&place| values[place]).collect()
+        };
+        if let (Some(places), Some(first)) = (features, self.layers.first_mut()) {
+            let rows = first.weight.chunks_exact(first.inputs);
+            first.weight = rows.flat_map(|row| pick(row, &places)).collect();
+            if let Some(Standardizer { mean, scale }) = &mut self.standardizer {
+                (*mean, *scale) = (pick(mean, &places), pick(scale, &places));
+            }
+            self.about.names.features.clone_from(&names.features);
+        }
+        if let (Some(places), Some(last)) = (classes, self.layers.last_mut()) {
+            let row = |&place: &usize| &last.weight[place * last.inputs..][..last.inputs];
+            last.weight = places.iter().flat_map(row).copied().collect();
+            last.bias = pick(&last.bias, &places);
+            self.about.names.classes.clone_from(&names.classes);
+        }
+        Ok(self)
     }
 
     /// Name, shape and values of each tensor in the canonical order.
@@ -386,7 +429,6 @@ mod tests {
     use std::collections::HashMap;
     use std::fs::{self, File};
 
-    use limbeck_datasets::Names;
     use safetensors::tensor::{SafeTensors, TensorView};
 
     use super::*;
@@ -560,6 +602,43 @@ mod tests {
         long.save(&path).unwrap();
         long.about.names.features.clear();
         assert_eq!(ModelFile::load(&path).unwrap().0, long);
+    }
+
+    #[test]
+    fn a_model_is_arranged_for_data_by_their_names() {
+        let logits = |model: &ModelFile, x: [f64; 3]| -> Vec<f64> {
+            let Standardizer { mean, scale } = model.standardizer.as_ref().unwrap();
+            let mut y: Vec<f64> =
+                (0..3).map(|j| (x[j] - f64::from(mean[j])) * f64::from(scale[j])).collect();
+            for (i, layer) in model.layers.iter().enumerate() {
+                let rows = layer.weight.chunks(layer.inputs).zip(&layer.bias);
+                let z = rows.map(|(row, b)| {
+                    let sum: f64 = row.iter().zip(&y).map(|(w, y)| f64::from(*w) * y).sum();
+                    sum + f64::from(*b)
+                });
+                y = z.map(|z| if i == 0 { z.max(0.0) } else { z }).collect();
+            }
+            y
+        };
+        let model = model_of_data();
+        let mut names = model.about.names.clone();
+        names.features.swap(0, 2);
+        names.classes.rotate_left(1);
+        let path = Path::new("m.safetensors");
+        let arranged = model.clone().arranged(&names, path).unwrap();
+        assert_eq!(arranged.about.names, names);
+        let (z, v) = (logits(&model, [1.0, 2.0, 3.0]), logits(&arranged, [3.0, 2.0, 1.0]));
+        assert!(
+            [v[2], v[0], v[1]].iter().zip(&z).all(|(a, b)| (a - b).abs() < 1e-9),
+            "{z:?} {v:?}"
+        );
+        // By place where there are no names.
+        assert_eq!(model.clone().arranged(&Names::default(), path).unwrap(), model);
+        names.classes[0] = "other".into();
+        let message = refusal(model.clone().arranged(&names, path));
+        assert!(message.contains("classes of the model: found a, ") && message.contains("other"));
+        let fewer = Names { features: vec!["x".into(), "z".into()], ..Names::default() };
+        assert!(refusal(model.arranged(&fewer, path)).contains("features of the model"));
     }
 
     #[test]

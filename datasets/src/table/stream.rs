@@ -14,7 +14,7 @@ const BLOCK: usize = if cfg!(test) { 100 } else { 1 << 24 };
 pub struct Rows {
     /// [rows, features], row-major.
     pub values: Vec<f32>,
-    /// The labels, where the table has their column.
+    /// The labels, where the table has their column; empty texts where it holds none.
     pub labels: Option<Vec<String>>,
 }
 
@@ -177,7 +177,7 @@ fn roles(
         uses[place] = Use::Feature(i);
     }
     if let Some(place) = label.filter(|&place| uses[place] == Use::Nothing) {
-        uses[place] = Use::Label;
+        uses[place] = Use::LabelIfAny;
     }
     let names = (0..inputs).map(|i| features.get(i).cloned().unwrap_or_else(|| i.to_string()));
     Ok(Roles { uses, features: names.collect(), label: None })

@@ -51,7 +51,7 @@ impl ProgressLine {
 
     /// One line that is redrawn, for a terminal.
     pub fn bar(peak: f64) -> ProgressLine {
-        let style = ProgressStyle::with_template("{prefix} {bar:6} {wide_msg}")
+        let style = ProgressStyle::with_template("{prefix} {bar:5} {wide_msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let bar = bar.with_style(style);
@@ -148,7 +148,7 @@ mod tests {
             remaining: Duration::from_secs(61),
         };
         let Progress { model, epoch, epochs, .. } = &progress;
-        let line = format!("{model} {epoch}/{epochs} {:6} {}", "", figures(&progress, None, 80e9));
+        let line = format!("{model} {epoch}/{epochs} {:5} {}", "", figures(&progress, None, 80e9));
         let kept: String = line.chars().take(60).collect();
         assert!(kept.contains("training errors 12.00 %"), "{kept}");
     }

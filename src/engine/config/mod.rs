@@ -72,7 +72,8 @@ impl Config {
             message,
         };
         let not_toml = |e: toml::de::Error| {
-            let at = e.span().map(|span| span.start);
+            // What the command line says has no place in the file.
+            let at = e.span().filter(|span| *span != (0..0)).map(|span| span.start);
             let message = explain(text, at, e.message());
             // Too deep a nesting has no place of its own.
             let expected =

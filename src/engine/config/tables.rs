@@ -90,12 +90,28 @@ pub enum SplitKind {
 
 /// A number of examples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "toml::Value")]
 pub enum Amount {
     /// So many.
     Count(usize),
     /// This share of all, above 0 and below 1; rounded to the nearest number, at least 1.
     Share(f64),
+}
+
+impl TryFrom<toml::Value> for Amount {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> std::result::Result<Amount, String> {
+        let count = |n: i64| usize::try_from(n).ok().map(Amount::Count);
+        let amount = match &value {
+            toml::Value::Integer(n) => count(*n),
+            toml::Value::Float(share) => Some(Amount::Share(*share)),
+            _ => None,
+        };
+        amount.ok_or_else(|| {
+            format!("found {value}, expected a number of examples, or a share below 1")
+        })
+    }
 }
 
 impl Amount {

@@ -18,6 +18,9 @@
 //! where every term has the weight of its class: one logit of −10⁹ widens nothing.
 //!
 //! # What is not said
+//! A result tells a term that has a weight only where its half is more than rounding may do; else that
+//! term could be wrong or missing, and the verdict is [`Verdict::CannotTell`].
+//!
 //! A test that would accept 0, the negated, the doubled or the halved value as well tells nothing:
 //! the verdict is [`Verdict::CannotTell`], and a mistake whose test is such is not named. Of a
 //! cross-entropy this is asked of what is left without the entropy of the soft targets, which no
@@ -248,6 +251,32 @@ impl Checker<'_> {
         Answer::new(Verdict::CannotTell, fits, message)
     }
 
+    /// A result, and a term of it whose half is no more than rounding may do: it shows the other alone.
+    fn untold_term(&self, results: &Results) -> Option<(&'static str, &'static str)> {
+        let right = Formula::right(self.rows.case);
+        if right.soft_factor == 0.0 || right.hard_factor == 0.0 {
+            return None;
+        }
+        let alone = [
+            ("soft", Formula { hard_factor: 0.0, ..right }),
+            ("hard", Formula { soft_factor: 0.0, ..right }),
+        ];
+        let losses = self.rows.losses(&alone.map(|(_, formula)| formula));
+        for ((term, formula), (losses, _)) in alone.iter().zip(losses) {
+            if results.loss.is_some() && 0.5 * losses[1].abs() <= self.right.loss_errors[1] {
+                return Some(("the loss", term));
+            }
+            if results.d_logits.is_some() {
+                let d = self.rows.values(formula).d_logits;
+                let mut pairs = d.iter().zip(&self.right.d_errors);
+                if pairs.all(|(d, error)| 0.5 * d.abs() <= *error) {
+                    return Some(("d_logits", term));
+                }
+            }
+        }
+        None
+    }
+
     /// The answer to results that are those of the right formula and of no other; else the mistakes
     /// that they may be of, and why nothing can be told.
     fn agreeing(
@@ -275,6 +304,14 @@ impl Checker<'_> {
             };
             let reason = format!(
                 "{what} would also be accepted if it were 0, negated, doubled or halved: {details}"
+            );
+            return Err((Vec::new(), reason));
+        }
+        if let Some((what, term)) = self.untold_term(results) {
+            let reason = format!(
+                "{what} would also be accepted if its {term} term were halved or left out: rounding in \
+                 {} may do as much",
+                case.precision
             );
             return Err((Vec::new(), reason));
         }
