@@ -498,7 +498,10 @@ impl<'a> Array<'a> {
         match self.form.as_ref().map(|form| (form.element.is_text(), &form.shape[..])) {
             Some((true, _)) => "; texts are labels; make numbers of them, x.astype(\"float32\")",
             Some((_, [1, _])) => "; one row alone: reshape(-1)",
-            Some((_, [_])) => "; a row for each example: reshape(-1, 1)",
+            Some((_, [_])) => {
+                "; a row for each example: reshape(-1, 1), or of a decision z between two classes \
+                 stack([-z/2, z/2], 1)"
+            }
             _ => "",
         }
     }

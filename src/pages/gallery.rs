@@ -3,7 +3,7 @@
 
 use super::contents::RunContents;
 use super::figure::{Figure, dots_of_models};
-use super::headline::{breath, sentence};
+use super::headline::{breath_beside_others, sentence};
 use super::html::{document, prose, section, table_html};
 use super::report::curves::learning_curves;
 use crate::run::chart::dots::Dots;
@@ -111,7 +111,7 @@ fn card(entry: &Entry, with_figure: bool) -> String {
         Some(link) => writeln!(html, "<h2><a href=\"{}\">{said}</a></h2>", escape(link)),
         None => writeln!(html, "<h2>{said}</h2>"),
     };
-    let _ = writeln!(html, "<p class=\"note\">{}</p>", prose(&breath(summary)));
+    let _ = writeln!(html, "<p class=\"note\">{}</p>", prose(&breath_beside_others(summary)));
     if let Some(shown) = Figure::of(run).filter(|_| with_figure) {
         let colours = Colours::of(summary.variants());
         html += &shown.half(&colours);

@@ -309,13 +309,24 @@ fn certainty(summary: &Summary) -> String {
 
 /// What is said in the same breath as the sentence: how many seeds it is of, and what it is not.
 pub fn breath(summary: &Summary) -> String {
+    seeds(summary) + &limits(summary)
+}
+
+/// [`breath`] of a run that stands beside others, with which it is compared.
+pub fn breath_beside_others(summary: &Summary) -> String {
+    match summary.preset.as_str() {
+        "config" => seeds(summary),
+        _ => breath(summary),
+    }
+}
+
+fn seeds(summary: &Summary) -> String {
     let seeds = summary.variants().iter().map(|variant| summary.rows_of(variant).count()).max();
-    let seeds = match seeds {
+    match seeds {
         Some(1) => "One seed. ".to_string(),
         Some(n) if n > 1 => format!("{n} seeds. "),
         _ => String::new(),
-    };
-    seeds + &limits(summary)
+    }
 }
 
 /// What the result may not be taken for.

@@ -202,27 +202,35 @@ fn bars(predictions: &Predictions, soft: &[f64], label: usize) -> String {
     shown.truncate(BARS);
     shown.sort_unstable();
     let most = shown.iter().map(|&class| soft[class]).fold(f64::MIN_POSITIVE, f64::max);
-    // In units of the picture: 12 of width for a class, bars of up to 26, names below.
+    // In units of the picture: bars of up to 26, names below, of which a letter takes about 5.
+    let names: Vec<String> = shown.iter().map(|&class| predictions.class(class)).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(1);
+    // A few bars are no wider than many, but for the sake of their names.
+    let slot = if longest > 2 { 12 * BARS / shown.len().max(1) } else { 12 };
     let mut svg = format!(
         "<svg viewBox=\"0 0 {} 38\" role=\"img\" aria-label=\"{}\">",
-        // A few bars are no wider than many.
-        12 * shown.len().max(BARS),
+        slot * shown.len().max(if longest > 2 { 1 } else { BARS }),
         escape(&said.join(", "))
     );
+    let short = |name: &str| match name.chars().count() > slot / 5 {
+        true => name.chars().take((slot / 5).max(2) - 1).chain(['…']).collect(),
+        false => name.to_string(),
+    };
     for (place, &class) in shown.iter().enumerate() {
         let height = (26.0 * soft[class] / most).max(0.4);
         let own = if class == label { " class=\"own\"" } else { "" };
         let _ = write!(
             svg,
-            "<rect{own} x=\"{}\" y=\"{:.1}\" width=\"9\" height=\"{height:.1}\"/>",
-            12 * place + 1,
-            27.0 - height
+            "<rect{own} x=\"{}\" y=\"{:.1}\" width=\"{}\" height=\"{height:.1}\"/>",
+            slot * place + 1,
+            27.0 - height,
+            slot - 3
         );
         let _ = write!(
             svg,
             "<text x=\"{}\" y=\"37\">{}</text>",
-            12 * place + 6,
-            escape(&predictions.class(class))
+            slot * place + slot / 2,
+            escape(&short(&names[place]))
         );
     }
     svg + "</svg>"
