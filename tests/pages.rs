@@ -178,6 +178,16 @@ fn damaged_records_and_models_are_refused_by_name() {
         assert!(stderr.contains(part), "{stderr}");
     };
     fails(folder.path(), "no summary.json");
+    for (key, value) in [
+        ("misclassified", json!([5, 5])),
+        ("misclassified", json!([0])),
+        ("misclassified", json!([u32::MAX])),
+        ("test_errors", json!(1_000_000_000_000u64)),
+    ] {
+        let mut summary = summary_of_run();
+        summary["rows"][0][key] = value;
+        fails(records_only(&summary).path(), "errors of teacher, seed 0");
+    }
     let copy = folder.path().join("copy");
     fs::create_dir_all(copy.join("models")).unwrap();
     for name in ["summary.json", "manifest.json"] {
