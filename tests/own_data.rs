@@ -568,6 +568,9 @@ fn keys_are_set_on_the_command_line_and_refused_with_their_name() {
     says(&set("training.epochs=0"), 2, &["--set training.epochs=0", "1 to 1000000", "found 0"]);
     says(&set("training.epochs=two"), 2, &["--set training.epochs=\"two\"", "string"]);
     says(&set("a b=2"), 2, &["the key \"a b\""]);
+    let view = set("distillation.views=[\"shift 2\"]");
+    says(&view, 2, &["found \"shift 2\"", "joined by +"]);
+    assert!(!stderr(&view).contains("in `"), "no line of the file: {}", stderr(&view));
     says(&set("data.train_table=gone.csv"), 74, &["gone.csv"]);
     assert!(!place.path("no").exists());
     // A path leads from where the command is given, as any path there.

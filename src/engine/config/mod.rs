@@ -73,7 +73,7 @@ impl Config {
         };
         let not_toml = |e: toml::de::Error| {
             // What the command line says has no place in the file.
-            let at = e.span().filter(|span| *span != (0..0)).map(|span| span.start);
+            let at = e.span().filter(|_| overrides.is_empty()).map(|span| span.start);
             let message = explain(text, at, e.message());
             // Too deep a nesting has no place of its own.
             let expected =
@@ -149,13 +149,14 @@ impl Config {
                 ),
             }
         })?;
-        let config = Config::parse(&text, path, overrides).map_err(|error| match error {
-            Error::Config { message, .. }
-                if !overrides.is_empty() && Config::from_toml(&text, path).is_ok() =>
-            {
-                Error::Usage(format!("--set {overrides}: {message}"))
+        let parsed = Config::parse(&text, path, overrides);
+        let config = parsed.or_else(|error| match error {
+            Error::Config { message, .. } if !overrides.is_empty() => {
+                // What is wrong without these values is the file's.
+                Config::from_toml(&text, path)?;
+                Err(Error::Usage(format!("--set {overrides}: {message}")))
             }
-            other => other,
+            other => Err(other),
         })?;
         // Beside a manifest lies the configuration of a run.
         let is_kept =

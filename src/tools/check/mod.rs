@@ -262,20 +262,32 @@ impl Checker<'_> {
             ("hard", Formula { soft_factor: 0.0, ..right }),
         ];
         if results.d_logits.is_some() {
-            // The first examples tell, but for rare cases.
+            // The first examples tell, but for rare cases. A term that is 0 everywhere, as of a teacher
+            // compared with itself, is so whatever its factor.
             let tells = |formula: &Formula, e: usize| {
                 let (d, _) = self.rows.gradient(&self.rows.row(e), formula);
-                d.iter().zip(self.right.d_errors.row(e)).any(|(d, error)| 0.5 * d.abs() > *error)
+                let half = d.iter().map(|d| 0.5 * d.abs());
+                let mut pairs = half.clone().zip(self.right.d_errors.row(e));
+                (pairs.any(|(half, error)| half > *error), half.sum::<f64>() > 0.0)
             };
-            let told = |formula| (0..self.rows.case.examples()).any(|e| tells(formula, e));
-            if let Some((term, _)) = alone.iter().find(|(_, formula)| !told(formula)) {
+            let untold = |formula: &Formula| {
+                let mut is_there = false;
+                let told = (0..self.rows.case.examples()).any(|e| {
+                    let (told, there) = tells(formula, e);
+                    is_there |= there;
+                    told
+                });
+                is_there && !told
+            };
+            if let Some((term, _)) = alone.iter().find(|(_, formula)| untold(formula)) {
                 return Some(("d_logits", term));
             }
         }
         results.loss?;
         let losses = self.rows.losses(&alone.map(|(_, formula)| formula));
         let mut terms = alone.iter().zip(losses);
-        let untold = terms.find(|(_, (l, _))| 0.5 * l[1].abs() <= self.right.loss_errors[1]);
+        let untold =
+            terms.find(|(_, (l, _))| l[1] != 0.0 && 0.5 * l[1].abs() <= self.right.loss_errors[1]);
         untold.map(|((term, _), _)| ("the loss", *term))
     }
 
