@@ -1,6 +1,6 @@
 """The default classifiers against scikit-learn's, on its own data sets.
 
-    python python/compare_sklearn.py [--short] [--out results/own-data]
+    python python/tests/compare_sklearn.py [--short] [--out results/own-data]
 
 1. LimbeckClassifier() against make_pipeline(StandardScaler(), MLPClassifier(max_iter=2000)), everything
    else at its default: errors on the test examples of stratified splits, 70/30, of the seeds 0 to 4.
