@@ -291,6 +291,20 @@ pub enum Remark {
     Warning(String),
 }
 
+impl Names {
+    /// What class number `class` is called: its name, or the number.
+    #[must_use]
+    pub fn class(&self, class: usize) -> String {
+        self.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+
+    /// What feature number `feature` is called: its name, or the number.
+    #[must_use]
+    pub fn feature(&self, feature: usize) -> String {
+        self.features.get(feature).cloned().unwrap_or_else(|| feature.to_string())
+    }
+}
+
 /// A training and a test split over the same classes and input size.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {

@@ -28,21 +28,6 @@ Auto = Literal["auto"]
 class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """What both classifiers share: all but what they learn from."""
 
-    hidden_layer_sizes: Auto | int | Sequence[int]
-    activation: str
-    dropout: float | Sequence[float] | None
-    epochs: Auto | int
-    batch_size: Auto | int
-    learning_rate: Auto | float
-    schedule: str
-    optimizer: str
-    weight_decay: Auto | float
-    standardize: Auto | bool
-    validation_fraction: float | None
-    early_stopping: bool | int
-    random_state: Any
-    threads: int | None
-
     # What a fit leaves.
     model_: Model
     classes_: Array
@@ -54,6 +39,39 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     loss_curve_: list[float]
     validation_loss_curve_: list[float]
     validation_scores_: list[float]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Auto | int | Sequence[int] = "auto",
+        *,
+        activation: str = "relu",
+        dropout: float | Sequence[float] | None = None,
+        epochs: Auto | int = "auto",
+        batch_size: Auto | int = "auto",
+        learning_rate: Auto | float = "auto",
+        schedule: str = "cosine",
+        optimizer: str = "adam",
+        weight_decay: Auto | float = "auto",
+        standardize: Auto | bool = "auto",
+        validation_fraction: float | None = None,
+        early_stopping: bool | int = False,
+        random_state: Any = None,
+        threads: int | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.standardize = standardize
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.random_state = random_state
+        self.threads = threads
 
     def _hidden(self, classes: int) -> tuple[int, ...]:
         """The widths of "auto"."""
@@ -310,39 +328,6 @@ class LimbeckClassifier(_Classifier):
     (1, 2)
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Auto | int | Sequence[int] = "auto",
-        *,
-        activation: str = "relu",
-        dropout: float | Sequence[float] | None = None,
-        epochs: Auto | int = "auto",
-        batch_size: Auto | int = "auto",
-        learning_rate: Auto | float = "auto",
-        schedule: str = "cosine",
-        optimizer: str = "adam",
-        weight_decay: Auto | float = "auto",
-        standardize: Auto | bool = "auto",
-        validation_fraction: float | None = None,
-        early_stopping: bool | int = False,
-        random_state: Any = None,
-        threads: int | None = None,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.standardize = standardize
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.random_state = random_state
-        self.threads = threads
-
     def _hidden(self, classes: int) -> tuple[int, ...]:
         return (256,)
 
@@ -411,20 +396,22 @@ class DistilledClassifier(_Classifier):
         self.temperature = temperature
         self.soft_weight = soft_weight
         self.hard_weight = hard_weight
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.standardize = standardize
-        self.validation_fraction = validation_fraction
-        self.early_stopping = early_stopping
-        self.random_state = random_state
-        self.threads = threads
+        super().__init__(
+            hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            standardize=standardize,
+            validation_fraction=validation_fraction,
+            early_stopping=early_stopping,
+            random_state=random_state,
+            threads=threads,
+        )
 
     def _hidden(self, classes: int) -> tuple[int, ...]:
         return (max(16, classes),)

@@ -332,9 +332,9 @@ impl Run {
         let (inputs, outputs) = (self.split.input_size(), classes(&self.config));
         let names = names(class_names, feature_names, inputs, outputs)?;
         let about = About { names, ..About::default() };
-        let (standardize, _) = standardize::choose(&self.config, &self.split);
-        self.config.data.standardize =
-            Some(if standardize { Standardize::On } else { Standardize::Off });
+        let asked = self.config.data.standardize;
+        let on = standardize::choose(asked, &self.split, &about.names).on;
+        self.config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
 
         let Run { config, split, objective, logits, watched, on_epoch } = &self;
         let watch: Vec<_> = watched.iter().map(|split| (VALIDATION, split)).collect();

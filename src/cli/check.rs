@@ -2,12 +2,11 @@
 
 use super::session::Session;
 use clap::Args;
+use limbeck::files::read::read_start;
 use limbeck::tools::check::{self, CheckCase, List, MISTAKES, Verdict};
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -57,14 +56,12 @@ impl Display for Template {
     }
 }
 
-/// Whether a regular file is an archive, as of numpy.savez, or an array of NumPy.
-fn begins_as_numpy(path: &Path) -> Result<bool> {
-    if !path.is_file() {
+/// Whether a regular file that is not called an archive is one, as of numpy.savez, or an array of NumPy.
+fn hides_numpy(path: &Path) -> Result<bool> {
+    if !path.is_file() || path.extension().is_some_and(|extension| extension == "npz") {
         return Ok(false);
     }
-    let mut start = Vec::new();
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    file.take(6).read_to_end(&mut start).map_err(Error::io("read", path))?;
+    let start = read_start(path, 6)?;
     Ok(start.starts_with(b"PK\x03\x04") || start == b"\x93NUMPY")
 }
 
@@ -75,15 +72,14 @@ pub fn run(session: &Session, args: &CheckArgs) -> Result<()> {
             false => session.result(&Template { script: TEMPLATE }),
         };
     };
-    let as_npz = args.npz || path.extension().is_some_and(|extension| extension == "npz");
-    if !as_npz && begins_as_numpy(path)? {
+    if !args.npz && hides_numpy(path)? {
         return Err(Error::Usage(format!(
             "{}: found arrays of NumPy, expected a case in safetensors: write its arrays with numpy.savez and \
              give the archive with --npz",
             path.display()
         )));
     }
-    let case = if as_npz { CheckCase::load_npz(path)? } else { CheckCase::load(path)? };
+    let case = if args.npz { CheckCase::load_npz(path)? } else { CheckCase::load(path)? };
     let report = check::check(&case)
         .map_err(|fault| Error::Internal(format!("a case that was validated: {fault}")))?;
     session.result(&report)?;

@@ -56,7 +56,6 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let mut logits = Vec::new();
     let mut reports = Vec::new();
     for (path, (file, sha256)) in models.iter().zip(files) {
-        let model = Mlp::from_file(&file);
         if file.about.shares_files_with(&dataset) == Some(false) {
             session.warn(&format!(
                 "{} was trained on {}, and these are test examples of other data, {}",
@@ -65,6 +64,8 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
                 dataset.name
             ));
         }
+        // The data are in the first model's order; others may have another.
+        let model = Mlp::from_file(&file.arranged(&dataset.names, path)?);
         let fit = data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes);
         fit.map_err(|error| match (error, &args.config) {
             (Error::Data { path, what, found, expected }, None) => {

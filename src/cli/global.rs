@@ -72,20 +72,17 @@ fn isa_parser() -> impl TypedValueParser<Value = Isa> {
         .try_map(|name| name.parse::<Isa>())
 }
 
+/// Commands that compute with the kernels.
+const COMPUTING: &[&str] =
+    &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"];
 /// Commands whose files `--out` names, that draw by `--seed`, show `--tui`, use `--threads` and `--isa`,
 /// and read from `--data`.
 const TAKES: [(&str, &[&str]); 6] = [
     ("out", &["reproduce", "train", "distill", "report", "demo", "verify", "predict", "init"]),
     ("seed", &["reproduce", "train", "distill", "demo"]),
     ("tui", &["reproduce", "train", "distill"]),
-    (
-        "threads",
-        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
-    ),
-    (
-        "isa",
-        &["reproduce", "train", "distill", "eval", "bench", "report", "demo", "info", "predict"],
-    ),
+    ("threads", COMPUTING),
+    ("isa", COMPUTING),
     ("data", &["reproduce", "train", "distill", "eval", "report", "demo", "data", "info"]),
 ];
 /// Options that are refused where they do nothing: who gives them waits for something. The others are

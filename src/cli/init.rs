@@ -5,6 +5,7 @@ use clap::Args;
 use limbeck::engine::config::{ColumnKey, Config};
 use limbeck::engine::data;
 use limbeck::engine::teacher::{self, Given};
+use limbeck::files::read::read_start;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::manifest::shell_line;
@@ -14,8 +15,6 @@ use limbeck_datasets::foreign::{START, Wanted, recognise};
 use limbeck_datasets::table::{self, Column, Columns};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Width of the hidden layer.
@@ -174,12 +173,7 @@ fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt
     let images = images_in(path)?;
     let start = match path.is_dir() {
         true => Vec::new(),
-        false => {
-            let mut start = Vec::new();
-            let file = File::open(path).map_err(Error::io("read", path))?;
-            file.take(START as u64).read_to_end(&mut start).map_err(Error::io("read", path))?;
-            start
-        }
+        false => read_start(path, START)?,
     };
     let kind = recognise(&start, path, Wanted::Text).map_or("a text file", |foreign| foreign.name);
     let other = |from: &Path, pairs: &[(&str, &str)]| {
@@ -303,9 +297,6 @@ impl Found {
         let mut counts = vec![0; dataset.classes];
         let labels = dataset.train.labels.iter().flatten();
         labels.for_each(|&label| counts[usize::from(label)] += 1);
-        let name = |class: usize| {
-            dataset.names.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
-        };
         let keys = &attempt.config.data;
         Found {
             data: path.display().to_string(),
@@ -316,7 +307,7 @@ impl Found {
             left_out: keys.ignore_columns.iter().map(ColumnKey::to_string).collect(),
             classes: (0..)
                 .zip(counts)
-                .map(|(class, examples)| Class { name: name(class), examples })
+                .map(|(class, examples)| Class { name: dataset.names.class(class), examples })
                 .collect(),
         }
     }

@@ -11,7 +11,7 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics::Confusion;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::standardize;
-use limbeck::engine::trainer::Task;
+use limbeck::engine::trainer::{Task, VALIDATION};
 use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
@@ -63,30 +63,7 @@ impl ConfigArgs {
         let parts = data::cut(whole, &located, &origin)?;
         let initial = initial(session, &located, &parts.dataset)?;
         if self.resume.is_none() && config.data.dataset.is_own() {
-            let split = config.data.split.get_or_insert(SplitKind::Stratified);
-            let held = [("holdout", &parts.dataset.test, config.data.holdout.is_some())];
-            let watched = parts.validation.iter().map(|part| ("validation", part, true));
-            for (key, part, _) in held.into_iter().chain(watched).filter(|(.., is)| *is) {
-                let how = match split {
-                    SplitKind::Last => "the last ones".to_string(),
-                    SplitKind::Stratified => {
-                        format!("of each class its share, by split_seed {}", config.data.split_seed)
-                    }
-                };
-                let (n, all) = (part.len(), parts.examples);
-                session.note(&format!("{key}: {n} of {all} training examples, {how}"));
-            }
-            let keys = &config.data;
-            if config.data.holdout.is_some()
-                && (keys.test_table.is_some() || keys.test_images.is_some())
-            {
-                session.note("the test set is not read: the hold-out takes its place");
-            }
-            let coarse = standardize::coarse(&parts.dataset.train, &parts.dataset.names);
-            coarse.iter().for_each(|coarse| session.warn(coarse));
-            let (on, why) = standardize::choose(&config, &parts.dataset.train);
-            config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
-            why.iter().for_each(|why| session.note(why));
+            decide(session, &mut config, &parts);
         }
         Ok(Prepared { config, located, parts, initial, resumed })
     }
@@ -142,6 +119,34 @@ impl ConfigArgs {
         }
         Ok(located)
     }
+}
+
+/// Decides what a new configuration of one's own data leaves open, and says so.
+fn decide(session: &Session, config: &mut Config, parts: &Parts) {
+    let Parts { dataset, validation, examples, .. } = parts;
+    let keys = &mut config.data;
+    let split = keys.split_kind();
+    keys.split = Some(split);
+    let how = match split {
+        SplitKind::Last => "the last ones".to_string(),
+        SplitKind::Stratified => {
+            format!("of each class its share, by split_seed {}", keys.split_seed)
+        }
+    };
+    let held = keys.holdout.map(|_| &dataset.test);
+    for (key, part) in [("holdout", held), ("validation", validation.as_ref())] {
+        if let Some(part) = part {
+            let n = part.len();
+            session.note(&format!("{key}: {n} of {examples} training examples, {how}"));
+        }
+    }
+    if held.is_some() && (keys.test_table.is_some() || keys.test_images.is_some()) {
+        session.note("the test set is not read: the hold-out takes its place");
+    }
+    let choice = standardize::choose(keys.standardize, &dataset.train, &dataset.names);
+    choice.coarse.iter().for_each(|coarse| session.warn(coarse));
+    choice.why.iter().for_each(|why| session.note(why));
+    keys.standardize = Some(if choice.on { Standardize::On } else { Standardize::Off });
 }
 
 /// All that a run begins with.
@@ -205,7 +210,7 @@ impl ModelRun<'_> {
         mut communicator: Option<&mut Communicator>,
     ) -> Result<()> {
         let dataset = &parts.dataset;
-        let watch: Vec<_> = parts.validation.iter().map(|part| ("validation", part)).collect();
+        let watch: Vec<_> = parts.validation.iter().map(|part| (VALIDATION, part)).collect();
         let task = Task {
             name: self.name,
             config: self.config,
@@ -227,7 +232,7 @@ impl ModelRun<'_> {
             parts
                 .validation
                 .as_ref()
-                .and_then(|part| data::doubtful_labels(&dataset.names, train, "validation", part)),
+                .and_then(|part| data::doubtful_labels(&dataset.names, train, VALIDATION, part)),
             self.teacher_logits
                 .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
         ];
@@ -280,9 +285,7 @@ impl ModelRun<'_> {
         let labels = dataset.test.labels.as_deref().unwrap_or_default();
         let logits = model.logits(&session.context, &dataset.test);
         let confusion = Confusion::new(&logits, labels, dataset.classes);
-        let names = &dataset.names.classes;
-        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
-        let failed = data::did_not_learn(&confusion, &dataset.test, name);
+        let failed = data::did_not_learn(&confusion, &dataset.names);
         failed.iter().for_each(|failed| session.warn(failed));
         ByClass::new(&confusion, &dataset.names)
     }

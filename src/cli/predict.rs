@@ -48,7 +48,7 @@ pub fn run(session: &Session, args: &PredictArgs) -> Result<()> {
     let mut predictor =
         Predictor { session, args, model, about: file.about, counts: Counts::default() };
     let Some(out) = &session.out else {
-        let written = predictor.write_all(&mut io::BufWriter::new(io::stdout().lock()));
+        let written = predictor.write_all(io::stdout().lock());
         return match written {
             // A reader that has gone, as with `| head`.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -59,7 +59,7 @@ pub fn run(session: &Session, args: &PredictArgs) -> Result<()> {
     // What goes wrong in reading is told apart from the writing, around which it happens.
     let mut failed = None;
     let written = atomic_write_with(out, |file| {
-        predictor.write_all(&mut io::BufWriter::new(file)).map_err(|error| {
+        predictor.write_all(file).map_err(|error| {
             let cause = io::Error::other(error.to_string());
             failed = Some(error);
             cause
@@ -93,44 +93,37 @@ struct Counts {
 }
 
 impl Predictor<'_> {
-    fn write_all(&mut self, to: &mut impl Write) -> Result<()> {
+    fn write_all(&mut self, to: impl Write) -> Result<()> {
         let out = self.session.out.clone().unwrap_or_else(|| "stdout".into());
-        let mut csv = Csv { to, path: &out };
+        let mut csv = Csv { writer: csv::Writer::from_writer(to), path: &out };
         let path = &self.args.rows;
-        let mut first = true;
-        let mut each =
-            |this: &mut Self, csv: &mut Csv<_>, split: Split, labels: Option<Vec<String>>| {
-                data::expect_inputs(&this.model, &this.args.model, split.input_size())?;
-                if std::mem::take(&mut first) {
-                    this.write_header(csv, labels.is_some())?;
-                }
-                this.write_rows(csv, &split, labels.as_deref())
-            };
         match kind(path)? {
             Kind::Table => {
                 let names = &self.about.names;
                 let (inputs, label) = (self.model.inputs(), names.label.as_deref());
                 let mut stream = Stream::open(path, &names.features, inputs, label)?;
                 while let Some(Rows { values, labels }) = stream.next_rows()? {
-                    each(self, &mut csv, Split::of_features(values, inputs, None), labels)?;
+                    let split = Split::of_features(values, inputs, None);
+                    self.write_rows(&mut csv, &split, labels.as_deref())?;
                 }
             }
-            Kind::Arrays => each(self, &mut csv, npy::read_examples(path)?, None)?,
-            Kind::Images => each(self, &mut csv, idx::read_images(path)?.unlabelled(), None)?,
+            Kind::Arrays => self.write_rows(&mut csv, &npy::read_examples(path)?, None)?,
+            Kind::Images => {
+                self.write_rows(&mut csv, &idx::read_images(path)?.unlabelled(), None)?;
+            }
         }
         csv.finish()
     }
 
     fn write_header<W: Write>(&self, csv: &mut Csv<W>, labelled: bool) -> Result<()> {
-        let mut fields = Vec::new();
-        if labelled {
-            fields.push(self.about.names.label.clone().unwrap_or_else(|| "label".into()));
-        }
+        let names = &self.about.names;
+        let label = || names.label.clone().unwrap_or_else(|| "label".into());
+        let mut fields: Vec<String> = labelled.then(label).into_iter().collect();
         fields.extend(["prediction".to_string(), "probability".to_string()]);
         if self.args.probabilities {
-            fields.extend((0..self.model.classes()).map(|class| self.about.class(class)));
+            fields.extend((0..self.model.classes()).map(|class| names.class(class)));
         }
-        csv.row(fields.iter())
+        csv.row(&fields)
     }
 
     fn write_rows<W: Write>(
@@ -139,39 +132,46 @@ impl Predictor<'_> {
         split: &Split,
         labels: Option<&[String]>,
     ) -> Result<()> {
-        let logits = data::finite_logits(&self.session.context, &self.model, split)?;
         let classes = self.model.classes();
-        let names: Vec<String> = (0..classes).map(|class| self.about.class(class)).collect();
+        data::expect_fit(&self.model, &self.args.model, split.input_size(), classes)?;
+        if self.counts.rows == 0 {
+            self.write_header(csv, labels.is_some())?;
+        }
+        let logits = data::finite_logits(&self.session.context, &self.model, split)?;
+        let names: Vec<String> = (0..classes).map(|class| self.about.names.class(class)).collect();
         for (i, row) in logits.chunks_exact(classes).enumerate() {
             let probs = metrics::soft_prediction(row, self.args.temperature);
             let answer = metrics::predict(row).unwrap_or_default();
-            let mut fields = Vec::with_capacity(3 + classes);
-            fields.extend(labels.map(|labels| labels[i].clone()));
+            let label = labels.map(|labels| &labels[i]);
+            let mut fields: Vec<String> = label.into_iter().cloned().collect();
             fields.extend([names[answer].clone(), shown(probs[answer])]);
             if self.args.probabilities {
                 fields.extend(probs.iter().map(|&p| shown(p)));
             }
-            csv.row(fields.iter())?;
+            csv.row(&fields)?;
             self.counts.rows += 1;
-            let label = labels.map(|labels| &labels[i]).filter(|label| !label.is_empty());
-            let Some(label) = label else { continue };
-            let known = names.iter().position(|name| name == label);
-            // A whole number is also written with a decimal.
-            let number = label.parse::<f64>().ok().filter(|n| n.fract() == 0.0);
-            let as_whole =
-                || names.iter().position(|name| number.is_some_and(|n| *name == n.to_string()));
-            match known.or_else(as_whole) {
-                Some(class) => {
-                    self.counts.labels.push(class as u16);
-                    self.counts.logits.extend_from_slice(row);
-                }
-                None => {
-                    self.counts.strange += 1;
-                    self.counts.first_strange.get_or_insert_with(|| label.clone());
-                }
+            if let Some(label) = label.filter(|label| !label.is_empty()) {
+                self.compare(row, label, &names);
             }
         }
         Ok(())
+    }
+
+    /// Counts a row that has a label.
+    fn compare(&mut self, logits: &[f32], label: &str, names: &[String]) {
+        let known = |label: &str| names.iter().position(|name| name == label);
+        // A whole number is also written with a decimal.
+        let number = label.parse::<f64>().ok().filter(|n| n.fract() == 0.0);
+        match known(label).or_else(|| known(&number?.to_string())) {
+            Some(class) => {
+                self.counts.labels.push(class as u16);
+                self.counts.logits.extend_from_slice(logits);
+            }
+            None => {
+                self.counts.strange += 1;
+                self.counts.first_strange.get_or_insert_with(|| label.to_string());
+            }
+        }
     }
 
     fn outcome(&self, out: &Path) -> Outcome {
@@ -225,26 +225,20 @@ fn kind(path: &Path) -> Result<Kind> {
 
 /// Rows of CSV.
 struct Csv<'p, W: Write> {
-    to: W,
+    writer: csv::Writer<W>,
     path: &'p Path,
 }
 
 impl<W: Write> Csv<'_, W> {
-    fn row<'f>(&mut self, fields: impl Iterator<Item = &'f String>) -> Result<()> {
-        let mut line = String::new();
-        for (i, field) in fields.enumerate() {
-            line.push_str(if i > 0 { "," } else { "" });
-            match field.contains([',', '"', '\n', '\r']) {
-                true => line.push_str(&format!("\"{}\"", field.replace('"', "\"\""))),
-                false => line.push_str(field),
-            }
-        }
-        line.push('\n');
-        self.to.write_all(line.as_bytes()).map_err(Error::io("write", self.path))
+    fn row(&mut self, fields: &[String]) -> Result<()> {
+        self.writer.write_record(fields).map_err(|error| match error.into_kind() {
+            csv::ErrorKind::Io(cause) => Error::io("write", self.path)(cause),
+            other => Error::Internal(format!("a row of CSV: {other:?}")),
+        })
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.to.flush().map_err(Error::io("write", self.path))
+        self.writer.flush().map_err(Error::io("write", self.path))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::global::GlobalArgs;
 use limbeck::engine::trainer::Observer;
 use limbeck::files::model::ModelFile;
+use limbeck::files::read::read_start;
 use limbeck::run::context::RunContext;
 use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
@@ -14,8 +15,7 @@ use signal_hook::consts::signal::*;
 use signal_hook::flag;
 use std::cell::OnceCell;
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -268,11 +268,7 @@ impl Session {
         if !output.metadata().is_ok_and(|about| about.is_file() && about.len() > 0) {
             return Ok(());
         }
-        let mut found = Vec::new();
-        let mut file =
-            File::open(output).map_err(Error::io("read", output))?.take(start.len() as u64);
-        file.read_to_end(&mut found).map_err(Error::io("read", output))?;
-        match found.eq_ignore_ascii_case(start) {
+        match read_start(output, start.len())?.eq_ignore_ascii_case(start) {
             true => Ok(()),
             false => Err(Error::Usage(format!(
                 "{}: found a file that is no {kind}, which would be replaced: name another, or remove it",

@@ -163,13 +163,11 @@ pub fn cut(mut dataset: Dataset, config: &Config, origin: &Path) -> Result<Parts
         if all.labels.is_none() {
             return Err(fault("none: the training examples have no labels to compare with".into()));
         }
-        let is_last = match keys.split {
-            None => !keys.dataset.is_own(),
-            Some(kind) => kind == SplitKind::Last,
-        };
-        let (left, taken) = match is_last {
-            true => ((0..(n - held) as u32).collect(), ((n - held) as u32..n as u32).collect()),
-            false => all.subset(&rows).stratified(held, keys.split_seed),
+        let (left, taken) = match keys.split_kind() {
+            SplitKind::Last => {
+                ((0..(n - held) as u32).collect(), ((n - held) as u32..n as u32).collect())
+            }
+            SplitKind::Stratified => all.subset(&rows).stratified(held, keys.split_seed),
         };
         let of = |places: Vec<u32>| places.into_iter().map(|i| rows[i as usize]).collect();
         let (left, taken): (Vec<u32>, Vec<u32>) = (of(left), of(taken));
@@ -265,27 +263,21 @@ fn differ(a: &[String], b: &[String]) -> bool {
     !a.is_empty() && !b.is_empty() && a != b
 }
 
-/// What is possible and most likely not meant: a result on `test` that answering the commonest class
+/// What is possible and most likely not meant: a result on test examples that answering the commonest class
 /// without looking would have made too.
-pub fn did_not_learn(
-    confusion: &Confusion,
-    test: &Split,
-    name: impl Fn(usize) -> String,
-) -> Option<String> {
-    let n = test.len() as f64;
-    let right: u64 = (0..confusion.classes()).map(|class| confusion.row(class)[class]).sum();
-    let errors = test.len() as u64 - right;
+pub fn did_not_learn(confusion: &Confusion, names: &Names) -> Option<String> {
+    let examples = confusion.all_examples();
+    let (n, errors) = (examples as f64, examples - confusion.all_right());
     let (commonest, by_rote) = confusion.commonest();
     // One-sided, at 5 %: whether the errors are clearly fewer, by a binomial's deviation.
     let share = by_rote as f64 / n;
     let deviation = (n * share * (1.0 - share)).sqrt();
     (by_rote > 0 && errors as f64 > by_rote as f64 - 1.645 * deviation).then(|| {
         format!(
-            "the net did not learn: {errors} errors of {} test examples, and always answering \"{}\" \
-             makes {by_rote}. Try more epochs, another learning rate, or more hidden units; and see \
-             whether rows and labels belong together",
-            test.len(),
-            name(commonest)
+            "the net did not learn: {errors} errors of {examples} test examples, and always answering \
+             \"{}\" makes {by_rote}. Try more epochs, another learning rate, or more hidden units; and \
+             see whether rows and labels belong together",
+            names.class(commonest)
         )
     })
 }
@@ -300,10 +292,7 @@ pub fn doubtful_labels(names: &Names, train: &Split, part: &str, split: &Split) 
     let (train, known) = (set(of_train), set(of_part));
     let list = |classes: &mut dyn Iterator<Item = &u16>| {
         const SHOWN: usize = 10;
-        let name = |class: &u16| {
-            names.classes.get(usize::from(*class)).cloned().unwrap_or_else(|| class.to_string())
-        };
-        let all: Vec<String> = classes.map(name).collect();
+        let all: Vec<String> = classes.map(|class| names.class(usize::from(*class))).collect();
         let more = if all.len() > SHOWN { ", …" } else { "" };
         all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ") + more
     };
@@ -381,14 +370,6 @@ pub fn expect_fit(model: &Mlp, path: &Path, inputs: usize, classes: usize) -> Re
             expected: format!("{expected}, as the data has"),
         }),
     }
-}
-
-/// Checks that `model`, read from `path`, takes examples of `inputs` values.
-///
-/// # Errors
-/// [`Error::Data`].
-pub fn expect_inputs(model: &Mlp, path: &Path, inputs: usize) -> Result<()> {
-    expect_fit(model, path, inputs, model.classes())
 }
 
 /// Errors, likelihood and calibration of `model` on a labelled test set.

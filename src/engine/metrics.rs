@@ -77,35 +77,49 @@ pub fn misclassified(logits: &[f32], labels: &[u16], classes: usize) -> Vec<usiz
 /// Which class is taken for which.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Confusion {
-    classes: usize,
-    /// `[classes, classes]`: row = label, column = prediction.
+    /// `[classes, classes]`: row = label, column = prediction; empty for more than
+    /// [`Confusion::MOST`] classes, of which it would fill the memory.
     counts: Vec<u64>,
     /// `[classes]`: labels, predicted or not.
     labelled: Vec<u64>,
+    /// `[classes]`: predictions.
+    predicted: Vec<u64>,
+    /// `[classes]`: predictions that are the label.
+    right: Vec<u64>,
 }
 
 impl Confusion {
+    /// The most classes of which each is counted against each: 8 MB.
+    pub const MOST: usize = 1000;
+
     /// Of `logits`. A row with a logit that is not finite has no prediction.
     pub fn new(logits: &[f32], labels: &[u16], classes: usize) -> Confusion {
-        let mut counts = vec![0; classes * classes];
-        let mut labelled = vec![0; classes];
+        let size = if classes <= Confusion::MOST { classes * classes } else { 0 };
+        let [labelled, predicted, right] = [(); 3].map(|()| vec![0; classes]);
+        let mut confusion = Confusion { counts: vec![0; size], labelled, predicted, right };
         for (row, label) in labelled_rows(logits, labels, classes) {
-            labelled[label] += 1;
-            if let Some(prediction) = predict(row) {
-                counts[label * classes + prediction] += 1;
+            confusion.labelled[label] += 1;
+            let Some(prediction) = predict(row) else { continue };
+            confusion.predicted[prediction] += 1;
+            confusion.right[label] += u64::from(prediction == label);
+            if let Some(count) = confusion.counts.get_mut(label * classes + prediction) {
+                *count += 1;
             }
         }
-        Confusion { classes, counts, labelled }
+        confusion
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        self.classes
+        self.labelled.len()
     }
 
     /// How often each class was predicted for examples of `label`.
+    ///
+    /// # Panics
+    /// For more than [`Confusion::MOST`] classes.
     pub fn row(&self, label: usize) -> &[u64] {
-        &self.counts[label * self.classes..][..self.classes]
+        &self.counts[label * self.classes()..][..self.classes()]
     }
 
     /// Examples of a class.
@@ -113,32 +127,43 @@ impl Confusion {
         self.labelled[label]
     }
 
+    /// Examples.
+    pub fn all_examples(&self) -> u64 {
+        self.labelled.iter().sum()
+    }
+
+    /// Examples that are recognised.
+    pub fn all_right(&self) -> u64 {
+        self.right.iter().sum()
+    }
+
     /// Examples that were taken for a class.
     pub fn predicted(&self, class: usize) -> u64 {
-        self.counts[class..].iter().step_by(self.classes).sum()
+        self.predicted[class]
     }
 
     /// The share of a class's examples that are recognised; none of a class without examples.
     pub fn recall(&self, class: usize) -> Option<f64> {
-        share(self.row(class)[class], self.examples(class))
+        share(self.right[class], self.examples(class))
     }
 
     /// The share of what is taken for a class that is of it; none for a class never predicted.
     pub fn precision(&self, class: usize) -> Option<f64> {
-        share(self.row(class)[class], self.predicted(class))
+        share(self.right[class], self.predicted(class))
     }
 
     /// The mean recall over the classes that have examples; NaN for no examples.
     pub fn balanced_accuracy(&self) -> f64 {
-        let recalls: Vec<f64> = (0..self.classes).filter_map(|class| self.recall(class)).collect();
+        let recalls: Vec<f64> =
+            (0..self.classes()).filter_map(|class| self.recall(class)).collect();
         recalls.iter().sum::<f64>() / recalls.len() as f64
     }
 
     /// The class with the most examples, the first of equal ones, and the errors that always
     /// answering it makes.
     pub fn commonest(&self) -> (usize, u64) {
-        let most = (0..self.classes).rev().max_by_key(|&class| self.labelled[class]).unwrap_or(0);
-        (most, self.labelled.iter().sum::<u64>() - self.labelled[most])
+        let most = (0..self.classes()).rev().max_by_key(|&class| self.labelled[class]).unwrap_or(0);
+        (most, self.all_examples() - self.labelled[most])
     }
 }
 

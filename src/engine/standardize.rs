@@ -8,7 +8,7 @@
 //! whose deviation is not above the rounding of f32, has the scale 1: it becomes 0, and a value that
 //! only a test example has does not become a huge one.
 
-use crate::engine::config::{Config, Standardize};
+use crate::engine::config::Standardize;
 use crate::files::model::Standardizer;
 use limbeck_datasets::{Features, Inputs, Names, Split};
 
@@ -30,22 +30,33 @@ pub fn of(features: &Features) -> Standardizer {
     }
 }
 
-/// Whether a new run on `split` is to standardise: as `config` says; where it leaves that open, if there
-/// are features that are not rows of frames and some column is not standardised yet. Beside it a
-/// sentence for the user, where the choice was made here.
-pub fn choose(config: &Config, split: &Split) -> (bool, Option<String>) {
-    let Inputs::Features(features) = &split.inputs else { return (false, None) };
-    match config.data.standardize {
-        Some(Standardize::On) => return (true, None),
-        Some(Standardize::Off) => return (false, None),
-        None | Some(Standardize::Auto) => {}
-    }
+/// What a new run is to do with its features.
+#[derive(Default)]
+pub struct Choice {
+    /// Whether they are standardised.
+    pub on: bool,
+    /// Why, where nobody asked for it.
+    pub why: Option<String>,
+    /// A column whose values lie so near each other that 32-bit numbers hardly tell them apart, as the
+    /// seconds of an epoch.
+    pub coarse: Option<String>,
+}
+
+/// What a new run on `split` is to do: what is `asked`; where that leaves it open, standardise if there are
+/// features that are not rows of frames and some column is not standardised yet.
+pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choice {
+    let asked = match asked {
+        Some(Standardize::On) => Some(true),
+        Some(Standardize::Off) => Some(false),
+        None | Some(Standardize::Auto) => None,
+    };
+    let Inputs::Features(features) = &split.inputs else { return Choice::default() };
     if !features.are_rows() || features.is_empty() {
-        return (false, None);
+        return Choice { on: asked == Some(true), ..Choice::default() };
     }
     let columns = columns(features);
     let far = columns.iter().filter(|column| !column.is_standard()).count();
-    let message = match far {
+    let why = match far {
         0 => "features look standardised and are taken as they are; data.standardize = true would \
               standardise them"
             .to_string(),
@@ -55,29 +66,15 @@ pub fn choose(config: &Config, split: &Split) -> (bool, Option<String>) {
             columns.len()
         ),
     };
-    (far > 0, Some(message))
-}
-
-/// Columns whose values lie so near each other that 32-bit numbers hardly tell them apart, as the seconds of
-/// an epoch.
-pub fn coarse(split: &Split, names: &Names) -> Option<String> {
-    let Inputs::Features(features) = &split.inputs else { return None };
-    if !features.are_rows() || features.is_empty() {
-        return None;
-    }
-    // A tenth of the deviation is lost, where there is one; whole numbers below 2²⁴ lose nothing.
-    let lost = |column: &Column| {
-        let step = column.mean.abs() * f64::from(f32::EPSILON);
-        step > 0.1 * column.sd && column.mean.abs() >= 16_777_216.0
-    };
-    let columns = columns(features);
-    let (place, column) = columns.iter().enumerate().find(|(_, column)| lost(column))?;
-    let name = names.features.get(place).cloned().unwrap_or_else(|| place.to_string());
-    Some(format!(
-        "feature {name:?}: values about {:e} differ by no more than the rounding of 32-bit numbers: \
-         subtract an offset from the column, or leave it out",
-        column.mean
-    ))
+    let coarse = columns.iter().position(Column::is_coarse).map(|place| {
+        format!(
+            "feature {:?}: values about {:e} differ by no more than the rounding of 32-bit numbers: \
+             subtract an offset from the column, or leave it out",
+            names.feature(place),
+            columns[place].mean
+        )
+    });
+    Choice { on: asked.unwrap_or(far > 0), why: asked.is_none().then_some(why), coarse }
 }
 
 struct Column {
@@ -90,21 +87,28 @@ impl Column {
     fn is_standard(&self) -> bool {
         self.mean.abs() <= NEAR && (self.sd == 0.0 || self.sd.ln().abs() <= NEAR)
     }
+
+    /// Whether rounding takes a tenth of the deviation; whole numbers below 2²⁴ lose nothing.
+    fn is_coarse(&self) -> bool {
+        let step = self.mean.abs() * f64::from(f32::EPSILON);
+        step > 0.1 * self.sd && self.mean.abs() >= 16_777_216.0
+    }
 }
 
 fn columns(features: &Features) -> Vec<Column> {
-    let (n, size) = (features.len(), features.input_size());
-    let mut space = vec![0.0; size];
-    let mut sum = |of: &dyn Fn(usize, f64) -> f64| {
-        let mut sums = vec![0.0f64; size];
-        for i in 0..n {
-            for (j, (sum, &x)) in sums.iter_mut().zip(features.input(i, &mut space)).enumerate() {
-                *sum += of(j, f64::from(x));
-            }
-        }
-        sums.into_iter().map(|sum| sum / n as f64).collect::<Vec<f64>>()
-    };
-    let means = sum(&|_, x| x);
-    let variances = sum(&|j, x| (x - means[j]) * (x - means[j]));
+    let means = mean_of(features, |_, x| x);
+    let variances = mean_of(features, |j, x| (x - means[j]) * (x - means[j]));
     means.into_iter().zip(variances).map(|(mean, v)| Column { mean, sd: v.sqrt() }).collect()
+}
+
+/// The mean of `of(j, x)` over the values x of each feature j.
+fn mean_of(features: &Features, of: impl Fn(usize, f64) -> f64) -> Vec<f64> {
+    let (n, size) = (features.len(), features.input_size());
+    let (mut space, mut sums) = (vec![0.0; size], vec![0.0f64; size]);
+    for i in 0..n {
+        for (j, (sum, &x)) in sums.iter_mut().zip(features.input(i, &mut space)).enumerate() {
+            *sum += of(j, f64::from(x));
+        }
+    }
+    sums.into_iter().map(|sum| sum / n as f64).collect()
 }

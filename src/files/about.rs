@@ -30,11 +30,6 @@ impl About {
         About { dataset: name.clone(), data: sha256.clone(), names: names.clone() }
     }
 
-    /// What class number `class` is called: its name, or the number.
-    pub fn class(&self, class: usize) -> String {
-        self.names.classes.get(class).cloned().unwrap_or_else(|| class.to_string())
-    }
-
     /// Whether some file of `dataset` is one of these; `None` where that is not known.
     pub fn shares_files_with(&self, dataset: &Dataset) -> Option<bool> {
         let known = !self.data.is_empty() && !dataset.sha256.is_empty();

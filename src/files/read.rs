@@ -36,13 +36,21 @@ pub(crate) fn read_part(path: &Path, file: &mut File, most: u64) -> Result<Vec<u
     Ok(bytes)
 }
 
+/// The first `most` bytes of the file at `path`; fewer where it ends sooner.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn read_start(path: &Path, most: usize) -> Result<Vec<u8>> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    read_part(path, &mut file, most as u64)
+}
+
 /// The bytes of the file at `path`; none of a file of more than `most` bytes.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let bytes = read_part(path, &mut file, most + 1)?;
+    let bytes = read_start(path, most as usize + 1)?;
     Ok((bytes.len() as u64 <= most).then_some(bytes))
 }
 

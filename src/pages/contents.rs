@@ -69,10 +69,7 @@ impl Predictions {
     pub fn class(&self, class: usize) -> String {
         match self.dataset.name.as_str() {
             "writers" => glyphs::writers::class_name(class),
-            _ => {
-                let name = self.dataset.names.classes.get(class);
-                name.cloned().unwrap_or_else(|| class.to_string())
-            }
+            _ => self.dataset.names.class(class),
         }
     }
 

@@ -268,12 +268,7 @@ fn beside_chance(run: &RunContents) -> Option<String> {
 /// What the spread over seeds or the size of the test set says.
 fn certainty(summary: &Summary) -> String {
     let of_student = summary.rows_of("student").count();
-    let seeds = summary
-        .variants()
-        .iter()
-        .map(|variant| summary.rows_of(variant).count())
-        .max()
-        .unwrap_or(0);
+    let seeds = most_seeds(summary);
     if seeds > 1 {
         let (least, most) = Gap::of(summary).map_or((0.0, 0.0), |gap| {
             gap.shares.iter().fold((f64::MAX, f64::MIN), |(a, b), &s| (a.min(s), b.max(s)))
@@ -321,12 +316,17 @@ pub fn breath_beside_others(summary: &Summary) -> String {
 }
 
 fn seeds(summary: &Summary) -> String {
-    let seeds = summary.variants().iter().map(|variant| summary.rows_of(variant).count()).max();
-    match seeds {
-        Some(1) => "One seed. ".to_string(),
-        Some(n) if n > 1 => format!("{n} seeds. "),
-        _ => String::new(),
+    match most_seeds(summary) {
+        0 => String::new(),
+        1 => "One seed. ".to_string(),
+        n => format!("{n} seeds. "),
     }
+}
+
+/// Of the variant that has most.
+fn most_seeds(summary: &Summary) -> usize {
+    let variants = summary.variants();
+    variants.iter().map(|variant| summary.rows_of(variant).count()).max().unwrap_or(0)
 }
 
 /// What the result may not be taken for.

@@ -47,10 +47,9 @@ impl ByClass {
     /// Of `confusion`, with the names of the classes where they have some.
     pub fn new(confusion: &Confusion, names: &Names) -> ByClass {
         let classes = 0..confusion.classes();
-        let name = |c: usize| names.classes.get(c).cloned().unwrap_or_else(|| c.to_string());
         let (commonest, errors_of_commonest) = confusion.commonest();
         let class = |c| Class {
-            class: name(c),
+            class: names.class(c),
             examples: confusion.examples(c),
             predicted: confusion.predicted(c),
             recall: confusion.recall(c),
@@ -60,7 +59,7 @@ impl ByClass {
         let counts = || classes.clone().map(|c| confusion.row(c).to_vec()).collect();
         ByClass {
             balanced_accuracy: confusion.balanced_accuracy(),
-            commonest: name(commonest),
+            commonest: names.class(commonest),
             errors_of_commonest,
             confusion: counted.then(counts),
             classes: classes.clone().map(class).collect(),

@@ -43,14 +43,9 @@ impl Config {
             &format!("ending in the number of classes, {}", self.data.classes),
             format!("{layers:?}"),
         )?;
-        let (inputs, expected) = match self.data.dataset {
-            DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz => return Ok(()),
-            DatasetKind::Frames | DatasetKind::An4 => {
-                (26 * 40, "starting with 1040, the values of 26 frames")
-            }
-            _ => (28 * 28, "starting with 784, the pixels of a 28x28 image"),
-        };
-        require(layers[0] == inputs, "model.layers", expected, format!("{layers:?}"))
+        let Some((inputs, words)) = self.data.dataset.inputs() else { return Ok(()) };
+        let expected = format!("starting with {inputs}, {words}");
+        require(layers[0] == inputs, "model.layers", &expected, format!("{layers:?}"))
     }
 }
 
@@ -102,7 +97,7 @@ impl DataConfig {
             let found = keys.iter().any(|(_, known, found)| *known == key && found.is_some());
             require(found, key, &format!("a path ({why})"), "none")
         };
-        let own = matches!(self.dataset, DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz);
+        let own = self.dataset.is_own();
         let classes = |range: RangeInclusive<usize>, expected| {
             let holds = range.contains(&self.classes) || own && self.classes == 0;
             require(holds, "data.classes", expected, self.classes)

@@ -53,12 +53,10 @@ impl Config {
         let layers = &model.layers;
         require(!layers.contains(&0), "model.layers", zero, format!("{layers:?}"))?;
         require(data.classes > 0, "data.classes", "2 to 65536, or absent", 0)?;
-        let inputs = match data.dataset {
-            DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz => 0,
-            DatasetKind::Frames | DatasetKind::An4 => 26 * 40,
-            _ => 28 * 28,
+        let (inputs, own) = match data.dataset.inputs() {
+            None => (0, true),
+            Some((inputs, _)) => (inputs, false),
         };
-        let own = inputs == 0;
         if let Some(hidden) = model.hidden.take() {
             require(!given.layers, "model.hidden", "absent beside model.layers", "both")?;
             model.layers = [&[inputs][..], &hidden, &[0]].concat();

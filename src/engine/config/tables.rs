@@ -290,6 +290,23 @@ impl DatasetKind {
     pub fn is_own(self) -> bool {
         matches!(self, DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz)
     }
+
+    /// The values of an example, and in words; of the user's own files these alone tell it.
+    pub(super) fn inputs(self) -> Option<(usize, &'static str)> {
+        match self {
+            DatasetKind::Idx | DatasetKind::Csv | DatasetKind::Npz => None,
+            DatasetKind::Frames | DatasetKind::An4 => Some((26 * 40, "the values of 26 frames")),
+            _ => Some((28 * 28, "the pixels of a 28x28 image")),
+        }
+    }
+}
+
+impl DataConfig {
+    /// How the examples of a hold-out are chosen: as `split` says, or as where it is absent.
+    pub fn split_kind(&self) -> SplitKind {
+        let default = if self.dataset.is_own() { SplitKind::Stratified } else { SplitKind::Last };
+        self.split.unwrap_or(default)
+    }
 }
 
 /// The update rule.

@@ -11,8 +11,6 @@ use std::fmt::Write;
 
 /// The most classes of a table [classes, classes] that can be read.
 const MOST_CLASSES: usize = 16;
-/// The most classes for which pairs are counted.
-const MOST_COUNTED: usize = 1000;
 /// Pairs and classes that are shown where there are more.
 const SHOWN: usize = 12;
 
@@ -117,7 +115,7 @@ fn matrix(
 /// What the models get wrong: the classes they confuse, and how many of each class they find.
 pub fn hard_confusions(predictions: &Predictions) -> String {
     let (classes, labels) = (predictions.dataset.classes, predictions.labels());
-    if classes > MOST_COUNTED {
+    if classes > Confusion::MOST {
         return String::new();
     }
     let confusions: Vec<Confusion> = predictions
