@@ -629,6 +629,18 @@ fn a_model_meets_its_features_and_classes_by_name() {
     says(&swapped, 0, &["trained on csv", "test examples of other data"]);
     assert_eq!(json(&swapped)["errors"], json(&plain)["errors"]);
     assert_eq!(json(&swapped)["errors"], 0);
+
+    // Of several models, each its own order.
+    let text = fs::read_to_string(place.path("c.toml")).unwrap().replace("t.csv", "swapped.csv");
+    fs::write(place.path("c.toml"), text).unwrap();
+    json(&place.run("train", "other"));
+    let models = ["run/models/model-0.safetensors", "other/models/model-0.safetensors"];
+    for [first, second] in [models, [models[1], models[0]]] {
+        let both = place.limbeck(&["eval", first, second, "--config", "e.toml", "--json"]);
+        let errors = |i: usize| json(&both)["models"][i]["errors"].clone();
+        assert_eq!((errors(0), errors(1)), (0.into(), 0.into()), "{first}, {second}");
+    }
+
     says(&eval("strange.csv"), 65, &["features of the model", "[a] that the data lack", "[c]"]);
 }
 
