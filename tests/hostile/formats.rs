@@ -339,9 +339,9 @@ impl Folder {
         self.write("an4/etc/an4_test.transcription", "GO (c1)\n");
 
         let summary = r#"{"experiment":"mnist","dataset":"glyphs","preset":"quick","rows":[{"system":"student",
-            "seed":0,"test_errors":74,"train_errors":3,"seconds":1.5,"model":"student-0",
+            "seed":0,"test_errors":3,"train_errors":3,"seconds":1.5,"model":"student-0",
             "sha256":"ab","test_nll":0.25,"misclassified":[1,2,3],"agreement":1e-3}],
-            "aggregate":{"student":{"n":1,"mean":74.0,"sd":null}},"paper":{"student":74},
+            "aggregate":{"student":{"n":1,"mean":3.0,"sd":null}},"paper":{"student":74},
             "tables":[{"title":"t","columns":["a","b"],"rows":[["1","2"]],"notes":["n"]}],
             "claims":[{"paper":"146 errors","ours":"150","verdict":"reproduced"}]}"#;
         self.write("run/summary.json", summary);
