@@ -1,7 +1,7 @@
 //! The program as its users meet it: arguments in; output, files and exit code out.
 #![cfg(feature = "cli")]
 
-use limbeck::engine::config::Config;
+use limbeck::engine::config::{Config, Precision};
 use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::paper::preset::{Preset, PresetConfigs};
@@ -181,15 +181,18 @@ fn a_verification_is_kept_with_its_manifest() {
 #[test]
 fn errors_are_verified_against_their_bounds() {
     let cases = if full() { 20_000 } else { 500 };
-    let found = verify::gemm::verify(cases).unwrap();
-    found.faults.verdict().unwrap();
-    let gemm = serde_json::to_value(found).unwrap();
-    assert!(gemm["cases"].as_u64().unwrap() >= cases as u64);
-    for row in ["products", "depths"].iter().flat_map(|key| gemm[key].as_array().unwrap()) {
-        for data in ["signed", "positive"] {
-            let share = row[data]["share_of_bound"].as_f64().unwrap();
-            let tried = row["cases"].as_u64().unwrap() > 0;
-            assert!(share <= 1.0 && (share > 0.0 || !tried), "{row}");
+    for precision in Precision::ALL {
+        let found = verify::gemm::verify(cases, precision).unwrap();
+        found.faults.verdict().unwrap();
+        let gemm = serde_json::to_value(found).unwrap();
+        assert_eq!(gemm["precision"], precision.name());
+        assert!(gemm["cases"].as_u64().unwrap() >= cases as u64);
+        for row in ["products", "depths"].iter().flat_map(|key| gemm[key].as_array().unwrap()) {
+            for data in ["signed", "positive"] {
+                let share = row[data]["share_of_bound"].as_f64().unwrap();
+                let tried = row["cases"].as_u64().unwrap() > 0;
+                assert!(share <= 1.0 && (share > 0.0 || !tried), "{row}");
+            }
         }
     }
     if !full() {
@@ -236,6 +239,8 @@ fn the_determinism_matrix_has_one_hash_and_names_a_build_that_deviates() {
         let mut all = cells[..cells.len() - 1].iter().flat_map(|c| c["sha256"].as_array().unwrap());
         assert!(all.all(own), "{matrix}");
     }
+    let bf16 = limbeck(&["verify", "determinism", "--precision", "bf16", "--json"]).json();
+    assert_eq!((&bf16["precision"], &bf16["distinct"]), (&"bf16".into(), &1.into()));
     if full() {
         let program = env!("CARGO_BIN_EXE_limbeck");
         let matrix = limbeck(&[&arguments[..], &[program]].concat()).json();

@@ -13,7 +13,7 @@
 mod common;
 
 use common::{Minibatch, UNIT, best, engine_logits, engine_step, load, matrix, tolerance};
-use limbeck::engine::config::{OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::engine::config::{self, OptimizerKind, ScheduleKind, TrainingConfig};
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
@@ -291,7 +291,7 @@ fn engine_train(model: &Mlp, task: &Task, batch: &Minibatch) -> Vec<Vec<f64>> {
     let (context, classes) = (best(2), model.classes());
     let mut model = model.clone();
     let mut optimizer = Optimizer::new(&training, &model);
-    let mut work = Workspace::for_training(&model, BATCH);
+    let mut work = Workspace::for_training(&model, BATCH, config::Precision::F32);
     let mut teacher = Buffer::zeroed(panel_len(classes, BATCH));
     PanelsMut::new(&mut teacher, classes, BATCH)
         .copy_from_lane_major(batch.teacher.as_ref().unwrap());

@@ -7,7 +7,9 @@ use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
 use limbeck::engine::activation::Activation;
-use limbeck::engine::config::{Config, OptimizerKind, ScheduleKind, Standardize, TrainingConfig};
+use limbeck::engine::config::{
+    Config, OptimizerKind, Precision, ScheduleKind, Standardize, TrainingConfig,
+};
 use limbeck::engine::distill;
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::metrics;
@@ -200,11 +202,11 @@ fn the_fused_step_has_the_bits_of_the_plain_one() {
         config.model.layers = vec![20, 37, 5, CLASSES.into()];
         for isa in Isa::available() {
             let context = Context::new(isa, 2).unwrap();
-            let train = |fused: bool| {
+            let train = |fused: bool, precision: Precision| {
                 let widths = &config.model.layers;
                 let mut model = Mlp::with_activation(widths, activation, config.seed);
                 let mut optimizer = Optimizer::new(&config.training, &model);
-                let mut work = Workspace::for_training(&model, 40);
+                let mut work = Workspace::for_training(&model, 40, precision);
                 for step in 0..3 {
                     let drop = |i| Some(Dropout::new(Key::new(1, i, step), 0.5, 40));
                     let dropout = [0, 1, 2].map(drop);
@@ -224,7 +226,9 @@ fn the_fused_step_has_the_bits_of_the_plain_one() {
                 }
                 (model.to_file().sha256(), optimizer.evaluated(model).to_file().sha256())
             };
-            assert_eq!(train(true), train(false), "{isa}");
+            for precision in Precision::ALL {
+                assert_eq!(train(true, precision), train(false, precision), "{isa} {precision:?}");
+            }
         }
     }
 }
@@ -236,8 +240,10 @@ fn the_same_bits_on_any_threads_and_isa() {
     }
     let split = glyphs::load(2, 200, 1).train;
     let teacher = teacher(200, 10);
-    for (optimizer, activation) in METHODS {
+    let methods = METHODS.into_iter().flat_map(|method| Precision::ALL.map(|p| (method, p)));
+    for ((optimizer, activation), precision) in methods {
         let mut config = config(optimizer);
+        config.training.precision = precision;
         config.model.activation = activation;
         config.data.jitter = Some(2);
         config.model.layers = vec![784, 40, 33, 10];
@@ -258,7 +264,13 @@ fn the_same_bits_on_any_threads_and_isa() {
             assert_eq!(sha256(isa, pool(2), &config), expected, "{isa}, 2 threads where they pay");
         }
         // Each of them is at work: without it the bits differ.
-        let changes: [fn(&mut Config); 6] = [
+        let changes: [fn(&mut Config); 7] = [
+            |c| {
+                c.training.precision = match c.training.precision {
+                    Precision::F32 => Precision::Bf16,
+                    Precision::Bf16 => Precision::F32,
+                }
+            },
             |c| c.seed += 1,
             |c| c.data.jitter = None,
             |c| c.model.dropout = None,
@@ -354,10 +366,15 @@ fn an_interrupted_run_ends_in_the_same_bits() {
         }
 
         interrupt();
-        config.training.learning_rate *= 2.0;
-        let error = go(&config, Some(folder.path()), &mut Notes::default()).unwrap_err();
-        assert_eq!(error.exit_code(), 65);
-        assert!(error.to_string().contains("configuration of the checkpoint"), "{error}");
+        let changes: [fn(&mut Config); 2] =
+            [|c| c.training.learning_rate *= 2.0, |c| c.training.precision = Precision::Bf16];
+        for change in changes {
+            let mut changed = config.clone();
+            change(&mut changed);
+            let error = go(&changed, Some(folder.path()), &mut Notes::default()).unwrap_err();
+            assert_eq!(error.exit_code(), 65);
+            assert!(error.to_string().contains("configuration of the checkpoint"), "{error}");
+        }
     }
 }
 
@@ -382,8 +399,13 @@ fn a_run_stopped_after_every_step_goes_on_anywhere_with_the_same_bits() {
     let split = noise(1, 50, 2, CLASSES);
     let teacher = teacher(50, CLASSES);
     let places: Vec<(Isa, usize)> = Isa::available().flat_map(|isa| [(isa, 2), (isa, 1)]).collect();
-    for optimizer in [OptimizerKind::Sgd, OptimizerKind::Adam] {
+    for (optimizer, precision) in [
+        (OptimizerKind::Sgd, Precision::F32),
+        (OptimizerKind::Adam, Precision::F32),
+        (OptimizerKind::Adam, Precision::Bf16),
+    ] {
         let mut config = config(optimizer);
+        config.training.precision = precision;
         config.training.epochs = 2;
         let expected = run(&best(1), &config, &split, &teacher).to_file().sha256();
         let logits = seen(&config, &split, &teacher);

@@ -25,7 +25,8 @@
 //!
 //! **Numerics**: every element of C is one chain of fused multiply-adds in ascending k. C is
 //! kept in f32 between K blocks, which does not break the chain, so neither block sizes nor
-//! threads nor the ISA change a bit. |C − exact| ≤ K·ε·(|A|·|B|) with ε = 2⁻²⁴.
+//! threads nor the ISA change a bit. |C − exact| ≤ K·ε·(|A|·|B|) with ε = 2⁻²⁴. With operands of
+//! bf16 the sums are those of [`crate::bf16`], and as independent of all this.
 
 mod blocking;
 mod epilogue;
@@ -44,12 +45,82 @@ use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use blocking::Blocking;
-use epilogue::{Activate, ActivateGradient, Epilogue, Store, Update};
-use microkernel::{Acc, Aside, Idle, Lanes, Operands, Rows, Walk, microkernel, parts};
+use epilogue::{Activate, ActivateGradient, Epilogue, Scaled, Store, Update};
+use microkernel::{Acc, Aside, Idle, Lanes, Of, Operands, Rows, Walk, microkernel, parts};
 use pack::{PACKED_DEPTH, PACKED_PANELS, Pack, PackedB};
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
+
+/// What the values of a product's operands are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Numbers {
+    /// f32.
+    F32,
+    /// Pairs of bf16, as [`crate::bf16::pack`] makes them: along the lanes for W of [`input_gradient`] and
+    /// for X of the weights' gradient, else along the rows.
+    Bf16 {
+        /// The sums are multiplied by it: operands of whole numbers, such as pixels, are exact.
+        scale: f32,
+    },
+}
+
+/// [`Numbers`] as types, so that no product carries the code of the other kind.
+trait Kind: Copy + Sync {
+    /// Whether a value of an operand is a pair.
+    const PAIRS: bool;
+    /// What becomes of a finished sum. Must be `#[inline(always)]`.
+    fn scaled<S: Simd>(self, s: S, c: S::F) -> S::F;
+}
+
+#[derive(Clone, Copy)]
+struct Values;
+
+impl Kind for Values {
+    const PAIRS: bool = false;
+
+    #[inline(always)]
+    fn scaled<S: Simd>(self, _: S, c: S::F) -> S::F {
+        c
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Pairs {
+    scale: f32,
+}
+
+impl Kind for Pairs {
+    const PAIRS: bool = true;
+
+    #[inline(always)]
+    fn scaled<S: Simd>(self, s: S, c: S::F) -> S::F {
+        s.mul(c, s.splat(self.scale))
+    }
+}
+
+/// C ← `epilogue` of A∘B; A is walked as `walk` says.
+fn product<const P: usize>(
+    context: &Context,
+    numbers: Numbers,
+    (walk, a): (impl Walk, Panels),
+    b: Panels,
+    epilogue: impl Epilogue<P>,
+    c: Tiles<P>,
+) {
+    let (depth, beta) = (b.rows(), 0.0);
+    match numbers {
+        Numbers::F32 => {
+            let (walk, epilogue) = (Of(Values, walk), Scaled { kind: Values, of: epilogue });
+            Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
+        }
+        Numbers::Bf16 { scale } => {
+            let kind = Pairs { scale };
+            let (walk, epilogue) = (Of(kind, walk), Scaled { kind, of: epilogue });
+            Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
+        }
+    }
+}
 
 /// A layer: Y = mask ⊙ f(Wᵀ·X + b). `bias` has one value per output; without an activation f is the
 /// identity.
@@ -58,6 +129,7 @@ use tiles::{Block, Tiles};
 /// If the shapes of W [inputs, outputs], X [inputs, batch] and Y [outputs, batch] do not fit.
 pub fn forward(
     context: &Context,
+    numbers: Numbers,
     w: Panels,
     x: Panels,
     bias: &[f32],
@@ -66,18 +138,14 @@ pub fn forward(
     mut y: PanelsMut,
 ) {
     if activation == Some(Activation::Tanh) {
-        forward(context, w, x, bias, None, None, y.reborrow());
+        forward(context, numbers, w, x, bias, None, None, y.reborrow());
         return activation::forward(context, activation, dropout, y);
     }
     assert_eq!(w.rows(), x.rows(), "inputs of W and X");
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu: activation.is_some(), dropout };
-    Product { walk: Rows, a: w, depth: x.rows(), beta: 0.0, epilogue }.compute(
-        context,
-        x,
-        Tiles::panels([y]),
-    );
+    product(context, numbers, (Rows, w), x, epilogue, Tiles::panels([y]));
 }
 
 /// The gradient of a layer's input, taken through activation and dropout of the layer below, whose
@@ -87,6 +155,7 @@ pub fn forward(
 /// If the shapes of W [inputs, outputs], dZ [outputs, batch], Y and dX [inputs, batch] do not fit.
 pub fn input_gradient(
     context: &Context,
+    numbers: Numbers,
     w: Panels,
     dz: Panels,
     y: Panels,
@@ -97,17 +166,14 @@ pub fn input_gradient(
     assert_eq!(w.lanes(), dz.rows(), "outputs of W and dZ");
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
-    let (a, depth, beta) = (w, dz.rows(), 0.0);
     match activation {
         Activation::Relu => {
             let scale = dropout.map_or(1.0, |dropout| dropout.scale());
             let epilogue = ActivateGradient { y, scale };
-            let product = Product { walk: Lanes, a, depth, beta, epilogue };
-            product.compute(context, dz, Tiles::panels([dx]));
+            product(context, numbers, (Lanes, w), dz, epilogue, Tiles::panels([dx]));
         }
         Activation::Tanh => {
-            let product = Product { walk: Lanes, a, depth, beta, epilogue: Store };
-            product.compute(context, dz, Tiles::panels([dx.reborrow()]));
+            product(context, numbers, (Lanes, w), dz, Store, Tiles::panels([dx.reborrow()]));
             activation::backward(context, activation, dropout, y, dx);
         }
     }
@@ -118,15 +184,16 @@ pub fn input_gradient(
 ///
 /// # Panics
 /// If the shapes of X [inputs, batch], dZᵀ and dW [inputs, outputs] do not fit.
-pub fn weight_gradient(context: &Context, x: Panels, dz_transposed: Panels, dw: PanelsMut) {
+pub fn weight_gradient(
+    context: &Context,
+    numbers: Numbers,
+    x: Panels,
+    dz_transposed: Panels,
+    dw: PanelsMut,
+) {
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
-    let depth = dz_transposed.rows();
-    Product { walk: Lanes, a: x, depth, beta: 0.0, epilogue: Store }.compute(
-        context,
-        dz_transposed,
-        Tiles::panels([dw]),
-    );
+    product(context, numbers, (Lanes, x), dz_transposed, Store, Tiles::panels([dw]));
 }
 
 /// What [`weight_update`] does with a gradient.
@@ -152,6 +219,7 @@ pub struct WeightStep {
 /// moments are missing.
 pub fn weight_update(
     context: &Context,
+    numbers: Numbers,
     x: Panels,
     dz_transposed: Panels,
     step: WeightStep,
@@ -165,16 +233,16 @@ pub fn weight_update(
     let (rows, lanes) = (w.rows(), w.lanes());
     let diverged = AtomicBool::new(false);
     let epilogue = Update { rule, weight_decay, max_norm, diverged: &diverged };
-    let depth = dz_transposed.rows();
-    let product = Product { walk: Lanes, a: x, depth, beta: 0.0, epilogue };
+    let a = (Lanes, x);
     match moments {
         [v] => {
             let planes = [w, PanelsMut::new(v, rows, lanes)];
-            product.compute(context, dz_transposed, Tiles::panels(planes));
+            product(context, numbers, a, dz_transposed, epilogue, Tiles::panels(planes));
         }
         [v, u] => {
             let [v, u] = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
-            product.compute(context, dz_transposed, Tiles::panels([w, v, u]));
+            let c = Tiles::panels([w, v, u]);
+            product(context, numbers, a, dz_transposed, epilogue, c);
         }
         _ => unreachable!("a rule has one or two moments"),
     }
@@ -437,7 +505,7 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
         self.unfetched = tile.clone();
         let shape = (b.len(), rows.len());
         let operands = Operands { a, b, row: rows.start, k };
-        if rows.len() >= S::TILE.full_rows {
+        if !W::PAIRS && rows.len() >= S::TILE.full_rows {
             of_shape!(shape, S, (S::TILE.full_rows..=MAX_MR), self.full(s, &operands, resumed));
         } else {
             self.finish(s);
@@ -503,8 +571,9 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     }
 }
 
-/// The sums of a tile with fewer rows than [`crate::simd::RegisterTile::full_rows`]. A function of its
-/// own, the same for all epilogues: such tiles are few, and their shapes are most of all shapes.
+/// The sums of a tile with fewer rows than [`crate::simd::RegisterTile::full_rows`], or of pairs. A
+/// function of its own, the same for all epilogues: such tiles are few, and their shapes are most of
+/// all shapes. With all tiles of pairs in each epilogue the crate would take twice as long to compile.
 struct LowTile<'t, W> {
     walk: W,
     shape: (usize, usize),
@@ -518,7 +587,8 @@ impl<W: Walk> Kernel for LowTile<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        of_shape!(self.shape, S, 1..S::TILE.full_rows, self.sum(s));
+        let lowest_full = if W::PAIRS { MAX_MR + 1 } else { S::TILE.full_rows };
+        of_shape!(self.shape, S, (1..lowest_full), self.sum(s));
     }
 }
 

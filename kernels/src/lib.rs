@@ -8,6 +8,7 @@
 //! [`matrix`].
 
 pub mod activation;
+pub mod bf16;
 pub mod buffer;
 pub mod exp;
 pub mod gemm;

@@ -91,6 +91,12 @@ impl Dropout {
         self.scale
     }
 
+    /// The same mask, by which kept elements stay as they are.
+    #[must_use]
+    pub fn unscaled(self) -> Self {
+        Self { scale: 1.0, ..self }
+    }
+
     /// Lanes of the matrix.
     pub fn width(&self) -> usize {
         self.width as usize

@@ -78,6 +78,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c` with one rounding.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a · b + c` with one rounding, where `a · b` is an f32 or overflows: no fused multiply-add is needed.
+    #[inline(always)]
+    fn add_exact_product(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        self.fma(a, b, c)
+    }
     /// `√a`, correctly rounded.
     fn sqrt(self, a: Self::F) -> Self::F;
     /// `a > b`, false for NaN.
@@ -98,12 +103,16 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn float(self, a: Self::U) -> Self::F;
     /// All lanes `x`.
     fn splat_u(self, x: u32) -> Self::U;
+    /// Stores the upper halves of the lanes, those of lanes 2i and 2i + 1 as the bits of value i.
+    fn store_halves(self, a: Self::U, out: &mut [f32; LANES / 2]);
     /// Loads 16 consecutive words.
     fn load_u(self, x: &[u32; LANES]) -> Self::U;
     /// Wrapping `a + b`.
     fn add_u(self, a: Self::U, b: Self::U) -> Self::U;
     /// Wrapping `a · b`.
     fn mul_u(self, a: Self::U, b: Self::U) -> Self::U;
+    /// `a & b`.
+    fn and_u(self, a: Self::U, b: Self::U) -> Self::U;
     /// `a ^ b`.
     fn xor_u(self, a: Self::U, b: Self::U) -> Self::U;
     /// `a << N`.

@@ -10,7 +10,7 @@ mod common;
 
 use common::{Data, contexts};
 use limbeck_kernels::exp::exp_in_place;
-use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
+use limbeck_kernels::gemm::{self, Layout, Numbers, Packed, WeightStep};
 use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss, log_softmax, softmax};
@@ -385,6 +385,7 @@ fn products_of_panels() {
             let dropout = Dropout::new(Key::new(1, 2, 3), 0.4, batch);
             gemm::forward(
                 context,
+                Numbers::F32,
                 Panels::new(&w, inputs, outputs),
                 Panels::new(&x, inputs, batch),
                 &bias,
@@ -398,6 +399,7 @@ fn products_of_panels() {
             let mut dx = operands.values(panel_len(inputs, batch));
             gemm::input_gradient(
                 context,
+                Numbers::F32,
                 Panels::new(&w, inputs, outputs),
                 dz,
                 Panels::new(&x, inputs, batch),
@@ -411,7 +413,13 @@ fn products_of_panels() {
             let transposed = Panels::new(&transposed, batch, outputs);
             let mut dw = operands.values(panel_len(inputs, outputs));
             let x = Panels::new(&x, inputs, batch);
-            gemm::weight_gradient(context, x, transposed, PanelsMut::new(&mut dw, inputs, outputs));
+            gemm::weight_gradient(
+                context,
+                Numbers::F32,
+                x,
+                transposed,
+                PanelsMut::new(&mut dw, inputs, outputs),
+            );
             all.extend_from_slice(&dw);
             for rule in RULES {
                 let (mut v, mut u) =
@@ -420,7 +428,15 @@ fn products_of_panels() {
                 let moments = &mut moments[..rule.moments()];
                 let step = WeightStep { rule, weight_decay: 0.01, max_norm: Some(0.5) };
                 let to = PanelsMut::new(&mut w, inputs, outputs);
-                assert!(gemm::weight_update(context, x, transposed, step, to, moments));
+                assert!(gemm::weight_update(
+                    context,
+                    Numbers::F32,
+                    x,
+                    transposed,
+                    step,
+                    to,
+                    moments
+                ));
                 all.extend([&w[..], &v, &u].concat());
             }
             all

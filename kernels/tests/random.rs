@@ -5,7 +5,7 @@ mod common;
 
 use common::{Panel, load, same_bits_everywhere};
 use limbeck_kernels::activation::{self, Activation};
-use limbeck_kernels::gemm::forward;
+use limbeck_kernels::gemm::{Numbers, forward};
 use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 
@@ -177,7 +177,16 @@ fn vectors_draw_what_scalars_draw() {
             let got = same_bits_everywhere("hidden dropout", |context| {
                 let mut y = Panel::unwritten(units, batch);
                 let relu = Some(Activation::Relu);
-                forward(context, w.view(), x.view(), &bias, relu, Some(dropout), y.view_mut());
+                forward(
+                    context,
+                    Numbers::F32,
+                    w.view(),
+                    x.view(),
+                    &bias,
+                    relu,
+                    Some(dropout),
+                    y.view_mut(),
+                );
                 y.row_major()
             });
             assert_eq!(got, want, "{units} units, {batch} examples");

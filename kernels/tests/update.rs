@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
-use limbeck_kernels::gemm::{WeightStep, weight_gradient, weight_update};
+use limbeck_kernels::gemm::{Numbers, WeightStep, weight_gradient, weight_update};
 use limbeck_kernels::update::{Rule, add, average, max_norm, step};
 use limbeck_kernels::{PanelsMut, reference};
 
@@ -448,6 +448,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let [a, b] = &mut fused_moments;
                 let finite = weight_update(
                     context,
+                    Numbers::F32,
                     x.view(),
                     dz.view(),
                     weight_step,
@@ -457,7 +458,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 assert!(finite, "{what}");
 
                 let mut gradient = Panel::unwritten(inputs, outputs);
-                weight_gradient(context, x.view(), dz.view(), gradient.view_mut());
+                weight_gradient(context, Numbers::F32, x.view(), dz.view(), gradient.view_mut());
                 let (mut apart, mut apart_moments) = (w, [v, u]);
                 let [a, b] = &mut apart_moments;
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
@@ -485,7 +486,10 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let w = PanelsMut::new(&mut fused, inputs, outputs);
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
                 let (x, dz) = (x.view(), dz.view());
-                assert!(!weight_update(context, x, dz, weight_step, w, arrays), "{what}");
+                assert!(
+                    !weight_update(context, Numbers::F32, x, dz, weight_step, w, arrays),
+                    "{what}"
+                );
                 result
             });
         }
@@ -525,10 +529,11 @@ fn an_update_that_overflows_is_seen() {
             let [mut v, mut u] = [(); 2].map(|()| last(inputs, 0.0).buffer);
             let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];
             let (x, dz) = (x.view(), dz.view());
-            let fused = weight_update(&context, x, dz, weight_step, w.view_mut(), moments);
+            let fused =
+                weight_update(&context, Numbers::F32, x, dz, weight_step, w.view_mut(), moments);
 
             let mut gradient = last(inputs, 0.0);
-            weight_gradient(&context, x, dz, gradient.view_mut());
+            weight_gradient(&context, Numbers::F32, x, dz, gradient.view_mut());
             let mut w = last(inputs, weight);
             let [mut v, mut u] = [(); 2].map(|()| last(inputs, 0.0).buffer);
             let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];

@@ -1,5 +1,6 @@
 //! `limbeck bench`: figures of this machine, each beside its limit.
 
+use super::global::PrecisionArgs;
 use super::session::Session;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 use limbeck::Result;
@@ -71,6 +72,8 @@ pub struct StepArgs {
     /// dropout to this folder, for another implementation to repeat
     #[arg(long, value_name = "DIR")]
     case: Option<PathBuf>,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Steps to time
     #[arg(long, default_value = "200", value_parser = value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
@@ -94,6 +97,8 @@ pub struct ScalingArgs {
 
 #[derive(Args)]
 pub struct InferenceArgs {
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Widths of the layers, inputs first
     #[arg(long, default_value = "784-1200-1200-10", value_parser = net)]
     net: Net,
@@ -175,7 +180,8 @@ pub fn run(
                 TaskName::Teacher => StepTask::Teacher,
                 TaskName::Student => StepTask::Student,
             };
-            let bench = StepBench::new(&args.net.0, args.batch as usize, task)?;
+            let mut bench = StepBench::new(&args.net.0, args.batch as usize, task)?;
+            bench.set_precision(args.precision.precision);
             if let Some(folder) = &args.case {
                 bench.write_case(context, folder)?;
             }
@@ -187,7 +193,10 @@ pub fn run(
                 scaling::measure(context, communicator, net, batch, &args.gbit, args.latency)?;
             session.result(&found)
         }
-        BenchCommand::Inference(args) => session.result(&bench::inference(context, &args.net.0)?),
+        BenchCommand::Inference(args) => {
+            let precision = args.precision.precision;
+            session.result(&bench::inference(context, &args.net.0, precision)?)
+        }
         BenchCommand::Softmax(args) => {
             let (classes, batch) = (args.classes as usize, args.batch as usize);
             session.result(&bench::softmax(context, classes, batch, args.temperature))

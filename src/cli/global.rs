@@ -3,6 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, value_parser};
+use limbeck::engine::config::Precision;
 use limbeck::{Error, Result};
 use limbeck_kernels::Isa;
 use std::path::PathBuf;
@@ -63,6 +64,21 @@ pub struct GlobalArgs {
     /// Show training as a dashboard with curves, where stderr is a terminal
     #[arg(long, global = true, conflicts_with = "quiet")]
     pub tui: bool,
+}
+
+/// For commands that compute without a configuration, which would say it.
+#[derive(Args)]
+pub struct PrecisionArgs {
+    /// What the operands of the matrix products are; sums, weights and losses are f32
+    #[arg(long, default_value = "f32", value_parser = precision_parser())]
+    pub precision: Precision,
+}
+
+fn precision_parser() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name)).try_map(|name| {
+        let precision = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+        precision.ok_or_else(|| Error::Internal(format!("no precision '{name}'")))
+    })
 }
 
 /// Names the choices for help and completions. The kernels' own parser then decides whether this

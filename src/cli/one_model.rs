@@ -267,6 +267,7 @@ impl ModelRun<'_> {
         let by_class = self.by_class(session, dataset, &model);
         let mut summary =
             Summary::new(self.command, &dataset.name, "config", vec![row.clone()], &[]);
+        summary.precision = self.config.training.precision;
         summary.test_examples = Some(dataset.test.len());
         folder.write_json("summary.json", &summary)?;
         training::remove_checkpoints(&folder, self.name, seed)?;
@@ -309,6 +310,7 @@ impl ModelRun<'_> {
         let mut config = self.config.clone();
         let paths = config.paths_mut();
         manifest.paths = paths.map(|(key, path)| (key, path.display().to_string())).collect();
+        manifest.precision = self.config.training.precision;
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)
     }

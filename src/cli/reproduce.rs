@@ -1,5 +1,6 @@
 //! `limbeck reproduce`: a table of the paper.
 
+use super::global::PrecisionArgs;
 use super::pages;
 use super::progress;
 use super::session::{DatasetName, Session};
@@ -39,6 +40,9 @@ pub struct ReproduceArgs {
     /// all seeds together; specialists distilled into one net
     #[arg(long)]
     extended: bool,
+
+    #[command(flatten)]
+    precision: PrecisionArgs,
 
     /// One of several processes, each with its own number from 0, that share the run in --out:
     /// each trains what nobody else is at, and all end with the same result
@@ -129,6 +133,7 @@ pub fn run(
         preset: args.preset,
         seeds: first..first + args.seeds,
         extended: args.extended,
+        precision: args.precision.precision,
         teachers: (first..).zip(args.teachers.iter().cloned()).collect(),
         worker,
     };

@@ -1,7 +1,9 @@
 //! `limbeck verify`: this program against its own promises.
 
+use super::global::PrecisionArgs;
 use super::session::{COMMIT, Session};
 use clap::{Args, Subcommand};
+use limbeck::engine::config::Precision;
 use limbeck::run::folder::RunFolder;
 use limbeck::run::manifest::Manifest;
 use limbeck::tools::verify::determinism::{self, Cell, Matrix};
@@ -15,7 +17,7 @@ use std::process::Command;
 #[derive(Subcommand)]
 pub enum VerifyCommand {
     /// The error of the matrix products against f64: layouts, epilogues, shapes, threads
-    Gemm(Size),
+    Gemm(GemmArgs),
     /// The error of e^x against f64
     Exp(Size),
     /// The errors of softmax and log-softmax against f64
@@ -35,7 +37,17 @@ pub struct Size {
 }
 
 #[derive(Args)]
+pub struct GemmArgs {
+    #[command(flatten)]
+    size: Size,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+}
+
+#[derive(Args)]
 pub struct DeterminismArgs {
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Ten repeats of each cell in place of two
     #[arg(long)]
     full: bool,
@@ -55,8 +67,9 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
     }
     let folder = folder.as_ref();
     match command {
-        VerifyCommand::Gemm(Size { full }) => {
-            let found = gemm::verify(if *full { 1_000_000 } else { 20_000 })?;
+        VerifyCommand::Gemm(GemmArgs { size: Size { full }, precision }) => {
+            let cases = if *full { 1_000_000 } else { 20_000 };
+            let found = gemm::verify(cases, precision.precision)?;
             finish(session, folder, &found, &found.faults)
         }
         VerifyCommand::Exp(Size { full }) => {
@@ -71,11 +84,12 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
             let found = check::verify(if *full { 1_000_000 } else { 10_000 });
             finish(session, folder, &found, &found.faults)
         }
-        VerifyCommand::Determinism(DeterminismArgs { full, also }) => {
+        VerifyCommand::Determinism(DeterminismArgs { precision, full, also }) => {
+            let precision = precision.precision;
             // First those that may not be there.
-            let others: Vec<_> =
-                also.iter().map(|program| cells_of(program, *full)).collect::<Result<_>>()?;
-            let own = determinism::verify(if *full { 10 } else { 2 })?;
+            let of = |program: &PathBuf| cells_of(program, *full, precision);
+            let others: Vec<_> = also.iter().map(of).collect::<Result<_>>()?;
+            let own = determinism::verify(if *full { 10 } else { 2 }, precision)?;
             let matrix = others.into_iter().fold(own, Matrix::merge);
             finish(session, folder, &matrix, &matrix.faults)
         }
@@ -83,13 +97,17 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
 }
 
 /// The cells that another build of this program finds.
-fn cells_of(program: &Path, full: bool) -> Result<Vec<Cell>> {
+fn cells_of(program: &Path, full: bool, precision: Precision) -> Result<Vec<Cell>> {
     #[derive(Deserialize)]
     struct Other {
         cells: Vec<Cell>,
     }
     let mut command = Command::new(program);
     command.args(["verify", "determinism", "--json"]).args(full.then_some("--full"));
+    // Builds from before there was a choice have f32 alone.
+    if precision != Precision::F32 {
+        command.args(["--precision", precision.name()]);
+    }
     let output = command.output().map_err(Error::io("run", program))?;
     // With 70 it has found deviations, which are then in its cells.
     serde_json::from_slice(&output.stdout).map(|other: Other| other.cells).map_err(|error| {

@@ -3,13 +3,16 @@
 //! Layer i takes X [B, D] to Z = X·W + b [B, H], W [D, H], for a batch of B examples. Panels are how
 //! these matrices are stored: X as [D rows, B lanes], W as [D rows, H lanes].
 
+use crate::engine::config::Precision;
 use crate::engine::init;
+use crate::engine::pairs::Pairs;
 use crate::engine::params::{self, LayerParams};
 use crate::files::about::About;
 use crate::files::model::{Layer, ModelFile, Standardizer};
 use limbeck_datasets::{Batch, Inputs, Split};
+use limbeck_kernels::gemm::{self, Numbers};
 use limbeck_kernels::{
-    Activation, Buffer, Context, LANES, Panels, PanelsMut, gemm, input, input::Scaling, panel_len,
+    Activation, Buffer, Context, LANES, Panels, PanelsMut, bf16, input, input::Scaling, panel_len,
     reduce,
 };
 use limbeck_kernels::{random::Dropout, softmax::Loss};
@@ -169,7 +172,14 @@ impl Mlp {
             let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
             let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
             let activation = (i < last).then_some(self.activation);
-            gemm::forward(context, self.weight(i), x, self.bias(i), activation, dropout, y);
+            let (numbers, w, x) = match &mut work.pairs {
+                None => (Numbers::F32, self.weight(i), x),
+                Some(pairs) => pairs.forward(context, i, self.weight(i), x),
+            };
+            gemm::forward(context, numbers, w, x, self.bias(i), activation, dropout, y);
+            if i < last {
+                work.round(context, work.activations[i + 1].start, self.layers[i].outputs);
+            }
         }
     }
 
@@ -199,9 +209,10 @@ impl Mlp {
     ) {
         self.backward_layer(context, work, dropout, i);
         let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
-        let (x, dz_transposed, db) = work.layer_gradient(self, i);
+        let LayerGradient { numbers, x, dz_transposed, db } = work.layer_gradient(self, i);
         let (dw, to) = grads.split_at_mut(weight.len());
-        gemm::weight_gradient(context, x, dz_transposed, PanelsMut::new(dw, *inputs, *outputs));
+        let dw = PanelsMut::new(dw, *inputs, *outputs);
+        gemm::weight_gradient(context, numbers, x, dz_transposed, dw);
         to.copy_from_slice(db);
     }
 
@@ -215,30 +226,49 @@ impl Mlp {
     ) {
         let batch = work.batch;
         let LayerParams { inputs, outputs, bias, .. } = &self.layers[i];
+        work.round(context, work.gradients[i].start, *outputs);
         if i > 0 {
             let (known, dx) = work.arena.split_at_mut(work.gradients[i - 1].start);
             let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
             let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
             let dropout = dropout.get(i).copied().flatten();
             let dx = PanelsMut::new(dx, *inputs, batch);
-            gemm::input_gradient(context, self.weight(i), dz, y, self.activation, dropout, dx);
+            let (numbers, w, dz) = match &mut work.pairs {
+                None => (Numbers::F32, self.weight(i), dz),
+                Some(pairs) => pairs.input_gradient(context, self.weight(i), dz),
+            };
+            gemm::input_gradient(context, numbers, w, dz, y, self.activation, dropout, dx);
         }
         let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
         let (transposed, db) = scratch.split_at_mut(work.transposed.len());
         let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
-        gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs));
+        match &mut work.pairs {
+            None => gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs)),
+            Some(pairs) => {
+                let x = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
+                pairs.weight_gradient(context, x, dz);
+            }
+        }
         let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
         reduce::row_sums(context, dz, db);
         padding.fill(0.0);
     }
 
-    /// The logits [n, classes], row-major, of all of `split`, without dropout and jitter.
+    /// The logits [n, classes], row-major, of all of `split`, without dropout and jitter, in f32.
     ///
     /// # Panics
     /// If the examples do not have [`Mlp::inputs`] values.
     pub fn logits(&self, context: &Context, split: &Split) -> Vec<f32> {
+        self.logits_in(Precision::F32, context, split)
+    }
+
+    /// [`Mlp::logits`] in another precision.
+    ///
+    /// # Panics
+    /// As [`Mlp::logits`].
+    pub fn logits_in(&self, precision: Precision, context: &Context, split: &Split) -> Vec<f32> {
         let mut all = vec![0.0; split.len() * self.classes()];
-        self.for_each_part(context, split, |part, logits| {
+        self.for_each_part(precision, context, split, |part, logits| {
             let (start, end) = (part.start * self.classes(), part.end * self.classes());
             logits.to_lane_major(&mut all[start..end]);
         });
@@ -253,7 +283,7 @@ impl Mlp {
     pub fn errors(&self, context: &Context, split: &Split) -> usize {
         let labels = split.labels.as_deref().expect("labels");
         let mut errors = 0;
-        self.for_each_part(context, split, |part, logits| {
+        self.for_each_part(Precision::F32, context, split, |part, logits| {
             errors += reduce::errors(context, logits, &labels[part]);
         });
         errors
@@ -262,13 +292,14 @@ impl Mlp {
     /// Calls `work` with the examples and the logits [C, part] of each part of `split`.
     fn for_each_part(
         &self,
+        precision: Precision,
         context: &Context,
         split: &Split,
         mut work: impl FnMut(Range<usize>, Panels) + Send,
     ) {
         const PART: usize = 512;
         context.pool.install(|| {
-            let mut space = Workspace::for_evaluation(self, PART);
+            let mut space = Workspace::for_evaluation(self, PART, precision);
             let indices: Vec<u32> = (0..split.len() as u32).collect();
             for (i, indices) in indices.chunks(PART).enumerate() {
                 space.load(context, self, &split.batch(indices), None);
@@ -299,20 +330,30 @@ pub struct Workspace {
     /// db of the layer at hand.
     db: Range<usize>,
     losses: Vec<Loss>,
+    /// The operands of the products in bf16; absent in f32.
+    pairs: Option<Pairs>,
+}
+
+/// What the gradient of a layer's weights is made of: dW = X·dZᵀ; and that of its biases.
+pub(crate) struct LayerGradient<'w> {
+    pub numbers: Numbers,
+    pub x: Panels<'w>,
+    pub dz_transposed: Panels<'w>,
+    pub db: &'w [f32],
 }
 
 impl Workspace {
     /// Memory for training with batches of at most `capacity` examples.
-    pub fn for_training(model: &Mlp, capacity: usize) -> Self {
-        Self::new(model, capacity, true)
+    pub fn for_training(model: &Mlp, capacity: usize, precision: Precision) -> Self {
+        Self::new(model, capacity, precision, true)
     }
 
     /// Memory for [`Mlp::forward`] alone.
-    pub fn for_evaluation(model: &Mlp, capacity: usize) -> Self {
-        Self::new(model, capacity, false)
+    pub fn for_evaluation(model: &Mlp, capacity: usize, precision: Precision) -> Self {
+        Self::new(model, capacity, precision, false)
     }
 
-    fn new(model: &Mlp, capacity: usize, training: bool) -> Self {
+    fn new(model: &Mlp, capacity: usize, precision: Precision, training: bool) -> Self {
         let mut end = 0;
         let mut place = |len: usize| {
             let start = end;
@@ -340,6 +381,18 @@ impl Workspace {
             transposed,
             db,
             losses: vec![Loss::default(); capacity.div_ceil(LANES)],
+            pairs: match precision {
+                Precision::F32 => None,
+                Precision::Bf16 => Some(Pairs::new(&model.widths(), capacity, training)),
+            },
+        }
+    }
+
+    /// In bf16, rounds the matrix [rows, B] that begins at `start` of the arena.
+    fn round(&mut self, context: &Context, start: usize, rows: usize) {
+        if self.pairs.is_some() {
+            let len = panel_len(rows, self.batch);
+            bf16::round_all(context, &mut self.arena[start..][..len]);
         }
     }
 
@@ -354,10 +407,21 @@ impl Workspace {
         batch: &Batch,
         dropout: Option<Dropout>,
     ) {
-        let scaling = match &model.standardizer {
-            None => Scaling::Uniform { scale: model.input.scale, shift: model.input.shift },
-            Some(Standardizer { mean, scale }) => Scaling::Each { mean, scale },
+        let InputScale { scale, shift } = model.input;
+        let (mut scaling, mut dropout) = match &model.standardizer {
+            None => (Scaling::Uniform { scale, shift }, dropout),
+            Some(Standardizer { mean, scale }) => (Scaling::Each { mean, scale }, dropout),
         };
+        if let Some(pairs) = &mut self.pairs {
+            // Whole numbers up to 256 are exact in bf16; their scale goes to the products.
+            let whole = matches!(batch.inputs, Inputs::Images(_)) && model.standardizer.is_none();
+            pairs.input_scale = 1.0;
+            if whole && shift == 0.0 {
+                pairs.input_scale = scale * dropout.map_or(1.0, |dropout| dropout.scale());
+                scaling = Scaling::NONE;
+                dropout = dropout.map(Dropout::unscaled);
+            }
+        }
         let (inputs, len) = (model.inputs(), self.capacity * model.inputs());
         self.batch = batch.len();
         assert!(self.batch <= self.capacity, "a batch of {} in {}", self.batch, self.capacity);
@@ -374,6 +438,7 @@ impl Workspace {
                 input::load(context, input, &mut self.values, scaling, dropout, x);
             }
         }
+        self.round(context, self.activations[0].start, inputs);
     }
 
     /// The logits [C, B] of the last [`Mlp::forward`].
@@ -402,10 +467,15 @@ impl Workspace {
     }
 
     /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
-    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Panels<'_>, Panels<'_>, &[f32]) {
+    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> LayerGradient<'_> {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
+        let db = &self.arena[self.db.clone()][..bias.len()];
+        if let Some(pairs) = &self.pairs {
+            let (numbers, x, dz_transposed) = pairs.operands(i, inputs, outputs, self.batch);
+            return LayerGradient { numbers, x, dz_transposed, db };
+        }
         let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
         let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
-        (x, dz_transposed, &self.arena[self.db.clone()][..bias.len()])
+        LayerGradient { numbers: Numbers::F32, x, dz_transposed, db }
     }
 }

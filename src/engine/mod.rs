@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod microbatches;
 pub mod mlp;
 pub mod optimizer;
+mod pairs;
 pub mod params;
 pub mod reference;
 pub mod standardize;

@@ -2,6 +2,7 @@
 
 use super::contents::{EvaluatedModel, Predictions, RunContents};
 use super::html::{digest_of, style};
+use crate::engine::config::Precision;
 use crate::engine::metrics;
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::files::error::{Error, Result};
@@ -256,7 +257,7 @@ fn deflated(bytes: &[i8]) -> Result<Vec<u8>> {
 fn latency(context: &Context, model: &Mlp, split: &Split) -> Duration {
     const TIMES: usize = 101;
     context.pool.install(|| {
-        let mut work = Workspace::for_evaluation(model, 1);
+        let mut work = Workspace::for_evaluation(model, 1, Precision::F32);
         let mut pass = || {
             let start = Instant::now();
             work.load(context, model, &split.batch(&[0]), None);

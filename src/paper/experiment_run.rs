@@ -75,7 +75,10 @@ impl<'c> ExperimentRun<'_, 'c> {
     /// # Errors
     /// Those of [`train_model`].
     pub fn train(&mut self, dataset: &Dataset, task: &Task, seed: u64) -> Result<(Rc<Mlp>, Row)> {
-        let (model, row) = train_model(self.run, &self.folder, dataset, task, seed)?;
+        let mut config = task.config.clone();
+        config.training.precision = self.request.precision;
+        let task = Task { config: &config, ..*task };
+        let (model, row) = train_model(self.run, &self.folder, dataset, &task, seed)?;
         let model = Rc::new(model);
         self.models.insert(Key::row(task.name, seed), model.clone());
         Ok((model, row))

@@ -1,6 +1,7 @@
 //! What the user asked for.
 
 use super::preset::Preset;
+use crate::engine::config::Precision;
 use std::{collections::BTreeMap, ops::Range, path::PathBuf};
 
 /// What the user asked for.
@@ -12,6 +13,8 @@ pub struct Request {
     pub seeds: Range<u64>,
     /// Whether to add rows that are not the paper's.
     pub extended: bool,
+    /// What the trainings' matrix products are computed in.
+    pub precision: Precision,
     /// Teachers that are given, by seed; others are trained.
     pub teachers: BTreeMap<u64, PathBuf>,
     /// The number of this process, of several that share the run folder: it begins with its
@@ -23,6 +26,7 @@ pub struct Request {
 impl Request {
     /// `seeds` of a preset by this process alone, with teachers of its own.
     pub fn new(preset: Preset, seeds: Range<u64>) -> Request {
-        Request { preset, seeds, extended: false, teachers: BTreeMap::new(), worker: None }
+        let (extended, precision) = (false, Precision::F32);
+        Request { preset, seeds, extended, precision, teachers: BTreeMap::new(), worker: None }
     }
 }

@@ -45,9 +45,12 @@ const WAIT: Duration = Duration::from_millis(200);
 pub fn execute(
     run: &mut RunContext,
     request: &Request,
-    spec: ExperimentSpec,
+    mut spec: ExperimentSpec,
     out: &Path,
 ) -> Result<Summary> {
+    for (_, config) in &mut spec.configs {
+        config.training.precision = request.precision;
+    }
     let mut run = ExperimentRun::open(run, request, &spec, out)?;
     let mut order = Vec::new();
     let mut graph = Some(spec.graph);
@@ -73,7 +76,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     ) -> Result<Self> {
         let (preset, dataset) = (request.preset.name(), spec.dataset.clone());
         let (experiment, paper) = (spec.experiment, &spec.paper_errors);
-        let summary = Summary::new(experiment, &dataset.name, preset, Vec::new(), paper);
+        let mut summary = Summary::new(experiment, &dataset.name, preset, Vec::new(), paper);
+        summary.precision = request.precision;
         let folder = match request.worker {
             Some(_) => RunFolder::share(out)?,
             None if out.join("manifest.json").exists() => RunFolder::open(out)?,
@@ -104,6 +108,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         }
         let mut manifest = manifest(self.run, &self.dataset, spec.seeds.clone());
         manifest.loss_contract = spec.loss;
+        manifest.precision = self.request.precision;
         if self.folder.is_shared() {
             // There before anybody looks for it, so that nobody on a network misses it.
             self.folder.write_json("summary.json", &self.summary)?;
@@ -126,11 +131,12 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             if found != config.to_toml()?.as_bytes() {
                 return Err(Error::Usage(format!(
                     "{}: found the configuration of another run, expected that of {}, preset {}, \
-                     on {}; choose another --out",
+                     on {}, in {}; choose another --out",
                     path.display(),
                     self.summary.experiment,
                     self.summary.preset,
-                    self.dataset.name
+                    self.dataset.name,
+                    self.request.precision.name()
                 )));
             }
         }

@@ -1,6 +1,6 @@
 //! The manifest of a run: what is needed to repeat the run and to judge its figures.
 
-use crate::engine::config::Config;
+use crate::engine::config::{Config, Precision};
 use crate::engine::loss::LossSpec;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub struct Manifest {
     pub isa: String,
     /// Threads that the kernels use.
     pub threads: usize,
+    /// What the trainings' matrix products were computed in.
+    pub precision: Precision,
     /// The kernels' peak when the run began, in 10⁹ floating-point operations a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_gflops: Option<f64>,
@@ -62,6 +64,7 @@ impl Manifest {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
             isa: isa.to_string(),
             threads,
+            precision: Precision::F32,
             peak_gflops: None,
             seeds: Vec::new(),
             data: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! `summary.json`: what an experiment found, for programs and for people.
 
+use crate::engine::config::Precision;
 use crate::run::chart::Chart;
 use crate::run::number;
 use crate::run::statistics::{self, McNemar, MeanSd};
@@ -17,6 +18,9 @@ pub struct Summary {
     pub dataset: String,
     /// Name of the preset.
     pub preset: String,
+    /// What the trainings' matrix products were computed in; absent for f32.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Training examples, where the preset takes fewer than there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
@@ -263,6 +267,7 @@ impl Summary {
             experiment: experiment.to_string(),
             dataset: dataset.to_string(),
             preset: preset.to_string(),
+            precision: Precision::F32,
             train_limit: None,
             test_examples: None,
             headline: None,
@@ -309,14 +314,15 @@ impl Summary {
         self.dataset != "glyphs" && ["standard", "paper"].contains(&self.preset.as_str())
     }
 
-    /// How this differs from the paper's experiment, in a sentence; nothing for the paper's own, or a
-    /// run that is no experiment of the paper's.
+    /// How this differs from the paper's experiment, in a sentence; nothing for the paper's own. Of a run
+    /// that is no experiment of the paper's, whether its products were not f32.
     pub fn caveat(&self) -> Option<String> {
+        let products = (!self.precision.is_f32()).then(|| "matrix products in bf16".to_string());
         let nets = match self.preset.as_str() {
             "smoke" => Some("nets too small to show anything".to_string()),
             "quick" => Some("small nets, trained for a minute".to_string()),
             "standard" | "paper" => None,
-            _ => return None,
+            _ => return products.map(|_| "Trained with matrix products in bf16.".into()),
         };
         let limit = self.train_limit.map(|limit| format!("the first {limit} training images only"));
         let data = match self.dataset.as_str() {
@@ -325,7 +331,7 @@ impl Summary {
             "writers" => Some("drawn digits of ten writers in place of the paper's images".into()),
             other => Some(format!("{other} in place of MNIST")),
         };
-        let parts: Vec<String> = [data, limit, nets].into_iter().flatten().collect();
+        let parts: Vec<String> = [data, limit, nets, products].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| format!("Not the paper's experiment: {}.", parts.join("; ")))
     }
 

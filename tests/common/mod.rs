@@ -9,6 +9,7 @@ pub mod finding;
 pub mod program;
 
 use limbeck::Result;
+use limbeck::engine::config::Precision;
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::reference::{Batch, Net};
@@ -170,10 +171,20 @@ pub fn load(
     work.load(context, model, &split.batch(&indices), dropout);
 }
 
-/// Steps 1 to 4 of a minibatch's way through the engine.
+/// Steps 1 to 4 of a minibatch's way through the engine, in f32.
 pub fn engine_step(context: &Context, model: &Mlp, batch: &Minibatch) -> Step {
+    engine_step_in(Precision::F32, context, model, batch)
+}
+
+/// The same in another precision.
+pub fn engine_step_in(
+    precision: Precision,
+    context: &Context,
+    model: &Mlp,
+    batch: &Minibatch,
+) -> Step {
     let classes = model.classes();
-    let mut work = Workspace::for_training(model, batch.size);
+    let mut work = Workspace::for_training(model, batch.size, precision);
     load(context, model, &mut work, &batch.pixels, batch.dropout.first().copied().flatten());
     model.forward(context, &mut work, &batch.dropout);
     let mut teacher = Buffer::zeroed(panel_len(classes, batch.size));
@@ -195,7 +206,7 @@ pub fn engine_step(context: &Context, model: &Mlp, batch: &Minibatch) -> Step {
 
 /// The logits [B, C], row-major, of a minibatch with its dropout.
 pub fn engine_logits(context: &Context, model: &Mlp, batch: &Minibatch) -> Vec<f32> {
-    let mut work = Workspace::for_evaluation(model, batch.size);
+    let mut work = Workspace::for_evaluation(model, batch.size, Precision::F32);
     load(context, model, &mut work, &batch.pixels, batch.dropout.first().copied().flatten());
     model.forward(context, &mut work, &batch.dropout);
     let mut logits = vec![0.0; batch.size * model.classes()];

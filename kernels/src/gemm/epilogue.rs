@@ -1,5 +1,6 @@
 //! What is done to the finished rows of C.
 
+use super::Kind;
 use super::tiles::{Block, Row};
 use crate::matrix::Panels;
 use crate::random::Dropout;
@@ -33,6 +34,32 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
 
     /// Row `out`, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
     fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F);
+}
+
+/// Another epilogue, of the scaled sums.
+pub(crate) struct Scaled<K, E> {
+    pub kind: K,
+    pub of: E,
+}
+
+impl<K: Kind, E: Epilogue<P>, const P: usize> Epilogue<P> for Scaled<K, E> {
+    const ONE_PASS: bool = E::ONE_PASS;
+    const DEFERRED: bool = E::DEFERRED;
+    const WEIGHTS: bool = E::WEIGHTS;
+
+    fn whole_panels(&self) -> bool {
+        self.of.whole_panels()
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd>(&self, s: S, block: &mut Block<P>, panel: usize) {
+        self.of.panel(s, block, panel);
+    }
+
+    #[inline(always)]
+    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F) {
+        self.of.finish(s, out, at, self.kind.scaled(s, c));
+    }
 }
 
 /// C as it is.

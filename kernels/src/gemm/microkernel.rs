@@ -18,7 +18,11 @@
 //!
 //! Every element of C is one chain in ascending k whatever the tile is, so all ISAs give the same
 //! bits.
+//!
+//! Operands in pairs hold two bf16 in each value, those of 2k and 2k + 1, and are walked in the same
+//! way. Each 16 of them, the last ones fewer, are summed as [`crate::bf16`] says.
 
+use super::Kind;
 use crate::matrix::Panels;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -28,6 +32,8 @@ use std::ops::Range;
 pub(crate) trait Walk: Copy + Sync {
     /// Whether along its rows, or else along its lanes.
     const ROWS: bool;
+    /// Whether a value of A and of B is a pair of bf16.
+    const PAIRS: bool = false;
 }
 
 /// C = Aᵀ·B.
@@ -43,6 +49,15 @@ impl Walk for Rows {
 
 impl Walk for Lanes {
     const ROWS: bool = false;
+}
+
+/// A walk over values of such a kind.
+#[derive(Clone, Copy)]
+pub(crate) struct Of<K, W>(pub K, pub W);
+
+impl<K: Kind, W: Walk> Walk for Of<K, W> {
+    const ROWS: bool = W::ROWS;
+    const PAIRS: bool = K::PAIRS;
 }
 
 /// Work that is done between the multiply-adds, which leave most of the processor idle.
@@ -101,13 +116,17 @@ pub(crate) fn microkernel<S: Simd, W: Walk, const MR: usize, const NP: usize>(
         let a = data[(row / LANES * rows + start) * LANES + row % LANES..].as_ptr();
         // SAFETY: k.end rows of A and of each B exist and the tile lies in one panel of A, so
         // every address of the formulas is inside the slices.
-        unsafe { accumulate::<S, MR, NP, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc) }
+        unsafe {
+            accumulate::<S, W, MR, NP, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc)
+        }
     } else {
         assert!(k.end <= a.panels() * LANES && row + MR <= rows);
         let a = data[(start / LANES * rows + row) * LANES..].as_ptr();
         // SAFETY: k.end lanes of A and rows of each B exist, and A has the tile's rows, so every
         // address of the formulas is inside the slices.
-        unsafe { accumulate::<S, MR, NP, LANES, 1>(s, k.len(), (a, b), rows * LANES, aside, acc) }
+        unsafe {
+            accumulate::<S, W, MR, NP, LANES, 1>(s, k.len(), (a, b), rows * LANES, aside, acc)
+        }
     }
 }
 
@@ -117,6 +136,7 @@ pub(crate) fn microkernel<S: Simd, W: Walk, const MR: usize, const NP: usize>(
 #[inline(always)]
 unsafe fn accumulate<
     S: Simd,
+    W: Walk,
     const MR: usize,
     const NP: usize,
     const RS: usize,
@@ -131,13 +151,19 @@ unsafe fn accumulate<
 ) -> Acc<S, MR, NP> {
     for _ in 0..k / LANES {
         aside.part(s);
-        // The compiler leaves the whole block a loop. Its bookkeeping costs a narrow tile a
-        // twentieth, so that is unrolled; a wide one would lose sums to the stack.
-        let unrolled = if NP == 1 { 4 } else { 1 };
-        for i in (0..LANES).step_by(unrolled) {
-            for i in i..i + unrolled {
-                // SAFETY: the caller vouches for the addresses of every step.
-                unsafe { step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc) };
+        // SAFETY: the caller vouches for the addresses of every step.
+        unsafe {
+            if W::PAIRS {
+                pairs::<S, MR, NP, RS, KS>(s, LANES, a, b, &mut acc);
+            } else {
+                // The compiler leaves the whole block a loop. Its bookkeeping costs a narrow tile a
+                // twentieth, so that is unrolled; a wide one would lose sums to the stack.
+                let unrolled = if NP == 1 { 4 } else { 1 };
+                for i in (0..LANES).step_by(unrolled) {
+                    for i in i..i + unrolled {
+                        step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc);
+                    }
+                }
             }
         }
         a = a.wrapping_add(jump);
@@ -145,14 +171,94 @@ unsafe fn accumulate<
             *b = b.wrapping_add(LANES * LANES);
         }
     }
-    if !k.is_multiple_of(LANES) {
-        aside.part(s);
+    if k.is_multiple_of(LANES) {
+        return acc;
     }
-    for i in 0..k % LANES {
-        // SAFETY: as above.
-        unsafe { step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc) };
+    aside.part(s);
+    // SAFETY: as above.
+    unsafe {
+        if W::PAIRS {
+            pairs::<S, MR, NP, RS, KS>(s, k % LANES, a, b, &mut acc);
+        } else {
+            for i in 0..k % LANES {
+                step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc);
+            }
+        }
     }
     acc
+}
+
+/// acc ← acc + (even + odd), the sums of the even and of the odd terms of `steps` words.
+///
+/// The even ones come first, then the odd ones: the registers hold the sums of one of them.
+///
+/// # Safety
+/// As [`step`], for the rows and values of all steps.
+#[inline(always)]
+unsafe fn pairs<S: Simd, const MR: usize, const NP: usize, const RS: usize, const KS: usize>(
+    s: S,
+    steps: usize,
+    a: *const f32,
+    b: [*const f32; NP],
+    acc: &mut Acc<S, MR, NP>,
+) {
+    // SAFETY: the caller vouches for the addresses of every step.
+    let (even, odd) = unsafe {
+        (
+            chain::<S, MR, NP, RS, KS, false>(s, steps, a, b),
+            chain::<S, MR, NP, RS, KS, true>(s, steps, a, b),
+        )
+    };
+    for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
+        for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
+            *acc = s.add(*acc, s.add(even, odd));
+        }
+    }
+}
+
+/// The sums of the even terms of `steps` words, or of the odd ones, from 0 on.
+///
+/// # Safety
+/// As [`pairs`].
+#[inline(always)]
+unsafe fn chain<
+    S: Simd,
+    const MR: usize,
+    const NP: usize,
+    const RS: usize,
+    const KS: usize,
+    const ODD: bool,
+>(
+    s: S,
+    steps: usize,
+    a: *const f32,
+    b: [*const f32; NP],
+) -> Acc<S, MR, NP> {
+    let mut acc = [[s.splat(0.0); NP]; MR];
+    for i in 0..steps {
+        // SAFETY: the caller vouches for the addresses.
+        unsafe {
+            let mut rows = [s.splat(0.0); NP];
+            for (row, b) in rows.iter_mut().zip(b) {
+                let words = s.load(&*b.add(i * LANES).cast::<[f32; LANES]>());
+                *row = half::<S, ODD>(s, words);
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let a = half::<S, ODD>(s, s.splat(*a.add(i * KS + r * RS)));
+                for (acc, row) in acc.iter_mut().zip(rows) {
+                    *acc = s.add_exact_product(a, row, *acc);
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// The first bf16 of each word, or the second one.
+#[inline(always)]
+fn half<S: Simd, const ODD: bool>(s: S, words: S::F) -> S::F {
+    let words = s.bits(words);
+    s.float(if ODD { s.and_u(words, s.splat_u(0xffff_0000)) } else { s.shl_u::<16>(words) })
 }
 
 /// Steps after which a row of B is needed when it is fetched from L2.

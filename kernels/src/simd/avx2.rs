@@ -233,6 +233,15 @@ impl Simd for Avx2 {
         U(v, v)
     }
     #[inline(always)]
+    fn store_halves(self, a: U, out: &mut [f32; LANES / 2]) {
+        let U(low, high) = self.shr_u::<16>(a);
+        // SAFETY: `out` holds 16 halves; ISA as above.
+        unsafe {
+            let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), halves);
+        }
+    }
+    #[inline(always)]
     fn load_u(self, x: &[u32; LANES]) -> U {
         // SAFETY: `x` holds 16 words, so both halves are in bounds; ISA as above.
         unsafe {
@@ -246,6 +255,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn mul_u(self, a: U, b: U) -> U {
         halves!(U, _mm256_mullo_epi32; a, b)
+    }
+    #[inline(always)]
+    fn and_u(self, a: U, b: U) -> U {
+        halves!(U, _mm256_and_si256; a, b)
     }
     #[inline(always)]
     fn xor_u(self, a: U, b: U) -> U {

@@ -177,6 +177,12 @@ impl Simd for Avx512 {
         call!(_mm512_set1_epi32; x as i32)
     }
     #[inline(always)]
+    fn store_halves(self, a: __m512i, out: &mut [f32; LANES / 2]) {
+        let halves = call!(_mm512_cvtepi32_epi16; self.shr_u::<16>(a));
+        // SAFETY: `out` holds 16 halves; ISA as above.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), halves) }
+    }
+    #[inline(always)]
     fn load_u(self, x: &[u32; LANES]) -> __m512i {
         // SAFETY: `x` holds 16 words; ISA as above.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
@@ -188,6 +194,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn mul_u(self, a: __m512i, b: __m512i) -> __m512i {
         call!(_mm512_mullo_epi32; a, b)
+    }
+    #[inline(always)]
+    fn and_u(self, a: __m512i, b: __m512i) -> __m512i {
+        call!(_mm512_and_si512; a, b)
     }
     #[inline(always)]
     fn xor_u(self, a: __m512i, b: __m512i) -> __m512i {

@@ -109,6 +109,10 @@ impl Simd for Portable {
         f32x16::new(std::array::from_fn(|i| fused_multiply_add(a[i], b[i], c[i])))
     }
     #[inline(always)]
+    fn add_exact_product(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
+        if FUSED { a.mul_add(b, c) } else { a * b + c }
+    }
+    #[inline(always)]
     fn sqrt(self, a: f32x16) -> f32x16 {
         a.sqrt()
     }
@@ -147,6 +151,12 @@ impl Simd for Portable {
         u32x16::splat(x)
     }
     #[inline(always)]
+    fn store_halves(self, a: u32x16, out: &mut [f32; LANES / 2]) {
+        for (out, [low, high]) in out.iter_mut().zip(a.to_array().as_chunks().0) {
+            *out = f32::from_bits(low >> 16 | high & 0xffff_0000);
+        }
+    }
+    #[inline(always)]
     fn load_u(self, x: &[u32; LANES]) -> u32x16 {
         u32x16::new(*x)
     }
@@ -157,6 +167,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn mul_u(self, a: u32x16, b: u32x16) -> u32x16 {
         a * b
+    }
+    #[inline(always)]
+    fn and_u(self, a: u32x16, b: u32x16) -> u32x16 {
+        a & b
     }
     #[inline(always)]
     fn xor_u(self, a: u32x16, b: u32x16) -> u32x16 {

@@ -16,8 +16,8 @@ mod tests;
 
 pub use column::ColumnKey;
 pub use tables::{
-    Amount, DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, ScheduleKind,
-    SplitKind, Standardize, TrainingConfig,
+    Amount, DataConfig, DatasetKind, DistillationConfig, ModelConfig, OptimizerKind, Precision,
+    ScheduleKind, SplitKind, Standardize, TrainingConfig,
 };
 
 pub use overrides::Overrides;

@@ -239,6 +239,9 @@ pub struct TrainingConfig {
     /// name, is read too.
     #[serde(skip_serializing_if = "is_one")]
     pub microbatches: usize,
+    /// What the operands of the matrix products are. Part of the numerics.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Base learning rate, > 0, scaled by the schedule.
     pub learning_rate: f64,
     /// How the learning rate changes over the run.
@@ -306,6 +309,36 @@ impl DataConfig {
     pub fn split_kind(&self) -> SplitKind {
         let default = if self.dataset.is_own() { SplitKind::Stratified } else { SplitKind::Last };
         self.split.unwrap_or(default)
+    }
+}
+
+/// What the operands of a training step's matrix products are. Sums, weights, moments, logits and losses
+/// are f32 in either case, and so is evaluation.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// bf16, see [`limbeck_kernels::bf16`].
+    Bf16,
+}
+
+impl Precision {
+    /// Both.
+    pub const ALL: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// Whether it is f32. Such a key is left out: runs that began before there was one go on.
+    pub fn is_f32(&self) -> bool {
+        *self == Precision::F32
+    }
+
+    /// Its name in a configuration and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
     }
 }
 
@@ -412,6 +445,7 @@ impl Default for TrainingConfig {
             epochs: 200,
             batch_size: 128,
             microbatches: 1,
+            precision: Precision::F32,
             learning_rate: 0.05,
             schedule: ScheduleKind::Cosine,
             optimizer: OptimizerKind::Sgd,

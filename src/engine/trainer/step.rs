@@ -120,13 +120,15 @@ pub(super) struct Replica<'a> {
 impl<'a> Replica<'a> {
     /// For batches or microbatches of at most `capacity` examples.
     pub fn new(task: &'a Task<'a>, model: Mlp, capacity: usize) -> Self {
+        let precision = task.config.training.precision;
+        let asked = |teacher| Workspace::for_evaluation(teacher, capacity, precision);
         Replica {
             task,
-            work: Workspace::for_training(&model, capacity),
+            work: Workspace::for_training(&model, capacity, precision),
             dropout: Vec::with_capacity(model.layers().len()),
             teacher: Buffer::zeroed(panel_len(model.classes(), capacity)),
             staging: vec![0.0; capacity * model.classes()],
-            asked: task.teachers.iter().map(|t| Workspace::for_evaluation(t, capacity)).collect(),
+            asked: task.teachers.iter().map(asked).collect(),
             model,
         }
     }

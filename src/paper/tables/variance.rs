@@ -14,6 +14,7 @@
 //! targets with a part of the data, and with higher learning rates, for equally many steps.
 
 use super::transfer::{Transfer, draw, rows};
+use crate::engine::config::Precision;
 use crate::engine::loss::{self, LossSpec};
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::trainer::Task;
@@ -184,7 +185,7 @@ impl Cases<'_> {
             None => LossSpec::HARD,
         };
         let labels = split.labels.as_deref().unwrap_or_default();
-        let mut work = Workspace::for_training(model, 1);
+        let mut work = Workspace::for_training(model, 1, Precision::F32);
         let mut grads = Buffer::zeroed(model.params().len());
         let mut teacher = Buffer::zeroed(panel_len(classes, 1));
         let (mut sum, mut squares) = (vec![0.0; grads.len()], 0.0);

@@ -1,8 +1,9 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
 use super::measure::{Machine, PROBE, Rate, Spread};
+use crate::engine::config::{Config, Precision};
 use crate::engine::trainer::{self, Observer, Progress, Task, Trained};
-use crate::engine::{communicator::Communicator, config::Config, loss::LossSpec, mlp::Mlp};
+use crate::engine::{communicator::Communicator, loss::LossSpec, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use limbeck_datasets::Split;
 use limbeck_kernels::{Context, peak};
@@ -48,6 +49,8 @@ pub struct Step {
     pub net: String,
     /// `teacher` or `student`.
     pub task: String,
+    /// What the operands of the products are.
+    pub precision: Precision,
     /// Examples of a step.
     pub batch: usize,
     /// Timed steps.
@@ -114,6 +117,11 @@ impl StepBench {
         Ok(StepBench { task, config, split, objective, teacher_logits })
     }
 
+    /// Computes the matrix products in `precision`.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.config.training.precision = precision;
+    }
+
     /// `teacher` or `student`.
     pub fn name(&self) -> &'static str {
         match self.task {
@@ -145,6 +153,7 @@ impl StepBench {
             machine: Machine::of(context),
             net: self.net(),
             task: self.name().into(),
+            precision: self.config.training.precision,
             batch: self.config.training.batch_size,
             steps,
             gflop_per_step: flop / 1e9,
@@ -282,8 +291,14 @@ impl Display for Step {
         let ms = step.ms_per_step;
         writeln!(
             f,
-            "{} {}, batch {}: {:.3} ms a step ({:.3} to {:.3})",
-            step.task, step.net, step.batch, ms.median, ms.min, ms.max
+            "{} {}, batch {}, {}: {:.3} ms a step ({:.3} to {:.3})",
+            step.task,
+            step.net,
+            step.batch,
+            step.precision.name(),
+            ms.median,
+            ms.min,
+            ms.max
         )?;
         write!(f, "{}", step.rate)?;
         writeln!(f, "{:.0} samples/s", 1e3 * step.batch as f64 / ms.median)?;

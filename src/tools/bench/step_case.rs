@@ -1,6 +1,7 @@
 //! A few training steps for another implementation to repeat.
 
 use super::step::StepBench;
+use crate::engine::config::Precision;
 use crate::engine::loss;
 use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::optimizer::{NotFinite, Optimizer};
@@ -46,7 +47,7 @@ impl StepBench {
         let batch = config.training.batch_size;
         let mut model = Mlp::new(&config.model.layers, config.seed);
         let mut optimizer = Optimizer::new(&config.training, &model);
-        let mut work = Workspace::for_training(&model, batch);
+        let mut work = Workspace::for_training(&model, batch, Precision::F32);
         let (inputs, classes) = (model.inputs(), model.classes());
         let labels = self.split.labels.as_ref().map(|labels| &labels[..batch]);
         let logits = self.teacher_logits.as_ref().map(|v| &v[..batch * classes]);

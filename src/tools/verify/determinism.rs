@@ -8,7 +8,7 @@
 //! the model file.
 
 use super::{Faults, Place, THREADS};
-use crate::engine::config::{Config, OptimizerKind};
+use crate::engine::config::{Config, OptimizerKind, Precision};
 use crate::engine::trainer::{self, Task};
 use crate::engine::{distill, loss::LossSpec};
 use crate::files::digest::sha256_of;
@@ -40,6 +40,8 @@ pub struct Matrix {
     /// Where.
     #[serde(flatten)]
     pub place: Place,
+    /// What the trainings' matrix products are computed in.
+    pub precision: Precision,
     /// Trainings of each cell.
     pub repeats: usize,
     /// The most frequent hash; the only one, if all is well.
@@ -62,24 +64,24 @@ pub fn build() -> String {
 ///
 /// # Errors
 /// [`Error::Usage`] when the operating system refuses the threads; those of training.
-pub fn verify(repeats: usize) -> Result<Matrix> {
+pub fn verify(repeats: usize, precision: Precision) -> Result<Matrix> {
     let split = glyphs::load(SEED, EXAMPLES, 1).train;
     let mut cells = Vec::new();
     for isa in Isa::available() {
         for threads in THREADS {
             let context = Context::new(isa, threads).map_err(Error::Usage)?;
             for fused in [true, false] {
-                let hash = |_| train(&context, &split, fused);
+                let hash = |_| train(&context, &split, fused, precision);
                 let sha256 = (0..repeats).map(hash).collect::<Result<_>>()?;
                 cells.push(Cell { build: build(), isa: isa.to_string(), threads, fused, sha256 });
             }
         }
     }
-    Ok(Matrix::of(repeats, cells))
+    Ok(Matrix::of(repeats, precision, cells))
 }
 
 impl Matrix {
-    fn of(repeats: usize, cells: Vec<Cell>) -> Matrix {
+    fn of(repeats: usize, precision: Precision, cells: Vec<Cell>) -> Matrix {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for hash in cells.iter().flat_map(|cell| &cell.sha256) {
             *counts.entry(hash).or_default() += 1;
@@ -102,14 +104,14 @@ impl Matrix {
                 });
             }
         }
-        Matrix { place: Place::here(), repeats, sha256, distinct, cells, faults }
+        Matrix { place: Place::here(), precision, repeats, sha256, distinct, cells, faults }
     }
 
     /// Both matrices in one: those of two builds.
     #[must_use]
     pub fn merge(mut self, cells: Vec<Cell>) -> Matrix {
         self.cells.extend(cells);
-        Matrix::of(self.repeats, self.cells)
+        Matrix::of(self.repeats, self.precision, self.cells)
     }
 }
 
@@ -117,8 +119,9 @@ const SEED: u64 = 1503;
 const EXAMPLES: usize = 96;
 
 /// Trains teacher and student, and hashes both.
-fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
+fn train(context: &Context, split: &Split, fused: bool, precision: Precision) -> Result<String> {
     let mut config = Config { seed: SEED, ..Config::default() };
+    config.training.precision = precision;
     config.data.jitter = Some(2);
     // No layer is a whole number of vectors wide, and the last batch of an epoch is short.
     config.model.layers = vec![784, 39, 21, 10];
@@ -145,7 +148,7 @@ fn train(context: &Context, split: &Split, fused: bool) -> Result<String> {
 
 impl Display for Matrix {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Matrix { place: here, repeats, sha256, distinct, cells, .. } = self;
+        let Matrix { place: here, precision, repeats, sha256, distinct, cells, .. } = self;
         write!(f, "{}", here)?;
         writeln!(f, "{:<28} {:<9} {:>7} {:<8} SHA-256", "build", "ISA", "threads", "")?;
         for cell in cells {
@@ -155,7 +158,11 @@ impl Display for Matrix {
             hashes.dedup();
             writeln!(f, "{build:<28} {isa:<9} {threads:>7} {fused:<8} {}", hashes.join(" "))?;
         }
-        writeln!(f, "{} cells, {repeats} repeats each: {distinct} hash(es), {sha256}", cells.len())
+        let (n, precision) = (cells.len(), precision.name());
+        writeln!(
+            f,
+            "{n} cells in {precision}, {repeats} repeats each: {distinct} hash(es), {sha256}"
+        )
     }
 }
 
@@ -170,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_deviating_cell_is_named() {
-        let matrix = Matrix::of(2, vec![cell("opt-level 3", &["a", "a"])]);
+        let cells = vec![cell("opt-level 3", &["a", "a"])];
+        let matrix = Matrix::of(2, Precision::F32, cells);
         assert_eq!((matrix.distinct, &matrix.sha256[..]), (1, "a"));
         matrix.faults.verdict().unwrap();
         let matrix = matrix.merge(vec![cell("opt-level 0", &["a", "b"])]);
@@ -184,8 +192,11 @@ mod tests {
     #[test]
     fn each_training_moves_the_hash() {
         let context = Context::new(Isa::best(), 1).unwrap();
-        let of = |examples| train(&context, &glyphs::load(SEED, examples, 1).train, true).unwrap();
-        assert_eq!(of(40), of(40));
-        assert_ne!(of(40), of(41));
+        let of = |examples, precision| {
+            train(&context, &glyphs::load(SEED, examples, 1).train, true, precision).unwrap()
+        };
+        assert_eq!(of(40, Precision::F32), of(40, Precision::F32));
+        assert_ne!(of(40, Precision::F32), of(41, Precision::F32));
+        assert_ne!(of(40, Precision::F32), of(40, Precision::Bf16));
     }
 }

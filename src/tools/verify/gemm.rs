@@ -14,10 +14,16 @@
 //! Lemma 3.1). Products of small integers must be exact.
 //!
 //! C64 is summed in f64, whose own error is 2⁻²⁹ of the bound.
+//!
+//! In bf16 the operands are rounded first, C64 is that of the rounded ones, and R is 17 + ⌈K/32⌉ in
+//! place of K, to first order, as [`limbeck_kernels::bf16`] derives it; the row-major products have no
+//! such form.
 
 use super::{Faults, Place, THREADS, contexts, for_each_job};
+use crate::engine::config::Precision;
 use crate::files::error::Result;
-use limbeck_kernels::gemm::{self, Layout, Packed, WeightStep};
+use limbeck_kernels::bf16;
+use limbeck_kernels::gemm::{self, Layout, Numbers, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::{self, EPSILON};
 use limbeck_kernels::update::Rule;
@@ -70,6 +76,14 @@ const PRODUCTS: [Product; 15] = {
         WeightUpdate,
     ]
 };
+
+/// Those that a precision has: the row-major ones come first.
+fn products(precision: Precision) -> &'static [Product] {
+    match precision {
+        Precision::F32 => &PRODUCTS,
+        Precision::Bf16 => &PRODUCTS[9..],
+    }
+}
 
 impl Product {
     fn name(self) -> String {
@@ -155,6 +169,7 @@ fn draw(rng: &mut ChaCha8Rng, values: Values, len: usize) -> Vec<f32> {
 
 /// The operands of one shape.
 struct Operands {
+    precision: Precision,
     shape: (usize, usize, usize),
     a: Vec<f32>,
     b: Vec<f32>,
@@ -168,7 +183,7 @@ struct Operands {
 
 impl Operands {
     /// Those of shape `number`: sums of each length in turn, with rows and columns drawn.
-    fn new(number: usize, values: Values) -> Operands {
+    fn new(number: usize, values: Values, precision: Precision) -> Operands {
         let rng = &mut ChaCha8Rng::seed_from_u64(number as u64);
         // Prime to the number of lengths: short and long ones alternate.
         let k = DEPTHS[number * 13 % DEPTHS.len()];
@@ -178,7 +193,10 @@ impl Operands {
                 break (m, n);
             }
         };
-        let [a, b, c, bias] = [m * k, k * n, m * n, m].map(|len| draw(rng, values, len));
+        let [mut a, mut b, c, bias] = [m * k, k * n, m * n, m].map(|len| draw(rng, values, len));
+        if precision == Precision::Bf16 {
+            a.iter_mut().chain(&mut b).for_each(|x| *x = bf16::round(*x));
+        }
         let dropout = Dropout::new(Key::new(number as u64, 0, 0), 0.5, n);
         let product = |of: fn(&f32) -> f64| {
             let mut sums = vec![0.0; m * n];
@@ -188,13 +206,25 @@ impl Operands {
         };
         let sums = product(|&x| f64::from(x));
         let sizes = product(|&x| f64::from(x).abs());
-        Operands { shape: (m, n, k), sums, sizes, a, b, c, bias, dropout }
+        Operands { precision, shape: (m, n, k), sums, sizes, a, b, c, bias, dropout }
     }
 
     /// C [m, n], row-major, as the kernels compute it.
     fn fast(&self, context: &Context, product: Product) -> Vec<f32> {
         let (m, n, k) = self.shape;
         let (a, b) = (&self.a, &self.b);
+        let numbers = match self.precision {
+            Precision::F32 => Numbers::F32,
+            Precision::Bf16 => Numbers::Bf16 { scale: 1.0 },
+        };
+        let by_rows = |panel: Panel| match numbers {
+            Numbers::F32 => panel,
+            Numbers::Bf16 { .. } => panel.by_rows(context),
+        };
+        let by_lanes = |panel: Panel| match numbers {
+            Numbers::F32 => panel,
+            Numbers::Bf16 { .. } => panel.by_lanes(context),
+        };
         match product {
             Product::RowMajor(layout, beta) => {
                 let a = if layout == Layout::Tn { transposed(a, m, k) } else { a.clone() };
@@ -214,37 +244,40 @@ impl Operands {
                 c
             }
             Product::Forward { relu, dropout } => {
-                let (w, x) = (Panel::new(&transposed(a, m, k), k, m), Panel::new(b, k, n));
+                let w = by_rows(Panel::new(&transposed(a, m, k), k, m));
+                let x = by_rows(Panel::new(b, k, n));
                 let mut y = Panel::unwritten(m, n);
                 let dropout = dropout.then_some(self.dropout);
                 let f = relu.then_some(Activation::Relu);
-                gemm::forward(context, w.view(), x.view(), &self.bias, f, dropout, y.write());
+                let (w, x) = (w.view(), x.view());
+                gemm::forward(context, numbers, w, x, &self.bias, f, dropout, y.write());
                 y.row_major()
             }
             Product::InputGradient => {
-                let (w, dz, y) =
-                    (Panel::new(a, m, k), Panel::new(b, k, n), Panel::new(&self.c, m, n));
+                let (w, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
+                let y = Panel::new(&self.c, m, n);
                 let mut dx = Panel::unwritten(m, n);
-                let (w, dz, y) = (w.view(), dz.view(), y.view());
+                let (w, dz, y, f) = (w.view(), dz.view(), y.view(), Activation::Relu);
                 // Kept where Y > 0.
                 let dropout = Some(Dropout::new(Key::new(0, 0, 0), 1.0 - 1.0 / SCALE, n));
-                gemm::input_gradient(context, w, dz, y, Activation::Relu, dropout, dx.write());
+                gemm::input_gradient(context, numbers, w, dz, y, f, dropout, dx.write());
                 dx.row_major()
             }
             Product::WeightGradient => {
-                let (x, dz) = (Panel::new(a, m, k), Panel::new(b, k, n));
+                let (x, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
                 let mut dw = Panel::unwritten(m, n);
-                gemm::weight_gradient(context, x.view(), dz.view(), dw.write());
+                gemm::weight_gradient(context, numbers, x.view(), dz.view(), dw.write());
                 dw.row_major()
             }
             Product::WeightUpdate => {
-                let (x, dz) = (Panel::new(a, m, k), Panel::new(b, k, n));
+                let (x, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
                 let mut w = Panel::new(&self.c, m, n);
                 let mut velocity = Buffer::zeroed(panel_len(m, n));
                 let rule = Rule::Sgd { learning_rate: RATE, momentum: 0.9 };
                 let step = WeightStep { rule, weight_decay: 0.0, max_norm: None };
                 let moments = &mut [&mut velocity[..]];
-                gemm::weight_update(context, x.view(), dz.view(), step, w.write(), moments);
+                let (x, dz) = (x.view(), dz.view());
+                gemm::weight_update(context, numbers, x, dz, step, w.write(), moments);
                 w.row_major()
             }
         }
@@ -253,8 +286,12 @@ impl Operands {
     /// The largest error of `got`; for integers, any error is infinite.
     fn judge(&self, product: Product, values: Values, got: &[f32]) -> Worst {
         let (m, n, k) = self.shape;
-        let roundings = (k + product.roundings()) as f64;
-        let higher = if product.roundings() == 0 { 1.0 } else { 1.0 - roundings * EPSILON };
+        let (of_sum, first_order) = match self.precision {
+            Precision::F32 => (k, product.roundings() > 0),
+            Precision::Bf16 => (17 + k.div_ceil(32), true),
+        };
+        let roundings = (of_sum + product.roundings()) as f64;
+        let higher = if first_order { 1.0 - roundings * EPSILON } else { 1.0 };
         let mut error: f64 = 0.0;
         for (i, &got) in got.iter().enumerate() {
             let (row, lane) = (i / n, i % n);
@@ -297,6 +334,20 @@ impl Panel {
         let mut buffer = Buffer::zeroed(panel_len(rows, lanes));
         buffer.fill(f32::NAN);
         Panel { buffer, rows, lanes }
+    }
+
+    /// In pairs of bf16 along the rows.
+    fn by_rows(self, context: &Context) -> Panel {
+        let mut words = Panel::unwritten(self.rows.div_ceil(2), self.lanes);
+        bf16::pack(context, self.view(), Some(words.write()), None);
+        words
+    }
+
+    /// In pairs of bf16 along the lanes.
+    fn by_lanes(self, context: &Context) -> Panel {
+        let mut words = Panel::unwritten(self.rows, self.lanes.div_ceil(2));
+        bf16::pack(context, self.view(), None, Some(words.write()));
+        words
     }
 
     fn view(&self) -> Panels<'_> {
@@ -365,6 +416,8 @@ pub struct Gemm {
     /// Where.
     #[serde(flatten)]
     pub place: Place,
+    /// What the operands are.
+    pub precision: Precision,
     /// Thread counts tried.
     pub threads: Vec<usize>,
     /// Shapes (m, n, k).
@@ -385,7 +438,7 @@ pub struct Gemm {
 struct Judged {
     values: Values,
     depth: usize,
-    worst: [Worst; PRODUCTS.len()],
+    worst: Vec<Worst>,
     faults: Faults,
 }
 
@@ -396,26 +449,28 @@ const RANGES: [usize; 5] = [16, 64, 256, 1024, 4099];
 ///
 /// # Errors
 /// [`crate::Error::Usage`] when the operating system refuses the threads.
-pub fn verify(cases: usize) -> Result<Gemm> {
+pub fn verify(cases: usize, precision: Precision) -> Result<Gemm> {
     const KINDS: [Values; 3] = [Values::Signed, Values::Positive, Values::Integers];
     let contexts_each = Isa::available().count() * THREADS.len();
-    let shapes = cases.div_ceil(2 * PRODUCTS.len() * contexts_each);
+    let products = products(precision);
+    let shapes = cases.div_ceil(2 * products.len() * contexts_each);
     let named = |what: String| Errors { what, ..Errors::default() };
     let ranges = std::iter::once(&0).chain(&RANGES).zip(&RANGES);
     let mut report = Gemm {
         place: Place::here(),
+        precision,
         threads: THREADS.into(),
         shapes,
-        cases: 2 * shapes * PRODUCTS.len() * contexts_each,
-        exact_cases: shapes * PRODUCTS.len() * contexts_each,
-        products: PRODUCTS.map(|product| named(product.name())).into(),
+        cases: 2 * shapes * products.len() * contexts_each,
+        exact_cases: shapes * products.len() * contexts_each,
+        products: products.iter().map(|product| named(product.name())).collect(),
         depths: ranges.map(|(above, to)| named(format!("K {} to {to}", above + 1))).collect(),
         faults: Faults::default(),
     };
     for_each_job(
         contexts(&THREADS)?,
         shapes * KINDS.len(),
-        |contexts, job| judge(contexts, job / KINDS.len(), KINDS[job % KINDS.len()]),
+        |contexts, job| judge(contexts, job / KINDS.len(), KINDS[job % KINDS.len()], precision),
         |judged: Judged| {
             let range = RANGES.iter().position(|&to| judged.depth <= to).unwrap_or(0);
             for (row, worst) in report.products.iter_mut().zip(judged.worst) {
@@ -429,10 +484,11 @@ pub fn verify(cases: usize) -> Result<Gemm> {
 }
 
 /// Every product of one shape on every context, which all must have the bits of the first.
-fn judge(contexts: &[Context], number: usize, values: Values) -> Judged {
-    let operands = Operands::new(number, values);
-    let mut first: [Vec<f32>; PRODUCTS.len()] = Default::default();
-    let mut worst = [Worst::default(); PRODUCTS.len()];
+fn judge(contexts: &[Context], number: usize, values: Values, precision: Precision) -> Judged {
+    let operands = Operands::new(number, values, precision);
+    let products = products(precision);
+    let mut first: Vec<Vec<f32>> = vec![Vec::new(); products.len()];
+    let mut worst = vec![Worst::default(); products.len()];
     let mut faults = Faults::default();
     for context in contexts {
         let name = |product: Product| {
@@ -440,9 +496,10 @@ fn judge(contexts: &[Context], number: usize, values: Values) -> Judged {
             let (product, shape) = (product.name(), operands.shape);
             format!("{product} of {shape:?}, {values:?}, on {isa} with {threads} threads")
         };
-        let got = context.pool.install(|| PRODUCTS.map(|p| operands.fast(context, p)));
-        for (((product, got), first), worst) in
-            PRODUCTS.into_iter().zip(got).zip(&mut first).zip(&mut worst)
+        let each = products.iter().map(|&product| operands.fast(context, product));
+        let got: Vec<Vec<f32>> = context.pool.install(|| each.collect());
+        for (((&product, got), first), worst) in
+            products.iter().zip(got).zip(&mut first).zip(&mut worst)
         {
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             if first.is_empty() {
@@ -465,9 +522,13 @@ impl Display for Gemm {
         write!(f, "{}", report.place)?;
         writeln!(
             f,
-            "{} cases ({} shapes, threads {:?}), and {} of integers; \
+            "{} cases in {} ({} shapes, threads {:?}), and {} of integers; \
              errors in ε·S, and their share of the bound",
-            report.cases, report.shapes, report.threads, report.exact_cases
+            report.cases,
+            report.precision.name(),
+            report.shapes,
+            report.threads,
+            report.exact_cases
         )?;
         writeln!(f, "{:<30} {:>8}  {:>16}  {:>16}", "", "cases", "signed", "positive")?;
         let worst = |worst: &Worst| {
@@ -489,13 +550,16 @@ mod tests {
     /// The judge must see a single value beyond the bound, a changed integer, and NaN.
     #[test]
     fn wrong_products_are_found() {
-        for (number, product) in PRODUCTS.into_iter().enumerate() {
-            let operands = Operands::new(number + 4, Values::Positive);
+        let each = [Precision::F32, Precision::Bf16]
+            .into_iter()
+            .flat_map(|precision| products(precision).iter().map(move |&p| (precision, p)));
+        for (number, (precision, product)) in each.enumerate() {
+            let operands = Operands::new(number + 4, Values::Positive, precision);
             let context = Context::new(Isa::best(), 1).unwrap();
             let got = operands.fast(&context, product);
             let share = |got: &[f32]| operands.judge(product, Values::Positive, got).share_of_bound;
-            assert!(share(&got) <= 1.0, "{product:?}");
-            let k = operands.shape.2 as f64 + 2.0;
+            assert!(share(&got) <= 1.0, "{precision:?} {product:?}");
+            let k = operands.shape.2 as f64 + 20.0;
             let mut wrong = got.clone();
             let (sum, size) = (f64::from(wrong[0]), 4.0 * operands.sizes[0] + 4.0);
             wrong[0] = (sum + 1.01 * k * EPSILON * size) as f32;
@@ -503,7 +567,7 @@ mod tests {
             wrong[0] = f32::NAN;
             assert!(share(&wrong) > 1.0, "{product:?}");
         }
-        let operands = Operands::new(9, Values::Integers);
+        let operands = Operands::new(9, Values::Integers, Precision::F32);
         let context = Context::new(Isa::best(), 1).unwrap();
         let mut got = operands.fast(&context, PRODUCTS[0]);
         assert_eq!(operands.judge(PRODUCTS[0], Values::Integers, &got).error, 0.0);
@@ -515,7 +579,7 @@ mod tests {
     fn shapes_have_every_depth_and_fit() {
         let mut seen = Vec::new();
         for number in 0..DEPTHS.len() {
-            let (m, n, k) = Operands::new(number, Values::Signed).shape;
+            let (m, n, k) = Operands::new(number, Values::Signed, Precision::F32).shape;
             assert!(m * n * k <= LARGEST);
             seen.push(k);
         }

@@ -1,0 +1,312 @@
+//! bf16: rounding against the definition, and every product against the numerical contract, in exact
+//! integer arithmetic.
+
+mod common;
+
+use common::{Data, EPS, Panel, assert_within, same_bits_everywhere};
+use limbeck_kernels::bf16::{SMALLEST, pack, round, round_all};
+use limbeck_kernels::gemm::{Numbers, forward, input_gradient, transpose, weight_gradient};
+use limbeck_kernels::random::{Dropout, Key};
+use limbeck_kernels::{Activation, Context};
+
+const ONE: Numbers = Numbers::Bf16 { scale: 1.0 };
+
+/// The nearest bf16 by distance in f64, of two equally near ones the even one.
+fn nearest(x: f32) -> f32 {
+    if x.is_nan() || x.is_infinite() {
+        return x;
+    }
+    if f64::from(x).abs() < 2f64.powi(-50) {
+        return 0.0;
+    }
+    let low = x.to_bits() & 0xffff_0000;
+    let value = |bits: u32| match f32::from_bits(bits) {
+        // The next step of the largest exponent.
+        v if v.is_infinite() => f64::from(v.signum()) * 2f64.powi(128),
+        v => f64::from(v),
+    };
+    let distance = |bits: u32| (value(bits) - f64::from(x)).abs();
+    let high = low + 0x1_0000;
+    let up =
+        distance(high) < distance(low) || distance(high) == distance(low) && low >> 16 & 1 == 1;
+    f32::from_bits(if up { high } else { low })
+}
+
+#[test]
+fn rounding_is_to_the_nearest_everywhere() {
+    // Every upper half, with lower halves around the ties.
+    let lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+    let values: Vec<f32> = (0..1 << 16)
+        .flat_map(|upper: u32| lower.map(|lower| f32::from_bits(upper << 16 | lower)))
+        .collect();
+    for &x in &values {
+        let (got, want) = (round(x), nearest(x));
+        let same = got.to_bits() == want.to_bits() || got == 0.0 && want == 0.0;
+        assert!(same || got.is_nan() && want.is_nan(), "{x:e}: {got:e}, expected {want:e}");
+    }
+    let want: Vec<u32> = values.iter().map(|&x| round(x).to_bits()).collect();
+    let got = same_bits_everywhere("round", |context| {
+        let mut values = values.clone();
+        round_all(context, &mut values);
+        values.into_iter().map(|x| if x.is_nan() { f32::NAN } else { x }).collect()
+    });
+    for ((got, want), x) in got.iter().zip(want).zip(values) {
+        assert_eq!(got.to_bits(), want, "{x:e}");
+    }
+}
+
+/// Halves of a word, the first one first.
+fn halves(word: f32) -> [f32; 2] {
+    [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits)
+}
+
+/// Words of a matrix along its rows and along its lanes.
+fn packed(context: &Context, src: &Panel) -> (Panel, Panel) {
+    let mut by_rows = Panel::unwritten(src.rows.div_ceil(2), src.lanes);
+    let mut by_lanes = Panel::unwritten(src.rows, src.lanes.div_ceil(2));
+    pack(context, src.view(), Some(by_rows.view_mut()), Some(by_lanes.view_mut()));
+    (by_rows, by_lanes)
+}
+
+#[test]
+fn words_hold_rounded_neighbours_and_zeros_beyond_the_edge() {
+    let mut data = Data::new(20);
+    for (rows, lanes) in [(1, 1), (2, 2), (3, 5), (16, 16), (17, 31), (30, 33), (31, 100), (5, 47)]
+    {
+        let src = data.panel(rows, lanes);
+        let at = |row: usize, lane: usize| {
+            if row < rows && lane < lanes { round(src.view().get(row, lane)) } else { 0.0 }
+        };
+        same_bits_everywhere("words", |context| {
+            let (by_rows, by_lanes) = packed(context, &src);
+            for row in 0..rows {
+                for lane in 0..lanes {
+                    let word = halves(by_rows.view().get(row / 2, lane));
+                    assert_eq!(word, [at(row & !1, lane), at(row | 1, lane)], "{rows}×{lanes}");
+                    let word = halves(by_lanes.view().get(row, lane / 2));
+                    assert_eq!(word, [at(row, lane & !1), at(row, lane | 1)], "{rows}×{lanes}");
+                }
+            }
+            by_rows.assert_padding_is_zero("along the rows");
+            by_lanes.assert_padding_is_zero("along the lanes");
+            // Either one alone is the same.
+            let mut alone = Panel::unwritten(rows.div_ceil(2), lanes);
+            pack(context, src.view(), Some(alone.view_mut()), None);
+            assert_eq!(alone.buffer[..], by_rows.buffer[..]);
+            let mut alone = Panel::unwritten(rows, lanes.div_ceil(2));
+            pack(context, src.view(), None, Some(alone.view_mut()));
+            assert_eq!(alone.buffer[..], by_lanes.buffer[..]);
+            [&by_rows.buffer[..], &by_lanes.buffer[..]].concat().iter().map(|x| x.abs()).collect()
+        });
+    }
+}
+
+/// Units of exact sums: bf16 of numbers in ±(2⁻²⁴ … 1) are multiples of 2⁻³¹, their products of 2⁻⁶².
+const UNIT: i32 = -62;
+
+/// A multiple of the unit as the nearest f32, of two equally near ones the even one.
+fn to_f32(exact: i128) -> f32 {
+    let size = exact.unsigned_abs();
+    let bits = 128 - size.leading_zeros();
+    let excess = bits.saturating_sub(24);
+    let (mut kept, rest) = (size >> excess, size & ((1 << excess) - 1));
+    let half = 1_u128 << excess >> 1;
+    if excess > 0 && (rest > half || rest == half && kept & 1 == 1) {
+        kept += 1;
+    }
+    let value = kept as f64 * 2f64.powi(excess as i32 + UNIT);
+    (if exact < 0 { -value } else { value }) as f32
+}
+
+fn to_units(x: f32) -> i128 {
+    let units = f64::from(x) * 2f64.powi(-UNIT);
+    assert!(units.fract() == 0.0 && units.abs() < 2f64.powi(100));
+    units as i128
+}
+
+/// C of the contract for the terms a(k)·b(k), each operation exact and then rounded.
+fn exact(depth: usize, a: impl Fn(usize) -> f32, b: impl Fn(usize) -> f32) -> f32 {
+    let mut c = 0.0f32;
+    for block in (0..depth).step_by(32) {
+        let mut chains = [0.0f32; 2];
+        for k in block..depth.min(block + 32) {
+            // Multiples of 2⁻³¹.
+            let [a, b] = [a(k), b(k)].map(|x| (f64::from(x) * 2f64.powi(31)) as i128);
+            chains[k % 2] = to_f32(a * b + to_units(chains[k % 2]));
+        }
+        let both = to_f32(to_units(chains[0]) + to_units(chains[1]));
+        c = to_f32(to_units(c) + to_units(both));
+    }
+    c
+}
+
+/// The same with the standard library's fused multiply-add, for numbers of any size.
+fn fused(depth: usize, a: impl Fn(usize) -> f32, b: impl Fn(usize) -> f32) -> f32 {
+    let mut c = 0.0f32;
+    for block in (0..depth).step_by(32) {
+        let mut chains = [0.0f32; 2];
+        for k in block..depth.min(block + 32) {
+            chains[k % 2] = a(k).mul_add(b(k), chains[k % 2]);
+        }
+        c += chains[0] + chains[1];
+    }
+    c
+}
+
+type Contract = fn(usize, &dyn Fn(usize) -> f32, &dyn Fn(usize) -> f32) -> f32;
+
+/// (inputs, outputs, batch) around blocks of 32, tiles and panels, and deeper than a K block.
+const LAYERS: [(usize, usize, usize); 14] = [
+    (1, 1, 1),
+    (2, 3, 2),
+    (31, 17, 33),
+    (32, 16, 32),
+    (33, 30, 31),
+    (64, 100, 17),
+    (65, 10, 128),
+    (100, 31, 5),
+    (784, 10, 3),
+    (17, 65, 97),
+    (96, 33, 64),
+    (11, 129, 47),
+    (3, 2, 1000),
+    (5000, 3, 2),
+];
+
+/// All three products of a layer against a contract, on every instruction set.
+fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Panel) {
+    for shape in LAYERS {
+        let (inputs, outputs, batch) = shape;
+        let [w, x, dz] = [(inputs, outputs), (inputs, batch), (outputs, batch)]
+            .map(|(rows, lanes)| draw(rows, lanes));
+        let of = |panel: &Panel, row: usize, lane: usize| round(panel.view().get(row, lane));
+        let check =
+            |name: &str, got: Vec<f32>, columns: usize, want: &dyn Fn(usize, usize) -> f32| {
+                for (i, got) in got.iter().enumerate() {
+                    let want = want(i / columns, i % columns);
+                    assert!(
+                        got.to_bits() == want.to_bits(),
+                        "{name} {shape:?}, value {i}: {got:e}, expected {want:e}"
+                    );
+                }
+            };
+        let got = same_bits_everywhere("forward", |context| {
+            let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+            let mut y = Panel::unwritten(outputs, batch);
+            let bias = vec![0.0; outputs];
+            forward(context, ONE, w.view(), x.view(), &bias, None, None, y.view_mut());
+            y.row_major()
+        });
+        check("forward", got, batch, &|unit, i| {
+            // Adding the bias turns −0 into 0.
+            contract(inputs, &|k| of(&w, k, unit), &|k| of(&x, k, i)) + 0.0
+        });
+        let y = Panel::from_row_major(inputs, batch, &vec![1.0; inputs * batch]);
+        let got = same_bits_everywhere("input gradient", |context| {
+            let (w, dz) = (packed(context, &w).1, packed(context, &dz).0);
+            let mut dx = Panel::unwritten(inputs, batch);
+            let f = Activation::Relu;
+            input_gradient(context, ONE, w.view(), dz.view(), y.view(), f, None, dx.view_mut());
+            dx.row_major()
+        });
+        check("input gradient", got, batch, &|input, i| {
+            contract(outputs, &|k| of(&w, input, k), &|k| of(&dz, k, i))
+        });
+        let got = same_bits_everywhere("weight gradient", |context| {
+            let (x, dz) = (packed(context, &x).1, packed(context, &dz).1);
+            let mut dz_transposed = Panel::unwritten(batch.div_ceil(2), outputs);
+            transpose(context, dz.view(), dz_transposed.view_mut());
+            let mut dw = Panel::unwritten(inputs, outputs);
+            weight_gradient(context, ONE, x.view(), dz_transposed.view(), dw.view_mut());
+            dw.assert_padding_is_zero("weight gradient");
+            dw.row_major()
+        });
+        check("weight gradient", got, outputs, &|input, unit| {
+            contract(batch, &|k| of(&x, input, k), &|k| of(&dz, unit, k))
+        });
+    }
+}
+
+#[test]
+fn products_are_those_of_exact_arithmetic() {
+    let mut data = Data::new(21);
+    products_follow(|depth, a, b| exact(depth, a, b), |rows, lanes| data.panel(rows, lanes));
+}
+
+/// From below the smallest to where sums overflow, and what is not finite.
+#[test]
+fn products_of_numbers_of_all_sizes_follow_the_contract() {
+    let mut data = Data::new(22);
+    products_follow(
+        |depth, a, b| fused(depth, a, b),
+        |rows, lanes| {
+            let value = |_| {
+                let exponent = (data.bits() % 112) as i32 - 52;
+                data.value().signum() * (1.0 + data.value().abs()) * 2f32.powi(exponent)
+            };
+            let values: Vec<f32> = (0..rows * lanes).map(value).collect();
+            Panel::from_row_major(rows, lanes, &values)
+        },
+    );
+}
+
+#[test]
+fn sums_are_scaled_before_the_bias_and_within_the_bound() {
+    let mut data = Data::new(23);
+    let (inputs, outputs, batch) = (784, 30, 33);
+    // Pixels, and weights as large as a net's.
+    let pixels: Vec<f32> = (0..inputs * batch).map(|_| (data.bits() % 256) as f32).collect();
+    let x = Panel::from_row_major(inputs, batch, &pixels);
+    let w = data.panel(inputs, outputs);
+    let bias = data.values(outputs);
+    let numbers = Numbers::Bf16 { scale: 1.0 / 255.0 };
+    let dropout = Dropout::new(Key::new(7, 3, 0), 0.5, batch);
+    let got = same_bits_everywhere("scaled", |context| {
+        let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+        let mut y = Panel::unwritten(outputs, batch);
+        let relu = Some(Activation::Relu);
+        let dropout = Some(dropout);
+        forward(context, numbers, w.view(), x.view(), &bias, relu, dropout, y.view_mut());
+        y.row_major()
+    });
+    let mut want = Vec::new();
+    let mut bound = Vec::new();
+    for unit in 0..outputs {
+        for i in 0..batch {
+            let terms = (0..inputs).map(|k| {
+                let w = f64::from(w.view().get(k, unit));
+                w * f64::from(pixels[k * batch + i]) / 255.0
+            });
+            let (sum, size) =
+                terms.fold((0.0, 0.0), |(sum, size), term: f64| (sum + term, size + term.abs()));
+            let b = f64::from(bias[unit]);
+            let kept = if dropout.keeps(unit, i) { f64::from(dropout.scale()) } else { 0.0 };
+            want.push((sum + b).max(0.0) * kept);
+            // The weights' rounding, 2⁻⁹; the sum's; and those of scale, bias and dropout.
+            let roundings = 17.0 + (inputs as f64 / 32.0).ceil() + 4.0;
+            bound.push(kept * (size * 2f64.powi(-9) + roundings * EPS * (size * 1.01 + b.abs())));
+        }
+    }
+    assert_within("scaled", &got, &want, &bound);
+}
+
+#[test]
+fn what_is_not_finite_stays_visible() {
+    for (bad, seen) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::MAX, "inf")] {
+        let x = Panel::from_row_major(3, 2, &[1.0, bad, 0.5, 0.25, 2.0, 1.0]);
+        let w = Panel::from_row_major(3, 1, &[1.0, 0.5, 0.25]);
+        let got = same_bits_everywhere("not finite", |context| {
+            let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+            let mut y = Panel::unwritten(1, 2);
+            let relu = Some(Activation::Relu);
+            forward(context, ONE, w.view(), x.view(), &[0.0], relu, None, y.view_mut());
+            y.row_major().into_iter().map(|y| if y.is_nan() { f32::NAN } else { y }).collect()
+        });
+        assert_eq!(got[0], 1.75);
+        assert_eq!(got[1].to_string(), seen, "{bad}");
+    }
+    assert_eq!(
+        [round(SMALLEST), round(-SMALLEST), round(SMALLEST * 0.999)],
+        [SMALLEST, -SMALLEST, 0.0]
+    );
+}
