@@ -3,7 +3,7 @@
 //! 784-1200-1200-10, batch 128, dropout 0.2/0.5/0.5, SGD with momentum, random data. The variants
 //! take turns and must find the same loss; those of the engine the same bits.
 
-use limbeck_kernels::gemm::{self, Layout, Numbers, Packed, WeightStep};
+use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::input::Scaling;
 use limbeck_kernels::matrix::panel_len;
 use limbeck_kernels::random::{Dropout, Key};
@@ -237,9 +237,10 @@ impl Engine {
             let hidden = i + 1 < LAYERS;
             gemm::forward(
                 context,
-                Numbers::F32,
-                Panels::new(&self.w[i], inputs, outputs),
-                Panels::new(&below[i], inputs, BATCH),
+                Factors::f32(
+                    Panels::new(&self.w[i], inputs, outputs),
+                    Panels::new(&below[i], inputs, BATCH),
+                ),
                 &self.bias[i],
                 hidden.then_some(Activation::Relu),
                 hidden.then(|| dropout(i + 1, step)),
@@ -267,9 +268,7 @@ impl Engine {
                 let dx = PanelsMut::new(&mut below[i], inputs, BATCH);
                 gemm::input_gradient(
                     context,
-                    Numbers::F32,
-                    w,
-                    dz,
+                    Factors::f32(w, dz),
                     x,
                     Activation::Relu,
                     Some(dropout(i, step)),
@@ -282,10 +281,10 @@ impl Engine {
             if fused {
                 let w = PanelsMut::new(&mut self.w[i], inputs, outputs);
                 let step = WeightStep { rule: RULE, weight_decay: 0.0, max_norm: None };
-                gemm::weight_update(context, Numbers::F32, x, dz_transposed, step, w, moments);
+                gemm::weight_update(context, Factors::f32(x, dz_transposed), step, w, moments);
             } else {
                 let dw = PanelsMut::new(&mut self.dw, inputs, outputs);
-                gemm::weight_gradient(context, Numbers::F32, x, dz_transposed, dw);
+                gemm::weight_gradient(context, Factors::f32(x, dz_transposed), dw);
                 let dw = &self.dw[..self.w[i].len()];
                 update::step(context, RULE, 0.0, &mut self.w[i], dw, moments);
             }

@@ -139,6 +139,15 @@ fn info_tells_the_isa_and_threads_that_were_asked_for() {
     let info = limbeck(&["info", "--json", "--isa", "portable", "--threads", "1"]).json();
     assert_eq!(info["isa"], "portable");
     assert_eq!(info["threads"], 1);
+    #[cfg(target_os = "linux")]
+    {
+        // Against another reading of the same file.
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+        assert_eq!(info["bf16_tiles"], cpuinfo.contains(" amx_bf16"));
+        if let Some(model) = info["cpu_model"].as_u64() {
+            assert!(cpuinfo.contains(&format!("model\t\t: {model}\n")), "{info}");
+        }
+    }
     assert!(is_measured(&info["peak_gflops"]), "{info}");
     assert_eq!(info["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(info["isas"].as_array().unwrap().last().unwrap(), "portable");

@@ -144,10 +144,34 @@ fn a_continued_experiment_ends_with_the_same_models() {
     fs::create_dir(part.join("models")).unwrap();
     limbeck(&args).unwrap();
     assert_eq!(rows(&summary(&part)), rows(&after));
-    // Another experiment does not take the folder.
+    // Nor does one in another precision take the folder,
+    let (code, error) = limbeck(&[&args[..], &["--precision", "bf16"]].concat()).unwrap_err();
+    assert!(code == Some(2) && error.contains("config-teacher.toml"), "{code:?} {error}");
+    assert!(error.contains("in bf16"), "{error}");
+    // or another experiment.
     let other = [&["reproduce", "omitted", "--out", part.to_str().unwrap()], &SMOKE[..]].concat();
     let (code, error) = limbeck(&other).unwrap_err();
     assert!(code == Some(65) && error.contains("summary.json"), "{code:?} {error}");
+}
+
+#[test]
+fn an_experiment_in_bf16_says_so_everywhere() {
+    let (folder, _) = &*ALL;
+    let out = folder.path().join("bf16");
+    let args = ["reproduce", "mnist", "--precision", "bf16", "--out", out.to_str().unwrap()];
+    let printed = limbeck(&[&args[..], &SMOKE[..]].concat()).unwrap();
+    assert_eq!(printed["precision"], "bf16");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    let manifest: Value = serde_json::from_str(&read("manifest.json")).unwrap();
+    assert_eq!(manifest["precision"], "bf16");
+    assert!(read("config-student.toml").contains("precision = \"bf16\""));
+    assert!(read("report.html").contains("matrix products in bf16"));
+    let f32 = summary(&folder.path().join("all/mnist"));
+    assert!(f32.get("precision").is_none());
+    for (row, other) in rows(&summary(&out)).iter().zip(rows(&f32)) {
+        assert_eq!(row["variant"], other["variant"]);
+        assert_ne!(row["sha256"], other["sha256"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The matrix products of a training step, as the trainer computes them, as [`gemm`] does from
 //! row-major operands, and as matrixmultiply, the gemm crate and faer do from the same.
 
-use limbeck_kernels::gemm::{self, Layout, Numbers, Packed};
+use limbeck_kernels::gemm::{self, Factors, Layout, Packed};
 use limbeck_kernels::{Activation, Buffer, Context, MatMut, MatRef, Panels, PanelsMut, panel_len};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -200,9 +200,7 @@ impl Product {
         match role {
             Forward => gemm::forward(
                 context,
-                Numbers::F32,
-                Panels::new(&self.w, k, n),
-                Panels::new(&self.x, k, m),
+                Factors::f32(Panels::new(&self.w, k, n), Panels::new(&self.x, k, m)),
                 &self.bias,
                 None,
                 None,
@@ -210,9 +208,7 @@ impl Product {
             ),
             InputGradient => gemm::input_gradient(
                 context,
-                Numbers::F32,
-                Panels::new(&self.w, n, k),
-                Panels::new(&self.dz, k, m),
+                Factors::f32(Panels::new(&self.w, n, k), Panels::new(&self.dz, k, m)),
                 Panels::new(&self.x, n, m),
                 Activation::Relu,
                 None,
@@ -223,9 +219,7 @@ impl Product {
                 gemm::transpose(context, dz, PanelsMut::new(&mut self.transposed, k, n));
                 gemm::weight_gradient(
                     context,
-                    Numbers::F32,
-                    Panels::new(&self.x, m, k),
-                    Panels::new(&self.transposed, k, n),
+                    Factors::f32(Panels::new(&self.x, m, k), Panels::new(&self.transposed, k, n)),
                     PanelsMut::new(&mut self.out, m, n),
                 );
             }

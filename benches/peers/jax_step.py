@@ -30,13 +30,20 @@ def initial(task, key):
     return params
 
 
+def product(x, weight):
+    """x·W in the precision that was asked for, with sums in f32."""
+    if ARGS.precision == "bf16":
+        x, weight = x.astype(jnp.bfloat16), weight.astype(jnp.bfloat16)
+    return jnp.matmul(x, weight, preferred_element_type=jnp.float32)
+
+
 def forward(params, x, key, rates):
     """Logits; `rates` of dropout for the input and each hidden layer, or none."""
     for i, (weight, bias) in enumerate(params):
         if rates:
             key, drawn = jax.random.split(key)
             x = jnp.where(jax.random.bernoulli(drawn, 1 - rates[i], x.shape), x / (1 - rates[i]), 0)
-        x = x @ weight + bias
+        x = product(x, weight) + bias
         if i + 1 < len(params):
             x = jax.nn.relu(x)
     return x

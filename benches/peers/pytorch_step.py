@@ -39,15 +39,17 @@ def sgd(model, learning_rate, momentum):
     return torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum, fused=True)
 
 
-def train_step(model, optimizer, inputs, labels, teacher_logits):
-    loss = loss_of(model(inputs), labels, teacher_logits)
+def train_step(model, optimizer, inputs, labels, teacher_logits, bf16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+        logits = model(inputs)
+    loss = loss_of(logits.float(), labels, teacher_logits)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return loss.item()
 
 
-def step_seconds(task, batch, steps):
+def step_seconds(task, batch, steps, bf16):
     """Seconds of each of `steps` steps, after some to warm up."""
     torch.manual_seed(0)
     images, labels, logits = (
@@ -60,7 +62,7 @@ def step_seconds(task, batch, steps):
         for indices in torch.randperm(step.EXAMPLES).split(batch):
             inputs = images[indices].to(torch.float32).mul_(1 / 255)
             targets = None if logits is None else logits[indices]
-            total += train_step(model, optimizer, inputs, labels[indices], targets)
+            total += train_step(model, optimizer, inputs, labels[indices], targets, bf16)
             ends.append(time.perf_counter())
     if not total < float("inf"):
         sys.exit(f"the {task}'s loss is not finite")
@@ -68,7 +70,7 @@ def step_seconds(task, batch, steps):
     return [end - start for start, end in zip(ends, ends[1:])]
 
 
-def case_losses(task, case):
+def case_losses(task, case, bf16):
     """The losses of the case's steps."""
     model = network(task, dropout=False)
     with torch.no_grad():
@@ -79,14 +81,15 @@ def case_losses(task, case):
     optimizer = sgd(model, case.learning_rate, case.momentum)
     logits = None if case.teacher_logits is None else torch.from_numpy(case.teacher_logits)
     batch = (torch.from_numpy(case.inputs), torch.from_numpy(case.labels), logits)
-    return [train_step(model, optimizer, *batch) for _ in case.losses]
+    return [train_step(model, optimizer, *batch, bf16) for _ in case.losses]
 
 
 def main():
     args = step.arguments(__doc__)
     torch.set_num_threads(args.threads)
-    losses = case_losses(args.task, step.Case(args.case)) if args.case else None
-    seconds = step_seconds(args.task, args.batch, args.steps)
+    bf16 = args.precision == "bf16"
+    losses = case_losses(args.task, step.Case(args.case), bf16) if args.case else None
+    seconds = step_seconds(args.task, args.batch, args.steps, bf16)
     step.report(f"PyTorch {torch.__version__}", args, torch.get_num_threads(), seconds, losses)
 
 

@@ -28,6 +28,8 @@ def arguments(description):
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32",
+                        help="of the products' operands; sums, weights and losses are f32")
     parser.add_argument("--case", type=pathlib.Path, help="a folder that `bench step --case` wrote")
     return parser.parse_args()
 
@@ -77,6 +79,7 @@ def report(version, args, threads, seconds, case_losses):
         "task": args.task,
         "batch": args.batch,
         "threads": threads,
+        "precision": args.precision,
         "ms_per_step": {"median": statistics.median(ms), "min": min(ms), "max": max(ms)},
         "case_losses": case_losses,
     }), flush=True)

@@ -52,20 +52,36 @@ use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
 
-/// What the values of a product's operands are.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Numbers {
-    /// f32.
-    F32,
-    /// Pairs of bf16, as [`crate::bf16::pack`] makes them: along the lanes for W of [`input_gradient`] and
-    /// for X of the weights' gradient, else along the rows.
-    Bf16 {
-        /// The sums are multiplied by it: operands of whole numbers, such as pixels, are exact.
-        scale: f32,
-    },
+/// The operands A and B of a product, as the table of the module's documentation names them.
+#[derive(Clone, Copy)]
+pub struct Factors<'a> {
+    numbers: Numbers,
+    a: Panels<'a>,
+    b: Panels<'a>,
 }
 
-/// [`Numbers`] as types, so that no product carries the code of the other kind.
+/// What the operands' values are.
+#[derive(Clone, Copy)]
+enum Numbers {
+    F32,
+    /// Pairs, and what the sums are multiplied by.
+    Bf16(f32),
+}
+
+impl<'a> Factors<'a> {
+    /// Of f32.
+    pub fn f32(a: Panels<'a>, b: Panels<'a>) -> Self {
+        Self { numbers: Numbers::F32, a, b }
+    }
+
+    /// Of pairs of bf16, as [`crate::bf16::pack`] makes them: A along the way in which it is walked, B along
+    /// its rows. The sums are multiplied by `scale`: whole numbers, such as pixels, are exact.
+    pub fn bf16(scale: f32, a: Panels<'a>, b: Panels<'a>) -> Self {
+        Self { numbers: Numbers::Bf16(scale), a, b }
+    }
+}
+
+/// The same as types, so that no product carries the code of the other kind.
 trait Kind: Copy + Sync {
     /// Whether a value of an operand is a pair.
     const PAIRS: bool;
@@ -102,19 +118,19 @@ impl Kind for Pairs {
 /// C ← `epilogue` of A∘B; A is walked as `walk` says.
 fn product<const P: usize>(
     context: &Context,
-    numbers: Numbers,
-    (walk, a): (impl Walk, Panels),
-    b: Panels,
+    walk: impl Walk,
+    factors: Factors,
     epilogue: impl Epilogue<P>,
     c: Tiles<P>,
 ) {
+    let Factors { numbers, a, b } = factors;
     let (depth, beta) = (b.rows(), 0.0);
     match numbers {
         Numbers::F32 => {
             let (walk, epilogue) = (Of(Values, walk), Scaled { kind: Values, of: epilogue });
             Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
         }
-        Numbers::Bf16 { scale } => {
+        Numbers::Bf16(scale) => {
             let kind = Pairs { scale };
             let (walk, epilogue) = (Of(kind, walk), Scaled { kind, of: epilogue });
             Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
@@ -122,47 +138,45 @@ fn product<const P: usize>(
     }
 }
 
-/// A layer: Y = mask ⊙ f(Wᵀ·X + b). `bias` has one value per output; without an activation f is the
+/// A layer: Y = mask ⊙ f(Wᵀ·X + b), of W and X. `bias` has one value per output; without an activation f is the
 /// identity.
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], X [inputs, batch] and Y [outputs, batch] do not fit.
 pub fn forward(
     context: &Context,
-    numbers: Numbers,
-    w: Panels,
-    x: Panels,
+    factors: Factors,
     bias: &[f32],
     activation: Option<Activation>,
     dropout: Option<Dropout>,
     mut y: PanelsMut,
 ) {
     if activation == Some(Activation::Tanh) {
-        forward(context, numbers, w, x, bias, None, None, y.reborrow());
+        forward(context, factors, bias, None, None, y.reborrow());
         return activation::forward(context, activation, dropout, y);
     }
+    let Factors { a: w, b: x, .. } = factors;
     assert_eq!(w.rows(), x.rows(), "inputs of W and X");
     assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
     let bias = &bias[..w.lanes()];
     let epilogue = Activate { bias, relu: activation.is_some(), dropout };
-    product(context, numbers, (Rows, w), x, epilogue, Tiles::panels([y]));
+    product(context, Rows, factors, epilogue, Tiles::panels([y]));
 }
 
-/// The gradient of a layer's input, taken through activation and dropout of the layer below, whose
+/// The gradient of a layer's input, of W and dZ, taken through activation and dropout of the layer below, whose
 /// output Y = mask ⊙ f(Z) is: dZ_below = (W·dZ) ⊙ mask ⊙ f′(Z).
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], dZ [outputs, batch], Y and dX [inputs, batch] do not fit.
 pub fn input_gradient(
     context: &Context,
-    numbers: Numbers,
-    w: Panels,
-    dz: Panels,
+    factors: Factors,
     y: Panels,
     activation: Activation,
     dropout: Option<Dropout>,
     mut dx: PanelsMut,
 ) {
+    let Factors { a: w, b: dz, .. } = factors;
     assert_eq!(w.lanes(), dz.rows(), "outputs of W and dZ");
     assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
@@ -170,10 +184,10 @@ pub fn input_gradient(
         Activation::Relu => {
             let scale = dropout.map_or(1.0, |dropout| dropout.scale());
             let epilogue = ActivateGradient { y, scale };
-            product(context, numbers, (Lanes, w), dz, epilogue, Tiles::panels([dx]));
+            product(context, Lanes, factors, epilogue, Tiles::panels([dx]));
         }
         Activation::Tanh => {
-            product(context, numbers, (Lanes, w), dz, Store, Tiles::panels([dx.reborrow()]));
+            product(context, Lanes, factors, Store, Tiles::panels([dx.reborrow()]));
             activation::backward(context, activation, dropout, y, dx);
         }
     }
@@ -184,16 +198,11 @@ pub fn input_gradient(
 ///
 /// # Panics
 /// If the shapes of X [inputs, batch], dZᵀ and dW [inputs, outputs] do not fit.
-pub fn weight_gradient(
-    context: &Context,
-    numbers: Numbers,
-    x: Panels,
-    dz_transposed: Panels,
-    dw: PanelsMut,
-) {
+pub fn weight_gradient(context: &Context, factors: Factors, dw: PanelsMut) {
+    let Factors { a: x, b: dz_transposed, .. } = factors;
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
-    product(context, numbers, (Lanes, x), dz_transposed, Store, Tiles::panels([dw]));
+    product(context, Lanes, factors, Store, Tiles::panels([dw]));
 }
 
 /// What [`weight_update`] does with a gradient.
@@ -219,13 +228,12 @@ pub struct WeightStep {
 /// moments are missing.
 pub fn weight_update(
     context: &Context,
-    numbers: Numbers,
-    x: Panels,
-    dz_transposed: Panels,
+    factors: Factors,
     step: WeightStep,
     w: PanelsMut,
     moments: &mut [&mut [f32]],
 ) -> bool {
+    let Factors { a: x, b: dz_transposed, .. } = factors;
     assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
     assert_eq!((w.rows(), w.lanes()), (x.rows(), dz_transposed.lanes()), "shape of W");
     let WeightStep { rule, weight_decay, max_norm } = step;
@@ -233,16 +241,14 @@ pub fn weight_update(
     let (rows, lanes) = (w.rows(), w.lanes());
     let diverged = AtomicBool::new(false);
     let epilogue = Update { rule, weight_decay, max_norm, diverged: &diverged };
-    let a = (Lanes, x);
     match moments {
         [v] => {
             let planes = [w, PanelsMut::new(v, rows, lanes)];
-            product(context, numbers, a, dz_transposed, epilogue, Tiles::panels(planes));
+            product(context, Lanes, factors, epilogue, Tiles::panels(planes));
         }
         [v, u] => {
             let [v, u] = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
-            let c = Tiles::panels([w, v, u]);
-            product(context, numbers, a, dz_transposed, epilogue, c);
+            product(context, Lanes, factors, epilogue, Tiles::panels([w, v, u]));
         }
         _ => unreachable!("a rule has one or two moments"),
     }

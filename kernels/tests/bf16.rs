@@ -5,11 +5,9 @@ mod common;
 
 use common::{Data, EPS, Panel, assert_within, same_bits_everywhere};
 use limbeck_kernels::bf16::{SMALLEST, pack, round, round_all};
-use limbeck_kernels::gemm::{Numbers, forward, input_gradient, transpose, weight_gradient};
+use limbeck_kernels::gemm::{Factors, forward, input_gradient, transpose, weight_gradient};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::{Activation, Context};
-
-const ONE: Numbers = Numbers::Bf16 { scale: 1.0 };
 
 /// The nearest bf16 by distance in f64, of two equally near ones the even one.
 fn nearest(x: f32) -> f32 {
@@ -194,7 +192,14 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             let (w, x) = (packed(context, &w).0, packed(context, &x).0);
             let mut y = Panel::unwritten(outputs, batch);
             let bias = vec![0.0; outputs];
-            forward(context, ONE, w.view(), x.view(), &bias, None, None, y.view_mut());
+            forward(
+                context,
+                Factors::bf16(1.0, w.view(), x.view()),
+                &bias,
+                None,
+                None,
+                y.view_mut(),
+            );
             y.row_major()
         });
         check("forward", got, batch, &|unit, i| {
@@ -206,7 +211,14 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             let (w, dz) = (packed(context, &w).1, packed(context, &dz).0);
             let mut dx = Panel::unwritten(inputs, batch);
             let f = Activation::Relu;
-            input_gradient(context, ONE, w.view(), dz.view(), y.view(), f, None, dx.view_mut());
+            input_gradient(
+                context,
+                Factors::bf16(1.0, w.view(), dz.view()),
+                y.view(),
+                f,
+                None,
+                dx.view_mut(),
+            );
             dx.row_major()
         });
         check("input gradient", got, batch, &|input, i| {
@@ -217,7 +229,11 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             let mut dz_transposed = Panel::unwritten(batch.div_ceil(2), outputs);
             transpose(context, dz.view(), dz_transposed.view_mut());
             let mut dw = Panel::unwritten(inputs, outputs);
-            weight_gradient(context, ONE, x.view(), dz_transposed.view(), dw.view_mut());
+            weight_gradient(
+                context,
+                Factors::bf16(1.0, x.view(), dz_transposed.view()),
+                dw.view_mut(),
+            );
             dw.assert_padding_is_zero("weight gradient");
             dw.row_major()
         });
@@ -259,19 +275,25 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
     let x = Panel::from_row_major(inputs, batch, &pixels);
     let w = data.panel(inputs, outputs);
     let bias = data.values(outputs);
-    let numbers = Numbers::Bf16 { scale: 1.0 / 255.0 };
     let dropout = Dropout::new(Key::new(7, 3, 0), 0.5, batch);
     let got = same_bits_everywhere("scaled", |context| {
         let (w, x) = (packed(context, &w).0, packed(context, &x).0);
         let mut y = Panel::unwritten(outputs, batch);
         let relu = Some(Activation::Relu);
         let dropout = Some(dropout);
-        forward(context, numbers, w.view(), x.view(), &bias, relu, dropout, y.view_mut());
+        forward(
+            context,
+            Factors::bf16(1.0 / 255.0, w.view(), x.view()),
+            &bias,
+            relu,
+            dropout,
+            y.view_mut(),
+        );
         y.row_major()
     });
     let mut want = Vec::new();
     let mut bound = Vec::new();
-    for unit in 0..outputs {
+    for (unit, &b) in bias.iter().enumerate() {
         for i in 0..batch {
             let terms = (0..inputs).map(|k| {
                 let w = f64::from(w.view().get(k, unit));
@@ -279,7 +301,7 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
             });
             let (sum, size) =
                 terms.fold((0.0, 0.0), |(sum, size), term: f64| (sum + term, size + term.abs()));
-            let b = f64::from(bias[unit]);
+            let b = f64::from(b);
             let kept = if dropout.keeps(unit, i) { f64::from(dropout.scale()) } else { 0.0 };
             want.push((sum + b).max(0.0) * kept);
             // The weights' rounding, 2⁻⁹; the sum's; and those of scale, bias and dropout.
@@ -299,7 +321,14 @@ fn what_is_not_finite_stays_visible() {
             let (w, x) = (packed(context, &w).0, packed(context, &x).0);
             let mut y = Panel::unwritten(1, 2);
             let relu = Some(Activation::Relu);
-            forward(context, ONE, w.view(), x.view(), &[0.0], relu, None, y.view_mut());
+            forward(
+                context,
+                Factors::bf16(1.0, w.view(), x.view()),
+                &[0.0],
+                relu,
+                None,
+                y.view_mut(),
+            );
             y.row_major().into_iter().map(|y| if y.is_nan() { f32::NAN } else { y }).collect()
         });
         assert_eq!(got[0], 1.75);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Data, EPS, Panel, assert_within, magnitudes, same_bits_everywhere, widen};
 use limbeck_kernels::gemm::{
-    Layout, Numbers, Packed, forward, gemm, input_gradient, transpose, weight_gradient,
+    Factors, Layout, Packed, forward, gemm, input_gradient, transpose, weight_gradient,
 };
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reduce::{errors, row_sums};
@@ -250,7 +250,7 @@ fn forward_is_within_its_error_bound_and_has_the_same_bits_everywhere() {
             let name = format!("forward {shape:?} {f:?} dropout {}", dropout.is_some());
             let got = same_bits_everywhere(&name, |context| {
                 let mut y = Panel::unwritten(outputs, batch);
-                forward(context, Numbers::F32, w.view(), x.view(), &bias, f, dropout, y.view_mut());
+                forward(context, Factors::f32(w.view(), x.view()), &bias, f, dropout, y.view_mut());
                 y.row_major()
             });
 
@@ -296,7 +296,7 @@ fn forward_keeps_nan_visible_through_the_activation() {
         common::contexts().iter().flat_map(|context| Activation::ALL.map(|f| (context, f)))
     {
         let mut y = Panel::unwritten(5, 2);
-        forward(context, Numbers::F32, w.view(), x.view(), &bias, Some(f), None, y.view_mut());
+        forward(context, Factors::f32(w.view(), x.view()), &bias, Some(f), None, y.view_mut());
         for unit in 0..5 {
             assert!(y.view().get(unit, 0).is_finite());
             assert!(y.view().get(unit, 1).is_nan());
@@ -328,9 +328,7 @@ fn gradients_are_within_their_error_bounds_and_have_the_same_bits_everywhere() {
                 let mut dx = Panel::unwritten(inputs, batch);
                 input_gradient(
                     context,
-                    Numbers::F32,
-                    w.view(),
-                    dz.view(),
+                    Factors::f32(w.view(), dz.view()),
                     y.view(),
                     f,
                     dropout,
@@ -377,7 +375,7 @@ fn gradients_are_within_their_error_bounds_and_have_the_same_bits_everywhere() {
                 }
             }
             let mut dw = Panel::unwritten(inputs, outputs);
-            weight_gradient(context, Numbers::F32, x.view(), dz_transposed.view(), dw.view_mut());
+            weight_gradient(context, Factors::f32(x.view(), dz_transposed.view()), dw.view_mut());
             dw.assert_padding_is_zero(&name);
             dw.row_major()
         });
@@ -450,7 +448,7 @@ fn an_empty_batch_gives_no_gradient() {
     let (x, dz_transposed) = (Panel::unwritten(9, 0), Panel::unwritten(0, 7));
     let got = same_bits_everywhere("empty batch", |context| {
         let mut dw = Panel::unwritten(9, 7);
-        weight_gradient(context, Numbers::F32, x.view(), dz_transposed.view(), dw.view_mut());
+        weight_gradient(context, Factors::f32(x.view(), dz_transposed.view()), dw.view_mut());
         dw.row_major()
     });
     assert_eq!(got, [0.0; 63]);

@@ -10,7 +10,7 @@ mod common;
 
 use common::{Data, contexts};
 use limbeck_kernels::exp::exp_in_place;
-use limbeck_kernels::gemm::{self, Layout, Numbers, Packed, WeightStep};
+use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::softmax::{Distillation, Loss, log_softmax, softmax};
@@ -385,9 +385,7 @@ fn products_of_panels() {
             let dropout = Dropout::new(Key::new(1, 2, 3), 0.4, batch);
             gemm::forward(
                 context,
-                Numbers::F32,
-                Panels::new(&w, inputs, outputs),
-                Panels::new(&x, inputs, batch),
+                Factors::f32(Panels::new(&w, inputs, outputs), Panels::new(&x, inputs, batch)),
                 &bias,
                 Some(Activation::Relu),
                 Some(dropout),
@@ -399,9 +397,7 @@ fn products_of_panels() {
             let mut dx = operands.values(panel_len(inputs, batch));
             gemm::input_gradient(
                 context,
-                Numbers::F32,
-                Panels::new(&w, inputs, outputs),
-                dz,
+                Factors::f32(Panels::new(&w, inputs, outputs), dz),
                 Panels::new(&x, inputs, batch),
                 Activation::Relu,
                 Some(dropout),
@@ -415,9 +411,7 @@ fn products_of_panels() {
             let x = Panels::new(&x, inputs, batch);
             gemm::weight_gradient(
                 context,
-                Numbers::F32,
-                x,
-                transposed,
+                Factors::f32(x, transposed),
                 PanelsMut::new(&mut dw, inputs, outputs),
             );
             all.extend_from_slice(&dw);
@@ -430,9 +424,7 @@ fn products_of_panels() {
                 let to = PanelsMut::new(&mut w, inputs, outputs);
                 assert!(gemm::weight_update(
                     context,
-                    Numbers::F32,
-                    x,
-                    transposed,
+                    Factors::f32(x, transposed),
                     step,
                     to,
                     moments

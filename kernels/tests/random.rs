@@ -5,7 +5,7 @@ mod common;
 
 use common::{Panel, load, same_bits_everywhere};
 use limbeck_kernels::activation::{self, Activation};
-use limbeck_kernels::gemm::{Numbers, forward};
+use limbeck_kernels::gemm::{Factors, forward};
 use limbeck_kernels::input::Scaling;
 use limbeck_kernels::random::{Dropout, Key};
 
@@ -179,9 +179,7 @@ fn vectors_draw_what_scalars_draw() {
                 let relu = Some(Activation::Relu);
                 forward(
                     context,
-                    Numbers::F32,
-                    w.view(),
-                    x.view(),
+                    Factors::f32(w.view(), x.view()),
                     &bias,
                     relu,
                     Some(dropout),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Data, EPS, Panel, assert_within, contexts, same_bits_everywhere, widen};
-use limbeck_kernels::gemm::{Numbers, WeightStep, weight_gradient, weight_update};
+use limbeck_kernels::gemm::{Factors, WeightStep, weight_gradient, weight_update};
 use limbeck_kernels::update::{Rule, add, average, max_norm, step};
 use limbeck_kernels::{PanelsMut, reference};
 
@@ -448,9 +448,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let [a, b] = &mut fused_moments;
                 let finite = weight_update(
                     context,
-                    Numbers::F32,
-                    x.view(),
-                    dz.view(),
+                    Factors::f32(x.view(), dz.view()),
                     weight_step,
                     PanelsMut::new(&mut fused, inputs, outputs),
                     &mut [&mut a[..], &mut b[..]][..moments],
@@ -458,7 +456,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 assert!(finite, "{what}");
 
                 let mut gradient = Panel::unwritten(inputs, outputs);
-                weight_gradient(context, Numbers::F32, x.view(), dz.view(), gradient.view_mut());
+                weight_gradient(context, Factors::f32(x.view(), dz.view()), gradient.view_mut());
                 let (mut apart, mut apart_moments) = (w, [v, u]);
                 let [a, b] = &mut apart_moments;
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
@@ -487,7 +485,7 @@ fn a_fused_update_gives_the_bits_of_gradient_and_step() {
                 let arrays = &mut [&mut a[..], &mut b[..]][..moments];
                 let (x, dz) = (x.view(), dz.view());
                 assert!(
-                    !weight_update(context, Numbers::F32, x, dz, weight_step, w, arrays),
+                    !weight_update(context, Factors::f32(x, dz), weight_step, w, arrays),
                     "{what}"
                 );
                 result
@@ -530,10 +528,10 @@ fn an_update_that_overflows_is_seen() {
             let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];
             let (x, dz) = (x.view(), dz.view());
             let fused =
-                weight_update(&context, Numbers::F32, x, dz, weight_step, w.view_mut(), moments);
+                weight_update(&context, Factors::f32(x, dz), weight_step, w.view_mut(), moments);
 
             let mut gradient = last(inputs, 0.0);
-            weight_gradient(&context, Numbers::F32, x, dz, gradient.view_mut());
+            weight_gradient(&context, Factors::f32(x, dz), gradient.view_mut());
             let mut w = last(inputs, weight);
             let [mut v, mut u] = [(); 2].map(|()| last(inputs, 0.0).buffer);
             let moments = &mut [&mut v[..], &mut u[..]][..rule.moments()];

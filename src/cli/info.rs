@@ -3,6 +3,7 @@
 use super::session::{COMMIT, Session};
 use limbeck::Result;
 use limbeck::files::shown::ShownPath;
+use limbeck::run::manifest::{cpu_entry, cpu_model};
 use limbeck_datasets::mnist;
 use limbeck_kernels::{Isa, peak};
 use serde::Serialize;
@@ -20,6 +21,11 @@ struct Info {
     git_commit: Option<&'static str>,
     target: String,
     cpu: String,
+    /// CPUID's family and model, which tell generations of the same name apart.
+    cpu_family: Option<u32>,
+    cpu_model: Option<u32>,
+    /// Whether processor and system have tiles of bf16 (AMX). No kernel of this version uses them.
+    bf16_tiles: bool,
     cores: usize,
     caches: Vec<Cache>,
     isa: String,
@@ -41,11 +47,16 @@ struct Cache {
 }
 
 pub fn run(session: &Session) -> Result<()> {
+    let number = |key| cpu_entry(key)?.parse().ok();
     session.result(&Info {
         version: env!("CARGO_PKG_VERSION"),
         git_commit: COMMIT,
         target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
-        cpu: limbeck::run::manifest::cpu_model(),
+        cpu: cpu_model(),
+        cpu_family: number("cpu family"),
+        cpu_model: number("model"),
+        bf16_tiles: cpu_entry("flags")
+            .is_some_and(|flags| flags.split(' ').any(|flag| flag == "amx_bf16")),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
         caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
         isa: session.context.isa.to_string(),
@@ -80,11 +91,17 @@ impl Display for Info {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let commit = self.git_commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
         writeln!(f, "limbeck {}{commit} on {}", self.version, self.target)?;
-        writeln!(f, "cpu      {}, {} hardware threads", self.cpu, self.cores)?;
+        write!(f, "cpu      {}, ", self.cpu)?;
+        if let (Some(family), Some(model)) = (self.cpu_family, self.cpu_model) {
+            write!(f, "family {family}, model {model}, ")?;
+        }
+        writeln!(f, "{} hardware threads", self.cores)?;
         for Cache { level, kibibytes, shared_by } in &self.caches {
             writeln!(f, "L{level}       {kibibytes} KiB, shared by cpu {shared_by}")?;
         }
         writeln!(f, "isa      {} of {}", self.isa, self.isas.join(", "))?;
+        let tiles = if self.bf16_tiles { "here, not used by this version" } else { "none" };
+        writeln!(f, "tiles    {tiles}")?;
         let Info { threads, peak_gflops, .. } = self;
         writeln!(f, "threads  {threads}")?;
         writeln!(f, "peak     {peak_gflops:.0} GFLOP/s of fused multiply-adds, just measured")?;

@@ -10,7 +10,7 @@ use crate::engine::params::{self, LayerParams};
 use crate::files::about::About;
 use crate::files::model::{Layer, ModelFile, Standardizer};
 use limbeck_datasets::{Batch, Inputs, Split};
-use limbeck_kernels::gemm::{self, Numbers};
+use limbeck_kernels::gemm::{self, Factors};
 use limbeck_kernels::{
     Activation, Buffer, Context, LANES, Panels, PanelsMut, bf16, input, input::Scaling, panel_len,
     reduce,
@@ -172,11 +172,11 @@ impl Mlp {
             let y = PanelsMut::new(y, self.layers[i].outputs, work.batch);
             let dropout = dropout.get(i + 1).copied().flatten().filter(|_| i < last);
             let activation = (i < last).then_some(self.activation);
-            let (numbers, w, x) = match &mut work.pairs {
-                None => (Numbers::F32, self.weight(i), x),
+            let factors = match &mut work.pairs {
+                None => Factors::f32(self.weight(i), x),
                 Some(pairs) => pairs.forward(context, i, self.weight(i), x),
             };
-            gemm::forward(context, numbers, w, x, self.bias(i), activation, dropout, y);
+            gemm::forward(context, factors, self.bias(i), activation, dropout, y);
             if i < last {
                 work.round(context, work.activations[i + 1].start, self.layers[i].outputs);
             }
@@ -209,10 +209,9 @@ impl Mlp {
     ) {
         self.backward_layer(context, work, dropout, i);
         let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
-        let LayerGradient { numbers, x, dz_transposed, db } = work.layer_gradient(self, i);
+        let (factors, db) = work.layer_gradient(self, i);
         let (dw, to) = grads.split_at_mut(weight.len());
-        let dw = PanelsMut::new(dw, *inputs, *outputs);
-        gemm::weight_gradient(context, numbers, x, dz_transposed, dw);
+        gemm::weight_gradient(context, factors, PanelsMut::new(dw, *inputs, *outputs));
         to.copy_from_slice(db);
     }
 
@@ -233,11 +232,11 @@ impl Mlp {
             let y = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
             let dropout = dropout.get(i).copied().flatten();
             let dx = PanelsMut::new(dx, *inputs, batch);
-            let (numbers, w, dz) = match &mut work.pairs {
-                None => (Numbers::F32, self.weight(i), dz),
+            let factors = match &mut work.pairs {
+                None => Factors::f32(self.weight(i), dz),
                 Some(pairs) => pairs.input_gradient(context, self.weight(i), dz),
             };
-            gemm::input_gradient(context, numbers, w, dz, y, self.activation, dropout, dx);
+            gemm::input_gradient(context, factors, y, self.activation, dropout, dx);
         }
         let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
         let (transposed, db) = scratch.split_at_mut(work.transposed.len());
@@ -332,14 +331,6 @@ pub struct Workspace {
     losses: Vec<Loss>,
     /// The operands of the products in bf16; absent in f32.
     pairs: Option<Pairs>,
-}
-
-/// What the gradient of a layer's weights is made of: dW = X·dZᵀ; and that of its biases.
-pub(crate) struct LayerGradient<'w> {
-    pub numbers: Numbers,
-    pub x: Panels<'w>,
-    pub dz_transposed: Panels<'w>,
-    pub db: &'w [f32],
 }
 
 impl Workspace {
@@ -467,15 +458,14 @@ impl Workspace {
     }
 
     /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
-    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> LayerGradient<'_> {
+    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Factors<'_>, &[f32]) {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
         let db = &self.arena[self.db.clone()][..bias.len()];
         if let Some(pairs) = &self.pairs {
-            let (numbers, x, dz_transposed) = pairs.operands(i, inputs, outputs, self.batch);
-            return LayerGradient { numbers, x, dz_transposed, db };
+            return (pairs.operands(i, inputs, outputs, self.batch), db);
         }
         let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
         let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
-        LayerGradient { numbers: Numbers::F32, x, dz_transposed, db }
+        (Factors::f32(x, dz_transposed), db)
     }
 }

@@ -7,7 +7,7 @@
 //! dropout, multiplies the finished sums.
 
 use limbeck_kernels::bf16::pack;
-use limbeck_kernels::gemm::{self, Numbers};
+use limbeck_kernels::gemm::{self, Factors};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 
 /// Memory for the operands of the layer at hand.
@@ -47,8 +47,9 @@ impl Pairs {
         }
     }
 
-    fn numbers(&self, layer: usize) -> Numbers {
-        Numbers::Bf16 { scale: if layer == 0 { self.input_scale } else { 1.0 } }
+    /// What the sums of `layer` over its inputs are multiplied by.
+    fn scale(&self, layer: usize) -> f32 {
+        if layer == 0 { self.input_scale } else { 1.0 }
     }
 
     /// The operands of Wᵀ·X.
@@ -58,27 +59,22 @@ impl Pairs {
         layer: usize,
         w: Panels,
         x: Panels,
-    ) -> (Numbers, Panels<'_>, Panels<'_>) {
-        let numbers = self.numbers(layer);
+    ) -> Factors<'_> {
         let inputs = w.rows().div_ceil(2);
         pack(context, w, Some(PanelsMut::new(&mut self.weights, inputs, w.lanes())), None);
         pack(context, x, Some(PanelsMut::new(&mut self.by_rows, inputs, x.lanes())), None);
         let w = Panels::new(&self.weights, inputs, w.lanes());
-        (numbers, w, Panels::new(&self.by_rows, inputs, x.lanes()))
+        let x = Panels::new(&self.by_rows, inputs, x.lanes());
+        Factors::bf16(self.scale(layer), w, x)
     }
 
     /// The operands of W·dZ.
-    pub fn input_gradient(
-        &mut self,
-        context: &Context,
-        w: Panels,
-        dz: Panels,
-    ) -> (Numbers, Panels<'_>, Panels<'_>) {
+    pub fn input_gradient(&mut self, context: &Context, w: Panels, dz: Panels) -> Factors<'_> {
         let outputs = w.lanes().div_ceil(2);
         pack(context, w, None, Some(PanelsMut::new(&mut self.weights, w.rows(), outputs)));
         pack(context, dz, Some(PanelsMut::new(&mut self.by_rows, outputs, dz.lanes())), None);
         let w = Panels::new(&self.weights, w.rows(), outputs);
-        (Numbers::Bf16 { scale: 1.0 }, w, Panels::new(&self.by_rows, outputs, dz.lanes()))
+        Factors::bf16(1.0, w, Panels::new(&self.by_rows, outputs, dz.lanes()))
     }
 
     /// Makes the operands of X·dZᵀ, which [`Pairs::operands`] gives.
@@ -97,9 +93,9 @@ impl Pairs {
         inputs: usize,
         outputs: usize,
         batch: usize,
-    ) -> (Numbers, Panels<'_>, Panels<'_>) {
+    ) -> Factors<'_> {
         let pairs = batch.div_ceil(2);
         let x = Panels::new(&self.by_lanes, inputs, pairs);
-        (self.numbers(layer), x, Panels::new(&self.transposed, pairs, outputs))
+        Factors::bf16(self.scale(layer), x, Panels::new(&self.transposed, pairs, outputs))
     }
 }

@@ -130,12 +130,16 @@ pub fn differing(
 
 /// The processor's model name, as `/proc/cpuinfo` has it; where it has none, the architecture.
 pub fn cpu_model() -> String {
-    let model = || {
-        let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_string()).filter(|name| !name.is_empty())
-    };
-    model().unwrap_or_else(|| std::env::consts::ARCH.to_string())
+    let model = cpu_entry("model name").filter(|name| !name.is_empty());
+    model.unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}
+
+/// What `/proc/cpuinfo` says of the first processor's `key`, where there is such a file and key.
+pub fn cpu_entry(key: &str) -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let entries = text.lines().filter_map(|line| line.split_once(':'));
+    let mut values = entries.filter(|(name, _)| name.trim() == key).map(|(_, value)| value);
+    values.next().map(|value| value.trim().to_string())
 }
 
 /// `time` in UTC as ISO 8601, `2015-03-09T23:59:59Z`; before 1970, the start of 1970.

@@ -13,7 +13,7 @@ pub mod schedule;
 mod sgd;
 
 use crate::engine::config::{OptimizerKind, TrainingConfig};
-use crate::engine::mlp::{LayerGradient, Mlp, Workspace};
+use crate::engine::mlp::{Mlp, Workspace};
 use crate::engine::params::{self, LayerParams};
 use crate::files::error::{Error, Result};
 use limbeck_kernels::gemm::{self, WeightStep};
@@ -173,12 +173,12 @@ impl Optimizer {
         for i in (0..model.layers().len()).rev() {
             model.backward_layer(context, work, dropout, i);
             let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
-            let LayerGradient { numbers, x, dz_transposed, db } = work.layer_gradient(model, i);
+            let (factors, db) = work.layer_gradient(model, i);
             let step = self.weight_step(rule, model, i);
             let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
             let w = PanelsMut::new(&mut model.params_mut()[weight.clone()], inputs, outputs);
             let finite = with_moments(&mut moments, |moments| {
-                gemm::weight_update(context, numbers, x, dz_transposed, step, w, moments)
+                gemm::weight_update(context, factors, step, w, moments)
             });
             if !finite {
                 return Err(NotFinite { layer: i, update: "weight update" });

@@ -23,7 +23,7 @@ use super::{Faults, Place, THREADS, contexts, for_each_job};
 use crate::engine::config::Precision;
 use crate::files::error::Result;
 use limbeck_kernels::bf16;
-use limbeck_kernels::gemm::{self, Layout, Numbers, Packed, WeightStep};
+use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::{self, EPSILON};
 use limbeck_kernels::update::Rule;
@@ -213,17 +213,17 @@ impl Operands {
     fn fast(&self, context: &Context, product: Product) -> Vec<f32> {
         let (m, n, k) = self.shape;
         let (a, b) = (&self.a, &self.b);
-        let numbers = match self.precision {
-            Precision::F32 => Numbers::F32,
-            Precision::Bf16 => Numbers::Bf16 { scale: 1.0 },
+        let by_rows = |panel: Panel| match self.precision {
+            Precision::F32 => panel,
+            Precision::Bf16 => panel.by_rows(context),
         };
-        let by_rows = |panel: Panel| match numbers {
-            Numbers::F32 => panel,
-            Numbers::Bf16 { .. } => panel.by_rows(context),
+        let by_lanes = |panel: Panel| match self.precision {
+            Precision::F32 => panel,
+            Precision::Bf16 => panel.by_lanes(context),
         };
-        let by_lanes = |panel: Panel| match numbers {
-            Numbers::F32 => panel,
-            Numbers::Bf16 { .. } => panel.by_lanes(context),
+        let factors = |a, b| match self.precision {
+            Precision::F32 => Factors::f32(a, b),
+            Precision::Bf16 => Factors::bf16(1.0, a, b),
         };
         match product {
             Product::RowMajor(layout, beta) => {
@@ -250,7 +250,7 @@ impl Operands {
                 let dropout = dropout.then_some(self.dropout);
                 let f = relu.then_some(Activation::Relu);
                 let (w, x) = (w.view(), x.view());
-                gemm::forward(context, numbers, w, x, &self.bias, f, dropout, y.write());
+                gemm::forward(context, factors(w, x), &self.bias, f, dropout, y.write());
                 y.row_major()
             }
             Product::InputGradient => {
@@ -260,13 +260,13 @@ impl Operands {
                 let (w, dz, y, f) = (w.view(), dz.view(), y.view(), Activation::Relu);
                 // Kept where Y > 0.
                 let dropout = Some(Dropout::new(Key::new(0, 0, 0), 1.0 - 1.0 / SCALE, n));
-                gemm::input_gradient(context, numbers, w, dz, y, f, dropout, dx.write());
+                gemm::input_gradient(context, factors(w, dz), y, f, dropout, dx.write());
                 dx.row_major()
             }
             Product::WeightGradient => {
                 let (x, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
                 let mut dw = Panel::unwritten(m, n);
-                gemm::weight_gradient(context, numbers, x.view(), dz.view(), dw.write());
+                gemm::weight_gradient(context, factors(x.view(), dz.view()), dw.write());
                 dw.row_major()
             }
             Product::WeightUpdate => {
@@ -277,7 +277,7 @@ impl Operands {
                 let step = WeightStep { rule, weight_decay: 0.0, max_norm: None };
                 let moments = &mut [&mut velocity[..]];
                 let (x, dz) = (x.view(), dz.view());
-                gemm::weight_update(context, numbers, x, dz, step, w.write(), moments);
+                gemm::weight_update(context, factors(x, dz), step, w.write(), moments);
                 w.row_major()
             }
         }
