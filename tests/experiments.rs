@@ -215,7 +215,9 @@ fn extended_rows_are_added_to_a_finished_experiment() {
     let summary = summary(&extended);
     for seed in [0, 1] {
         let systems = systems(&summary, seed);
-        for system in ["student, with labels", "label smoothing", "student of 2"] {
+        for system in
+            ["student, with labels", "label smoothing", "student, test-tuned", "student of 2"]
+        {
             assert!(systems.contains(&system), "{system} in {systems:?}");
         }
     }

@@ -1,6 +1,8 @@
 //! The f64 reference, the f32 engine and the check against PyTorch and JAX: losses, gradients and
 //! trained parameters that the scripts of tests/golden computed, in f64 and f32.
 //!
+//! Of a training with views the pixels are computed apart as well, and the teacher is asked in each step.
+//!
 //! f64 agrees to 10⁻¹² of the largest value. For f32, each of Limbeck, PyTorch and JAX must be as
 //! near to the f64 reference as rounding allows, in whatever order they sum:
 //! - gradients: [`common::tolerance`];
@@ -13,14 +15,19 @@
 mod common;
 
 use common::{Minibatch, UNIT, best, engine_logits, engine_step, load, matrix, tolerance};
-use limbeck::engine::config::{self, OptimizerKind, ScheduleKind, TrainingConfig};
+use limbeck::Error;
+use limbeck::engine::config::{
+    self, Config, DistillationConfig, OptimizerKind, ScheduleKind, TrainingConfig,
+};
 use limbeck::engine::loss::{self, LossSpec};
 use limbeck::engine::mlp::{Mlp, Workspace};
 use limbeck::engine::optimizer::Optimizer;
 use limbeck::engine::reference::{Batch, Net};
+use limbeck::engine::trainer::{self, Observer, Progress, Task as Training};
 use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::tools::check::{CheckCase, Precision, Verdict, check};
+use limbeck_datasets::{Batches, Split, View};
 use limbeck_kernels::gemm::WeightStep;
 use limbeck_kernels::softmax::{Distillation, Loss};
 use limbeck_kernels::update::Rule;
@@ -30,6 +37,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::HashMap;
+use std::iter::repeat_n;
 
 const FRAMEWORKS: [&str; 2] = ["pytorch", "jax"];
 const BATCH: usize = 11;
@@ -106,17 +114,36 @@ impl Task {
         };
         WeightStep { rule, weight_decay, max_norm: None }
     }
+
+    /// The same for the engine.
+    fn training(&self) -> TrainingConfig {
+        TrainingConfig {
+            schedule: ScheduleKind::Constant,
+            learning_rate: self.learning_rate.into(),
+            optimizer: if self.nesterov { OptimizerKind::Nesterov } else { OptimizerKind::Sgd },
+            momentum: self.momentum.into(),
+            weight_decay: self.weight_decay.into(),
+            ..TrainingConfig::default()
+        }
+    }
 }
 
 /// A file of tests/golden.
 struct Golden(HashMap<String, (Vec<usize>, Vec<f64>)>);
 
+fn bytes_of(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    std::fs::read(format!("{folder}/{name}.safetensors")).unwrap()
+}
+
 impl Golden {
     fn load(framework: &str, precision: Precision) -> Golden {
         let bits = if precision == Precision::F32 { 32 } else { 64 };
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-        let bytes = std::fs::read(format!("{folder}/{framework}-float{bits}.safetensors")).unwrap();
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        Golden::of(&bytes_of(&format!("{framework}-float{bits}")))
+    }
+
+    fn of(bytes: &[u8]) -> Golden {
+        let tensors = SafeTensors::deserialize(bytes).unwrap();
         let read = |(name, tensor): (&str, safetensors::tensor::TensorView)| {
             let data = tensor.data();
             let values: Vec<f64> = match tensor.dtype() {
@@ -146,9 +173,14 @@ impl Golden {
 
     /// The engine's net, which takes pixels to pixel/256 − 1/2.
     fn model(&self) -> Mlp {
+        self.net("", (1.0 / 256.0, -0.5))
+    }
+
+    /// The net whose layers' names begin with `prefix`, with this scale and shift of its pixels.
+    fn net(&self, prefix: &str, (input_scale, input_shift): (f32, f32)) -> Mlp {
         let layer = |i: usize| {
-            let (shape, weight) = self.0.get(&format!("layers.{i}.weight"))?;
-            let bias = self.get("", &format!("layers.{i}.bias"));
+            let (shape, weight) = self.0.get(&format!("{prefix}layers.{i}.weight"))?;
+            let bias = self.get("", &format!("{prefix}layers.{i}.bias"));
             let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect();
             let (weight, bias) = (narrow(weight), narrow(bias));
             Some(Layer { outputs: shape[0], inputs: shape[1], weight, bias })
@@ -157,8 +189,8 @@ impl Golden {
         Mlp::from_file(&ModelFile {
             layers,
             activation: limbeck_kernels::Activation::Relu,
-            input_scale: 1.0 / 256.0,
-            input_shift: -0.5,
+            input_scale,
+            input_shift,
             standardizer: None,
             about: About::default(),
         })
@@ -191,25 +223,46 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     largest(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
 }
 
-/// The reference's parameters after each number of steps; `disturb` changes gradients and then
-/// parameters.
-fn train(
+/// The reference's parameters after each step.
+fn train<'b>(
     mut net: Net,
-    batch: &Batch,
+    batches: impl Iterator<Item = &'b Batch>,
     step: WeightStep,
-    mut disturb: impl FnMut(&Net, &mut [f64]),
 ) -> Vec<Vec<f64>> {
     let mut moments = vec![(0.0, 0.0); net.params.len()];
-    let mut after = Vec::new();
-    for count in 1..=STEPS[2] {
-        let mut grads = net.gradient(batch);
-        disturb(&net, &mut grads);
+    let after = batches.map(|batch| {
+        let grads = net.gradient(batch);
         net.step(step, &grads, &mut moments);
-        if STEPS.contains(&count) {
-            after.push(net.params.clone());
+        net.params.clone()
+    });
+    after.collect()
+}
+
+/// How far the parameters may be from the reference's after each step: what becomes of it when every
+/// gradient is off by its whole tolerance, with random signs, and every parameter is rounded.
+fn astray<'b>(
+    net: &Net,
+    batches: impl Iterator<Item = &'b Batch> + Clone,
+    step: WeightStep,
+    tolerance: impl Fn(&Net, &Batch) -> Vec<f64>,
+) -> Vec<f64> {
+    let exact = train(net.clone(), batches.clone(), step);
+    let mut allowed = vec![0.0f64; exact.len()];
+    for seed in 0..8 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut net = net.clone();
+        let mut moments = vec![(0.0, 0.0); net.params.len()];
+        for ((batch, exact), allowed) in batches.clone().zip(&exact).zip(&mut allowed) {
+            let mut grads = net.gradient(batch);
+            for (g, off) in grads.iter_mut().zip(tolerance(&net, batch)) {
+                *g += if rng.next_u32() % 2 == 0 { off } else { -off };
+            }
+            net.step(step, &grads, &mut moments);
+            net.params.iter_mut().for_each(|w| *w = f64::from(*w as f32));
+            *allowed = allowed.max(distance(&net.params, exact));
         }
     }
-    after
+    allowed
 }
 
 #[test]
@@ -231,10 +284,11 @@ fn the_f64_reference_agrees_to_the_last_digits() {
             same("reducible_loss", &[batch.reducible_loss(&logits)]);
             same("d_logits", batch.d_logits(&logits).as_slice().unwrap());
             same("grads", &net.gradient(&batch));
-            let after = train(net.clone(), &batch, task.step(), |_, _| {});
-            for (count, params) in STEPS.into_iter().zip(after) {
-                same(&format!("params.{count}"), &params);
-                assert!(distance(&params, &net.params) > 1e-3, "nothing was learnt");
+            let after = train(net.clone(), repeat_n(&batch, STEPS[2]), task.step());
+            for count in STEPS {
+                let params = &after[count - 1];
+                same(&format!("params.{count}"), params);
+                assert!(distance(params, &net.params) > 1e-3, "nothing was learnt");
             }
         }
     }
@@ -248,46 +302,31 @@ struct Bounds {
     params: Vec<f64>,
 }
 
-fn bounds(net: &Net, batch: &Batch, step: WeightStep) -> Bounds {
+/// The sum of the absolute terms of each logit.
+fn absolute_sums(net: &Net, batch: &Batch) -> Array2<f64> {
     let absolute = Net { params: net.params.iter().map(|w| w.abs()).collect(), ..net.clone() };
-    let inputs = batch.inputs.mapv(f64::abs);
-    let sums = absolute.logits(&Batch { inputs, ..batch.clone() });
-    let chain = (net.widths.iter().sum::<usize>() + BATCH + 16) as f64;
-    let logits: Vec<f64> = sums.iter().map(|sum| chain * UNIT * sum).collect();
-    let (z, exact) = (net.logits(batch), train(net.clone(), batch, step, |_, _| {}));
-    let moved: f64 = batch.d_logits(&z).iter().zip(&logits).map(|(d, off)| d.abs() * off).sum();
+    absolute.logits(&Batch { inputs: batch.inputs.mapv(f64::abs), ..batch.clone() })
+}
 
-    let mut params = vec![0.0f64; STEPS.len()];
-    for seed in 0..8 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut net = net.clone();
-        let mut moments = vec![(0.0, 0.0); net.params.len()];
-        for count in 1..=STEPS[2] {
-            let mut grads = net.gradient(batch);
-            for (g, off) in grads.iter_mut().zip(tolerance(&net, batch)) {
-                *g += if rng.next_u32() % 2 == 0 { off } else { -off };
-            }
-            net.step(step, &grads, &mut moments);
-            net.params.iter_mut().for_each(|w| *w = f64::from(*w as f32));
-            if let Some(at) = STEPS.iter().position(|steps| *steps == count) {
-                params[at] = params[at].max(distance(&net.params, &exact[at]));
-            }
-        }
-    }
-    let grads = tolerance(net, batch);
-    Bounds { logits, loss: moved + chain * UNIT * batch.loss(&z), grads, params }
+/// How far logits and loss may be from the reference's.
+fn forward_bounds(net: &Net, batch: &Batch) -> (Vec<f64>, f64) {
+    let chain = (net.widths.iter().sum::<usize>() + BATCH + 16) as f64;
+    let logits: Vec<f64> = absolute_sums(net, batch).iter().map(|sum| chain * UNIT * sum).collect();
+    let z = net.logits(batch);
+    let moved: f64 = batch.d_logits(&z).iter().zip(&logits).map(|(d, off)| d.abs() * off).sum();
+    (logits, moved + chain * UNIT * batch.loss(&z))
+}
+
+fn bounds(net: &Net, batch: &Batch, step: WeightStep) -> Bounds {
+    let (logits, loss) = forward_bounds(net, batch);
+    let after = astray(net, repeat_n(batch, STEPS[2]), step, tolerance);
+    let params = STEPS.map(|count| after[count - 1]).into();
+    Bounds { logits, loss, grads: tolerance(net, batch), params }
 }
 
 /// The engine's parameters after each number of steps.
 fn engine_train(model: &Mlp, task: &Task, batch: &Minibatch) -> Vec<Vec<f64>> {
-    let training = TrainingConfig {
-        schedule: ScheduleKind::Constant,
-        learning_rate: task.learning_rate.into(),
-        optimizer: if task.nesterov { OptimizerKind::Nesterov } else { OptimizerKind::Sgd },
-        momentum: task.momentum.into(),
-        weight_decay: task.weight_decay.into(),
-        ..TrainingConfig::default()
-    };
+    let training = task.training();
     let (context, classes) = (best(2), model.classes());
     let mut model = model.clone();
     let mut optimizer = Optimizer::new(&training, &model);
@@ -327,7 +366,8 @@ fn f32_is_as_near_as_rounding_allows() {
         let bounds = bounds(&net, &batch, task.step());
         let logits = net.logits(&batch);
         let (loss, gradient) = (batch.loss(&logits), net.gradient(&batch));
-        let exact = train(net.clone(), &batch, task.step(), |_, _| {});
+        let after = train(net.clone(), repeat_n(&batch, STEPS[2]), task.step());
+        let exact = STEPS.map(|count| after[count - 1].clone());
         // The bounds are no blank cheques.
         assert!(largest(&bounds.grads) < 1e-3 * largest(&gradient), "{}", task.name);
         assert!(largest(&bounds.logits) < 1e-4 * largest(logits.as_slice().unwrap()));
@@ -426,6 +466,237 @@ fn the_cross_entropy_of_14000_classes_agrees() {
         assert!(row.sum().abs() < 1e-15, "{}", row.sum());
     }
     assert!(reference::softmax(&[0.0, 0.0], 1.0) == [0.5, 0.5]);
+}
+
+/// What tests/golden/views.py computed: images, nets, and the pixels of the views, from the formulas of
+/// datasets/src/views.rs.
+struct Views {
+    golden: Golden,
+    /// The views of each tensor of pixels, `trained` those of the training.
+    lists: HashMap<String, Vec<View>>,
+    images: Split,
+    student: Mlp,
+    /// It takes pixels to pixel/128 − 1, unlike the student.
+    teacher: Mlp,
+}
+
+/// As in views.py.
+const VIEWED: Task = Task {
+    name: "views",
+    objective: objective(4.0, 0.75, 0.25),
+    learning_rate: 1.0 / 32.0,
+    momentum: 0.75,
+    nesterov: true,
+    weight_decay: 1.0 / 128.0,
+    dropout: false,
+};
+const VIEWED_SEED: u64 = 11;
+const VIEWED_EPOCHS: usize = 4;
+const VIEWED_BATCH: usize = 8;
+
+impl Views {
+    fn load() -> Views {
+        let bytes = bytes_of("views");
+        let golden = Golden::of(&bytes);
+        let texts = SafeTensors::read_metadata(&bytes).unwrap().1.metadata().clone().unwrap();
+        let list = |text: &String| text.split(", ").map(|view| view.parse().unwrap()).collect();
+        let bytes = |name| golden.get("", name).iter().map(|&x| x as u8).collect();
+        let labels = golden.get("", "labels").iter().map(|&y| y as u16).collect();
+        Views {
+            lists: texts.iter().map(|(name, text)| (name.clone(), list(text))).collect(),
+            images: Split::of_images(bytes("images"), (6, 5), Some(labels)),
+            student: golden.net("student.", (1.0 / 256.0, -0.5)),
+            teacher: golden.net("teacher.", (1.0 / 128.0, -1.0)),
+            golden,
+        }
+    }
+
+    /// The pixels and labels of each step of the training, those of views.py.
+    fn seen(&self) -> Vec<Minibatch> {
+        let (n, size) = (self.images.len(), self.images.input_size());
+        let (pixels, order) = (self.golden.get("pixels", "trained"), self.golden.get("", "order"));
+        let labels = self.images.labels.as_ref().unwrap();
+        let epochs = pixels.chunks(n * size).zip(order.chunks(n));
+        let steps = epochs.flat_map(|(pixels, order)| {
+            pixels.chunks(VIEWED_BATCH * size).zip(order.chunks(VIEWED_BATCH))
+        });
+        let minibatch = |(pixels, order): (&[f64], &[f64])| Minibatch {
+            size: order.len(),
+            pixels: pixels.iter().map(|&x| x as u8).collect(),
+            dropout: Vec::new(),
+            teacher: None,
+            labels: Some(order.iter().map(|&example| labels[example as usize]).collect()),
+            objective: VIEWED.objective,
+        };
+        steps.map(minibatch).collect()
+    }
+
+    /// The same in f64, with what the teacher says of these pixels.
+    fn batches(&self) -> Vec<Batch> {
+        let teacher = Net::new(&self.teacher);
+        let asked = |seen: Minibatch| {
+            let answer = teacher.logits(&seen.exact(&self.teacher));
+            Batch { teacher: Some(answer), ..seen.exact(&self.student) }
+        };
+        self.seen().into_iter().map(asked).collect()
+    }
+
+    /// The largest sum of the absolute terms of a logit of the teacher.
+    fn largest_sum(&self) -> f64 {
+        let teacher = Net::new(&self.teacher);
+        let sums = self.seen().into_iter().map(|seen| {
+            largest(absolute_sums(&teacher, &seen.exact(&self.teacher)).as_slice().unwrap())
+        });
+        sums.fold(0.0, f64::max)
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config { seed: VIEWED_SEED, ..Config::default() };
+        config.model.layers = self.student.widths();
+        config.training =
+            TrainingConfig { epochs: VIEWED_EPOCHS, batch_size: VIEWED_BATCH, ..VIEWED.training() };
+        let views = self.lists["trained"].clone();
+        config.distillation = Some(DistillationConfig { views, ..DistillationConfig::default() });
+        config
+    }
+}
+
+#[test]
+fn every_view_has_the_pixels_of_its_formula() {
+    let views = Views::load();
+    let Views { golden, lists, images, .. } = &views;
+    assert_eq!(lists.len(), 9);
+    for (name, list) in lists {
+        let pixels = golden.get("pixels", name);
+        let is_plain = list[..] == [View::default()];
+        assert_eq!(pixels == golden.get("pixels", "0"), is_plain, "{list:?}");
+        let mut batches = Batches::new(images, VIEWED_BATCH, VIEWED_SEED, None).with_views(list);
+        let mut space = vec![0; images.input_size()];
+        let (mut seen, mut order) = (Vec::new(), Vec::new());
+        for epoch in 0..VIEWED_EPOCHS {
+            batches.start_epoch(epoch as u64, 0);
+            while let Some(batch) = batches.next() {
+                order.extend(batch.indices.iter().map(|&example| f64::from(example)));
+                for i in 0..batch.len() {
+                    seen.extend(batch.image(i, &mut space).iter().map(|&x| f64::from(x)));
+                }
+            }
+        }
+        assert!(seen == pixels, "{list:?}");
+        assert_eq!(order, golden.get("", "order"));
+    }
+}
+
+/// The nets before each of these steps, from `net` to the parameters `after` the last but one.
+fn before(net: &Net, after: &[Vec<f64>]) -> Vec<Net> {
+    let params = std::iter::once(&net.params).chain(&after[..after.len() - 1]);
+    params.map(|params| Net { params: params.clone(), ..net.clone() }).collect()
+}
+
+#[test]
+fn the_f64_reference_of_a_training_with_views_agrees_to_the_last_digits() {
+    let views = Views::load();
+    let batches = views.batches();
+    let net = Net::new(&views.student);
+    let after = train(net.clone(), batches.iter(), VIEWED.step());
+    assert!(distance(after.last().unwrap(), &net.params) > 1e-2, "nothing was learnt");
+    let nets = before(&net, &after);
+    let losses: Vec<f64> = nets.iter().zip(&batches).map(|(net, b)| net.loss(b)).collect();
+    for framework in FRAMEWORKS {
+        let golden = Golden::load(framework, Precision::F64);
+        for (what, found) in [("loss", &losses), ("params", &after.concat())] {
+            let expected = golden.get("views", what);
+            let (off, size) = (distance(found, expected), largest(expected));
+            assert!(off <= 1e-12 * size, "{framework} {what}: {off} of {size}");
+        }
+    }
+}
+
+/// Ends a training after so many steps and keeps its model, and the loss of the epoch so far after each.
+struct Until {
+    steps: usize,
+    losses: Vec<f64>,
+    model: Option<Mlp>,
+}
+
+impl Observer for Until {
+    fn on_step(&mut self, progress: &Progress) {
+        self.losses.push(progress.loss);
+    }
+    // Asked before the step is told.
+    fn stop(&self) -> bool {
+        self.losses.len() + 1 == self.steps
+    }
+    fn on_stop(&mut self, model: Mlp) {
+        self.model = Some(model);
+    }
+    fn warn(&mut self, message: &str) {
+        panic!("{message}");
+    }
+}
+
+/// Step by step, the teacher asked in each.
+#[test]
+fn a_training_with_views_is_as_near_in_f32_as_rounding_allows() {
+    let views = Views::load();
+    let batches = views.batches();
+    let (net, step) = (Net::new(&views.student), VIEWED.step());
+    let after = train(net.clone(), batches.iter(), step);
+    // The teacher's logits are off as the student's are: by as many roundings, of a sum of absolute
+    // terms S. That moves p by 2·S/T times as much, where the tolerance has p itself.
+    let more = 1.0 + 2.0 * views.largest_sum() / f64::from(VIEWED.objective.temperature);
+    let tolerance = |net: &Net, batch: &Batch| -> Vec<f64> {
+        tolerance(net, batch).into_iter().map(|off| more * off).collect()
+    };
+    let allowed = astray(&net, batches.iter(), step, tolerance);
+    for (allowed, params) in allowed.iter().zip(&after) {
+        let way = distance(params, &net.params);
+        assert!(*allowed < 1e-2 * way, "{allowed} on a way of {way}");
+    }
+    let near = |who: &str, step: usize, found: &[f64]| {
+        let off = distance(found, &after[step]);
+        assert!(off <= allowed[step], "{who}, step {step}: {off} of {}", allowed[step]);
+    };
+    for framework in FRAMEWORKS {
+        let golden = Golden::load(framework, Precision::F32);
+        let params = golden.get("views", "params").chunks(net.params.len());
+        assert_eq!(params.len(), after.len());
+        params.enumerate().for_each(|(step, params)| near(framework, step, params));
+    }
+
+    // The engine tells the mean over the epoch so far, without the entropy of the soft targets, whose
+    // error is no larger than that of the cross-entropy.
+    let (mut losses, mut sums) = (Vec::new(), [0.0; 3]);
+    for (i, (net, batch)) in before(&net, &after).iter().zip(&batches).enumerate() {
+        let astray = if i == 0 { 0.0 } else { allowed[i - 1] };
+        let moved: f64 = net.gradient(batch).iter().map(|g| 2.0 * g.abs() * astray).sum();
+        let off = 2.0 * more * forward_bounds(net, batch).1 + moved;
+        let examples = batch.inputs.nrows() as f64;
+        let of_step = [batch.reducible_loss(&net.logits(batch)), off, 1.0].map(|x| examples * x);
+        // An epoch begins.
+        sums = if i % 3 == 0 { [0.0; 3] } else { sums };
+        sums = std::array::from_fn(|k| sums[k] + of_step[k]);
+        losses.push((sums[0] / sums[2], sums[1] / sums[2]));
+    }
+
+    let config = views.config();
+    let training = Training {
+        objective: VIEWED.objective,
+        teachers: std::slice::from_ref(&views.teacher),
+        initial: Some(&views.student),
+        ..Training::hard("student", &config, &views.images)
+    };
+    for steps in 1..=after.len() {
+        let mut until = Until { steps, losses: Vec::new(), model: None };
+        let ended = trainer::train(&best(2), &training, None, &mut until);
+        assert!(matches!(ended, Err(Error::Interrupted { .. })));
+        near("limbeck", steps - 1, &Net::new(&until.model.unwrap()).params);
+        assert_eq!(until.losses.len(), steps);
+        for (found, (exact, off)) in until.losses.iter().zip(&losses) {
+            assert!(*off < 2e-2 * exact, "{off} of {exact}");
+            assert!((found - exact).abs() <= *off, "{found}, expected {exact} ± {off}");
+        }
+    }
 }
 
 fn case(

@@ -107,6 +107,32 @@ fn any_number_of_ranks_gives_the_bits_of_one_process() {
     }
 }
 
+#[test]
+fn ranks_draw_the_views_of_one_process_and_ask_the_teachers_about_their_own() {
+    let (split, context) = (images(), best(1));
+    let teachers: Vec<Mlp> = (0..2).map(|seed| Mlp::new(&[8, 12, CLASSES], seed)).collect();
+    let mut config = config(OptimizerKind::Nesterov, 4);
+    config.data.jitter = None;
+    let plain = config.clone();
+    let table = "[distillation]\nviews = [\"mask 0..0.5\", \"mix 0.7..1 + noise 0.1 + block 1\"]";
+    config.distillation = Config::from_text(table).unwrap().distillation;
+    let trained = |config: &Config, communicator: Option<&mut Communicator>, context: &Context| {
+        let task =
+            Task { objective: MIXED, teachers: &teachers, ..Task::hard("net", config, &split) };
+        let trained = match communicator {
+            None => trainer::train(context, &task, None, &mut Silent),
+            Some(ranks) => trainer::train_together(context, &task, ranks, None, &mut Silent),
+        };
+        hash(trained.unwrap().model)
+    };
+    let alone = trained(&config, None, &context);
+    assert_ne!(alone, trained(&plain, None, &context));
+    for ranks in [2, 4] {
+        let together = on_each(ranks, |context, ranks| trained(&config, Some(ranks), context));
+        assert_eq!(together, vec![alone.clone(); ranks]);
+    }
+}
+
 /// Without dropout the microbatches' gradients sum to that of the batch, whatever their number: the
 /// parameters differ by roundings only.
 #[test]

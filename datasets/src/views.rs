@@ -16,7 +16,20 @@
 //! uniform numbers, which is a normal one to within 0.02 of its distribution function.
 //!
 //! Every draw is a function of (seed, epoch, position in the epoch): no order of threads and no
-//! interruption changes a pixel.
+//! interruption changes a pixel. With n pixels an image takes 8 + ⌈n/4⌉ + n 32-bit words of the views'
+//! keystream of (seed, epoch), those behind the words of the positions before its own. u is a word
+//! over 2³², and an interval a..b gives a + (b − a)·word/(2³² − 1):
+//!
+//! | word | |
+//! |---|---|
+//! | 0 | ⌊u·count⌋ is the view's number among several |
+//! | 1 | ⌊u·images⌋ is that of the other image of a mixture, in the set |
+//! | 2, 3 | λ and r |
+//! | 4, 5 | ⌊u·places⌋ are the block's first row and column |
+//! | from 8 | a byte for each pixel, the lowest of a word first: hidden by the mask where below 256·r |
+//! | from 8 + ⌈n/4⌉ | a word for each pixel: g is (Σ of its 4 bytes − 510)/√(4·(256² − 1)/12) |
+//!
+//! `tests/golden/views.py` computes them from this page alone.
 
 use crate::random::{Purpose, keystream};
 use rand::Rng;

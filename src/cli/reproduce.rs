@@ -37,7 +37,7 @@ pub struct ReproduceArgs {
     teachers: Vec<PathBuf>,
 
     /// Also rows that are not the paper's: with or without labels, label smoothing, the teachers of
-    /// all seeds together; specialists distilled into one net
+    /// all seeds together, what a choice on the test set would give; specialists distilled into one net
     #[arg(long)]
     extended: bool,
 

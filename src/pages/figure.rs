@@ -27,7 +27,7 @@ impl Figure<'_> {
         let summary = &run.summary;
         let own = summary.charts.values().next();
         let chart = own.filter(|_| Gap::of(summary).is_none() && summary.variants().len() > 1);
-        match (chart, summary.rows.is_empty()) {
+        match (chart, summary.results().is_empty()) {
             (Some(chart), _) => Some(Figure::Chart(chart)),
             (None, true) => None,
             (None, false) => Some(Figure::Dots(dots(summary))),
@@ -83,10 +83,10 @@ impl Figure<'_> {
     }
 }
 
-/// Baseline, students and teacher in this order, or the variants in theirs.
+/// Baseline, students and teacher in this order, or the variants that are results in theirs.
 fn dots(summary: &Summary) -> Dots {
     let gap = Gap::of(summary);
-    let mut variants = summary.variants();
+    let mut variants = summary.results();
     if gap.is_some() {
         let place = |variant: &&str| match *variant {
             "baseline" => 0,

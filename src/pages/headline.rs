@@ -75,7 +75,7 @@ pub fn sentence(summary: &Summary) -> String {
         _ if !summary.claims.is_empty() && summary.is_judged() => of_claims(summary),
         _ => {
             let mean_of = |variant: &&str| mean(&summary.values(variant, &Measure::TestErrors));
-            let mut variants = summary.variants();
+            let mut variants = summary.results();
             variants.sort_by(|a, b| mean_of(a).total_cmp(&mean_of(b)));
             let cell = |variant: &str| summary.errors_cell(variant);
             match variants[..] {
@@ -85,7 +85,8 @@ pub fn sentence(summary: &Summary) -> String {
                     cell(best),
                     cell(worst)
                 ),
-                _ => format!("{} makes {} test errors{of}.", variants[0], cell(variants[0])),
+                [one] => format!("{one} makes {} test errors{of}.", cell(one)),
+                [] => "A run without a result.".into(),
             }
         }
     }

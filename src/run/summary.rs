@@ -61,10 +61,11 @@ pub struct Row {
     pub train_errors: Option<u64>,
     /// Wall-clock time of the training; 0 for a model that was given.
     pub seconds: f64,
-    /// Path of the model, relative to the run folder; empty where several models answer together.
+    /// Path of the model, relative to the run folder; empty where several models answer together, or
+    /// none was kept.
     pub model: String,
     /// SHA-256 of its parameters, see [`crate::files::model::ModelFile::sha256`]; of several models
-    /// that answer together, that of their test logits.
+    /// that answer together, that of their test logits; empty where no model was kept.
     pub sha256: String,
     /// Mean negative log-likelihood of the test labels, in nats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +83,10 @@ pub struct Row {
     #[serde(flatten)]
     pub measures: Measures,
 }
+
+/// Part of the name of every variant that was chosen on the test set, or for such a choice: it shows
+/// what that gives, and is no result.
+pub const TEST_TUNED: &str = "test-tuned";
 
 /// What was measured of a model beside its errors, by the names of [`Measure`].
 pub type Measures = BTreeMap<String, f64>;
@@ -420,6 +425,13 @@ impl Summary {
                 variants.push(&row.variant);
             }
         }
+        variants
+    }
+
+    /// The variants that are results, in the same order: without those of [`TEST_TUNED`].
+    pub fn results(&self) -> Vec<&str> {
+        let mut variants = self.variants();
+        variants.retain(|variant| !variant.contains(TEST_TUNED));
         variants
     }
 }

@@ -1,5 +1,5 @@
 """Writes tests/golden/jax-f64.safetensors and -f32.safetensors: JAX's losses, gradients and, by
-optax, trained parameters for the task of task.py.
+optax, trained parameters for the task of task.py, and for the training of views.py.
 
     python tests/golden/jax_golden.py          # needs jax, optax, numpy, safetensors
 """
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import task as golden
+import views
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -45,6 +46,41 @@ def flat(params):
     return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(params)])
 
 
+def params_of(arrays, name, widths, dtype):
+    """(W [inputs, outputs], b) of each layer of arrays[name...]."""
+    of = lambda what: jnp.asarray(arrays[f"{name}layers.{what}"], dtype=dtype)
+    return [(of(f"{i}.weight").T, of(f"{i}.bias")) for i in range(len(widths) - 1)]
+
+
+def optimizer_of(layers, rate, momentum, nesterov, decay):
+    return optax.chain(
+        optax.add_decayed_weights(decay, [(True, False)] * layers),
+        optax.sgd(rate, momentum=momentum, nesterov=nesterov),
+    )
+
+
+def run_views(dtype):
+    """A training in which student and teacher see other pixels in every step."""
+    arrays = views.task()
+    params = params_of(arrays, "student.", views.STUDENT, dtype)
+    teacher = params_of(arrays, "teacher.", views.TEACHER, dtype)
+    *terms, rate, momentum, nesterov, decay = views.CASE
+    optimizer = optimizer_of(len(params), rate, momentum, nesterov, decay)
+    state = optimizer.init(params)
+    of_params = lambda params, x, v, y: loss(forward(params, x, []), v, y, *terms)
+    gradient = jax.value_and_grad(of_params)
+    losses, after = [], []
+    for pixels, labels in views.batches(arrays):
+        pixels = jnp.asarray(pixels, dtype=dtype)
+        v = forward(teacher, pixels / 128 - 1, [])
+        value, grads = gradient(params, pixels / 256 - 0.5, v, jnp.asarray(labels))
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(value)
+        after.append(flat(params))
+    return {"views.loss": losses, "views.params": after}
+
+
 def run(dtype):
     arrays = golden.task()
     real = lambda x: jnp.asarray(x, dtype=dtype)
@@ -53,15 +89,9 @@ def run(dtype):
     results = {}
     for name, case in golden.CASES.items():
         *terms, rate, momentum, nesterov, decay, dropout = case
-        params = [
-            (real(arrays[f"layers.{i}.weight"].T), real(arrays[f"layers.{i}.bias"])) for i in layers
-        ]
+        params = params_of(arrays, "", golden.WIDTHS, dtype)
         masks = [real(arrays[f"mask.{i}"]) for i in layers] if dropout else []
-        weights = [(True, False)] * len(params)
-        optimizer = optax.chain(
-            optax.add_decayed_weights(decay, weights),
-            optax.sgd(rate, momentum=momentum, nesterov=nesterov),
-        )
+        optimizer = optimizer_of(len(params), rate, momentum, nesterov, decay)
         state = optimizer.init(params)
         of_params = lambda params: loss(forward(params, x, masks), v, y, *terms)
         gradient = jax.jit(jax.value_and_grad(of_params))
@@ -84,6 +114,7 @@ def run(dtype):
     results["many.loss"] = [value]
     results["many.d_logits"] = d_logits[:, ::101]
     results["many.d_label"] = d_logits[np.arange(5), labels]
+    results |= run_views(dtype)
     versions = {"jax": jax.__version__, "optax": optax.__version__, "numpy": np.__version__}
     versions["python"] = platform.python_version()
     golden.save("jax", np.dtype(dtype).name, arrays, results, versions)

@@ -1,5 +1,5 @@
 """Writes tests/golden/pytorch-f64.safetensors and -f32.safetensors: PyTorch's losses, gradients and
-trained parameters for the task of task.py.
+trained parameters for the task of task.py, and for the training of views.py.
 
     python tests/golden/pytorch_golden.py      # needs torch, numpy, safetensors
 """
@@ -10,6 +10,7 @@ import numpy as np
 import task as golden
 import torch
 import torch.nn.functional as F
+import views
 
 
 def forward(net, x, masks):
@@ -40,6 +41,49 @@ def flat(tensors):
     return np.concatenate([t.detach().t().flatten().numpy() for t in tensors])
 
 
+def net_of(arrays, name, widths, dtype):
+    """Layers with the weights and biases of arrays[name...]."""
+    net = [torch.nn.Linear(a, b, dtype=dtype) for a, b in zip(widths, widths[1:])]
+    with torch.no_grad():
+        for i, layer in enumerate(net):
+            layer.weight.copy_(torch.tensor(arrays[f"{name}layers.{i}.weight"]))
+            layer.bias.copy_(torch.tensor(arrays[f"{name}layers.{i}.bias"]))
+    return net
+
+
+def optimizer_of(net, rate, momentum, nesterov, decay):
+    groups = [
+        {"params": [layer.weight for layer in net], "weight_decay": decay},
+        {"params": [layer.bias for layer in net]},
+    ]
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov)
+
+
+def params_of(net):
+    return [p for layer in net for p in (layer.weight, layer.bias)]
+
+
+def run_views(dtype):
+    """A training in which student and teacher see other pixels in every step."""
+    arrays = views.task()
+    student = net_of(arrays, "student.", views.STUDENT, dtype)
+    teacher = net_of(arrays, "teacher.", views.TEACHER, dtype)
+    *loss, rate, momentum, nesterov, decay = views.CASE
+    optimizer = optimizer_of(student, rate, momentum, nesterov, decay)
+    losses_of_steps, params = [], []
+    for pixels, labels in views.batches(arrays):
+        pixels = torch.tensor(pixels, dtype=dtype)
+        optimizer.zero_grad()
+        with torch.no_grad():
+            v = forward(teacher, pixels / 128 - 1, [])
+        value, _ = losses(forward(student, pixels / 256 - 0.5, []), v, torch.tensor(labels), *loss)
+        value.backward()
+        optimizer.step()
+        losses_of_steps.append(value.detach())
+        params.append(flat(params_of(student)))
+    return {"views.loss": losses_of_steps, "views.params": params}
+
+
 def run(dtype):
     arrays = golden.task()
     real = lambda x: torch.tensor(x, dtype=dtype)
@@ -47,18 +91,10 @@ def run(dtype):
     results = {}
     for name, case in golden.CASES.items():
         *loss, rate, momentum, nesterov, decay, dropout = case
-        net = [torch.nn.Linear(a, b, dtype=dtype) for a, b in zip(golden.WIDTHS, golden.WIDTHS[1:])]
-        with torch.no_grad():
-            for i, layer in enumerate(net):
-                layer.weight.copy_(real(arrays[f"layers.{i}.weight"]))
-                layer.bias.copy_(real(arrays[f"layers.{i}.bias"]))
+        net = net_of(arrays, "", golden.WIDTHS, dtype)
         masks = [real(arrays[f"mask.{i}"]) for i in range(len(net))] if dropout else []
-        params = [p for layer in net for p in (layer.weight, layer.bias)]
-        groups = [
-            {"params": [layer.weight for layer in net], "weight_decay": decay},
-            {"params": [layer.bias for layer in net]},
-        ]
-        optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov)
+        params = params_of(net)
+        optimizer = optimizer_of(net, rate, momentum, nesterov, decay)
         for step in range(1, max(golden.CHECKPOINTS) + 1):
             optimizer.zero_grad()
             z = forward(net, x, masks)
@@ -88,6 +124,7 @@ def run(dtype):
     results["many.loss"] = [loss.detach()]
     results["many.d_logits"] = z.grad[:, ::101]
     results["many.d_label"] = z.grad[range(5), y]
+    results |= run_views(dtype)
     versions = {"torch": torch.__version__, "numpy": np.__version__}
     versions["python"] = platform.python_version()
     golden.save("pytorch", str(dtype).removeprefix("torch."), arrays, results, versions)

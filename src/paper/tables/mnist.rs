@@ -19,8 +19,9 @@
 //! | baseline, masked views | the targets of that, labels: what the masks alone do |
 //! | baseline, same steps | the transfer set of that, the images as they are: what the budget alone does |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
+//! | student, test-tuned | no result: the lowest test error over epochs and temperatures, see `test_tuned.rs` |
 
-use super::transfer::Transfer;
+use super::{test_tuned, transfer::Transfer};
 use crate::engine::{config::Config, distill, loss::LossSpec, metrics, mlp::Mlp, trainer::Task};
 use crate::files::error::Result;
 use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSpec, Setup};
@@ -82,7 +83,13 @@ impl Experiment for Mnist {
         let viewed = ("viewed", &models.transfer.configs.viewed);
         let mut configs = models.transfer.configs.all().to_vec();
         configs.extend(request.extended.then_some(viewed));
-        let nets = |seed| models.of_seed(seed, loss, request.extended);
+        let nets = |seed| {
+            let mut nets = models.of_seed(seed, loss, request.extended);
+            if request.extended {
+                nets.extend(test_tuned::nodes(&models.transfer, seed));
+            }
+            nets
+        };
         let mut spec = models.transfer.spec(self, request, &configs, nets, conclude);
         spec.paper_errors = PAPER.into();
         // The teacher of one seed alone is not an ensemble.
@@ -257,7 +264,8 @@ fn conclude(summary: &Summary) -> Conclusion {
         ),
         &["variant", "ours", "paper", "negative log-likelihood", "agreement with teacher", "KL"],
     );
-    for variant in summary.variants() {
+    let shown = summary.variants().into_iter().filter(|variant| !test_tuned::is_tried(variant));
+    for variant in shown {
         // The paper's figures are for MNIST.
         let paper = summary.paper.get(variant).filter(|_| on_mnist);
         table.push([
@@ -270,10 +278,16 @@ fn conclude(summary: &Summary) -> Conclusion {
         ]);
     }
     let seeds = summary.rows_of("student").count();
+    let tuned = test_tuned::note(summary);
+    let but =
+        tuned.as_ref().map_or(String::new(), |_| format!(", but for '{}'", test_tuned::TUNED));
     table.note(match seeds {
         1 => "One seed: an example, not a statistic.".into(),
-        n => format!("Mean ± standard deviation of {n} seeds, last epoch, chosen on no test set."),
+        n => format!(
+            "Mean ± standard deviation of {n} seeds, last epoch, chosen on no test set{but}."
+        ),
     });
+    table.notes.extend(tuned);
     if summary.rows_of(JITTERED).next().is_some() {
         table
             .note(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
@@ -302,7 +316,7 @@ fn conclude(summary: &Summary) -> Conclusion {
     Conclusion {
         // That of teacher, baseline and student is made from the rows.
         headline: None,
-        tables: vec![table, each],
+        tables: [table, each].into_iter().chain(test_tuned::table(summary)).collect(),
         claims: if summary.is_the_papers() { claims(summary) } else { Vec::new() },
         charts: Vec::new(),
     }

@@ -7,5 +7,6 @@ pub mod regularizer;
 pub mod specialists;
 pub mod speech;
 pub mod temperature;
+mod test_tuned;
 mod transfer;
 pub mod variance;
