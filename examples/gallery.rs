@@ -71,6 +71,9 @@ fn made(root: &Path) -> Result<(String, String)> {
     Ok((gallery::page(title, &entries), picture.unwrap_or_default()))
 }
 
+/// A comparison of arithmetic, whose runs show nothing of the paper.
+const LEFT_OUT: &str = "bf16";
+
 /// The folders of experiments below `folder`. Runs of one configuration are none.
 fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let summary = folder.join("summary.json");
@@ -82,7 +85,7 @@ fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     }
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with(LEFT_OUT) {
             find(&path, found)?;
         }
     }

@@ -24,6 +24,7 @@ Inputs = npt.ArrayLike
 library."""
 Schedule = Literal["constant", "exponential", "step", "linear", "cosine", "hinton2012"]
 Optimizer = Literal["sgd", "nesterov", "adam", "adamw", "hinton2012"]
+Precision = Literal["f32", "bf16"]
 Activation = Literal["relu", "tanh"]
 
 class Epoch(TypedDict):
@@ -212,6 +213,7 @@ def train(
     epochs: int = 200,
     batch_size: int = 128,
     microbatches: int = 1,
+    precision: Precision = "f32",
     learning_rate: float = 0.05,
     schedule: Schedule = "cosine",
     optimizer: Optimizer = "sgd",
@@ -266,6 +268,7 @@ def distill(
     epochs: int = 200,
     batch_size: int = 128,
     microbatches: int = 1,
+    precision: Precision = "f32",
     learning_rate: float = 0.05,
     schedule: Schedule = "cosine",
     optimizer: Optimizer = "sgd",

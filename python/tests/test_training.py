@@ -60,7 +60,7 @@ def test_weights_are_a_function_of_data_and_settings(teacher):
     assert {model.sha256 for model in again} == {teacher.sha256}
     for change in [dict(seed=1), dict(jitter=1), dict(dropout=[0.1, 0.5]), dict(max_norm=0.5),
                    dict(optimizer="nesterov"), dict(schedule="linear"), dict(average=0.9),
-                   dict(optimizer="adamw"), dict(activation="tanh")]:
+                   dict(optimizer="adamw"), dict(activation="tanh"), dict(precision="bf16")]:
         assert limbeck.train(IMAGES, LABELS, **SETTINGS, **change).sha256 != teacher.sha256
 
 
