@@ -2,10 +2,11 @@
 //! charts on them and their colours.
 #![cfg(feature = "cli")]
 
+use limbeck::engine::config::Precision;
 use limbeck::pages::contents::RunContents;
 use limbeck::pages::figure::Figure;
 use limbeck::pages::gallery::{self, Entry};
-use limbeck::pages::headline::sentence;
+use limbeck::pages::headline::{breath_beside_others, sentence};
 use limbeck::pages::{demo, report as page};
 use limbeck::run::chart::palette::{COLOURS, Colours, MAX_LINES, PAPER};
 use limbeck::run::chart::{Chart, Point, Series, Size};
@@ -269,6 +270,15 @@ fn with_errors(seeds: &[[u64; 3]]) -> Summary {
     }
     summary.set_rows(rows);
     summary
+}
+
+#[test]
+fn a_run_in_bf16_is_told_from_others_on_the_same_page() {
+    let mut summary = with_errors(&[[614, 409, 267]]);
+    summary.preset = "config".into();
+    assert!(!breath_beside_others(&summary).contains("bf16"));
+    summary.precision = Precision::Bf16;
+    assert!(breath_beside_others(&summary).contains("matrix products in bf16"));
 }
 
 #[test]

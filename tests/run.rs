@@ -172,6 +172,7 @@ fn summaries_aggregate_by_variant_and_keep_their_order() {
         seconds: 1.5,
         model: format!("models/{variant}-{seed}.safetensors"),
         sha256: "00".into(),
+        chosen_on: None,
         test_nll: None,
         epochs: Some(3),
         samples_per_second: None,

@@ -67,6 +67,13 @@ impl View {
         View { mask: Some(Interval { low: rate, high: rate }), ..View::default() }
     }
 
+    /// Whether nothing is left of an image of this size.
+    #[must_use]
+    pub fn hides(&self, height: usize, width: usize) -> bool {
+        self.mask.is_some_and(|mask| mask.low >= 1.0)
+            || self.block.is_some_and(|side| side >= height && side >= width)
+    }
+
     /// Whether the share of an image in its mixture may be below a half, so that the label of the other
     /// image would be the better one.
     #[must_use]
@@ -161,7 +168,7 @@ impl FromStr for Interval {
             Some((low, high)) if 0.0 <= low && low <= high && high <= 1.0 => {
                 Ok(Interval { low, high })
             }
-            _ => Err(format!("found {text}, expected a number from 0 to 1, or an interval a..b")),
+            _ => Err(format!("found {text:?}, expected a number from 0 to 1, or an interval a..b")),
         }
     }
 }
@@ -266,7 +273,7 @@ mod tests {
             ("shift 2", "expected `plain`"),
             ("", "expected `plain`"),
             ("plain + mask 0.1", "expected `plain`"),
-            ("mask", "found , expected a number from 0 to 1"),
+            ("mask", "found \"\", expected a number from 0 to 1"),
             ("mask 1.5", "from 0 to 1"),
             ("mask 0.5..0.2", "an interval a..b"),
             ("noise x", "a deviation from 0 to 1"),
@@ -297,6 +304,8 @@ mod tests {
         assert!((mean(shares.iter().copied()) - 0.25).abs() < 0.02);
         assert!((of_image(&shares) - 0.146).abs() < 0.01, "{}", of_image(&shares));
         assert!(seen(view("mask 1"), 2).concat().iter().all(|&x| x == 0));
+        assert!(view("mask 1").hides(9, 9) && !view("mask 0..1").hides(9, 9));
+        assert!(view("block 9").hides(9, 8) && !view("block 8").hides(9, 8));
     }
 
     #[test]

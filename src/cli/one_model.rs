@@ -5,7 +5,7 @@ use crate::progress;
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
-use limbeck::engine::config::{Config, Overrides, SplitKind, Standardize};
+use limbeck::engine::config::{Config, Overrides, Precision, SplitKind, Standardize};
 use limbeck::engine::data::{self, Parts};
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics::Confusion;
@@ -95,8 +95,10 @@ impl ConfigArgs {
         let loss = folder.read_manifest()?.remove("loss_contract").unwrap_or_default();
         let begun = if loss.is_null() { "train" } else { "distill" };
         if begun != command {
+            let teacher = if begun == "distill" { ", with its --teacher" } else { "" };
             return Err(Error::Usage(format!(
-                "{0}: found a run of `{begun}`, expected one of `{command}`: limbeck {begun} --resume {0}",
+                "{0}: found a run of `{begun}`, expected one of `{command}`: limbeck {begun} --resume \
+                 {0}{teacher}",
                 folder.root.display()
             )));
         }
@@ -274,6 +276,7 @@ impl ModelRun<'_> {
         session.result(&Outcome {
             dataset: dataset.name.clone(),
             test_examples: dataset.test.len(),
+            precision: self.config.training.precision,
             run: folder.root.clone().into(),
             row,
             by_class,
@@ -333,6 +336,7 @@ impl ModelRun<'_> {
 struct Outcome {
     dataset: String,
     test_examples: usize,
+    precision: Precision,
     run: ShownPath,
     #[serde(flatten)]
     row: Row,

@@ -167,6 +167,17 @@ pub fn answers(run: &RunContents) -> Vec<(&'static str, String)> {
     answers
 }
 
+/// What each image is drawn as, where that is not the image itself.
+fn views(config: &Config) -> String {
+    let views = config.distillation.iter().flat_map(|table| &table.views);
+    let names: Vec<String> = views.map(|view| format!("\"{view}\"")).collect();
+    match &names[..] {
+        [] => String::new(),
+        [one] => format!(", each image seen as {one}"),
+        several => format!(", each image seen as one of {}", several.join(", ")),
+    }
+}
+
 /// The nets and their targets.
 fn trained(run: &RunContents) -> String {
     let summary = &run.summary;
@@ -210,8 +221,8 @@ fn trained(run: &RunContents) -> String {
             "On {data}: a net, {}, {}, for {} epoch{}.",
             net(config),
             match summary.experiment.as_str() {
-                "distill" => format!("on a teacher's soft targets{temperature}"),
-                _ => "on labels".to_string(),
+                "distill" => format!("on a teacher's soft targets{temperature}{}", views(config)),
+                _ => format!("on labels{}", views(config)),
             },
             config.training.epochs,
             if config.training.epochs == 1 { "" } else { "s" }
@@ -311,7 +322,7 @@ pub fn breath(summary: &Summary) -> String {
 /// [`breath`] of a run that stands beside others, with which it is compared.
 pub fn breath_beside_others(summary: &Summary) -> String {
     match summary.preset.as_str() {
-        "config" => seeds(summary),
+        "config" => seeds(summary) + &summary.caveat().unwrap_or_default(),
         _ => breath(summary),
     }
 }

@@ -88,9 +88,13 @@ impl PresetConfigs {
         student.distillation =
             Some(DistillationConfig { hard_weight: 0.0, ..DistillationConfig::default() });
         let mut viewed = student.clone();
-        viewed.distillation.iter_mut().for_each(|table| table.views = vec![View::masked(0.4)]);
+        // Chosen on MNIST's hold-out, see results/holdout: half of the images as they are, and with as many
+        // steps a lower rate.
+        let views = vec![View::default(), View::masked(0.4)];
+        viewed.distillation.iter_mut().for_each(|table| table.views = views.clone());
         if matches!(preset, Preset::Standard | Preset::Paper) {
             viewed.training.epochs *= 5;
+            viewed.training.learning_rate = 1e-3;
         }
         PresetConfigs { teacher, baseline, student, viewed }
     }

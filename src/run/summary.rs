@@ -79,6 +79,9 @@ pub struct Row {
     /// Indices of the misclassified test examples, ascending, for paired tests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub misclassified: Vec<usize>,
+    /// `test` for the lowest of several counts on the test set: no result, and in no aggregate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_on: Option<String>,
     /// What else was measured of this model: `agreement_with_teacher`, `errors_on_3`, …
     #[serde(flatten)]
     pub measures: Measures,
@@ -439,7 +442,7 @@ impl Summary {
 /// Test errors of each variant over its seeds.
 fn aggregate(rows: &[Row]) -> BTreeMap<String, MeanSd> {
     let mut errors: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| row.chosen_on.is_none()) {
         errors.entry(&row.variant).or_default().push(row.test_errors as f64);
     }
     let of = |(name, errors): (&str, Vec<f64>)| Some((name.to_string(), MeanSd::of(&errors)?));

@@ -133,6 +133,7 @@ fn tested_row(dataset: &Dataset, variant: &str, seed: u64, test: metrics::Evalua
         test_nll: Some(test.nll),
         epochs: None,
         samples_per_second: None,
+        chosen_on: None,
         misclassified: match &dataset.test.inputs {
             // Frames of an utterance are not independent, as a test of significance wants it.
             Inputs::Features(frames) if !frames.are_rows() => Vec::new(),

@@ -76,8 +76,10 @@ impl Config {
             let at = e.span().filter(|_| overrides.is_empty()).map(|span| span.start);
             let message = explain(text, at, e.message());
             // Too deep a nesting has no place of its own.
-            let expected =
-                if at.is_none() { ", expected the tables of a configuration" } else { "" };
+            let expected = match at.is_none() && overrides.is_empty() {
+                true => ", expected the tables of a configuration",
+                false => "",
+            };
             error(at, message + expected)
         };
         let violation = |v: Violation| error(offset_of(text, v.key), v.message);

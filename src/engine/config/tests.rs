@@ -97,7 +97,7 @@ fn unknown_names_get_the_nearest_known_one() {
         refusal("[training]\nepochs = 3\nlearning_rat = 0.1\n"),
         "/etc/limbeck/a.toml:3: found the unknown key `learning_rat`; \
          did you mean `learning_rate`? Expected one of: epochs, batch_size, microbatches, \
-         learning_rate, schedule, optimizer, momentum, average, max_norm, early_stopping, weight_decay, \
+         precision, learning_rate, schedule, optimizer, momentum, average, max_norm, early_stopping, weight_decay, \
          checkpoint_minutes, beta2, epsilon, momentum_epochs, decay, step_epochs, step_factor"
     );
     assert_eq!(

@@ -110,6 +110,16 @@ impl<'a> Task<'a> {
                  features"
             )));
         }
+        if let Inputs::Images(images) = &self.split.inputs {
+            let (height, width) = (images.height, images.width);
+            let hides = |view: &&View| view.hides(height, width);
+            if let Some(view) = self.views().iter().find(hides) {
+                return Err(Error::Usage(format!(
+                    "distillation.views: found {view}, expected one that leaves something of an image \
+                     of {height}x{width}"
+                )));
+            }
+        }
         let sizes = (self.split.input_size(), classes);
         for teacher in self.teachers {
             let found = (teacher.inputs(), teacher.classes());

@@ -114,6 +114,7 @@ fn choice(seed: u64) -> Node {
             epochs: None,
             samples_per_second: None,
             misclassified: Vec::new(),
+            chosen_on: Some(TEST.into()),
             measures: [LOWEST_TEMPERATURE.of(t.into()), LOWEST_EPOCH.of(epoch)].into(),
         })
     })
