@@ -67,6 +67,16 @@ impl View {
         View { mask: Some(Interval { low: rate, high: rate }), ..View::default() }
     }
 
+    /// The same of a mixture, of which a share drawn from this interval is the image's.
+    ///
+    /// # Panics
+    /// Unless 0 ≤ low ≤ high ≤ 1.
+    #[must_use]
+    pub fn mixed(self, low: f64, high: f64) -> View {
+        assert!(0.0 <= low && low <= high && high <= 1.0, "shares from {low} to {high}");
+        View { mix: Some(Interval { low, high }), ..self }
+    }
+
     /// Whether nothing is left of an image of this size.
     #[must_use]
     pub fn hides(&self, height: usize, width: usize) -> bool {
@@ -283,6 +293,7 @@ mod tests {
             let message = text.parse::<View>().unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
         }
+        assert_eq!(View::masked(0.2).mixed(0.5, 1.0), view("mix 0.5..1 + mask 0.2"));
         assert!(view("mix 0..1").may_hide_the_label() && !view("mix 0.7..1").may_hide_the_label());
     }
 

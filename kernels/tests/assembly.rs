@@ -61,17 +61,22 @@ fn accumulators<'a>(body: &[&'a str], register: &str) -> BTreeSet<&'a str> {
 }
 
 /// The loops of at least `steps` outer products with `sums` sums in full `register`s hold nothing
-/// that is slow. Shorter ones are the last steps of a sum, at most 15.
-fn check(loops: &[Vec<&str>], register: &str, sums: usize, steps: usize) {
+/// that is slow. Shorter ones are the last steps of a sum, at most 15. Those of pairs take the halves
+/// out of each word, and are one step; multiply-adds are at least `of_pairs` of them.
+fn check(loops: &[Vec<&str>], register: &str, (sums, steps): (usize, usize), of_pairs: f64) {
     let multiply_adds = |body: &[&str]| body.iter().filter(|l| l.starts_with("vfmadd")).count();
-    let main = |body: &&Vec<&str>| {
-        accumulators(body, register).len() == sums && multiply_adds(body) >= sums * steps
-    };
-    // The halves of a pair are taken out of its word.
-    let of_pairs =
+    let takes_halves =
         |body: &[&str]| body.iter().any(|l| l.starts_with("vpslld") || l.starts_with("vpand"));
+    // Exponentials shift bits too, and have many multiply-adds into the same sum.
+    let main = |body: &&Vec<&str>| {
+        let enough = match takes_halves(body) {
+            true => multiply_adds(body) == sums,
+            false => multiply_adds(body) >= sums * steps,
+        };
+        accumulators(body, register).len() == sums && enough
+    };
     let (pairs, values): (Vec<_>, Vec<_>) =
-        loops.iter().filter(main).partition(|body| of_pairs(body));
+        loops.iter().filter(main).partition(|body| takes_halves(body));
     // At least one for each of the ways in which A is walked; of pairs, one for each half as well.
     assert!(values.len() >= 2, "{} loops with {sums} sums in {register}", values.len());
     assert!(pairs.len() >= 4, "{} loops of pairs with {sums} sums in {register}", pairs.len());
@@ -82,7 +87,7 @@ fn check(loops: &[Vec<&str>], register: &str, sums: usize, steps: usize) {
         assert_eq!(count("call"), 0, "no call:\n{listing}");
         let spilled = |line: &&&str| line.starts_with('v') && line.contains("(%rsp");
         assert_eq!(body.iter().filter(spilled).count(), 0, "no sum on the stack:\n{listing}");
-        let share = if of_pairs(body) { 0.4 } else { 0.5 };
+        let share = if takes_halves(body) { of_pairs } else { 0.5 };
         let found = multiply_adds(body) as f64 / body.len() as f64;
         assert!(found > share, "mostly multiply-adds, found {found}:\n{listing}");
     }
@@ -93,8 +98,8 @@ fn the_inner_loops_are_multiply_adds_on_full_registers() {
     let assembly = assembly();
     let loops = innermost_loops(&assembly);
     // 8 rows of three panels, one register each, and 6 rows of one panel, two registers.
-    check(&loops, "%zmm", 24, 1);
-    check(&loops, "%ymm", 12, 4);
+    check(&loops, "%zmm", (24, 1), 0.4);
+    check(&loops, "%ymm", (12, 4), 0.3);
 }
 
 #[test]

@@ -15,7 +15,7 @@
 //! | student, no labels | the weight of the hard term, 0 |
 //! | student, with labels | the weight of the hard term, 0.05 |
 //! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
-//! | student, masked views | the transfer set, of which teacher and student see half as they are and half with other pixels masked in each epoch, budget and learning rate |
+//! | student, masked views | the transfer set, which teacher and student see as it is, masked, or mixed, otherwise in each epoch, budget and learning rate |
 //! | baseline, masked views | the targets of that, labels: what the masks alone do |
 //! | baseline, same steps | the transfer set of that, the images as they are: what the budget alone does |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
@@ -294,8 +294,8 @@ fn conclude(summary: &Summary) -> Conclusion {
     }
     if summary.rows_of(VIEWED).next().is_some() {
         table.note(format!(
-            "'{VIEWED}' asks its teacher about images as they are and about such of which it masks other \
-             pixels each time; \
+            "'{VIEWED}' asks its teacher about images as they are, with pixels masked and mixed with each \
+             other, others each time; \
              '{VIEWED_LABELS}' learns the labels of the same images, '{SAME_STEPS}' those of the \
              images as they are, for as many steps. The paper did none of these."
         ));
