@@ -1,4 +1,4 @@
-//! bf16: the upper half of an f32, an eighth of its mantissa's bits; and products of bf16 operands
+//! bf16: the upper half of an f32, 8 of its 24 significant bits; and products of bf16 operands
 //! with sums in f32, which have **the same bits** with and without a tile unit.
 //!
 //! # The contract
@@ -30,13 +30,13 @@
 //!
 //! # Pairs
 //!
-//! A **word** is the 32 bits of an f32 with two bf16 in them, the first in the lower half. [`pack`]
-//! makes two panel matrices of words of a panel matrix [rows, lanes]:
+//! A **word** is the 32 bits of an f32 with two bf16 in them, the first in the lower half. A panel matrix
+//! [rows, lanes] becomes one of words in two ways:
 //!
 //! | | shape in words | a word at (i, j) holds |
 //! |---|---|---|
-//! | along the rows | [⌈rows/2⌉, lanes] | (2i, j) and (2i + 1, j) |
-//! | along the lanes | [rows, ⌈lanes/2⌉] | (i, 2j) and (i, 2j + 1) |
+//! | along the rows, [`pack_rows`] | [⌈rows/2⌉, lanes] | (2i, j) and (2i + 1, j) |
+//! | along the lanes, [`pack_lanes`] | [rows, ⌈lanes/2⌉] | (i, 2j) and (i, 2j + 1) |
 //!
 //! [`crate::gemm::transpose`] of the latter is the former of the transposed matrix. Words are loaded
 //! and stored; no arithmetic touches them before their halves are f32 again.
@@ -44,7 +44,7 @@
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{Panels, PanelsMut};
-use crate::pool::{Parts, chunks};
+use crate::pool::chunks;
 use crate::simd::{LANES, Simd};
 
 /// 2⁻⁵⁰: what is smaller becomes 0.
@@ -104,77 +104,74 @@ impl Kernel for Round<'_> {
     }
 }
 
-/// The rounded values of `src` [rows, lanes] in pairs, along its rows to `by_rows`
-/// [⌈rows/2⌉, lanes], along its lanes to `by_lanes` [rows, ⌈lanes/2⌉], where they are wanted.
+/// The rounded values of `src` [rows, lanes] in pairs along its rows, `dst` [⌈rows/2⌉, lanes].
 ///
 /// # Panics
-/// If the shapes do not fit.
-pub fn pack(
-    context: &Context,
-    src: Panels,
-    by_rows: Option<PanelsMut>,
-    by_lanes: Option<PanelsMut>,
-) {
-    let (rows, lanes) = (src.rows(), src.lanes());
-    if rows == 0 || lanes == 0 {
-        return;
-    }
-    let wanted =
-        [by_rows.is_some(), by_lanes.is_some()].into_iter().filter(|wanted| *wanted).count();
-    let by_rows = words(by_rows, (rows.div_ceil(2), lanes));
-    let by_lanes = words(by_lanes, (rows, lanes.div_ceil(2)));
-    // Two panels of the source are one of pairs along the lanes.
-    let parts = chunks(by_rows, 2 * rows.div_ceil(2) * LANES).zip(chunks(by_lanes, rows * LANES));
-    let cost = wanted * src.data().len() / LANES;
-    context.pool.for_each_part(parts, cost, |pair, (by_rows, by_lanes)| {
-        dispatch(context.isa, Pack { src, first: 2 * pair, by_rows, by_lanes });
+/// Unless `dst` has this shape.
+pub fn pack_rows(context: &Context, src: Panels, mut dst: PanelsMut) {
+    let words = src.rows().div_ceil(2);
+    assert_eq!((dst.rows(), dst.lanes()), (words, src.lanes()), "words along the rows");
+    let cost = src.data().len() / LANES;
+    context.pool.for_each_part(chunks(dst.data(), words * LANES), cost, |panel, out| {
+        dispatch(context.isa, PackRows { src, panel, out });
     });
 }
 
-/// The values of a matrix of this shape, or none.
-fn words(dst: Option<PanelsMut<'_>>, shape: (usize, usize)) -> &mut [f32] {
-    let Some(dst) = dst else { return &mut [] };
-    assert_eq!((dst.rows(), dst.lanes()), shape, "words of the matrix");
-    dst.into_data()
-}
-
-/// Two panels of `src` from `first` on.
-struct Pack<'a> {
+/// One panel.
+struct PackRows<'a> {
     src: Panels<'a>,
-    first: usize,
-    by_rows: &'a mut [f32],
-    by_lanes: &'a mut [f32],
+    panel: usize,
+    out: &'a mut [f32],
 }
 
-impl Kernel for Pack<'_> {
+impl Kernel for PackRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pack { src, first, by_rows, by_lanes } = self;
-        let (rows, words) = (src.rows(), src.rows().div_ceil(2));
-        let by_rows = by_rows.as_chunks_mut::<LANES>().0;
-        let by_lanes = by_lanes.as_chunks_mut::<{ LANES / 2 }>().0;
-        for side in 0..2 {
-            let panel = first + side;
-            for pair in 0..words {
-                let mut halves = [s.splat(0.0); 2];
-                for (i, half) in halves.iter_mut().enumerate() {
-                    let row = 2 * pair + i;
-                    if row < rows && panel < src.panels() {
-                        *half = round_lanes(s, s.load(src.row(row, panel)));
-                    }
-                    if row < rows
-                        && let Some(out) = by_lanes.get_mut(2 * row + side)
-                    {
-                        s.store_halves(s.bits(*half), out);
-                    }
-                }
-                if let Some(out) = by_rows.get_mut(side * words + pair) {
-                    let [even, odd] = halves.map(|half| s.bits(half));
-                    s.store(s.float(s.xor_u(s.shr_u::<16>(even), odd)), out);
-                }
+        for (word, out) in self.out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut halves = [s.splat(0.0); 2];
+            for (half, row) in halves.iter_mut().zip(2 * word..self.src.rows()) {
+                *half = round_lanes(s, s.load(self.src.row(row, self.panel)));
             }
+            let (first, second) = (s.bits(halves[0]), s.bits(halves[1]));
+            s.store(s.float(s.xor_u(s.shr_u::<16>(first), second)), out);
+        }
+    }
+}
+
+/// The rounded values of `src` [rows, lanes] in pairs along its lanes, `dst` [rows, ⌈lanes/2⌉].
+///
+/// # Panics
+/// Unless `dst` has this shape.
+pub fn pack_lanes(context: &Context, src: Panels, mut dst: PanelsMut) {
+    let shape = (src.rows(), src.lanes().div_ceil(2));
+    assert_eq!((dst.rows(), dst.lanes()), shape, "words along the lanes");
+    let cost = src.data().len() / LANES;
+    context.pool.for_each_part(chunks(dst.data(), src.rows() * LANES), cost, |pair, out| {
+        dispatch(context.isa, PackLanes { src, first: 2 * pair, out });
+    });
+}
+
+/// Two panels from `first` on, which are one of words.
+struct PackLanes<'a> {
+    src: Panels<'a>,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for PackLanes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for (half, out) in self.out.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
+            let (row, panel) = (half / 2, self.first + half % 2);
+            let mut values = s.splat(0.0);
+            if panel < self.src.panels() {
+                values = round_lanes(s, s.load(self.src.row(row, panel)));
+            }
+            s.store_halves(s.bits(values), out);
         }
     }
 }

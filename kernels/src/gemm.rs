@@ -74,7 +74,7 @@ impl<'a> Factors<'a> {
         Self { numbers: Numbers::F32, a, b }
     }
 
-    /// Of pairs of bf16, as [`crate::bf16::pack`] makes them: A along the way in which it is walked, B along
+    /// Of pairs of bf16, see [`crate::bf16`]: A along the way in which it is walked, B along
     /// its rows. The sums are multiplied by `scale`: whole numbers, such as pixels, are exact.
     pub fn bf16(scale: f32, a: Panels<'a>, b: Panels<'a>) -> Self {
         Self { numbers: Numbers::Bf16(scale), a, b }

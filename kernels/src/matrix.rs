@@ -128,11 +128,6 @@ impl<'a> PanelsMut<'a> {
         self.data
     }
 
-    /// All values, for as long as the matrix was borrowed.
-    pub fn into_data(self) -> &'a mut [f32] {
-        self.data
-    }
-
     /// Fills from row-major [lanes, rows]; padding lanes become zero. The inverse of
     /// [`Panels::to_lane_major`].
     ///

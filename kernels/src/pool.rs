@@ -378,7 +378,7 @@ pub(crate) trait Parts: Sync {
     /// No part may be taken twice.
     unsafe fn part(&self, i: usize) -> Self::Part;
 
-    /// Part i of both; there are as many as the one of them has that has more.
+    /// Part i of both; there are as many as `self` has.
     fn zip<Q: Parts>(self, other: Q) -> (Self, Q)
     where
         Self: Sized,
@@ -423,7 +423,7 @@ impl<P: Parts, Q: Parts> Parts for (P, Q) {
     type Part = (P::Part, Q::Part);
 
     fn count(&self) -> usize {
-        self.0.count().max(self.1.count())
+        self.0.count()
     }
 
     unsafe fn part(&self, i: usize) -> Self::Part {

@@ -70,14 +70,18 @@ pub struct GlobalArgs {
 #[derive(Args)]
 pub struct PrecisionArgs {
     /// What the operands of the matrix products are; sums, weights and losses are f32
-    #[arg(long, default_value = "f32", value_parser = precision_parser())]
+    #[arg(long, default_value = "f32", value_parser = named(Precision::ALL, Precision::name))]
     pub precision: Precision,
 }
 
-fn precision_parser() -> impl TypedValueParser<Value = Precision> {
-    PossibleValuesParser::new(Precision::ALL.map(Precision::name)).try_map(|name| {
-        let precision = Precision::ALL.into_iter().find(|precision| precision.name() == name);
-        precision.ok_or_else(|| Error::Internal(format!("no precision '{name}'")))
+/// One of `all`, by its name.
+pub fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.map(name)).try_map(move |text| {
+        let found = all.into_iter().find(|&one| name(one) == text);
+        found.ok_or_else(|| Error::Internal(format!("nothing is called '{text}'")))
     })
 }
 

@@ -1,6 +1,6 @@
 //! `limbeck reproduce`: a table of the paper.
 
-use super::global::PrecisionArgs;
+use super::global::{PrecisionArgs, named};
 use super::pages;
 use super::progress;
 use super::session::{DatasetName, Session};
@@ -25,7 +25,7 @@ pub struct ReproduceArgs {
     experiment: Choice,
 
     /// How much to spend on each table: a trial of seconds, minutes, half an hour, or hours
-    #[arg(long, default_value = "standard", value_parser = preset_parser())]
+    #[arg(long, default_value = "standard", value_parser = named(Preset::ALL, Preset::name))]
     preset: Preset,
 
     /// Number of seeds, counted up from --seed (0 if absent)
@@ -80,13 +80,6 @@ fn experiment_parser() -> impl TypedValueParser<Value = Choice> {
     PossibleValuesParser::new(each.into_iter().chain([all])).map(|name| {
         let experiment = EXPERIMENTS.into_iter().find(|e| e.about().name == name);
         experiment.map_or(Choice::All, Choice::One)
-    })
-}
-
-fn preset_parser() -> impl TypedValueParser<Value = Preset> {
-    PossibleValuesParser::new(Preset::ALL.map(Preset::name)).try_map(|name| {
-        let preset = Preset::ALL.into_iter().find(|preset| preset.name() == name);
-        preset.ok_or_else(|| Error::Internal(format!("no preset '{name}'")))
     })
 }
 

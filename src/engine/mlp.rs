@@ -245,7 +245,7 @@ impl Mlp {
             None => gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs)),
             Some(pairs) => {
                 let x = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
-                pairs.weight_gradient(context, x, dz);
+                pairs.weight_gradient(context, x, dz, transposed);
             }
         }
         let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
@@ -461,11 +461,12 @@ impl Workspace {
     pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Factors<'_>, &[f32]) {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
         let db = &self.arena[self.db.clone()][..bias.len()];
+        let transposed = &self.arena[self.transposed.clone()];
         if let Some(pairs) = &self.pairs {
-            return (pairs.operands(i, inputs, outputs, self.batch), db);
+            return (pairs.operands(i, (inputs, outputs), self.batch, transposed), db);
         }
         let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
-        let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
+        let dz_transposed = Panels::new(transposed, self.batch, outputs);
         (Factors::f32(x, dz_transposed), db)
     }
 }

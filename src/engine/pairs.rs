@@ -6,7 +6,7 @@
 //! are whole numbers and exact: in layer 0 x = pixel, and the scale of the inputs, with that of their
 //! dropout, multiplies the finished sums.
 
-use limbeck_kernels::bf16::pack;
+use limbeck_kernels::bf16::{pack_lanes, pack_rows};
 use limbeck_kernels::gemm::{self, Factors};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 
@@ -18,8 +18,6 @@ pub(super) struct Pairs {
     by_rows: Buffer,
     /// dZ or X along its lanes.
     by_lanes: Buffer,
-    /// dZᵀ along its rows.
-    transposed: Buffer,
     /// Of layer 0's sums.
     pub input_scale: f32,
 }
@@ -27,22 +25,18 @@ pub(super) struct Pairs {
 impl Pairs {
     /// For a net of these widths and batches of at most `capacity` examples.
     pub fn new(widths: &[usize], capacity: usize, training: bool) -> Pairs {
-        let largest = |len: &dyn Fn(usize) -> usize| {
-            Buffer::zeroed(widths.iter().map(|&width| len(width)).max().unwrap_or(0))
-        };
-        let of_training = |len: &dyn Fn(usize) -> usize| match training {
-            true => largest(len),
-            false => Buffer::zeroed(0),
-        };
+        let widest = widths.iter().copied().max().unwrap_or(0);
         let layers = widths.windows(2).map(|ends| {
             let (inputs, outputs) = (ends[0], ends[1]);
             panel_len(inputs.div_ceil(2), outputs).max(panel_len(inputs, outputs.div_ceil(2)))
         });
         Pairs {
             weights: Buffer::zeroed(layers.max().unwrap_or(0)),
-            by_rows: largest(&|width| panel_len(width.div_ceil(2), capacity)),
-            by_lanes: of_training(&|width| panel_len(width, capacity.div_ceil(2))),
-            transposed: of_training(&|width| panel_len(capacity.div_ceil(2), width)),
+            by_rows: Buffer::zeroed(panel_len(widest.div_ceil(2), capacity)),
+            by_lanes: Buffer::zeroed(match training {
+                true => panel_len(widest, capacity.div_ceil(2)),
+                false => 0,
+            }),
             input_scale: 1.0,
         }
     }
@@ -61,8 +55,8 @@ impl Pairs {
         x: Panels,
     ) -> Factors<'_> {
         let inputs = w.rows().div_ceil(2);
-        pack(context, w, Some(PanelsMut::new(&mut self.weights, inputs, w.lanes())), None);
-        pack(context, x, Some(PanelsMut::new(&mut self.by_rows, inputs, x.lanes())), None);
+        pack_rows(context, w, PanelsMut::new(&mut self.weights, inputs, w.lanes()));
+        pack_rows(context, x, PanelsMut::new(&mut self.by_rows, inputs, x.lanes()));
         let w = Panels::new(&self.weights, inputs, w.lanes());
         let x = Panels::new(&self.by_rows, inputs, x.lanes());
         Factors::bf16(self.scale(layer), w, x)
@@ -71,31 +65,37 @@ impl Pairs {
     /// The operands of W·dZ.
     pub fn input_gradient(&mut self, context: &Context, w: Panels, dz: Panels) -> Factors<'_> {
         let outputs = w.lanes().div_ceil(2);
-        pack(context, w, None, Some(PanelsMut::new(&mut self.weights, w.rows(), outputs)));
-        pack(context, dz, Some(PanelsMut::new(&mut self.by_rows, outputs, dz.lanes())), None);
+        pack_lanes(context, w, PanelsMut::new(&mut self.weights, w.rows(), outputs));
+        pack_rows(context, dz, PanelsMut::new(&mut self.by_rows, outputs, dz.lanes()));
         let w = Panels::new(&self.weights, w.rows(), outputs);
         Factors::bf16(1.0, w, Panels::new(&self.by_rows, outputs, dz.lanes()))
     }
 
-    /// Makes the operands of X·dZᵀ, which [`Pairs::operands`] gives.
-    pub fn weight_gradient(&mut self, context: &Context, x: Panels, dz: Panels) {
+    /// Makes the operands of X·dZᵀ: X, which [`Pairs::operands`] gives, and dZᵀ along its rows.
+    pub fn weight_gradient(
+        &mut self,
+        context: &Context,
+        x: Panels,
+        dz: Panels,
+        transposed: &mut [f32],
+    ) {
         let (outputs, pairs) = (dz.rows(), x.lanes().div_ceil(2));
-        pack(context, dz, None, Some(PanelsMut::new(&mut self.by_lanes, outputs, pairs)));
+        pack_lanes(context, dz, PanelsMut::new(&mut self.by_lanes, outputs, pairs));
         let dz = Panels::new(&self.by_lanes, outputs, pairs);
-        gemm::transpose(context, dz, PanelsMut::new(&mut self.transposed, pairs, outputs));
-        pack(context, x, None, Some(PanelsMut::new(&mut self.by_lanes, x.rows(), pairs)));
+        gemm::transpose(context, dz, PanelsMut::new(transposed, pairs, outputs));
+        pack_lanes(context, x, PanelsMut::new(&mut self.by_lanes, x.rows(), pairs));
     }
 
-    /// X and dZᵀ of `layer`.
-    pub fn operands(
-        &self,
+    /// The operands of X·dZᵀ of `layer`, as [`Pairs::weight_gradient`] left them.
+    pub fn operands<'p>(
+        &'p self,
         layer: usize,
-        inputs: usize,
-        outputs: usize,
+        (inputs, outputs): (usize, usize),
         batch: usize,
-    ) -> Factors<'_> {
+        transposed: &'p [f32],
+    ) -> Factors<'p> {
         let pairs = batch.div_ceil(2);
         let x = Panels::new(&self.by_lanes, inputs, pairs);
-        Factors::bf16(self.scale(layer), x, Panels::new(&self.transposed, pairs, outputs))
+        Factors::bf16(self.scale(layer), x, Panels::new(transposed, pairs, outputs))
     }
 }

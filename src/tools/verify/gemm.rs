@@ -339,14 +339,14 @@ impl Panel {
     /// In pairs of bf16 along the rows.
     fn by_rows(self, context: &Context) -> Panel {
         let mut words = Panel::unwritten(self.rows.div_ceil(2), self.lanes);
-        bf16::pack(context, self.view(), Some(words.write()), None);
+        bf16::pack_rows(context, self.view(), words.write());
         words
     }
 
     /// In pairs of bf16 along the lanes.
     fn by_lanes(self, context: &Context) -> Panel {
         let mut words = Panel::unwritten(self.rows, self.lanes.div_ceil(2));
-        bf16::pack(context, self.view(), None, Some(words.write()));
+        bf16::pack_lanes(context, self.view(), words.write());
         words
     }
 
