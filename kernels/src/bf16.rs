@@ -28,18 +28,20 @@
 //! |C − Σ A·B| ≤ (17 + ⌈K/32⌉)·ε·Σ |A|·|B|, to first order in ε. Rounding both operands changes the sum
 //! by at most (2·2⁻⁹ + 2⁻¹⁸)·Σ |a|·|b| of what they were, those below 2⁻⁵⁰ aside.
 //!
-//! # Pairs
+//! # Operands in memory
 //!
-//! A **word** is the 32 bits of an f32 with two bf16 in them, the first in the lower half. A panel matrix
-//! [rows, lanes] becomes one of words in two ways:
+//! A **word** is the 32 bits of an f32 with two bf16 in them, the first in the lower half. An operand
+//! whose products are sums of K terms lies in memory as ⌈n/16⌉ × ⌈K/32⌉ tiles of 16 × 16 words, the
+//! terms of 16 of its n rows (A) or lanes (B) one behind the other: a panel matrix of
+//! [`words`]\(K) rows and n lanes, whose blocks of 16 rows are
 //!
-//! | | shape in words | a word at (i, j) holds |
+//! | operand | word (i, j) of a tile holds the terms | of C's |
 //! |---|---|---|
-//! | along the rows, [`pack_rows`] | [⌈rows/2⌉, lanes] | (2i, j) and (2i + 1, j) |
-//! | along the lanes, [`pack_lanes`] | [rows, ⌈lanes/2⌉] | (i, 2j) and (i, 2j + 1) |
+//! | A, [`pack_a`] | 2j, 2j + 1 | row i |
+//! | B, [`pack_b`] | 2i, 2i + 1 | lane j |
 //!
-//! [`crate::gemm::transpose`] of the latter is the former of the transposed matrix. Words are loaded
-//! and stored; no arithmetic touches them before their halves are f32 again.
+//! This is what a tile unit reads, a tile at a time. Terms beyond K, and rows and lanes beyond n, are 0.
+//! Words are loaded and stored; no arithmetic touches them before their halves are f32 again.
 
 use crate::Context;
 use crate::isa::{Kernel, dispatch};
@@ -104,74 +106,108 @@ impl Kernel for Round<'_> {
     }
 }
 
-/// The rounded values of `src` [rows, lanes] in pairs along its rows, `dst` [⌈rows/2⌉, lanes].
+/// Words of a tile.
+pub(crate) const TILE: usize = LANES * LANES;
+
+/// Rows of an operand whose products are sums of `depth` terms: 16·⌈depth/32⌉.
+pub fn words(depth: usize) -> usize {
+    depth.div_ceil(2 * LANES) * LANES
+}
+
+/// The side of a matrix that a product sums over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// Its rows.
+    Rows,
+    /// Its lanes.
+    Lanes,
+}
+
+/// The rounded values of `src` as the operand A of sums along one of its sides.
 ///
 /// # Panics
-/// Unless `dst` has this shape.
-pub fn pack_rows(context: &Context, src: Panels, mut dst: PanelsMut) {
-    let words = src.rows().div_ceil(2);
-    assert_eq!((dst.rows(), dst.lanes()), (words, src.lanes()), "words along the rows");
-    let cost = src.data().len() / LANES;
-    context.pool.for_each_part(chunks(dst.data(), words * LANES), cost, |panel, out| {
-        dispatch(context.isa, PackRows { src, panel, out });
+/// Unless `dst` has [`words`] of this side as its rows, and as many lanes as the other side has values.
+pub fn pack_a(context: &Context, src: Panels, along: Along, dst: PanelsMut) {
+    pack(context, src, along, along == Along::Rows, dst);
+}
+
+/// The rounded values of `src` as the operand B of sums along one of its sides.
+///
+/// # Panics
+/// As [`pack_a`].
+pub fn pack_b(context: &Context, src: Panels, along: Along, dst: PanelsMut) {
+    pack(context, src, along, along == Along::Lanes, dst);
+}
+
+fn pack(context: &Context, src: Panels, along: Along, transposed: bool, mut dst: PanelsMut) {
+    let (depth, others) = match along {
+        Along::Rows => (src.rows(), src.lanes()),
+        Along::Lanes => (src.lanes(), src.rows()),
+    };
+    assert_eq!((dst.rows(), dst.lanes()), (words(depth), others), "shape of the operand");
+    let part = (dst.rows() * LANES).max(1);
+    let cost = 2 * src.data().len() / LANES;
+    context.pool.for_each_part(chunks(dst.data(), part), cost, |block, out| {
+        dispatch(context.isa, Pack { src, along, transposed, block, out });
     });
 }
 
-/// One panel.
-struct PackRows<'a> {
+/// The tiles of 16 rows or lanes.
+struct Pack<'a> {
     src: Panels<'a>,
-    panel: usize,
+    along: Along,
+    transposed: bool,
+    block: usize,
     out: &'a mut [f32],
 }
 
-impl Kernel for PackRows<'_> {
+impl Kernel for Pack<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        for (word, out) in self.out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let mut halves = [s.splat(0.0); 2];
-            for (half, row) in halves.iter_mut().zip(2 * word..self.src.rows()) {
-                *half = round_lanes(s, s.load(self.src.row(row, self.panel)));
+        let Pack { src, along, transposed, block, out } = self;
+        for (k, out) in out.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+            let tile = match along {
+                Along::Rows => tile_along_rows(s, src, k, block),
+                Along::Lanes => tile_along_lanes(s, src, block, k),
+            };
+            let tile = if transposed { s.transpose(tile) } else { tile };
+            for (words, out) in tile.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
+                s.store(words, out);
             }
-            let (first, second) = (s.bits(halves[0]), s.bits(halves[1]));
-            s.store(s.float(s.xor_u(s.shr_u::<16>(first), second)), out);
         }
     }
 }
 
-/// The rounded values of `src` [rows, lanes] in pairs along its lanes, `dst` [rows, ⌈lanes/2⌉].
-///
-/// # Panics
-/// Unless `dst` has this shape.
-pub fn pack_lanes(context: &Context, src: Panels, mut dst: PanelsMut) {
-    let shape = (src.rows(), src.lanes().div_ceil(2));
-    assert_eq!((dst.rows(), dst.lanes()), shape, "words along the lanes");
-    let cost = src.data().len() / LANES;
-    context.pool.for_each_part(chunks(dst.data(), src.rows() * LANES), cost, |pair, out| {
-        dispatch(context.isa, PackLanes { src, first: 2 * pair, out });
-    });
-}
+/// A tile of words, one vector for each of its rows.
+type Tile<S> = [<S as Simd>::F; LANES];
 
-/// Two panels from `first` on, which are one of words.
-struct PackLanes<'a> {
-    src: Panels<'a>,
-    first: usize,
-    out: &'a mut [f32],
-}
-
-impl Kernel for PackLanes<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (half, out) in self.out.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().enumerate() {
-            let (row, panel) = (half / 2, self.first + half % 2);
-            let mut values = s.splat(0.0);
-            if panel < self.src.panels() {
-                values = round_lanes(s, s.load(self.src.row(row, panel)));
-            }
-            s.store_halves(s.bits(values), out);
+/// Word (i, j) holds rows 2i and 2i + 1, counted from 32·`k`, of lane j of `panel`.
+#[inline(always)]
+fn tile_along_rows<S: Simd>(s: S, src: Panels, k: usize, panel: usize) -> Tile<S> {
+    let mut tile = [s.splat(0.0); LANES];
+    for (i, words) in tile.iter_mut().enumerate() {
+        let mut halves = [s.splat(0.0); 2];
+        for (half, row) in halves.iter_mut().zip(2 * (k * LANES + i)..src.rows()) {
+            *half = round_lanes(s, s.load(src.row(row, panel)));
         }
+        let (first, second) = (s.bits(halves[0]), s.bits(halves[1]));
+        *words = s.float(s.xor_u(s.shr_u::<16>(first), second));
     }
+    tile
+}
+
+/// Word (i, j) holds lanes 2j and 2j + 1, counted from 32·`k`, of row 16·`block` + i.
+#[inline(always)]
+fn tile_along_lanes<S: Simd>(s: S, src: Panels, block: usize, k: usize) -> Tile<S> {
+    let mut tile = [s.splat(0.0); LANES];
+    for (words, row) in tile.iter_mut().zip(block * LANES..src.rows()) {
+        let mut both = [0.0; LANES];
+        for (half, panel) in both.as_chunks_mut().0.iter_mut().zip(2 * k..src.panels()) {
+            s.store_halves(s.bits(round_lanes(s, s.load(src.row(row, panel)))), half);
+        }
+        *words = s.load(&both);
+    }
+    tile
 }

@@ -25,8 +25,11 @@
 //!
 //! **Numerics**: every element of C is one chain of fused multiply-adds in ascending k. C is
 //! kept in f32 between K blocks, which does not break the chain, so neither block sizes nor
-//! threads nor the ISA change a bit. |C − exact| ≤ K·ε·(|A|·|B|) with ε = 2⁻²⁴. With operands of
-//! bf16 the sums are those of [`crate::bf16`], and as independent of all this.
+//! threads nor the ISA change a bit. |C − exact| ≤ K·ε·(|A|·|B|) with ε = 2⁻²⁴.
+//!
+//! **bf16**: the operands of all three are of one form, and their sums are those of [`crate::bf16`], as
+//! independent of all this. A tile unit ([`crate::amx`]) takes the place of the microkernel; its tile of
+//! C is 32 rows × 2 panels, the sums of all K.
 
 mod blocking;
 mod epilogue;
@@ -38,6 +41,7 @@ pub use pack::transpose;
 
 use crate::Context;
 use crate::activation::{self, Activation};
+use crate::amx;
 use crate::buffer::Buffer;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};
@@ -46,7 +50,7 @@ use crate::simd::{LANES, Simd};
 use crate::update::Rule;
 use blocking::Blocking;
 use epilogue::{Activate, ActivateGradient, Epilogue, Scaled, Store, Update};
-use microkernel::{Acc, Aside, Idle, Lanes, Of, Operands, Rows, Walk, microkernel, parts};
+use microkernel::{Acc, Aside, Idle, Lanes, Operands, Pairs, Rows, Walk, microkernel, parts};
 use pack::{PACKED_DEPTH, PACKED_PANELS, Pack, PackedB};
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
@@ -74,66 +78,40 @@ impl<'a> Factors<'a> {
         Self { numbers: Numbers::F32, a, b }
     }
 
-    /// Of pairs of bf16, see [`crate::bf16`]: A along the way in which it is walked, B along
-    /// its rows. The sums are multiplied by `scale`: whole numbers, such as pixels, are exact.
+    /// Of bf16, packed by [`crate::bf16::pack_a`] and [`crate::bf16::pack_b`] along what the product sums
+    /// over. The sums are multiplied by `scale`: whole numbers, such as pixels, are exact.
     pub fn bf16(scale: f32, a: Panels<'a>, b: Panels<'a>) -> Self {
         Self { numbers: Numbers::Bf16(scale), a, b }
     }
-}
 
-/// The same as types, so that no product carries the code of the other kind.
-trait Kind: Copy + Sync {
-    /// Whether a value of an operand is a pair.
-    const PAIRS: bool;
-    /// What becomes of a finished sum. Must be `#[inline(always)]`.
-    fn scaled<S: Simd>(self, s: S, c: S::F) -> S::F;
-}
-
-#[derive(Clone, Copy)]
-struct Values;
-
-impl Kind for Values {
-    const PAIRS: bool = false;
-
-    #[inline(always)]
-    fn scaled<S: Simd>(self, _: S, c: S::F) -> S::F {
-        c
+    /// Rows and lanes of C, where A in f32 is walked as `walk` says.
+    ///
+    /// # Panics
+    /// If A and B differ in the terms that the product sums over.
+    fn shape<W: Walk>(&self, _walk: W) -> (usize, usize) {
+        let Factors { numbers, a, b } = self;
+        let in_blocks = W::IN_BLOCKS || matches!(numbers, Numbers::Bf16(_));
+        let (rows, depth) = if in_blocks { (a.lanes(), a.rows()) } else { (a.rows(), a.lanes()) };
+        assert_eq!(depth, b.rows(), "terms of A and B");
+        (rows, b.lanes())
     }
-}
 
-#[derive(Clone, Copy)]
-struct Pairs {
-    scale: f32,
-}
-
-impl Kind for Pairs {
-    const PAIRS: bool = true;
-
-    #[inline(always)]
-    fn scaled<S: Simd>(self, s: S, c: S::F) -> S::F {
-        s.mul(c, s.splat(self.scale))
-    }
-}
-
-/// C ← `epilogue` of A∘B; A is walked as `walk` says.
-fn product<const P: usize>(
-    context: &Context,
-    walk: impl Walk,
-    factors: Factors,
-    epilogue: impl Epilogue<P>,
-    c: Tiles<P>,
-) {
-    let Factors { numbers, a, b } = factors;
-    let (depth, beta) = (b.rows(), 0.0);
-    match numbers {
-        Numbers::F32 => {
-            let (walk, epilogue) = (Of(Values, walk), Scaled { kind: Values, of: epilogue });
-            Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
-        }
-        Numbers::Bf16(scale) => {
-            let kind = Pairs { scale };
-            let (walk, epilogue) = (Of(kind, walk), Scaled { kind, of: epilogue });
-            Product { walk, a, depth, beta, epilogue }.compute(context, b, c);
+    /// C ← `epilogue` of A∘B.
+    fn product<const P: usize>(
+        self,
+        context: &Context,
+        walk: impl Walk,
+        epilogue: impl Epilogue<P>,
+        c: Tiles<P>,
+    ) {
+        let Factors { numbers, a, b } = self;
+        let (depth, beta) = (b.rows(), 0.0);
+        match numbers {
+            Numbers::F32 => Product { walk, a, depth, beta, epilogue }.compute(context, b, c),
+            Numbers::Bf16(scale) => {
+                let epilogue = Scaled { scale, of: epilogue };
+                Product { walk: Pairs, a, depth, beta, epilogue }.compute(context, b, c);
+            }
         }
     }
 }
@@ -155,12 +133,10 @@ pub fn forward(
         forward(context, factors, bias, None, None, y.reborrow());
         return activation::forward(context, activation, dropout, y);
     }
-    let Factors { a: w, b: x, .. } = factors;
-    assert_eq!(w.rows(), x.rows(), "inputs of W and X");
-    assert_eq!((y.rows(), y.lanes()), (w.lanes(), x.lanes()), "shape of Y");
-    let bias = &bias[..w.lanes()];
+    assert_eq!((y.rows(), y.lanes()), factors.shape(Rows), "shape of Y");
+    let bias = &bias[..y.rows()];
     let epilogue = Activate { bias, relu: activation.is_some(), dropout };
-    product(context, Rows, factors, epilogue, Tiles::panels([y]));
+    factors.product(context, Rows, epilogue, Tiles::panels([y]));
 }
 
 /// The gradient of a layer's input, of W and dZ, taken through activation and dropout of the layer below, whose
@@ -176,18 +152,16 @@ pub fn input_gradient(
     dropout: Option<Dropout>,
     mut dx: PanelsMut,
 ) {
-    let Factors { a: w, b: dz, .. } = factors;
-    assert_eq!(w.lanes(), dz.rows(), "outputs of W and dZ");
-    assert_eq!((dx.rows(), dx.lanes()), (w.rows(), dz.lanes()), "shape of dX");
+    assert_eq!((dx.rows(), dx.lanes()), factors.shape(Lanes), "shape of dX");
     assert_eq!((y.rows(), y.lanes()), (dx.rows(), dx.lanes()), "shape of Y");
     match activation {
         Activation::Relu => {
             let scale = dropout.map_or(1.0, |dropout| dropout.scale());
             let epilogue = ActivateGradient { y, scale };
-            product(context, Lanes, factors, epilogue, Tiles::panels([dx]));
+            factors.product(context, Lanes, epilogue, Tiles::panels([dx]));
         }
         Activation::Tanh => {
-            product(context, Lanes, factors, Store, Tiles::panels([dx.reborrow()]));
+            factors.product(context, Lanes, Store, Tiles::panels([dx.reborrow()]));
             activation::backward(context, activation, dropout, y, dx);
         }
     }
@@ -199,10 +173,8 @@ pub fn input_gradient(
 /// # Panics
 /// If the shapes of X [inputs, batch], dZᵀ and dW [inputs, outputs] do not fit.
 pub fn weight_gradient(context: &Context, factors: Factors, dw: PanelsMut) {
-    let Factors { a: x, b: dz_transposed, .. } = factors;
-    assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
-    assert_eq!((dw.rows(), dw.lanes()), (x.rows(), dz_transposed.lanes()), "shape of dW");
-    product(context, Lanes, factors, Store, Tiles::panels([dw]));
+    assert_eq!((dw.rows(), dw.lanes()), factors.shape(Lanes), "shape of dW");
+    factors.product(context, Lanes, Store, Tiles::panels([dw]));
 }
 
 /// What [`weight_update`] does with a gradient.
@@ -233,9 +205,7 @@ pub fn weight_update(
     w: PanelsMut,
     moments: &mut [&mut [f32]],
 ) -> bool {
-    let Factors { a: x, b: dz_transposed, .. } = factors;
-    assert_eq!(x.lanes(), dz_transposed.rows(), "examples of X and dZ");
-    assert_eq!((w.rows(), w.lanes()), (x.rows(), dz_transposed.lanes()), "shape of W");
+    assert_eq!((w.rows(), w.lanes()), factors.shape(Lanes), "shape of W");
     let WeightStep { rule, weight_decay, max_norm } = step;
     assert_eq!(moments.len(), rule.moments(), "moments of the rule");
     let (rows, lanes) = (w.rows(), w.lanes());
@@ -244,11 +214,11 @@ pub fn weight_update(
     match moments {
         [v] => {
             let planes = [w, PanelsMut::new(v, rows, lanes)];
-            product(context, Lanes, factors, epilogue, Tiles::panels(planes));
+            factors.product(context, Lanes, epilogue, Tiles::panels(planes));
         }
         [v, u] => {
             let [v, u] = [v, u].map(|m| PanelsMut::new(m, rows, lanes));
-            product(context, Lanes, factors, epilogue, Tiles::panels([w, v, u]));
+            factors.product(context, Lanes, epilogue, Tiles::panels([w, v, u]));
         }
         _ => unreachable!("a rule has one or two moments"),
     }
@@ -344,20 +314,22 @@ impl<W: Walk, E> Product<'_, W, E> {
             return;
         }
         let blocking = Blocking::of(context.isa);
+        let unit = if W::PAIRS { amx::Unit::of(context.isa) } else { None };
         let kc = if E::ONE_PASS { self.depth.max(1) } else { blocking.kc };
         let tasks = threads * TASKS_PER_THREAD;
         // Split one side, and the other as well where that alone gives too few tasks. The sizes
         // depend on the thread count; the result does not.
         let row_blocks = if E::WEIGHTS { tasks.div_ceil(panels.min(tasks)) } else { tasks };
         let mc = rows.div_ceil(row_blocks).min(blocking.mc(self.depth) / LANES * LANES);
-        let mc = mc.next_multiple_of(LANES).max(MIN_ROWS);
+        let (high, wide) = if unit.is_some() { (amx::ROWS, amx::PANELS) } else { (LANES, MAX_NP) };
+        let mc = mc.next_multiple_of(high).max(MIN_ROWS);
         let mc = if self.epilogue.whole_panels() { rows } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         // Whole microtiles.
-        let nc = (panels.div_ceil(panel_blocks) / MAX_NP * MAX_NP).max(MAX_NP);
+        let nc = (panels.div_ceil(panel_blocks) / wide * wide).max(wide);
         // LOOP 3
         c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, self.depth, |block| {
-            dispatch(context.isa, Task { product: &self, b, kc, block });
+            dispatch(context.isa, Task { product: &self, b, kc, block, unit });
         });
     }
 }
@@ -619,6 +591,7 @@ struct Task<'t, 'a, W, E, const P: usize> {
     b: Panels<'t>,
     kc: usize,
     block: Block<'t, P>,
+    unit: Option<amx::Unit>,
 }
 
 impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
@@ -626,9 +599,14 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if W::PAIRS
+            && S::BESIDE_TILES
+            && let Some(unit) = self.unit
+        {
+            return self.run_on_tiles(s, unit);
+        }
         let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
-        // Along A's rows a tile must lie in one of its panels.
-        let group = if W::ROWS { LANES } else { rows.len().max(1) };
+        let group = if W::IN_BLOCKS { LANES } else { rows.len().max(1) };
         let mut work = Work::new(self.product, self.block);
         // LOOP 2; with K = 0 one pass still writes beta·C through the epilogue.
         for first in (0..depth.max(1)).step_by(self.kc) {
@@ -656,6 +634,42 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
             }
         }
         work.finish(s);
+    }
+}
+
+impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
+    /// The sums of 2 × 2 tiles of C at a time, each over all k. Fetches of weights are asked for before.
+    #[inline(always)]
+    fn run_on_tiles<S: Simd>(self, s: S, unit: amx::Unit) {
+        let Task { product, b, mut block, .. } = self;
+        let (k, all) = (product.depth / LANES, product.depth * LANES);
+        let (mut tiles, mut sums) = (unit.tiles(), amx::Sums::zeroed());
+        for first_panel in block.panels().step_by(amx::PANELS) {
+            let panels = first_panel..block.panels().end.min(first_panel + amx::PANELS);
+            let b = &b.data()[first_panel * all..][..panels.len() * all];
+            for first in block.rows().step_by(amx::ROWS) {
+                let rows = first..block.rows().end.min(first + amx::ROWS);
+                if E::WEIGHTS {
+                    let mut ahead = TileRows::new(rows.clone(), panels.clone());
+                    while let Some((_, row, panel)) = ahead.next() {
+                        block.row(row, panel).prefetch(s);
+                    }
+                }
+                let a = &product.a.data()[first / LANES * all..];
+                tiles.multiply(k, &a[..rows.len().div_ceil(LANES) * all], b, &mut sums);
+                for (panel, sums) in panels.clone().zip(sums.0.chunks(amx::ROWS)) {
+                    for (row, c) in rows.clone().zip(sums) {
+                        let mut out = block.row(row, panel);
+                        product.epilogue.finish(s, &mut out, (row, panel), s.load(c));
+                    }
+                }
+            }
+            if product.epilogue.whole_panels() {
+                for panel in panels {
+                    product.epilogue.panel(s, &mut block, panel);
+                }
+            }
+        }
     }
 }
 

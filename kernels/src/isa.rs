@@ -1,6 +1,7 @@
 //! Which instruction set runs: detected once, overridable, and the only place where a kernel
 //! crosses into code compiled for it.
 
+use crate::amx;
 use crate::simd::Simd;
 use crate::simd::portable::Portable;
 #[cfg(target_arch = "x86_64")]
@@ -10,6 +11,8 @@ use std::{fmt, str::FromStr};
 /// An instruction set the kernels are compiled for. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// AVX-512F with AMX: products of bf16 run on tiles, all else as with AVX-512F.
+    Amx,
     /// AVX-512F, 8 × 48 microtile.
     Avx512,
     /// AVX2 with FMA, 6 × 16 microtile.
@@ -20,11 +23,13 @@ pub enum Isa {
 
 impl Isa {
     /// Every ISA, best first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 4] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
     /// Whether this CPU and operating system can run it.
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Avx512::detect().is_some() && amx::Unit::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Avx512::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
@@ -49,6 +54,7 @@ impl Isa {
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -59,13 +65,13 @@ impl fmt::Display for Isa {
 impl FromStr for Isa {
     type Err = String;
 
-    /// Parses `auto`, `avx512`, `avx2` or `portable`; an ISA this machine lacks is an error.
+    /// Parses `auto`, `amx`, `avx512`, `avx2` or `portable`; an ISA this machine lacks is an error.
     fn from_str(name: &str) -> Result<Isa, String> {
         if name == "auto" {
             return Ok(Isa::best());
         }
         let isa = Self::ALL.into_iter().find(|isa| isa.to_string() == name).ok_or_else(|| {
-            format!("unknown ISA '{name}', expected auto, avx512, avx2 or portable")
+            format!("unknown ISA '{name}', expected auto, amx, avx512, avx2 or portable")
         })?;
         if isa.is_available() {
             Ok(isa)
@@ -89,7 +95,7 @@ pub trait Kernel {
 pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
-        if isa == Isa::Avx512
+        if matches!(isa, Isa::Amx | Isa::Avx512)
             && let Some(token) = Avx512::detect()
         {
             return token.call(kernel);

@@ -8,6 +8,7 @@
 //! [`matrix`].
 
 pub mod activation;
+pub mod amx;
 pub mod bf16;
 pub mod buffer;
 pub mod exp;

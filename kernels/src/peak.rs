@@ -1,6 +1,7 @@
 //! The machine's limits, measured: what every figure is held against.
 
 use crate::Context;
+use crate::amx;
 use crate::buffer::Buffer;
 use crate::isa::{Kernel, dispatch};
 use crate::pool::chunks;
@@ -17,6 +18,16 @@ pub fn flops(context: &Context, duration: Duration) -> f64 {
     const ROUNDS: usize = 1 << 12;
     let per_round = |isa| dispatch(isa, MultiplyAdds { rounds: ROUNDS }) as f64;
     together(context, duration, |_| per_round(context.isa))
+}
+
+/// The same for products of bf16: those of the tile unit where the ISA has one, on tiles in registers;
+/// elsewhere [`flops`].
+pub fn bf16_flops(context: &Context, duration: Duration) -> f64 {
+    const ROUNDS: usize = 1 << 10;
+    match amx::Unit::of(context.isa) {
+        Some(unit) => together(context, duration, |_| unit.tiles().spin(ROUNDS) as f64),
+        None => flops(context, duration),
+    }
 }
 
 /// The best of several short measurements of [`flops`], 50 ms in all: cores that were asleep, and
@@ -175,7 +186,8 @@ mod tests {
         for isa in Isa::available() {
             for threads in [1, 2] {
                 let context = Context::new(isa, threads).unwrap();
-                let rates = [flops(&context, short), read_bandwidth(&context, 8 << 10, short)];
+                let read = read_bandwidth(&context, 8 << 10, short);
+                let rates = [flops(&context, short), bf16_flops(&context, short), read];
                 assert!(
                     rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
                     "{isa}: {rates:?}"

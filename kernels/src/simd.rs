@@ -48,6 +48,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// The microtile of the products.
     const TILE: RegisterTile;
+    /// Whether the processors with tiles ([`crate::amx`]) have it too, and run it beside them.
+    const BESIDE_TILES: bool = false;
 
     /// Runs `kernel` in a function of its own, compiled for the ISA.
     fn call<K: Kernel>(self, kernel: K) -> K::Output;

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Data, EPS, Panel, assert_within, same_bits_everywhere};
-use limbeck_kernels::bf16::{SMALLEST, pack_lanes, pack_rows, round, round_all};
-use limbeck_kernels::gemm::{Factors, forward, input_gradient, transpose, weight_gradient};
+use common::{Data, EPS, Panel, assert_within, same_bits_everywhere, tiles};
+use limbeck_kernels::bf16::{Along, SMALLEST, pack_a, pack_b, round, round_all, words};
+use limbeck_kernels::gemm::{Factors, forward, input_gradient, weight_gradient};
 use limbeck_kernels::random::{Dropout, Key};
-use limbeck_kernels::{Activation, Context};
+use limbeck_kernels::{Activation, Context, Panels, PanelsMut};
 
 /// The nearest bf16 by distance in f64, of two equally near ones the even one.
 fn nearest(x: f32) -> f32 {
@@ -58,38 +58,53 @@ fn halves(word: f32) -> [f32; 2] {
     [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(f32::from_bits)
 }
 
-/// Words of a matrix along its rows and along its lanes.
-fn packed(context: &Context, src: &Panel) -> (Panel, Panel) {
-    let mut by_rows = Panel::unwritten(src.rows.div_ceil(2), src.lanes);
-    let mut by_lanes = Panel::unwritten(src.rows, src.lanes.div_ceil(2));
-    pack_rows(context, src.view(), by_rows.view_mut());
-    pack_lanes(context, src.view(), by_lanes.view_mut());
-    (by_rows, by_lanes)
+/// A matrix as an operand.
+fn packed(
+    context: &Context,
+    pack: fn(&Context, Panels, Along, PanelsMut),
+    src: &Panel,
+    along: Along,
+) -> Panel {
+    let (depth, others) = match along {
+        Along::Rows => (src.rows, src.lanes),
+        Along::Lanes => (src.lanes, src.rows),
+    };
+    let mut operand = Panel::unwritten(words(depth), others);
+    pack(context, src.view(), along, operand.view_mut());
+    operand
 }
 
 #[test]
-fn words_hold_rounded_neighbours_and_zeros_beyond_the_edge() {
+fn operands_hold_rounded_neighbours_and_zeros_beyond_the_edge() {
     let mut data = Data::new(20);
     for (rows, lanes) in [(1, 1), (2, 2), (3, 5), (16, 16), (17, 31), (30, 33), (31, 100), (5, 47)]
     {
         let src = data.panel(rows, lanes);
-        let at = |row: usize, lane: usize| {
-            if row < rows && lane < lanes { round(src.view().get(row, lane)) } else { 0.0 }
-        };
-        same_bits_everywhere("words", |context| {
-            let (by_rows, by_lanes) = packed(context, &src);
-            for row in 0..rows {
-                for lane in 0..lanes {
-                    let word = halves(by_rows.view().get(row / 2, lane));
-                    assert_eq!(word, [at(row & !1, lane), at(row | 1, lane)], "{rows}×{lanes}");
-                    let word = halves(by_lanes.view().get(row, lane / 2));
-                    assert_eq!(word, [at(row, lane & !1), at(row, lane | 1)], "{rows}×{lanes}");
+        for along in [Along::Rows, Along::Lanes] {
+            // The value of one of the row's or lane's terms.
+            let (depth, others) = if along == Along::Rows { (rows, lanes) } else { (lanes, rows) };
+            let at = |of: usize, term: usize| match along {
+                _ if of >= others || term >= depth => 0.0,
+                Along::Rows => round(src.view().get(term, of)),
+                Along::Lanes => round(src.view().get(of, term)),
+            };
+            assert_eq!(words(depth), 16 * depth.div_ceil(32));
+            same_bits_everywhere("operands", |context| {
+                let a = packed(context, pack_a, &src, along);
+                let b = packed(context, pack_b, &src, along);
+                for (operand, is_a) in [(&a, true), (&b, false)] {
+                    for (index, &word) in operand.buffer.iter().enumerate() {
+                        let (tile, row, column) = (index / 256, index / 16 % 16, index % 16);
+                        let (block, k) = (tile / (words(depth) / 16), tile % (words(depth) / 16));
+                        let (of, pair) = if is_a { (row, column) } else { (column, row) };
+                        let (of, term) = (16 * block + of, 2 * (16 * k + pair));
+                        let want = [at(of, term), at(of, term + 1)];
+                        assert_eq!(halves(word), want, "{rows}×{lanes}, {along:?}, word {index}");
+                    }
                 }
-            }
-            by_rows.assert_padding_is_zero("along the rows");
-            by_lanes.assert_padding_is_zero("along the lanes");
-            [&by_rows.buffer[..], &by_lanes.buffer[..]].concat().iter().map(|x| x.abs()).collect()
-        });
+                [&a.buffer[..], &b.buffer[..]].concat().iter().map(|x| x.abs()).collect()
+            });
+        }
     }
 }
 
@@ -167,6 +182,7 @@ const LAYERS: [(usize, usize, usize); 14] = [
 
 /// All three products of a layer against a contract, on every instruction set.
 fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Panel) {
+    tiles::provide();
     for shape in LAYERS {
         let (inputs, outputs, batch) = shape;
         let [w, x, dz] = [(inputs, outputs), (inputs, batch), (outputs, batch)]
@@ -183,7 +199,10 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
                 }
             };
         let got = same_bits_everywhere("forward", |context| {
-            let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+            let (w, x) = (
+                packed(context, pack_a, &w, Along::Rows),
+                packed(context, pack_b, &x, Along::Rows),
+            );
             let mut y = Panel::unwritten(outputs, batch);
             let bias = vec![0.0; outputs];
             forward(
@@ -202,7 +221,8 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
         });
         let y = Panel::from_row_major(inputs, batch, &vec![1.0; inputs * batch]);
         let got = same_bits_everywhere("input gradient", |context| {
-            let (w, dz) = (packed(context, &w).1, packed(context, &dz).0);
+            let w = packed(context, pack_a, &w, Along::Lanes);
+            let dz = packed(context, pack_b, &dz, Along::Rows);
             let mut dx = Panel::unwritten(inputs, batch);
             let f = Activation::Relu;
             input_gradient(
@@ -219,15 +239,10 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             contract(outputs, &|k| of(&w, input, k), &|k| of(&dz, k, i))
         });
         let got = same_bits_everywhere("weight gradient", |context| {
-            let (x, dz) = (packed(context, &x).1, packed(context, &dz).1);
-            let mut dz_transposed = Panel::unwritten(batch.div_ceil(2), outputs);
-            transpose(context, dz.view(), dz_transposed.view_mut());
+            let x = packed(context, pack_a, &x, Along::Lanes);
+            let dz = packed(context, pack_b, &dz, Along::Lanes);
             let mut dw = Panel::unwritten(inputs, outputs);
-            weight_gradient(
-                context,
-                Factors::bf16(1.0, x.view(), dz_transposed.view()),
-                dw.view_mut(),
-            );
+            weight_gradient(context, Factors::bf16(1.0, x.view(), dz.view()), dw.view_mut());
             dw.assert_padding_is_zero("weight gradient");
             dw.row_major()
         });
@@ -262,6 +277,7 @@ fn products_of_numbers_of_all_sizes_follow_the_contract() {
 
 #[test]
 fn sums_are_scaled_before_the_bias_and_within_the_bound() {
+    tiles::provide();
     let mut data = Data::new(23);
     let (inputs, outputs, batch) = (784, 30, 33);
     // Pixels, and weights as large as a net's.
@@ -271,7 +287,8 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
     let bias = data.values(outputs);
     let dropout = Dropout::new(Key::new(7, 3, 0), 0.5, batch);
     let got = same_bits_everywhere("scaled", |context| {
-        let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+        let (w, x) =
+            (packed(context, pack_a, &w, Along::Rows), packed(context, pack_b, &x, Along::Rows));
         let mut y = Panel::unwritten(outputs, batch);
         let relu = Some(Activation::Relu);
         let dropout = Some(dropout);
@@ -308,11 +325,15 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
 
 #[test]
 fn what_is_not_finite_stays_visible() {
+    tiles::provide();
     for (bad, seen) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::MAX, "inf")] {
         let x = Panel::from_row_major(3, 2, &[1.0, bad, 0.5, 0.25, 2.0, 1.0]);
         let w = Panel::from_row_major(3, 1, &[1.0, 0.5, 0.25]);
         let got = same_bits_everywhere("not finite", |context| {
-            let (w, x) = (packed(context, &w).0, packed(context, &x).0);
+            let (w, x) = (
+                packed(context, pack_a, &w, Along::Rows),
+                packed(context, pack_b, &x, Along::Rows),
+            );
             let mut y = Panel::unwritten(1, 2);
             let relu = Some(Activation::Relu);
             forward(

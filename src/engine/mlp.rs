@@ -245,7 +245,7 @@ impl Mlp {
             None => gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs)),
             Some(pairs) => {
                 let x = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
-                pairs.weight_gradient(context, x, dz, transposed);
+                pairs.weight_gradient(context, x, dz);
             }
         }
         let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
@@ -324,7 +324,7 @@ pub struct Workspace {
     activations: Vec<Range<usize>>,
     /// dZᵢ [Hᵢ, B], the last layer's first in the arena.
     gradients: Vec<Range<usize>>,
-    /// dZᵢᵀ [B, Hᵢ] of the layer at hand.
+    /// dZᵢᵀ [B, Hᵢ] of the layer at hand, in f32.
     transposed: Range<usize>,
     /// db of the layer at hand.
     db: Range<usize>,
@@ -359,7 +359,10 @@ impl Workspace {
             trained.iter().rev().map(|l| place(panel_len(l.outputs, capacity))).collect();
         gradients.reverse();
         let widest = trained.iter().map(|l| l.bias.len()).max().unwrap_or(0);
-        let transposed = place(panel_len(capacity, widest));
+        let transposed = match precision {
+            Precision::F32 => place(panel_len(capacity, widest)),
+            Precision::Bf16 => place(0),
+        };
         let db = place(widest);
         Self {
             batch: 0,
@@ -461,10 +464,10 @@ impl Workspace {
     pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Factors<'_>, &[f32]) {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
         let db = &self.arena[self.db.clone()][..bias.len()];
-        let transposed = &self.arena[self.transposed.clone()];
         if let Some(pairs) = &self.pairs {
-            return (pairs.operands(i, (inputs, outputs), self.batch, transposed), db);
+            return (pairs.operands(i, (inputs, outputs), self.batch), db);
         }
+        let transposed = &self.arena[self.transposed.clone()];
         let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
         let dz_transposed = Panels::new(transposed, self.batch, outputs);
         (Factors::f32(x, dz_transposed), db)

@@ -6,18 +6,19 @@
 //! are whole numbers and exact: in layer 0 x = pixel, and the scale of the inputs, with that of their
 //! dropout, multiplies the finished sums.
 
-use limbeck_kernels::bf16::{pack_lanes, pack_rows};
-use limbeck_kernels::gemm::{self, Factors};
+use limbeck_kernels::bf16::{Along, pack_a, pack_b, words};
+use limbeck_kernels::gemm::Factors;
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 
 /// Memory for the operands of the layer at hand.
 pub(super) struct Pairs {
-    /// W along its rows or its lanes.
+    /// W, A of both products with it.
     weights: Buffer,
-    /// X or dZ along its rows.
-    by_rows: Buffer,
-    /// dZ or X along its lanes.
-    by_lanes: Buffer,
+    /// X or dZ, B of those.
+    batch: Buffer,
+    /// X and dZ, A and B of the weight gradient.
+    inputs: Buffer,
+    gradients: Buffer,
     /// Of layer 0's sums.
     pub input_scale: f32,
 }
@@ -28,15 +29,17 @@ impl Pairs {
         let widest = widths.iter().copied().max().unwrap_or(0);
         let layers = widths.windows(2).map(|ends| {
             let (inputs, outputs) = (ends[0], ends[1]);
-            panel_len(inputs.div_ceil(2), outputs).max(panel_len(inputs, outputs.div_ceil(2)))
+            panel_len(words(inputs), outputs).max(panel_len(words(outputs), inputs))
         });
+        let of_batch = || match training {
+            true => Buffer::zeroed(panel_len(words(capacity), widest)),
+            false => Buffer::zeroed(0),
+        };
         Pairs {
             weights: Buffer::zeroed(layers.max().unwrap_or(0)),
-            by_rows: Buffer::zeroed(panel_len(widest.div_ceil(2), capacity)),
-            by_lanes: Buffer::zeroed(match training {
-                true => panel_len(widest, capacity.div_ceil(2)),
-                false => 0,
-            }),
+            batch: Buffer::zeroed(panel_len(words(widest), capacity)),
+            inputs: of_batch(),
+            gradients: of_batch(),
             input_scale: 1.0,
         }
     }
@@ -54,48 +57,38 @@ impl Pairs {
         w: Panels,
         x: Panels,
     ) -> Factors<'_> {
-        let inputs = w.rows().div_ceil(2);
-        pack_rows(context, w, PanelsMut::new(&mut self.weights, inputs, w.lanes()));
-        pack_rows(context, x, PanelsMut::new(&mut self.by_rows, inputs, x.lanes()));
-        let w = Panels::new(&self.weights, inputs, w.lanes());
-        let x = Panels::new(&self.by_rows, inputs, x.lanes());
-        Factors::bf16(self.scale(layer), w, x)
+        let terms = words(w.rows());
+        pack_a(context, w, Along::Rows, PanelsMut::new(&mut self.weights, terms, w.lanes()));
+        pack_b(context, x, Along::Rows, PanelsMut::new(&mut self.batch, terms, x.lanes()));
+        let w = Panels::new(&self.weights, terms, w.lanes());
+        Factors::bf16(self.scale(layer), w, Panels::new(&self.batch, terms, x.lanes()))
     }
 
     /// The operands of W·dZ.
     pub fn input_gradient(&mut self, context: &Context, w: Panels, dz: Panels) -> Factors<'_> {
-        let outputs = w.lanes().div_ceil(2);
-        pack_lanes(context, w, PanelsMut::new(&mut self.weights, w.rows(), outputs));
-        pack_rows(context, dz, PanelsMut::new(&mut self.by_rows, outputs, dz.lanes()));
-        let w = Panels::new(&self.weights, w.rows(), outputs);
-        Factors::bf16(1.0, w, Panels::new(&self.by_rows, outputs, dz.lanes()))
+        let terms = words(w.lanes());
+        pack_a(context, w, Along::Lanes, PanelsMut::new(&mut self.weights, terms, w.rows()));
+        pack_b(context, dz, Along::Rows, PanelsMut::new(&mut self.batch, terms, dz.lanes()));
+        let w = Panels::new(&self.weights, terms, w.rows());
+        Factors::bf16(1.0, w, Panels::new(&self.batch, terms, dz.lanes()))
     }
 
-    /// Makes the operands of X·dZᵀ: X, which [`Pairs::operands`] gives, and dZᵀ along its rows.
-    pub fn weight_gradient(
-        &mut self,
-        context: &Context,
-        x: Panels,
-        dz: Panels,
-        transposed: &mut [f32],
-    ) {
-        let (outputs, pairs) = (dz.rows(), x.lanes().div_ceil(2));
-        pack_lanes(context, dz, PanelsMut::new(&mut self.by_lanes, outputs, pairs));
-        let dz = Panels::new(&self.by_lanes, outputs, pairs);
-        gemm::transpose(context, dz, PanelsMut::new(transposed, pairs, outputs));
-        pack_lanes(context, x, PanelsMut::new(&mut self.by_lanes, x.rows(), pairs));
+    /// Makes the operands of X·dZᵀ, which [`Pairs::operands`] gives.
+    pub fn weight_gradient(&mut self, context: &Context, x: Panels, dz: Panels) {
+        let terms = words(x.lanes());
+        pack_a(context, x, Along::Lanes, PanelsMut::new(&mut self.inputs, terms, x.rows()));
+        pack_b(context, dz, Along::Lanes, PanelsMut::new(&mut self.gradients, terms, dz.rows()));
     }
 
     /// The operands of X·dZᵀ of `layer`, as [`Pairs::weight_gradient`] left them.
-    pub fn operands<'p>(
-        &'p self,
+    pub fn operands(
+        &self,
         layer: usize,
         (inputs, outputs): (usize, usize),
         batch: usize,
-        transposed: &'p [f32],
-    ) -> Factors<'p> {
-        let pairs = batch.div_ceil(2);
-        let x = Panels::new(&self.by_lanes, inputs, pairs);
-        Factors::bf16(self.scale(layer), x, Panels::new(transposed, pairs, outputs))
+    ) -> Factors<'_> {
+        let terms = words(batch);
+        let x = Panels::new(&self.inputs, terms, inputs);
+        Factors::bf16(self.scale(layer), x, Panels::new(&self.gradients, terms, outputs))
     }
 }

@@ -21,7 +21,7 @@ impl Blocking {
             // Measured for the nets 784-1200-1200-10 and 784-800-800-10: on Zen 4, 1 MiB of L2, a
             // tile of one panel was 5 to 8 % faster than with kc 256; on Sapphire Rapids, 2 MiB of
             // L2, that of three panels is 1 to 7 % faster than with kc 400 … 128.
-            Isa::Avx512 => Self { kc: 2048, a: 96 << 10 },
+            Isa::Amx | Isa::Avx512 => Self { kc: 2048, a: 96 << 10 },
             // Measured on Zen 3, 512 KiB of L2, against kc 128 … 2048: 24 KiB of B in a 32 KiB L1.
             Isa::Avx2 => Self { kc: 384, a: 96 << 10 },
             // The arithmetic is the limit (emulated) or NEON's 128-bit loads are; as AVX2.

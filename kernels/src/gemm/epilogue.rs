@@ -1,6 +1,5 @@
 //! What is done to the finished rows of C.
 
-use super::Kind;
 use super::tiles::{Block, Row};
 use crate::matrix::Panels;
 use crate::random::Dropout;
@@ -36,13 +35,13 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F);
 }
 
-/// Another epilogue, of the scaled sums.
-pub(crate) struct Scaled<K, E> {
-    pub kind: K,
+/// Another epilogue, of the sums times `scale`.
+pub(crate) struct Scaled<E> {
+    pub scale: f32,
     pub of: E,
 }
 
-impl<K: Kind, E: Epilogue<P>, const P: usize> Epilogue<P> for Scaled<K, E> {
+impl<E: Epilogue<P>, const P: usize> Epilogue<P> for Scaled<E> {
     const ONE_PASS: bool = E::ONE_PASS;
     const DEFERRED: bool = E::DEFERRED;
     const WEIGHTS: bool = E::WEIGHTS;
@@ -58,7 +57,7 @@ impl<K: Kind, E: Epilogue<P>, const P: usize> Epilogue<P> for Scaled<K, E> {
 
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F) {
-        self.of.finish(s, out, at, self.kind.scaled(s, c));
+        self.of.finish(s, out, at, s.mul(c, s.splat(self.scale)));
     }
 }
 

@@ -11,6 +11,7 @@
 //! |---|---|---|---|---|---|
 //! | along its rows (forward) | lanes of one panel | rows | 1 | 16 | 256 |
 //! | along its lanes (both gradients) | rows | lanes, panel by panel | 16 | 1 | one panel |
+//! | in tiles of pairs of bf16 | rows of one tile | words | 16 | 1 | 256 |
 //!
 //! MR + NP loads feed MR·NP multiply-adds. A core with two 512-bit multiply-adders can do as many
 //! of them in a cycle as it can load vectors, so one panel, 17 loads for 16, starves it, and three,
@@ -19,10 +20,10 @@
 //! Every element of C is one chain in ascending k whatever the tile is, so all ISAs give the same
 //! bits.
 //!
-//! Operands in pairs hold two bf16 in each value, those of 2k and 2k + 1, and are walked in the same
-//! way. Each 16 of them, the last ones fewer, are summed as [`crate::bf16`] says.
+//! Operands of bf16 lie in memory as [`crate::bf16`] says, two in each value; k counts the pairs. Each 16
+//! of them are summed as it says.
 
-use super::Kind;
+use crate::bf16::TILE;
 use crate::matrix::Panels;
 use crate::simd::{LANES, Simd};
 use std::ops::Range;
@@ -30,8 +31,8 @@ use std::ops::Range;
 /// How A is walked while the sum runs over k. A type, not a value: no product then carries the
 /// code of the other way.
 pub(crate) trait Walk: Copy + Sync {
-    /// Whether along its rows, or else along its lanes.
-    const ROWS: bool;
+    /// Whether the rows of C lie in blocks of 16, in one of which a tile must lie.
+    const IN_BLOCKS: bool;
     /// Whether a value of A and of B is a pair of bf16.
     const PAIRS: bool = false;
 }
@@ -42,22 +43,21 @@ pub(crate) struct Rows;
 /// C = A·B.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes;
+/// C = A·B of bf16.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
 
 impl Walk for Rows {
-    const ROWS: bool = true;
+    const IN_BLOCKS: bool = true;
 }
 
 impl Walk for Lanes {
-    const ROWS: bool = false;
+    const IN_BLOCKS: bool = false;
 }
 
-/// A walk over values of such a kind.
-#[derive(Clone, Copy)]
-pub(crate) struct Of<K, W>(pub K, pub W);
-
-impl<K: Kind, W: Walk> Walk for Of<K, W> {
-    const ROWS: bool = W::ROWS;
-    const PAIRS: bool = K::PAIRS;
+impl Walk for Pairs {
+    const IN_BLOCKS: bool = true;
+    const PAIRS: bool = true;
 }
 
 /// Work that is done between the multiply-adds, which leave most of the processor idle.
@@ -85,7 +85,7 @@ pub(crate) type Acc<S, const MR: usize, const NP: usize> = [[<S as Simd>::F; NP]
 
 /// What a tile's sums run over: C's rows from `row` on, A and B's micropanels `b` [k, 16] over `k`.
 ///
-/// `k.start` must be a multiple of 16; along [`Rows`] the tile's rows must lie in one panel of A.
+/// `k.start` must be a multiple of 16, and with [`Walk::IN_BLOCKS`] the tile's rows must lie in a block.
 pub(crate) struct Operands<'t> {
     pub a: Panels<'t>,
     pub b: &'t [&'t [f32]],
@@ -111,13 +111,21 @@ pub(crate) fn microkernel<S: Simd, W: Walk, const MR: usize, const NP: usize>(
     assert!(b.iter().all(|b| b.len() >= k.len() * LANES) && k.start.is_multiple_of(LANES));
     let b = b.map(|b| b.as_ptr());
     let (start, rows, data) = (k.start, a.rows(), a.data());
-    if W::ROWS {
-        assert!(k.end <= rows && row + MR <= a.panels() * LANES && row % LANES + MR <= LANES);
-        let a = data[(row / LANES * rows + start) * LANES + row % LANES..].as_ptr();
+    if W::IN_BLOCKS {
+        let (block, row) = (row / LANES, row % LANES);
+        assert!(k.end <= rows && block < a.panels() && row + MR <= LANES);
+        let a = &data[(block * rows + start) * LANES..];
         // SAFETY: k.end rows of A and of each B exist and the tile lies in one panel of A, so
         // every address of the formulas is inside the slices.
         unsafe {
-            accumulate::<S, W, MR, NP, 1, LANES>(s, k.len(), (a, b), LANES * LANES, aside, acc)
+            if W::PAIRS {
+                assert!(k.len().is_multiple_of(LANES));
+                let a = a[row * LANES..].as_ptr();
+                accumulate::<S, W, MR, NP, LANES, 1>(s, k.len(), (a, b), TILE, aside, acc)
+            } else {
+                let a = a[row..].as_ptr();
+                accumulate::<S, W, MR, NP, 1, LANES>(s, k.len(), (a, b), TILE, aside, acc)
+            }
         }
     } else {
         assert!(k.end <= a.panels() * LANES && row + MR <= rows);
@@ -154,7 +162,7 @@ unsafe fn accumulate<
         // SAFETY: the caller vouches for the addresses of every step.
         unsafe {
             if W::PAIRS {
-                pairs::<S, MR, NP, RS, KS>(s, LANES, a, b, &mut acc);
+                pairs::<S, MR, NP, RS, KS>(s, a, b, &mut acc);
             } else {
                 // The compiler leaves the whole block a loop. Its bookkeeping costs a narrow tile a
                 // twentieth, so that is unrolled; a wide one would lose sums to the stack.
@@ -171,24 +179,20 @@ unsafe fn accumulate<
             *b = b.wrapping_add(LANES * LANES);
         }
     }
-    if k.is_multiple_of(LANES) {
+    if W::PAIRS || k.is_multiple_of(LANES) {
         return acc;
     }
     aside.part(s);
     // SAFETY: as above.
     unsafe {
-        if W::PAIRS {
-            pairs::<S, MR, NP, RS, KS>(s, k % LANES, a, b, &mut acc);
-        } else {
-            for i in 0..k % LANES {
-                step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc);
-            }
+        for i in 0..k % LANES {
+            step::<S, MR, NP, RS>(s, a.add(i * KS), b, i, &mut acc);
         }
     }
     acc
 }
 
-/// acc ← acc + (even + odd), the sums of the even and of the odd terms of `steps` words.
+/// acc ← acc + (even + odd), the sums of the even and of the odd terms of 16 words.
 ///
 /// The even ones come first, then the odd ones: the registers hold the sums of one of them.
 ///
@@ -197,17 +201,13 @@ unsafe fn accumulate<
 #[inline(always)]
 unsafe fn pairs<S: Simd, const MR: usize, const NP: usize, const RS: usize, const KS: usize>(
     s: S,
-    steps: usize,
     a: *const f32,
     b: [*const f32; NP],
     acc: &mut Acc<S, MR, NP>,
 ) {
     // SAFETY: the caller vouches for the addresses of every step.
     let (even, odd) = unsafe {
-        (
-            chain::<S, MR, NP, RS, KS, false>(s, steps, a, b),
-            chain::<S, MR, NP, RS, KS, true>(s, steps, a, b),
-        )
+        (chain::<S, MR, NP, RS, KS, false>(s, a, b), chain::<S, MR, NP, RS, KS, true>(s, a, b))
     };
     for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
         for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
@@ -216,7 +216,7 @@ unsafe fn pairs<S: Simd, const MR: usize, const NP: usize, const RS: usize, cons
     }
 }
 
-/// The sums of the even terms of `steps` words, or of the odd ones, from 0 on.
+/// The sums of the even terms of 16 words, or of the odd ones, from 0 on.
 ///
 /// # Safety
 /// As [`pairs`].
@@ -230,12 +230,11 @@ unsafe fn chain<
     const ODD: bool,
 >(
     s: S,
-    steps: usize,
     a: *const f32,
     b: [*const f32; NP],
 ) -> Acc<S, MR, NP> {
     let mut acc = [[s.splat(0.0); NP]; MR];
-    for i in 0..steps {
+    for i in 0..LANES {
         // SAFETY: the caller vouches for the addresses.
         unsafe {
             let mut rows = [s.splat(0.0); NP];

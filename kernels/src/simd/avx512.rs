@@ -46,6 +46,7 @@ impl Simd for Avx512 {
 
     const TILE: RegisterTile =
         RegisterTile { accumulators: 24, panels: 3, full_rows: 8, spare_registers: true };
+    const BESIDE_TILES: bool = true;
 
     #[inline(always)]
     fn call<K: Kernel>(self, kernel: K) -> K::Output {

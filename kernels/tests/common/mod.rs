@@ -2,6 +2,8 @@
 //! panel matrices, and error bounds.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod tiles;
+
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::{
     Buffer, Context, Isa, Panels, PanelsMut, Pool,

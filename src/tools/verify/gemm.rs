@@ -22,7 +22,7 @@
 use super::{Faults, Place, THREADS, contexts, for_each_job};
 use crate::engine::config::Precision;
 use crate::files::error::Result;
-use limbeck_kernels::bf16;
+use limbeck_kernels::bf16::{self, Along, pack_a, pack_b, words};
 use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::{self, EPSILON};
@@ -213,13 +213,14 @@ impl Operands {
     fn fast(&self, context: &Context, product: Product) -> Vec<f32> {
         let (m, n, k) = self.shape;
         let (a, b) = (&self.a, &self.b);
-        let by_rows = |panel: Panel| match self.precision {
+        // The operand A of sums along one of its sides, and B of sums along its rows.
+        let of_a = |panel: Panel, along| match self.precision {
             Precision::F32 => panel,
-            Precision::Bf16 => panel.by_rows(context),
+            Precision::Bf16 => panel.packed(context, pack_a, along),
         };
-        let by_lanes = |panel: Panel| match self.precision {
+        let of_b = |panel: Panel| match self.precision {
             Precision::F32 => panel,
-            Precision::Bf16 => panel.by_lanes(context),
+            Precision::Bf16 => panel.packed(context, pack_b, Along::Rows),
         };
         let factors = |a, b| match self.precision {
             Precision::F32 => Factors::f32(a, b),
@@ -244,8 +245,8 @@ impl Operands {
                 c
             }
             Product::Forward { relu, dropout } => {
-                let w = by_rows(Panel::new(&transposed(a, m, k), k, m));
-                let x = by_rows(Panel::new(b, k, n));
+                let w = of_a(Panel::new(&transposed(a, m, k), k, m), Along::Rows);
+                let x = of_b(Panel::new(b, k, n));
                 let mut y = Panel::unwritten(m, n);
                 let dropout = dropout.then_some(self.dropout);
                 let f = relu.then_some(Activation::Relu);
@@ -254,7 +255,7 @@ impl Operands {
                 y.row_major()
             }
             Product::InputGradient => {
-                let (w, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
+                let (w, dz) = (of_a(Panel::new(a, m, k), Along::Lanes), of_b(Panel::new(b, k, n)));
                 let y = Panel::new(&self.c, m, n);
                 let mut dx = Panel::unwritten(m, n);
                 let (w, dz, y, f) = (w.view(), dz.view(), y.view(), Activation::Relu);
@@ -264,13 +265,13 @@ impl Operands {
                 dx.row_major()
             }
             Product::WeightGradient => {
-                let (x, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
+                let (x, dz) = (of_a(Panel::new(a, m, k), Along::Lanes), of_b(Panel::new(b, k, n)));
                 let mut dw = Panel::unwritten(m, n);
                 gemm::weight_gradient(context, factors(x.view(), dz.view()), dw.write());
                 dw.row_major()
             }
             Product::WeightUpdate => {
-                let (x, dz) = (by_lanes(Panel::new(a, m, k)), by_rows(Panel::new(b, k, n)));
+                let (x, dz) = (of_a(Panel::new(a, m, k), Along::Lanes), of_b(Panel::new(b, k, n)));
                 let mut w = Panel::new(&self.c, m, n);
                 let mut velocity = Buffer::zeroed(panel_len(m, n));
                 let rule = Rule::Sgd { learning_rate: RATE, momentum: 0.9 };
@@ -336,18 +337,20 @@ impl Panel {
         Panel { buffer, rows, lanes }
     }
 
-    /// In pairs of bf16 along the rows.
-    fn by_rows(self, context: &Context) -> Panel {
-        let mut words = Panel::unwritten(self.rows.div_ceil(2), self.lanes);
-        bf16::pack_rows(context, self.view(), words.write());
-        words
-    }
-
-    /// In pairs of bf16 along the lanes.
-    fn by_lanes(self, context: &Context) -> Panel {
-        let mut words = Panel::unwritten(self.rows, self.lanes.div_ceil(2));
-        bf16::pack_lanes(context, self.view(), words.write());
-        words
+    /// As an operand of bf16.
+    fn packed(
+        self,
+        context: &Context,
+        pack: fn(&Context, Panels, Along, PanelsMut),
+        along: Along,
+    ) -> Panel {
+        let (depth, others) = match along {
+            Along::Rows => (self.rows, self.lanes),
+            Along::Lanes => (self.lanes, self.rows),
+        };
+        let mut operand = Panel::unwritten(words(depth), others);
+        pack(context, self.view(), along, operand.write());
+        operand
     }
 
     fn view(&self) -> Panels<'_> {
