@@ -42,12 +42,16 @@ fn main() {
         .map(|isa| (isa, Context { isa, pool: Pool::new(2).unwrap().eager() }))
         .collect();
     for (isa, context) in &contexts {
-        for optimizer in ["sgd", "nesterov", "adam"] {
+        for (optimizer, precision) in ["sgd", "nesterov", "adam"]
+            .map(|name| (name, "f32"))
+            .into_iter()
+            .chain([("adam", "bf16")])
+        {
             let config = format!(
                 "[data]\ndataset = \"glyphs\"\njitter = 1\n\
                  [model]\nlayers = [784, 40, 33, 10]\ndropout = [0.2, 0.5, 0.5]\n\
                  [training]\nepochs = 3\nbatch_size = 20\nlearning_rate = 0.01\n\
-                 optimizer = \"{optimizer}\"\nmax_norm = 1.0\nweight_decay = 0.001\naverage = 0.9\n"
+                 precision = \"{precision}\"\noptimizer = \"{optimizer}\"\nmax_norm = 1.0\nweight_decay = 0.001\naverage = 0.9\n"
             );
             let mut config = Config::from_toml(&config, std::path::Path::new("test")).unwrap();
             config.model.layers = vec![20, 40, 33, 3];

@@ -14,8 +14,10 @@
 //!
 //! [`ARCH_REQ_XCOMP_PERM`]: https://docs.kernel.org/arch/x86/xstate.html
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+mod emulator;
+
 use crate::bf16::TILE;
-use crate::isa::Isa;
 use crate::simd::LANES;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,28 +46,24 @@ pub(crate) struct Unit {
     _private: (),
 }
 
-static ASSUMED: AtomicBool = AtomicBool::new(false);
+static EMULATED: AtomicBool = AtomicBool::new(false);
 
-/// Makes [`Isa::Amx`] available on a machine without tiles, if it has AVX-512.
-///
-/// # Safety
-/// The process must handle the signal SIGILL that a tile instruction then raises by doing what the
-/// instruction does.
-pub unsafe fn assume() {
-    ASSUMED.store(true, Ordering::Relaxed);
+/// Makes [`crate::Isa::Amx`] available on a machine with AVX-512 and without tiles: their instructions
+/// are emulated, thousands of times slower. For tests.
+pub fn emulate() {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
+    if Unit::detect().is_none() {
+        emulator::install();
+        EMULATED.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Unit {
     /// The token, if there are tiles.
     pub fn detect() -> Option<Self> {
         static GRANTED: OnceLock<bool> = OnceLock::new();
-        let found = ASSUMED.load(Ordering::Relaxed) || *GRANTED.get_or_init(system::grants_tiles);
+        let found = EMULATED.load(Ordering::Relaxed) || *GRANTED.get_or_init(system::grants_tiles);
         found.then_some(Self { _private: () })
-    }
-
-    /// The token, if products run on `isa`'s tiles.
-    pub fn of(isa: Isa) -> Option<Self> {
-        if isa == Isa::Amx { Self::detect() } else { None }
     }
 
     /// This thread's tiles, in shape.

@@ -37,8 +37,8 @@
 //!
 //! | operand | word (i, j) of a tile holds the terms | of C's |
 //! |---|---|---|
-//! | A, [`pack_a`] | 2j, 2j + 1 | row i |
-//! | B, [`pack_b`] | 2i, 2i + 1 | lane j |
+//! | [`Side::A`] | 2j, 2j + 1 | row i |
+//! | [`Side::B`] | 2i, 2i + 1 | lane j |
 //!
 //! This is what a tile unit reads, a tile at a time. Terms beyond K, and rows and lanes beyond n, are 0.
 //! Words are loaded and stored; no arithmetic touches them before their halves are f32 again.
@@ -48,6 +48,8 @@ use crate::isa::{Kernel, dispatch};
 use crate::matrix::{Panels, PanelsMut};
 use crate::pool::chunks;
 use crate::simd::{LANES, Simd};
+use std::array::IntoIter;
+use std::iter::Flatten;
 
 /// 2⁻⁵⁰: what is smaller becomes 0.
 pub const SMALLEST: f32 = f32::from_bits((127 - 50) << 23);
@@ -67,7 +69,7 @@ pub fn round(x: f32) -> f32 {
 
 /// [`round`] of 16 lanes.
 #[inline(always)]
-fn round_lanes<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn round_lanes<S: Simd>(s: S, x: S::F) -> S::F {
     let bits = s.bits(s.flush_below(x, SMALLEST));
     let last = s.and_u(s.shr_u::<16>(bits), s.splat_u(1));
     let up = s.add_u(bits, s.add_u(last, s.splat_u(0x7fff)));
@@ -114,6 +116,11 @@ pub fn words(depth: usize) -> usize {
     depth.div_ceil(2 * LANES) * LANES
 }
 
+/// Words of 16 of an operand's rows or lanes.
+fn words_of_block(depth: usize) -> usize {
+    words(depth) * LANES
+}
+
 /// The side of a matrix that a product sums over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Along {
@@ -123,32 +130,90 @@ pub enum Along {
     Lanes,
 }
 
-/// The rounded values of `src` as the operand A of sums along one of its sides.
-///
-/// # Panics
-/// Unless `dst` has [`words`] of this side as its rows, and as many lanes as the other side has values.
-pub fn pack_a(context: &Context, src: Panels, along: Along, dst: PanelsMut) {
-    pack(context, src, along, along == Along::Rows, dst);
+impl Along {
+    /// Of a matrix's rows and lanes, how many are summed over, and how many are not.
+    pub fn of(self, rows: usize, lanes: usize) -> (usize, usize) {
+        match self {
+            Along::Rows => (rows, lanes),
+            Along::Lanes => (lanes, rows),
+        }
+    }
 }
 
-/// The rounded values of `src` as the operand B of sums along one of its sides.
-///
-/// # Panics
-/// As [`pack_a`].
-pub fn pack_b(context: &Context, src: Panels, along: Along, dst: PanelsMut) {
-    pack(context, src, along, along == Along::Lanes, dst);
+/// The place of an operand in a product A·B.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The first: its terms are C's rows'.
+    A,
+    /// The second: its terms are C's lanes'.
+    B,
 }
 
-fn pack(context: &Context, src: Panels, along: Along, transposed: bool, mut dst: PanelsMut) {
-    let (depth, others) = match along {
-        Along::Rows => (src.rows(), src.lanes()),
-        Along::Lanes => (src.lanes(), src.rows()),
-    };
-    assert_eq!((dst.rows(), dst.lanes()), (words(depth), others), "shape of the operand");
-    let part = (dst.rows() * LANES).max(1);
+/// A matrix as an operand of products that sum along one of its sides: ⌈others/16⌉·16·[`words`] words,
+/// where `others` are the values of its other side.
+pub struct Operand<'a> {
+    /// The side.
+    pub along: Along,
+    /// The place.
+    pub side: Side,
+    /// The words.
+    pub words: &'a mut [f32],
+}
+
+/// A matrix as operands, at most one along each of its sides.
+#[derive(Default)]
+pub struct Copies<'a>(pub(crate) [Option<Operand<'a>>; 2]);
+
+impl<'a> Copies<'a> {
+    /// Along its rows and along its lanes, the words of each.
+    pub fn new(rows: (Side, Option<&'a mut [f32]>), lanes: (Side, Option<&'a mut [f32]>)) -> Self {
+        let operand = |along, (side, words): (Side, Option<&'a mut [f32]>)| {
+            words.map(|words| Operand { along, side, words })
+        };
+        Self([operand(Along::Rows, rows), operand(Along::Lanes, lanes)])
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+impl<'a> IntoIterator for Copies<'a> {
+    type Item = Operand<'a>;
+    type IntoIter = Flatten<IntoIter<Option<Operand<'a>>, 2>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
+
+/// `values` ← bf16(`values`), and the same to its `copies`; nothing if there are none.
+///
+/// # Panics
+/// As [`pack`].
+pub fn round_and_pack(context: &Context, mut values: PanelsMut, copies: Copies) {
+    if copies.is_empty() {
+        return;
+    }
+    round_all(context, values.data());
+    for operand in copies {
+        pack(context, values.as_ref(), operand);
+    }
+}
+
+/// The rounded values of `src` as an operand.
+///
+/// # Panics
+/// If it has fewer words than it must.
+pub fn pack(context: &Context, src: Panels, operand: Operand) {
+    let Operand { along, side, words } = operand;
+    let (depth, others) = along.of(src.rows(), src.lanes());
+    let part = words_of_block(depth);
     let cost = 2 * src.data().len() / LANES;
-    context.pool.for_each_part(chunks(dst.data(), part), cost, |block, out| {
-        dispatch(context.isa, Pack { src, along, transposed, block, out });
+    let words = &mut words[..others.div_ceil(LANES) * part];
+    context.pool.for_each_part(chunks(words, part.max(1)), cost, |block, out| {
+        dispatch(context.isa, Pack { src, along, side, block, out });
     });
 }
 
@@ -156,7 +221,7 @@ fn pack(context: &Context, src: Panels, along: Along, transposed: bool, mut dst:
 struct Pack<'a> {
     src: Panels<'a>,
     along: Along,
-    transposed: bool,
+    side: Side,
     block: usize,
     out: &'a mut [f32],
 }
@@ -166,17 +231,53 @@ impl Kernel for Pack<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Pack { src, along, transposed, block, out } = self;
-        for (k, out) in out.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-            let tile = match along {
-                Along::Rows => tile_along_rows(s, src, k, block),
-                Along::Lanes => tile_along_lanes(s, src, block, k),
-            };
-            let tile = if transposed { s.transpose(tile) } else { tile };
-            for (words, out) in tile.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
-                s.store(words, out);
+        let Pack { mut src, along, side, block, out } = self;
+        for (k, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            match along {
+                Along::Rows => pack_tile(s, &mut src, along, side, (k, block), out),
+                Along::Lanes => pack_tile(s, &mut src, along, side, (block, k), out),
             }
         }
+    }
+}
+
+/// Where the values of an operand come from.
+pub(crate) trait Source {
+    /// Rows and panels, so many of which exist.
+    fn end(&self) -> (usize, usize);
+    /// 16 lanes. Must be `#[inline(always)]`.
+    fn load<S: Simd>(&mut self, s: S, row: usize, panel: usize) -> S::F;
+}
+
+impl Source for Panels<'_> {
+    fn end(&self) -> (usize, usize) {
+        (self.rows(), self.panels())
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(&mut self, s: S, row: usize, panel: usize) -> S::F {
+        s.load(self.row(row, panel))
+    }
+}
+
+/// A tile of an operand: along the rows of 32 rows from 32·`row` on of one panel, along the lanes of 16
+/// rows from 16·`row` on of two panels from 2·`panel` on.
+#[inline(always)]
+pub(crate) fn pack_tile<S: Simd>(
+    s: S,
+    src: &mut impl Source,
+    along: Along,
+    side: Side,
+    (row, panel): (usize, usize),
+    out: &mut [f32; TILE],
+) {
+    let (tile, transposed) = match along {
+        Along::Rows => (along_rows(s, src, row, panel), side == Side::A),
+        Along::Lanes => (along_lanes(s, src, row, panel), side == Side::B),
+    };
+    let tile = if transposed { s.transpose(tile) } else { tile };
+    for (words, out) in tile.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
+        s.store(words, out);
     }
 }
 
@@ -185,12 +286,13 @@ type Tile<S> = [<S as Simd>::F; LANES];
 
 /// Word (i, j) holds rows 2i and 2i + 1, counted from 32·`k`, of lane j of `panel`.
 #[inline(always)]
-fn tile_along_rows<S: Simd>(s: S, src: Panels, k: usize, panel: usize) -> Tile<S> {
+fn along_rows<S: Simd>(s: S, src: &mut impl Source, k: usize, panel: usize) -> Tile<S> {
     let mut tile = [s.splat(0.0); LANES];
+    let end = src.end().0;
     for (i, words) in tile.iter_mut().enumerate() {
         let mut halves = [s.splat(0.0); 2];
-        for (half, row) in halves.iter_mut().zip(2 * (k * LANES + i)..src.rows()) {
-            *half = round_lanes(s, s.load(src.row(row, panel)));
+        for (half, row) in halves.iter_mut().zip(2 * (k * LANES + i)..end) {
+            *half = round_lanes(s, src.load(s, row, panel));
         }
         let (first, second) = (s.bits(halves[0]), s.bits(halves[1]));
         *words = s.float(s.xor_u(s.shr_u::<16>(first), second));
@@ -200,12 +302,13 @@ fn tile_along_rows<S: Simd>(s: S, src: Panels, k: usize, panel: usize) -> Tile<S
 
 /// Word (i, j) holds lanes 2j and 2j + 1, counted from 32·`k`, of row 16·`block` + i.
 #[inline(always)]
-fn tile_along_lanes<S: Simd>(s: S, src: Panels, block: usize, k: usize) -> Tile<S> {
+fn along_lanes<S: Simd>(s: S, src: &mut impl Source, block: usize, k: usize) -> Tile<S> {
     let mut tile = [s.splat(0.0); LANES];
-    for (words, row) in tile.iter_mut().zip(block * LANES..src.rows()) {
+    let (rows, panels) = src.end();
+    for (words, row) in tile.iter_mut().zip(block * LANES..rows) {
         let mut both = [0.0; LANES];
-        for (half, panel) in both.as_chunks_mut().0.iter_mut().zip(2 * k..src.panels()) {
-            s.store_halves(s.bits(round_lanes(s, s.load(src.row(row, panel)))), half);
+        for (half, panel) in both.as_chunks_mut().0.iter_mut().zip(2 * k..panels) {
+            s.store_halves(s.bits(round_lanes(s, src.load(s, row, panel))), half);
         }
         *words = s.load(&both);
     }

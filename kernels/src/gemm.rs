@@ -42,6 +42,7 @@ pub use pack::transpose;
 use crate::Context;
 use crate::activation::{self, Activation};
 use crate::amx;
+use crate::bf16::{Copies, round_and_pack};
 use crate::buffer::Buffer;
 use crate::isa::{Kernel, dispatch};
 use crate::matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};
@@ -57,19 +58,21 @@ use std::sync::atomic::AtomicBool;
 use tiles::{Block, Tiles};
 
 /// The operands A and B of a product, as the table of the module's documentation names them.
-#[derive(Clone, Copy)]
 pub struct Factors<'a> {
-    numbers: Numbers,
+    numbers: Numbers<'a>,
     a: Panels<'a>,
     b: Panels<'a>,
 }
 
 /// What the operands' values are.
-#[derive(Clone, Copy)]
-enum Numbers {
+enum Numbers<'a> {
     F32,
-    /// Pairs, and what the sums are multiplied by.
-    Bf16(f32),
+    Bf16 {
+        /// What the sums are multiplied by.
+        scale: f32,
+        /// Of C.
+        copies: Copies<'a>,
+    },
 }
 
 impl<'a> Factors<'a> {
@@ -78,10 +81,23 @@ impl<'a> Factors<'a> {
         Self { numbers: Numbers::F32, a, b }
     }
 
-    /// Of bf16, packed by [`crate::bf16::pack_a`] and [`crate::bf16::pack_b`] along what the product sums
-    /// over. The sums are multiplied by `scale`: whole numbers, such as pixels, are exact.
-    pub fn bf16(scale: f32, a: Panels<'a>, b: Panels<'a>) -> Self {
-        Self { numbers: Numbers::Bf16(scale), a, b }
+    /// Of bf16, packed by [`crate::bf16::pack`] along what the product sums over. The sums are multiplied
+    /// by `scale`: whole numbers, such as pixels, are exact. What becomes of C is copied to `copies`.
+    pub fn bf16(scale: f32, a: Panels<'a>, b: Panels<'a>, copies: Copies<'a>) -> Self {
+        Self { numbers: Numbers::Bf16 { scale, copies }, a, b }
+    }
+
+    /// Those of C, which are then somebody else's work.
+    fn take_copies(&mut self) -> Copies<'a> {
+        match &mut self.numbers {
+            Numbers::F32 => Copies::default(),
+            Numbers::Bf16 { copies, .. } => std::mem::take(copies),
+        }
+    }
+
+    /// Whether there are copies of C.
+    fn has_copies(&self) -> bool {
+        matches!(&self.numbers, Numbers::Bf16 { copies, .. } if !copies.is_empty())
     }
 
     /// Rows and lanes of C, where A in f32 is walked as `walk` says.
@@ -90,7 +106,7 @@ impl<'a> Factors<'a> {
     /// If A and B differ in the terms that the product sums over.
     fn shape<W: Walk>(&self, _walk: W) -> (usize, usize) {
         let Factors { numbers, a, b } = self;
-        let in_blocks = W::IN_BLOCKS || matches!(numbers, Numbers::Bf16(_));
+        let in_blocks = W::IN_BLOCKS || matches!(numbers, Numbers::Bf16 { .. });
         let (rows, depth) = if in_blocks { (a.lanes(), a.rows()) } else { (a.rows(), a.lanes()) };
         assert_eq!(depth, b.rows(), "terms of A and B");
         (rows, b.lanes())
@@ -108,8 +124,9 @@ impl<'a> Factors<'a> {
         let (depth, beta) = (b.rows(), 0.0);
         match numbers {
             Numbers::F32 => Product { walk, a, depth, beta, epilogue }.compute(context, b, c),
-            Numbers::Bf16(scale) => {
+            Numbers::Bf16 { scale, copies } => {
                 let epilogue = Scaled { scale, of: epilogue };
+                let c = c.with_copies(copies);
                 Product { walk: Pairs, a, depth, beta, epilogue }.compute(context, b, c);
             }
         }
@@ -117,36 +134,40 @@ impl<'a> Factors<'a> {
 }
 
 /// A layer: Y = mask ⊙ f(Wᵀ·X + b), of W and X. `bias` has one value per output; without an activation f is the
-/// identity.
+/// identity. Where Y has copies it is rounded to bf16 itself.
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], X [inputs, batch] and Y [outputs, batch] do not fit.
 pub fn forward(
     context: &Context,
-    factors: Factors,
+    mut factors: Factors,
     bias: &[f32],
     activation: Option<Activation>,
     dropout: Option<Dropout>,
     mut y: PanelsMut,
 ) {
     if activation == Some(Activation::Tanh) {
+        let copies = factors.take_copies();
         forward(context, factors, bias, None, None, y.reborrow());
-        return activation::forward(context, activation, dropout, y);
+        activation::forward(context, activation, dropout, y.reborrow());
+        return round_and_pack(context, y, copies);
     }
     assert_eq!((y.rows(), y.lanes()), factors.shape(Rows), "shape of Y");
     let bias = &bias[..y.rows()];
-    let epilogue = Activate { bias, relu: activation.is_some(), dropout };
+    let round = factors.has_copies();
+    let epilogue = Activate { bias, relu: activation.is_some(), dropout, round };
     factors.product(context, Rows, epilogue, Tiles::panels([y]));
 }
 
 /// The gradient of a layer's input, of W and dZ, taken through activation and dropout of the layer below, whose
-/// output Y = mask ⊙ f(Z) is: dZ_below = (W·dZ) ⊙ mask ⊙ f′(Z).
+/// output Y = mask ⊙ f(Z) is: dZ_below = (W·dZ) ⊙ mask ⊙ f′(Z). Where it has copies it is rounded to bf16
+/// itself.
 ///
 /// # Panics
 /// If the shapes of W [inputs, outputs], dZ [outputs, batch], Y and dX [inputs, batch] do not fit.
 pub fn input_gradient(
     context: &Context,
-    factors: Factors,
+    mut factors: Factors,
     y: Panels,
     activation: Activation,
     dropout: Option<Dropout>,
@@ -157,12 +178,14 @@ pub fn input_gradient(
     match activation {
         Activation::Relu => {
             let scale = dropout.map_or(1.0, |dropout| dropout.scale());
-            let epilogue = ActivateGradient { y, scale };
+            let epilogue = ActivateGradient { y, scale, round: factors.has_copies() };
             factors.product(context, Lanes, epilogue, Tiles::panels([dx]));
         }
         Activation::Tanh => {
+            let copies = factors.take_copies();
             factors.product(context, Lanes, Store, Tiles::panels([dx.reborrow()]));
-            activation::backward(context, activation, dropout, y, dx);
+            activation::backward(context, activation, dropout, y, dx.reborrow());
+            round_and_pack(context, dx, copies);
         }
     }
 }
@@ -192,7 +215,7 @@ pub struct WeightStep {
 /// the bits of [`crate::update::step`] on the gradient of [`weight_gradient`] and, with a limit, of
 /// [`crate::update::max_norm`] on its result.
 ///
-/// `moments` are as long as W, in its order. Returns whether everything was finite: gradients,
+/// `moments` are as long as W, in its order. Copies are of the new W. Returns whether everything was finite: gradients,
 /// weights, second moments, and norms where they are limited.
 ///
 /// # Panics
@@ -314,18 +337,22 @@ impl<W: Walk, E> Product<'_, W, E> {
             return;
         }
         let blocking = Blocking::of(context.isa);
-        let unit = if W::PAIRS { amx::Unit::of(context.isa) } else { None };
+        let unit = if W::PAIRS { context.isa.tiles() } else { None };
         let kc = if E::ONE_PASS { self.depth.max(1) } else { blocking.kc };
         let tasks = threads * TASKS_PER_THREAD;
         // Split one side, and the other as well where that alone gives too few tasks. The sizes
         // depend on the thread count; the result does not.
         let row_blocks = if E::WEIGHTS { tasks.div_ceil(panels.min(tasks)) } else { tasks };
         let mc = rows.div_ceil(row_blocks).min(blocking.mc(self.depth) / LANES * LANES);
-        let (high, wide) = if unit.is_some() { (amx::ROWS, amx::PANELS) } else { (LANES, MAX_NP) };
+        // Whole microtiles, and whole tiles of C's copies.
+        let (high, wide) = match (W::PAIRS, unit) {
+            (false, _) => (LANES, MAX_NP),
+            (true, None) => (2 * LANES, 2 * MAX_NP),
+            (true, Some(_)) => (amx::ROWS, amx::PANELS),
+        };
         let mc = mc.next_multiple_of(high).max(MIN_ROWS);
         let mc = if self.epilogue.whole_panels() { rows } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
-        // Whole microtiles.
         let nc = (panels.div_ceil(panel_blocks) / wide * wide).max(wide);
         // LOOP 3
         c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, self.depth, |block| {
@@ -634,6 +661,9 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
             }
         }
         work.finish(s);
+        if W::PAIRS {
+            work.block.copy(s);
+        }
     }
 }
 
@@ -670,6 +700,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
                 }
             }
         }
+        block.copy(s);
     }
 }
 

@@ -40,6 +40,11 @@ impl Isa {
         }
     }
 
+    /// The tiles, if it has them.
+    pub(crate) fn tiles(self) -> Option<amx::Unit> {
+        if self == Isa::Amx { amx::Unit::detect() } else { None }
+    }
+
     /// The best available ISA.
     pub fn best() -> Isa {
         Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)

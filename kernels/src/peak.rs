@@ -1,7 +1,6 @@
 //! The machine's limits, measured: what every figure is held against.
 
 use crate::Context;
-use crate::amx;
 use crate::buffer::Buffer;
 use crate::isa::{Kernel, dispatch};
 use crate::pool::chunks;
@@ -24,7 +23,7 @@ pub fn flops(context: &Context, duration: Duration) -> f64 {
 /// elsewhere [`flops`].
 pub fn bf16_flops(context: &Context, duration: Duration) -> f64 {
     const ROUNDS: usize = 1 << 10;
-    match amx::Unit::of(context.isa) {
+    match context.isa.tiles() {
         Some(unit) => together(context, duration, |_| unit.tiles().spin(ROUNDS) as f64),
         None => flops(context, duration),
     }

@@ -3,11 +3,16 @@
 
 mod common;
 
-use common::{Data, EPS, Panel, assert_within, same_bits_everywhere, tiles};
-use limbeck_kernels::bf16::{Along, SMALLEST, pack_a, pack_b, round, round_all, words};
-use limbeck_kernels::gemm::{Factors, forward, input_gradient, weight_gradient};
+use common::{Data, EPS, Panel, assert_within, provide_tiles, same_bits_everywhere};
+use limbeck_kernels::bf16::{
+    Along, Copies, Operand, SMALLEST, Side, pack, round, round_all, words,
+};
+use limbeck_kernels::gemm::{
+    Factors, WeightStep, forward, input_gradient, weight_gradient, weight_update,
+};
 use limbeck_kernels::random::{Dropout, Key};
-use limbeck_kernels::{Activation, Context, Panels, PanelsMut};
+use limbeck_kernels::update::Rule;
+use limbeck_kernels::{Activation, Context};
 
 /// The nearest bf16 by distance in f64, of two equally near ones the even one.
 fn nearest(x: f32) -> f32 {
@@ -59,18 +64,10 @@ fn halves(word: f32) -> [f32; 2] {
 }
 
 /// A matrix as an operand.
-fn packed(
-    context: &Context,
-    pack: fn(&Context, Panels, Along, PanelsMut),
-    src: &Panel,
-    along: Along,
-) -> Panel {
-    let (depth, others) = match along {
-        Along::Rows => (src.rows, src.lanes),
-        Along::Lanes => (src.lanes, src.rows),
-    };
+fn packed(context: &Context, src: &Panel, side: Side, along: Along) -> Panel {
+    let (depth, others) = along.of(src.rows, src.lanes);
     let mut operand = Panel::unwritten(words(depth), others);
-    pack(context, src.view(), along, operand.view_mut());
+    pack(context, src.view(), Operand { along, side, words: &mut operand.buffer });
     operand
 }
 
@@ -82,7 +79,7 @@ fn operands_hold_rounded_neighbours_and_zeros_beyond_the_edge() {
         let src = data.panel(rows, lanes);
         for along in [Along::Rows, Along::Lanes] {
             // The value of one of the row's or lane's terms.
-            let (depth, others) = if along == Along::Rows { (rows, lanes) } else { (lanes, rows) };
+            let (depth, others) = along.of(rows, lanes);
             let at = |of: usize, term: usize| match along {
                 _ if of >= others || term >= depth => 0.0,
                 Along::Rows => round(src.view().get(term, of)),
@@ -90,8 +87,8 @@ fn operands_hold_rounded_neighbours_and_zeros_beyond_the_edge() {
             };
             assert_eq!(words(depth), 16 * depth.div_ceil(32));
             same_bits_everywhere("operands", |context| {
-                let a = packed(context, pack_a, &src, along);
-                let b = packed(context, pack_b, &src, along);
+                let a = packed(context, &src, Side::A, along);
+                let b = packed(context, &src, Side::B, along);
                 for (operand, is_a) in [(&a, true), (&b, false)] {
                     for (index, &word) in operand.buffer.iter().enumerate() {
                         let (tile, row, column) = (index / 256, index / 16 % 16, index % 16);
@@ -182,7 +179,7 @@ const LAYERS: [(usize, usize, usize); 14] = [
 
 /// All three products of a layer against a contract, on every instruction set.
 fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Panel) {
-    tiles::provide();
+    provide_tiles();
     for shape in LAYERS {
         let (inputs, outputs, batch) = shape;
         let [w, x, dz] = [(inputs, outputs), (inputs, batch), (outputs, batch)]
@@ -200,14 +197,14 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             };
         let got = same_bits_everywhere("forward", |context| {
             let (w, x) = (
-                packed(context, pack_a, &w, Along::Rows),
-                packed(context, pack_b, &x, Along::Rows),
+                packed(context, &w, Side::A, Along::Rows),
+                packed(context, &x, Side::B, Along::Rows),
             );
             let mut y = Panel::unwritten(outputs, batch);
             let bias = vec![0.0; outputs];
             forward(
                 context,
-                Factors::bf16(1.0, w.view(), x.view()),
+                Factors::bf16(1.0, w.view(), x.view(), Copies::default()),
                 &bias,
                 None,
                 None,
@@ -221,13 +218,13 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
         });
         let y = Panel::from_row_major(inputs, batch, &vec![1.0; inputs * batch]);
         let got = same_bits_everywhere("input gradient", |context| {
-            let w = packed(context, pack_a, &w, Along::Lanes);
-            let dz = packed(context, pack_b, &dz, Along::Rows);
+            let w = packed(context, &w, Side::A, Along::Lanes);
+            let dz = packed(context, &dz, Side::B, Along::Rows);
             let mut dx = Panel::unwritten(inputs, batch);
             let f = Activation::Relu;
             input_gradient(
                 context,
-                Factors::bf16(1.0, w.view(), dz.view()),
+                Factors::bf16(1.0, w.view(), dz.view(), Copies::default()),
                 y.view(),
                 f,
                 None,
@@ -239,10 +236,14 @@ fn products_follow(contract: Contract, mut draw: impl FnMut(usize, usize) -> Pan
             contract(outputs, &|k| of(&w, input, k), &|k| of(&dz, k, i))
         });
         let got = same_bits_everywhere("weight gradient", |context| {
-            let x = packed(context, pack_a, &x, Along::Lanes);
-            let dz = packed(context, pack_b, &dz, Along::Lanes);
+            let x = packed(context, &x, Side::A, Along::Lanes);
+            let dz = packed(context, &dz, Side::B, Along::Lanes);
             let mut dw = Panel::unwritten(inputs, outputs);
-            weight_gradient(context, Factors::bf16(1.0, x.view(), dz.view()), dw.view_mut());
+            weight_gradient(
+                context,
+                Factors::bf16(1.0, x.view(), dz.view(), Copies::default()),
+                dw.view_mut(),
+            );
             dw.assert_padding_is_zero("weight gradient");
             dw.row_major()
         });
@@ -275,9 +276,106 @@ fn products_of_numbers_of_all_sizes_follow_the_contract() {
     );
 }
 
+/// What a product leaves in bf16 are the operands that its result would be packed to; activations and
+/// gradients are rounded themselves, weights are not.
+#[test]
+fn copies_are_what_packing_gives() {
+    provide_tiles();
+    let mut data = Data::new(24);
+    for (inputs, outputs, batch) in LAYERS.into_iter().chain([(120, 200, 130), (300, 97, 40)]) {
+        let [w, x, dz, y] = [(inputs, outputs), (inputs, batch), (outputs, batch), (inputs, batch)]
+            .map(|(rows, lanes)| data.panel(rows, lanes));
+        let bias = data.values(outputs);
+        let what = format!("{inputs} × {outputs}, {batch}");
+        // Both copies of a matrix of this shape, as `product` leaves them, and as packing gives them.
+        let check = |context: &Context,
+                     sides: [Side; 2],
+                     mut c: Panel,
+                     product: &mut dyn FnMut(Copies, &mut Panel)| {
+            let mut copies = [Along::Rows, Along::Lanes].map(|along| {
+                let (depth, others) = along.of(c.rows, c.lanes);
+                Panel::unwritten(words(depth), others)
+            });
+            let [rows, lanes] = &mut copies;
+            let rows = (sides[0], Some(&mut rows.buffer[..]));
+            let lanes = (sides[1], Some(&mut lanes.buffer[..]));
+            product(Copies::new(rows, lanes), &mut c);
+            let mut all = c.buffer.to_vec();
+            for ((copy, side), along) in copies.iter().zip(sides).zip([Along::Rows, Along::Lanes]) {
+                let want = packed(context, &c, side, along);
+                let bits = |of: &Panel| of.buffer.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert!(bits(copy) == bits(&want), "{what}, {along:?}");
+                all.extend(copy.buffer.iter().map(|x| x.abs()));
+            }
+            all
+        };
+        for f in [Activation::Relu, Activation::Tanh] {
+            same_bits_everywhere(&what, |context| {
+                let a = packed(context, &w, Side::A, Along::Rows);
+                let b = packed(context, &x, Side::B, Along::Rows);
+                let c = Panel::unwritten(outputs, batch);
+                let mut plain = Panel::unwritten(outputs, batch);
+                let mut forward = |copies: Copies<'_>, c: &mut Panel| {
+                    let factors = Factors::bf16(0.5, a.view(), b.view(), copies);
+                    forward(context, factors, &bias, Some(f), None, c.view_mut());
+                };
+                forward(Copies::default(), &mut plain);
+                let got = check(context, [Side::B, Side::A], c, &mut forward);
+                let rounded = plain.buffer.iter().map(|&y| round(y).to_bits());
+                assert!(
+                    rounded.eq(got[..plain.buffer.len()].iter().map(|y| y.to_bits())),
+                    "{what}"
+                );
+                got
+            });
+            same_bits_everywhere(&what, |context| {
+                let a = packed(context, &w, Side::A, Along::Lanes);
+                let b = packed(context, &dz, Side::B, Along::Rows);
+                let c = Panel::unwritten(inputs, batch);
+                let mut plain = Panel::unwritten(inputs, batch);
+                let mut gradient = |copies: Copies<'_>, c: &mut Panel| {
+                    let factors = Factors::bf16(1.0, a.view(), b.view(), copies);
+                    input_gradient(context, factors, y.view(), f, None, c.view_mut());
+                };
+                gradient(Copies::default(), &mut plain);
+                let got = check(context, [Side::B, Side::B], c, &mut gradient);
+                let rounded = plain.buffer.iter().map(|&y| round(y).to_bits());
+                assert!(
+                    rounded.eq(got[..plain.buffer.len()].iter().map(|y| y.to_bits())),
+                    "{what}"
+                );
+                got
+            });
+        }
+        for max_norm in [None, Some(0.7)] {
+            let rule = Rule::Sgd { learning_rate: 0.1, momentum: 0.9 };
+            let step = WeightStep { rule, weight_decay: 0.01, max_norm };
+            same_bits_everywhere(&what, |context| {
+                let a = packed(context, &x, Side::A, Along::Lanes);
+                let b = packed(context, &dz, Side::B, Along::Lanes);
+                let c = Panel { buffer: w.buffer.clone(), ..Panel::unwritten(inputs, outputs) };
+                let mut plain =
+                    Panel { buffer: w.buffer.clone(), ..Panel::unwritten(inputs, outputs) };
+                let mut update = |copies: Copies<'_>, c: &mut Panel| {
+                    let factors = Factors::bf16(0.1, a.view(), b.view(), copies);
+                    let mut v =
+                        Panel::from_row_major(inputs, outputs, &vec![0.0; inputs * outputs]);
+                    let moments = &mut [&mut v.buffer[..]];
+                    assert!(weight_update(context, factors, step, c.view_mut(), moments));
+                };
+                update(Copies::default(), &mut plain);
+                let got = check(context, [Side::A, Side::A], c, &mut update);
+                let whole = plain.buffer.iter().map(|w| w.to_bits());
+                assert!(whole.eq(got[..plain.buffer.len()].iter().map(|w| w.to_bits())), "{what}");
+                got
+            });
+        }
+    }
+}
+
 #[test]
 fn sums_are_scaled_before_the_bias_and_within_the_bound() {
-    tiles::provide();
+    provide_tiles();
     let mut data = Data::new(23);
     let (inputs, outputs, batch) = (784, 30, 33);
     // Pixels, and weights as large as a net's.
@@ -288,13 +386,13 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
     let dropout = Dropout::new(Key::new(7, 3, 0), 0.5, batch);
     let got = same_bits_everywhere("scaled", |context| {
         let (w, x) =
-            (packed(context, pack_a, &w, Along::Rows), packed(context, pack_b, &x, Along::Rows));
+            (packed(context, &w, Side::A, Along::Rows), packed(context, &x, Side::B, Along::Rows));
         let mut y = Panel::unwritten(outputs, batch);
         let relu = Some(Activation::Relu);
         let dropout = Some(dropout);
         forward(
             context,
-            Factors::bf16(1.0 / 255.0, w.view(), x.view()),
+            Factors::bf16(1.0 / 255.0, w.view(), x.view(), Copies::default()),
             &bias,
             relu,
             dropout,
@@ -325,20 +423,20 @@ fn sums_are_scaled_before_the_bias_and_within_the_bound() {
 
 #[test]
 fn what_is_not_finite_stays_visible() {
-    tiles::provide();
+    provide_tiles();
     for (bad, seen) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::MAX, "inf")] {
         let x = Panel::from_row_major(3, 2, &[1.0, bad, 0.5, 0.25, 2.0, 1.0]);
         let w = Panel::from_row_major(3, 1, &[1.0, 0.5, 0.25]);
         let got = same_bits_everywhere("not finite", |context| {
             let (w, x) = (
-                packed(context, pack_a, &w, Along::Rows),
-                packed(context, pack_b, &x, Along::Rows),
+                packed(context, &w, Side::A, Along::Rows),
+                packed(context, &x, Side::B, Along::Rows),
             );
             let mut y = Panel::unwritten(1, 2);
             let relu = Some(Activation::Relu);
             forward(
                 context,
-                Factors::bf16(1.0, w.view(), x.view()),
+                Factors::bf16(1.0, w.view(), x.view(), Copies::default()),
                 &[0.0],
                 relu,
                 None,

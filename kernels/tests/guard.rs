@@ -8,7 +8,8 @@
 
 mod common;
 
-use common::{Data, contexts};
+use common::{Data, contexts, provide_tiles};
+use limbeck_kernels::bf16::{Along, Copies, Operand, Side, pack, words};
 use limbeck_kernels::exp::exp_in_place;
 use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::input::Scaling;
@@ -148,6 +149,30 @@ impl Operands {
     fn panels(&mut self, rows: usize, lanes: usize) -> Guarded<f32> {
         let panel = self.data.panel(rows, lanes);
         self.put(&panel.buffer)
+    }
+
+    /// A matrix as an operand of bf16.
+    fn packed(
+        &mut self,
+        context: &Context,
+        values: &[f32],
+        (rows, lanes): (usize, usize),
+        side: Side,
+        along: Along,
+    ) -> Guarded<f32> {
+        let (depth, others) = along.of(rows, lanes);
+        let mut packed = self.values(panel_len(words(depth), others));
+        let src = Panels::new(values, rows, lanes);
+        pack(context, src, Operand { along, side, words: &mut packed });
+        packed
+    }
+
+    /// Room for both operands that a matrix can be.
+    fn copies(&mut self, rows: usize, lanes: usize) -> [Guarded<f32>; 2] {
+        [Along::Rows, Along::Lanes].map(|along| {
+            let (depth, others) = along.of(rows, lanes);
+            self.values(panel_len(words(depth), others))
+        })
     }
 }
 
@@ -432,6 +457,68 @@ fn products_of_panels() {
                 all.extend([&w[..], &v, &u].concat());
             }
             all
+        });
+    }
+}
+
+#[test]
+fn products_of_bf16_and_their_copies() {
+    provide_tiles();
+    for (inputs, batch, outputs) in products() {
+        let name = format!("bf16, {inputs} inputs, {batch} examples, {outputs} outputs");
+        if inputs == 0 || batch == 0 || outputs == 0 {
+            continue;
+        }
+        everywhere(&name, |context, operands| {
+            let (mut w, x) = (operands.panels(inputs, outputs), operands.panels(inputs, batch));
+            let dz = operands.panels(outputs, batch);
+            let bias = operands.values(outputs);
+            let mut all = Vec::new();
+
+            let a = operands.packed(context, &w, (inputs, outputs), Side::A, Along::Rows);
+            let b = operands.packed(context, &x, (inputs, batch), Side::B, Along::Rows);
+            let (a, b) =
+                (Panels::new(&a, words(inputs), outputs), Panels::new(&b, words(inputs), batch));
+            let mut y = operands.values(panel_len(outputs, batch));
+            let [mut rows, mut lanes] = operands.copies(outputs, batch);
+            let both = Copies::new((Side::B, Some(&mut rows)), (Side::A, Some(&mut lanes)));
+            let (factors, relu) = (Factors::bf16(0.5, a, b, both), Some(Activation::Relu));
+            let to = PanelsMut::new(&mut y, outputs, batch);
+            gemm::forward(context, factors, &bias, relu, None, to);
+            all.extend([&y[..], &rows, &lanes].concat());
+
+            let a = operands.packed(context, &w, (inputs, outputs), Side::A, Along::Lanes);
+            let b = operands.packed(context, &dz, (outputs, batch), Side::B, Along::Rows);
+            let (a, b) =
+                (Panels::new(&a, words(outputs), inputs), Panels::new(&b, words(outputs), batch));
+            let mut dx = operands.values(panel_len(inputs, batch));
+            let [mut rows, mut lanes] = operands.copies(inputs, batch);
+            let both = Copies::new((Side::B, Some(&mut rows)), (Side::B, Some(&mut lanes)));
+            let (factors, f) = (Factors::bf16(1.0, a, b, both), Activation::Relu);
+            let to = PanelsMut::new(&mut dx, inputs, batch);
+            let y = Panels::new(&x, inputs, batch);
+            gemm::input_gradient(context, factors, y, f, None, to);
+            all.extend([&dx[..], &rows, &lanes].concat());
+
+            let a = operands.packed(context, &x, (inputs, batch), Side::A, Along::Lanes);
+            let b = operands.packed(context, &dz, (outputs, batch), Side::B, Along::Lanes);
+            let (a, b) =
+                (Panels::new(&a, words(batch), inputs), Panels::new(&b, words(batch), outputs));
+            for rule in RULES {
+                let (mut v, mut u) =
+                    (operands.panels(inputs, outputs), operands.put(&vec![0.5; w.len()]));
+                let moments: &mut [&mut [f32]] = &mut [&mut v, &mut u];
+                let moments = &mut moments[..rule.moments()];
+                let step = WeightStep { rule, weight_decay: 0.01, max_norm: Some(0.5) };
+                let [mut rows, mut lanes] = operands.copies(inputs, outputs);
+                let both = Copies::new((Side::A, Some(&mut rows)), (Side::A, Some(&mut lanes)));
+                let factors = Factors::bf16(1.0, a, b, both);
+                let to = PanelsMut::new(&mut w, inputs, outputs);
+                assert!(gemm::weight_update(context, factors, step, to, moments));
+                all.extend([&w[..], &v, &u, &rows, &lanes].concat());
+            }
+            // Words may be of any bits.
+            all.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect()
         });
     }
 }

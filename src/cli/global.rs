@@ -88,7 +88,7 @@ pub fn named<T: Copy + Send + Sync + 'static, const N: usize>(
 /// Names the choices for help and completions. The kernels' own parser then decides whether this
 /// machine has the instruction set.
 fn isa_parser() -> impl TypedValueParser<Value = Isa> {
-    PossibleValuesParser::new(["auto", "avx512", "avx2", "portable"])
+    PossibleValuesParser::new(["auto", "amx", "avx512", "avx2", "portable"])
         .try_map(|name| name.parse::<Isa>())
 }
 

@@ -24,7 +24,7 @@ struct Info {
     /// CPUID's family and model, which tell generations of the same name apart.
     cpu_family: Option<u32>,
     cpu_model: Option<u32>,
-    /// Whether processor and system have tiles of bf16 (AMX). No kernel of this version uses them.
+    /// Whether processor and system have tiles of bf16 (AMX) for this program.
     bf16_tiles: bool,
     cores: usize,
     caches: Vec<Cache>,
@@ -55,8 +55,7 @@ pub fn run(session: &Session) -> Result<()> {
         cpu: cpu_model(),
         cpu_family: number("cpu family"),
         cpu_model: number("model"),
-        bf16_tiles: cpu_entry("flags")
-            .is_some_and(|flags| flags.split(' ').any(|flag| flag == "amx_bf16")),
+        bf16_tiles: Isa::Amx.is_available(),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
         caches: caches(Path::new("/sys/devices/system/cpu/cpu0/cache")),
         isa: session.context.isa.to_string(),
@@ -100,7 +99,7 @@ impl Display for Info {
             writeln!(f, "L{level}       {kibibytes} KiB, shared by cpu {shared_by}")?;
         }
         writeln!(f, "isa      {} of {}", self.isa, self.isas.join(", "))?;
-        let tiles = if self.bf16_tiles { "here, not used by this version" } else { "none" };
+        let tiles = if self.bf16_tiles { "for products of bf16, with --isa amx" } else { "none" };
         writeln!(f, "tiles    {tiles}")?;
         let Info { threads, peak_gflops, .. } = self;
         writeln!(f, "threads  {threads}")?;

@@ -57,6 +57,7 @@ pub struct DeterminismArgs {
 }
 
 pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
+    Place::here().check_required()?;
     // Before minutes of work: a folder that cannot be made ends the run here.
     let folder = session.out.as_deref().map(RunFolder::create).transpose()?;
     if let Some(folder) = &folder {

@@ -10,13 +10,14 @@ use crate::engine::params::{self, LayerParams};
 use crate::files::about::About;
 use crate::files::model::{Layer, ModelFile, Standardizer};
 use limbeck_datasets::{Batch, Inputs, Split};
+use limbeck_kernels::bf16;
 use limbeck_kernels::gemm::{self, Factors};
 use limbeck_kernels::{
-    Activation, Buffer, Context, LANES, Panels, PanelsMut, bf16, input, input::Scaling, panel_len,
-    reduce,
+    Activation, Buffer, Context, LANES, Panels, PanelsMut, input, input::Scaling, panel_len, reduce,
 };
 use limbeck_kernels::{random::Dropout, softmax::Loss};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How a stored value becomes an input: x = value · scale + shift.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,11 +44,18 @@ impl InputScale {
     }
 }
 
+fn new_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A multilayer perceptron: Yᵢ = f(Yᵢ₋₁·Wᵢ + bᵢ), the last layer without f.
 #[derive(Clone)]
 pub struct Mlp {
     layers: Vec<LayerParams>,
     params: Buffer,
+    /// See [`Mlp::version`].
+    versions: Vec<u64>,
     /// f of the hidden layers.
     activation: Activation,
     /// How its inputs are scaled.
@@ -67,7 +75,9 @@ impl Mlp {
         let layers = params::layers(widths);
         let mut params = Buffer::zeroed(params::len(&layers));
         init::uniform(seed, activation, &layers, &mut params);
-        Self { layers, params, activation, input: InputScale::UNIT, standardizer: None }
+        let versions = layers.iter().map(|_| new_version()).collect();
+        let input = InputScale::UNIT;
+        Self { layers, params, versions, activation, input, standardizer: None }
     }
 
     /// The net in a model file.
@@ -83,7 +93,8 @@ impl Mlp {
         }
         let input = InputScale { scale: file.input_scale, shift: file.input_shift };
         let standardizer = file.standardizer.clone();
-        Self { layers, params, activation: file.activation, input, standardizer }
+        let versions = layers.iter().map(|_| new_version()).collect();
+        Self { layers, params, versions, activation: file.activation, input, standardizer }
     }
 
     /// The net as a model file that says nothing of its data: weights [outputs, inputs].
@@ -137,7 +148,24 @@ impl Mlp {
 
     /// All parameters, padding included.
     pub fn params_mut(&mut self) -> &mut [f32] {
+        self.versions.iter_mut().for_each(|version| *version = new_version());
         &mut self.params
+    }
+
+    /// Wᵢ, padding included.
+    pub(crate) fn weight_mut(&mut self, i: usize) -> &mut [f32] {
+        self.versions[i] = new_version();
+        &mut self.params[self.layers[i].weight.clone()]
+    }
+
+    /// bᵢ, padding included.
+    pub(crate) fn bias_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.params[self.layers[i].bias.clone()]
+    }
+
+    /// A number that is another one as soon as Wᵢ is, in this and in all other nets.
+    pub(crate) fn version(&self, i: usize) -> u64 {
+        self.versions[i]
     }
 
     /// Wᵢ [inputs, outputs].
@@ -174,12 +202,12 @@ impl Mlp {
             let activation = (i < last).then_some(self.activation);
             let factors = match &mut work.pairs {
                 None => Factors::f32(self.weight(i), x),
-                Some(pairs) => pairs.forward(context, i, self.weight(i), x),
+                Some(pairs) => {
+                    pairs.renew_weights(context, i, self.weight(i), self.version(i));
+                    pairs.forward(i, work.batch)
+                }
             };
             gemm::forward(context, factors, self.bias(i), activation, dropout, y);
-            if i < last {
-                work.round(context, work.activations[i + 1].start, self.layers[i].outputs);
-            }
         }
     }
 
@@ -209,7 +237,7 @@ impl Mlp {
     ) {
         self.backward_layer(context, work, dropout, i);
         let LayerParams { inputs, outputs, weight, .. } = &self.layers[i];
-        let (factors, db) = work.layer_gradient(self, i);
+        let (factors, db) = work.layer_gradient(self, i, false);
         let (dw, to) = grads.split_at_mut(weight.len());
         gemm::weight_gradient(context, factors, PanelsMut::new(dw, *inputs, *outputs));
         to.copy_from_slice(db);
@@ -225,7 +253,12 @@ impl Mlp {
     ) {
         let batch = work.batch;
         let LayerParams { inputs, outputs, bias, .. } = &self.layers[i];
-        work.round(context, work.gradients[i].start, *outputs);
+        if i + 1 == self.layers.len()
+            && let Some(pairs) = &mut work.pairs
+        {
+            let dz = PanelsMut::new(&mut work.arena[work.gradients[i].clone()], *outputs, batch);
+            bf16::round_and_pack(context, dz, pairs.logit_gradients());
+        }
         if i > 0 {
             let (known, dx) = work.arena.split_at_mut(work.gradients[i - 1].start);
             let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
@@ -234,19 +267,15 @@ impl Mlp {
             let dx = PanelsMut::new(dx, *inputs, batch);
             let factors = match &mut work.pairs {
                 None => Factors::f32(self.weight(i), dz),
-                Some(pairs) => pairs.input_gradient(context, self.weight(i), dz),
+                Some(pairs) => pairs.input_gradient(i, batch),
             };
             gemm::input_gradient(context, factors, y, self.activation, dropout, dx);
         }
         let (known, scratch) = work.arena.split_at_mut(work.transposed.start);
         let (transposed, db) = scratch.split_at_mut(work.transposed.len());
         let dz = Panels::new(&known[work.gradients[i].clone()], *outputs, batch);
-        match &mut work.pairs {
-            None => gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs)),
-            Some(pairs) => {
-                let x = Panels::new(&known[work.activations[i].clone()], *inputs, batch);
-                pairs.weight_gradient(context, x, dz);
-            }
+        if work.pairs.is_none() {
+            gemm::transpose(context, dz, PanelsMut::new(transposed, batch, *outputs));
         }
         let (db, padding) = db[..bias.len()].split_at_mut(*outputs);
         reduce::row_sums(context, dz, db);
@@ -382,14 +411,6 @@ impl Workspace {
         }
     }
 
-    /// In bf16, rounds the matrix [rows, B] that begins at `start` of the arena.
-    fn round(&mut self, context: &Context, start: usize, rows: usize) {
-        if self.pairs.is_some() {
-            let len = panel_len(rows, self.batch);
-            bf16::round_all(context, &mut self.arena[start..][..len]);
-        }
-    }
-
     /// Takes a batch as input, with the input's dropout; see [`input::load`].
     ///
     /// # Panics
@@ -432,7 +453,11 @@ impl Workspace {
                 input::load(context, input, &mut self.values, scaling, dropout, x);
             }
         }
-        self.round(context, self.activations[0].start, inputs);
+        if let Some(pairs) = &mut self.pairs {
+            let x =
+                PanelsMut::new(&mut self.arena[self.activations[0].clone()], inputs, self.batch);
+            bf16::round_and_pack(context, x, pairs.inputs());
+        }
     }
 
     /// The logits [C, B] of the last [`Mlp::forward`].
@@ -460,16 +485,28 @@ impl Workspace {
         (logits, &mut self.losses[..self.batch.div_ceil(LANES)], d_logits)
     }
 
-    /// X, dZᵀ and db of layer `i` after [`Mlp::backward_layer`].
-    pub(crate) fn layer_gradient(&self, model: &Mlp, i: usize) -> (Factors<'_>, &[f32]) {
+    /// X and dZᵀ of layer `i` after [`Mlp::backward_layer`], and db. An `update` in bf16 leaves the new
+    /// weights for the next step, when [`Workspace::weights_are`] says so.
+    pub(crate) fn layer_gradient(
+        &mut self,
+        model: &Mlp,
+        i: usize,
+        update: bool,
+    ) -> (Factors<'_>, &[f32]) {
         let LayerParams { inputs, outputs, ref bias, .. } = model.layers[i];
         let db = &self.arena[self.db.clone()][..bias.len()];
-        if let Some(pairs) = &self.pairs {
-            return (pairs.operands(i, (inputs, outputs), self.batch), db);
+        if let Some(pairs) = &mut self.pairs {
+            return (pairs.weight_gradient(i, self.batch, update), db);
         }
-        let transposed = &self.arena[self.transposed.clone()];
         let x = Panels::new(&self.arena[self.activations[i].clone()], inputs, self.batch);
-        let dz_transposed = Panels::new(transposed, self.batch, outputs);
+        let dz_transposed = Panels::new(&self.arena[self.transposed.clone()], self.batch, outputs);
         (Factors::f32(x, dz_transposed), db)
+    }
+
+    /// An update has left the weights of layer `i`, as `model` has them.
+    pub(crate) fn weights_are(&mut self, model: &Mlp, i: usize) {
+        if let Some(pairs) = &mut self.pairs {
+            pairs.weights_are(i, model.version(i));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What is done to the finished rows of C.
 
 use super::tiles::{Block, Row};
+use crate::bf16::round_lanes;
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
@@ -78,6 +79,8 @@ pub(crate) struct Activate<'a> {
     pub bias: &'a [f32],
     pub relu: bool,
     pub dropout: Option<Dropout>,
+    /// Whether Y is rounded to bf16.
+    pub round: bool,
 }
 
 impl Epilogue<1> for Activate<'_> {
@@ -91,6 +94,9 @@ impl Epilogue<1> for Activate<'_> {
         if let Some(dropout) = &self.dropout {
             y = dropout.apply(s, row, panel * LANES, y);
         }
+        if self.round {
+            y = round_lanes(s, y);
+        }
         out.store(s, 0, y);
     }
 }
@@ -102,6 +108,8 @@ impl Epilogue<1> for Activate<'_> {
 pub(crate) struct ActivateGradient<'a> {
     pub y: Panels<'a>,
     pub scale: f32,
+    /// Whether dZ is rounded to bf16.
+    pub round: bool,
 }
 
 impl Epilogue<1> for ActivateGradient<'_> {
@@ -109,7 +117,7 @@ impl Epilogue<1> for ActivateGradient<'_> {
     fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, (row, panel): (usize, usize), c: S::F) {
         let active = s.gt(s.load(self.y.row(row, panel)), s.splat(0.0));
         let dz = s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0));
-        out.store(s, 0, dz);
+        out.store(s, 0, if self.round { round_lanes(s, dz) } else { dz });
     }
 }
 

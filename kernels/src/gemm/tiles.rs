@@ -1,5 +1,7 @@
 //! The output of a GEMM, cut into disjoint blocks that threads fill.
 
+use crate::bf16::{Along, Copies, Operand, Side, Source, TILE, pack_tile, words};
+use crate::isa::Kernel;
 use crate::matrix::{MatMut, PanelsMut};
 use crate::pool::Pool;
 use crate::simd::{LANES, Simd};
@@ -16,7 +18,19 @@ pub(crate) struct Tiles<'a, const P: usize> {
     rows: usize,
     /// Lanes that may be written: the last panel of a row-major C can be narrower than 16.
     lanes: usize,
+    /// Of plane 0, once it is finished.
+    copies: [Option<Words>; 2],
     _borrow: PhantomData<&'a mut [f32]>,
+}
+
+/// An [`Operand`] that threads fill.
+#[derive(Clone, Copy)]
+struct Words {
+    along: Along,
+    side: Side,
+    start: *mut f32,
+    /// Tiles of 16 of its rows or lanes.
+    tiles: usize,
 }
 
 // SAFETY: the values are reached only through `Block`s, which `for_each_block` makes disjoint.
@@ -27,7 +41,8 @@ impl<'a> Tiles<'a, 1> {
     pub fn row_major(mut c: MatMut<'a>) -> Self {
         let (rows, lanes, row_stride) = (c.rows(), c.cols(), c.stride());
         let starts = [c.data().as_mut_ptr()];
-        Self { starts, row_stride, panel_stride: LANES, rows, lanes, _borrow: PhantomData }
+        let (copies, _borrow) = Default::default();
+        Self { starts, row_stride, panel_stride: LANES, rows, lanes, copies, _borrow }
     }
 }
 
@@ -44,7 +59,23 @@ impl<'a, const P: usize> Tiles<'a, P> {
         );
         let starts = planes.each_mut().map(|plane| plane.data().as_mut_ptr());
         let (panel_stride, lanes) = (rows * LANES, lanes.next_multiple_of(LANES));
-        Self { starts, row_stride: LANES, panel_stride, rows, lanes, _borrow: PhantomData }
+        let (copies, _borrow) = Default::default();
+        Self { starts, row_stride: LANES, panel_stride, rows, lanes, copies, _borrow }
+    }
+
+    /// The same with copies of plane 0.
+    ///
+    /// # Panics
+    /// If one has too few words.
+    pub fn with_copies(mut self, copies: Copies<'a>) -> Self {
+        self.copies = copies.0.map(|operand| {
+            let Operand { along, side, words: values } = operand?;
+            let (depth, others) = along.of(self.rows, self.lanes);
+            let tiles = words(depth) / LANES;
+            assert!(values.len() >= others.div_ceil(LANES) * tiles * TILE, "words of an operand");
+            Some(Words { along, side, start: values.as_mut_ptr(), tiles })
+        });
+        self
     }
 
     pub fn rows(&self) -> usize {
@@ -122,6 +153,18 @@ impl<const P: usize> Block<'_, P> {
         Row { at, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
     }
 
+    /// Writes the copies of plane 0, in a function of its own.
+    ///
+    /// # Panics
+    /// If there are any, and the block does not begin and end at multiples of 32 rows and of two panels,
+    /// or at the end of the planes.
+    #[inline(always)]
+    pub fn copy<S: Simd>(&mut self, s: S) {
+        if self.tiles.copies.iter().any(Option::is_some) {
+            s.call(CopyBlock(self));
+        }
+    }
+
     /// All rows of `panel` in a plane, which must be panel-major and wholly in this block.
     #[inline(always)]
     pub fn panel(&mut self, plane: usize, panel: usize) -> &mut [[f32; LANES]] {
@@ -131,6 +174,49 @@ impl<const P: usize> Block<'_, P> {
         // SAFETY: the panel's rows lie one after the other in this block, which lies inside the
         // borrowed planes, overlaps no other block and is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(start, rows) }
+    }
+}
+
+/// [`Block::copy`].
+struct CopyBlock<'b, 't, const P: usize>(&'b mut Block<'t, P>);
+
+impl<const P: usize> Kernel for CopyBlock<'_, '_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const ROWS: usize = 2 * LANES;
+        let block = self.0;
+        let (rows, panels) = (block.rows(), block.panels());
+        let whole = |end: usize, all: usize, of: usize| end == all || end.is_multiple_of(of);
+        assert!(rows.start.is_multiple_of(ROWS) && panels.start.is_multiple_of(2));
+        assert!(whole(rows.end, block.tiles.rows, ROWS));
+        assert!(whole(panels.end, block.tiles.panels_count(), 2));
+        for Words { along, side, start, tiles } in block.tiles.copies.into_iter().flatten() {
+            let (high, wide) = if along == Along::Rows { (ROWS, 1) } else { (LANES, 2) };
+            for panel in panels.clone().step_by(wide) {
+                for row in rows.clone().step_by(high) {
+                    let at = (row / high, panel / wide);
+                    let (k, others) = along.of(at.0, at.1);
+                    let out: *mut [f32; TILE] =
+                        start.wrapping_add((others * tiles + k) * TILE).cast();
+                    // SAFETY: `with_copies` saw that the operand has this tile, and no other block,
+                    // each of whole tiles, has it.
+                    pack_tile(s, block, along, side, at, unsafe { &mut *out });
+                }
+            }
+        }
+    }
+}
+
+impl<const P: usize> Source for Block<'_, P> {
+    fn end(&self) -> (usize, usize) {
+        (self.rows.end, self.panels.end)
+    }
+
+    #[inline(always)]
+    fn load<S: Simd>(&mut self, s: S, row: usize, panel: usize) -> S::F {
+        self.row(row, panel).load(s, 0)
     }
 }
 

@@ -2,11 +2,9 @@
 //! panel matrices, and error bounds.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-pub mod tiles;
-
 use limbeck_kernels::random::Dropout;
 use limbeck_kernels::{
-    Buffer, Context, Isa, Panels, PanelsMut, Pool,
+    Buffer, Context, Isa, Panels, PanelsMut, Pool, amx,
     input::{self, Scaling, Value},
     panel_len,
 };
@@ -20,6 +18,14 @@ pub use limbeck_kernels::reference::EPSILON as EPS;
 /// Whether the tests that are sampled by default run in full, as `.ci/run` has them.
 pub fn is_full() -> bool {
     std::env::var_os("LIMBECK_FULL").is_some()
+}
+
+/// Makes tiles available, by emulation unless the machine has them or `LIMBECK_REQUIRE` lists them.
+pub fn provide_tiles() {
+    let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
+    if !required.split(',').any(|name| name.trim() == "amx") {
+        amx::emulate();
+    }
 }
 
 /// Every available instruction set with 1, 2 and 3 threads, which share even the smallest job.

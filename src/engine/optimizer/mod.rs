@@ -144,7 +144,7 @@ impl Optimizer {
         let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
         let (dw, db) = grads.split_at(weight.len());
         let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
-        let params = &mut model.params_mut()[weight.clone()];
+        let params = model.weight_mut(i);
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, weight_decay, params, dw, moments)
         });
@@ -173,10 +173,10 @@ impl Optimizer {
         for i in (0..model.layers().len()).rev() {
             model.backward_layer(context, work, dropout, i);
             let LayerParams { inputs, outputs, weight, .. } = model.layers()[i].clone();
-            let (factors, db) = work.layer_gradient(model, i);
+            let (factors, db) = work.layer_gradient(model, i, true);
             let step = self.weight_step(rule, model, i);
             let mut moments = self.moments.iter_mut().map(|m| &mut m[weight.clone()]);
-            let w = PanelsMut::new(&mut model.params_mut()[weight.clone()], inputs, outputs);
+            let w = PanelsMut::new(model.weight_mut(i), inputs, outputs);
             let finite = with_moments(&mut moments, |moments| {
                 gemm::weight_update(context, factors, step, w, moments)
             });
@@ -184,6 +184,7 @@ impl Optimizer {
                 return Err(NotFinite { layer: i, update: "weight update" });
             }
             self.step_biases(context, rule, model, db, i)?;
+            work.weights_are(model, i);
         }
         self.average(context, model);
         Ok(())
@@ -207,7 +208,7 @@ impl Optimizer {
     ) -> std::result::Result<(), NotFinite> {
         let bias = model.layers()[i].bias.clone();
         let mut moments = self.moments.iter_mut().map(|m| &mut m[bias.clone()]);
-        let params = &mut model.params_mut()[bias.clone()];
+        let params = model.bias_mut(i);
         let finite = with_moments(&mut moments, |moments| {
             update::step(context, rule, 0.0, params, db, moments)
         });

@@ -1,6 +1,7 @@
 //! A dropout mask: drawn, and applied to activations.
 
 use super::measure::{Machine, Spread, beside_peak, random};
+use crate::engine::config::Precision;
 use limbeck_kernels::random::{Dropout as Mask, Key};
 use limbeck_kernels::{Buffer, Context, PanelsMut, activation, panel_len};
 use serde::Serialize;
@@ -33,7 +34,8 @@ pub fn dropout(context: &Context, units: usize, batch: usize, rate: f64) -> Drop
     };
     // The same elements are dropped each time and the others scaled up, to infinity at the most,
     // which takes no longer.
-    let (_, seconds) = context.pool.install(|| beside_peak(context, 0.0, 25, || pass(&mut y)));
+    let (_, seconds) =
+        context.pool.install(|| beside_peak(context, Precision::F32, 0.0, 25, || pass(&mut y)));
     let ones = vec![1.0; units * batch];
     PanelsMut::new(&mut y, units, batch).copy_from_lane_major(&ones);
     pass(&mut y);

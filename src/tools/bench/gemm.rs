@@ -1,6 +1,7 @@
 //! A row-major matrix product.
 
 use super::measure::{Machine, Rate, Spread, beside_peak, random};
+use crate::engine::config::Precision;
 use limbeck_kernels::gemm::{self, Layout, Packed};
 use limbeck_kernels::{Buffer, Context, MatMut, MatRef};
 use serde::Serialize;
@@ -36,7 +37,7 @@ pub fn gemm(context: &Context, m: usize, n: usize, k: usize, layout: Layout) -> 
     let (b_rows, b_cols) = if layout == Layout::Nt { (n, k) } else { (k, n) };
     let flop = 2.0 * (m * n * k) as f64;
     let (rate, seconds) = context.pool.install(|| {
-        beside_peak(context, flop, 25, || {
+        beside_peak(context, Precision::F32, flop, 25, || {
             gemm::gemm(
                 context,
                 layout,

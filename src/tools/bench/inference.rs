@@ -42,7 +42,7 @@ pub fn inference(context: &Context, widths: &[usize], precision: Precision) -> R
     let values: usize = widths.windows(2).map(|w| w[0] * w[1]).sum();
     let flop = 2.0 * (EXAMPLES * values) as f64;
     let (rate, seconds) = context.pool.install(|| {
-        beside_peak(context, flop, 15, || {
+        beside_peak(context, precision, flop, 15, || {
             std::hint::black_box(model.logits_in(precision, context, &bench.split));
         })
     });

@@ -1,16 +1,23 @@
 //! What the benches share: timings beside the peak, their medians, random data.
 
+use crate::engine::config::Precision;
 use crate::run::manifest::cpu_model;
-use limbeck_kernels::peak::flops as peak_flops;
-use limbeck_kernels::{Buffer, Context};
+use limbeck_kernels::{Buffer, Context, peak};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
-/// Time given to one measurement of the peak between two timings.
-pub const PROBE: Duration = Duration::from_millis(3);
+/// Operations per second that products in `precision` cannot pass, measured in the time that is given to
+/// it between two timings.
+pub fn peak_flops(context: &Context, precision: Precision) -> f64 {
+    const PROBE: Duration = Duration::from_millis(3);
+    match precision {
+        Precision::F32 => peak::flops(context, PROBE),
+        Precision::Bf16 => peak::bf16_flops(context, PROBE),
+    }
+}
 
 /// Where figures were measured.
 #[derive(Clone, Debug, Serialize)]
@@ -99,10 +106,11 @@ impl Display for Rate {
     }
 }
 
-/// Times `work` of `flop` operations, `rounds` times, with the peak before and after each; returns
-/// the rate, and the seconds of a call.
+/// Times `work` of `flop` operations in `precision`, `rounds` times, with the peak before and after
+/// each; returns the rate, and the seconds of a call.
 pub fn beside_peak(
     context: &Context,
+    precision: Precision,
     flop: f64,
     rounds: usize,
     mut work: impl FnMut(),
@@ -114,10 +122,10 @@ pub fn beside_peak(
     };
     once();
     let calls = (4e-3 / once()).ceil().clamp(1.0, 1e6) as usize;
-    let (mut seconds, mut peaks) = (Vec::new(), vec![peak_flops(context, PROBE)]);
+    let (mut seconds, mut peaks) = (Vec::new(), vec![peak_flops(context, precision)]);
     for _ in 0..rounds {
         seconds.push(Spread::of((0..calls).map(|_| once())).median);
-        peaks.push(peak_flops(context, PROBE));
+        peaks.push(peak_flops(context, precision));
     }
     (Rate::of(flop, &seconds, &peaks), Spread::of(seconds))
 }

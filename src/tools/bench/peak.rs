@@ -1,4 +1,4 @@
-//! The machine's limits: fused multiply-adds, and reading from caches and memory.
+//! The machine's limits: fused multiply-adds, products of bf16 tiles, and reading from caches and memory.
 
 use super::measure::{Machine, Spread};
 use crate::files::error::{Error, Result};
@@ -15,6 +15,8 @@ pub struct Peak {
     pub machine: Machine,
     /// Of fused multiply-adds in f32, for the instruction set in use.
     pub peak_gflops: Spread,
+    /// Of products of bf16 on tiles; absent where the instruction set in use has none.
+    pub tile_gflops: Option<Spread>,
     /// Of every instruction set this machine has, with the same threads.
     pub isas: Vec<IsaPeak>,
     /// All threads reading at once, each its own memory.
@@ -60,6 +62,8 @@ pub fn peak(context: &Context) -> Result<Peak> {
     Ok(Peak {
         machine: Machine::of(context),
         peak_gflops: Spread::of((0..9).map(|_| rate(context))),
+        tile_gflops: (context.isa == Isa::Amx)
+            .then(|| Spread::of((0..9).map(|_| peak::bf16_flops(context, SHORT) / 1e9))),
         isas,
         read_gb_per_s: [16, 512, 8 << 10, 256 << 10].map(bandwidth).into(),
     })
@@ -67,10 +71,16 @@ pub fn peak(context: &Context) -> Result<Peak> {
 
 impl Display for Peak {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Peak { machine, peak_gflops, isas, read_gb_per_s } = self;
+        let Peak { machine, peak_gflops, tile_gflops, isas, read_gb_per_s } = self;
         let Spread { median, min, max } = peak_gflops;
         write!(f, "{machine}")?;
         writeln!(f, "fused multiply-add  {median:.1} GFLOP/s ({min:.1} to {max:.1})")?;
+        if let Some(Spread { median, min, max }) = tile_gflops {
+            writeln!(
+                f,
+                "products of bf16    {median:.1} GFLOP/s ({min:.1} to {max:.1}), on tiles"
+            )?;
+        }
         for isa in isas {
             writeln!(f, "  {:<16}  {:.1} GFLOP/s", isa.isa, isa.gflops)?;
         }

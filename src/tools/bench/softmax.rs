@@ -1,6 +1,7 @@
 //! Softmax with temperature, its logarithm, and the distillation gradient.
 
 use super::measure::{Machine, beside_peak, random};
+use crate::engine::config::Precision;
 use limbeck_kernels::softmax::{self, Distillation};
 use limbeck_kernels::{Buffer, Context, Panels, PanelsMut, panel_len};
 use serde::Serialize;
@@ -41,7 +42,8 @@ pub fn softmax(context: &Context, classes: usize, batch: usize, temperature: f64
     let mut out = Buffer::zeroed(len);
     let t = temperature as f32;
     let ns = |work: &mut dyn FnMut()| {
-        let (_, seconds) = context.pool.install(|| beside_peak(context, 0.0, 25, work));
+        let (_, seconds) =
+            context.pool.install(|| beside_peak(context, Precision::F32, 0.0, 25, work));
         seconds.median * 1e9 / (classes * batch) as f64
     };
     let task = Distillation {

@@ -1,6 +1,6 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
-use super::measure::{Machine, PROBE, Rate, Spread};
+use super::measure::{Machine, Rate, Spread, peak_flops};
 use crate::engine::config::{Config, Precision};
 use crate::engine::trainer::{self, Observer, Progress, Task, Trained};
 use crate::engine::{communicator::Communicator, loss::LossSpec, mlp::Mlp};
@@ -222,6 +222,7 @@ impl StepBench {
         };
         let mut stopwatch = Stopwatch {
             context,
+            precision: self.config.training.precision,
             skip: WARM_UP,
             steps,
             last: Instant::now(),
@@ -238,6 +239,7 @@ impl StepBench {
 /// Times steps and, between them, the peak.
 struct Stopwatch<'c> {
     context: &'c Context,
+    precision: Precision,
     /// Steps that are still to be skipped.
     skip: usize,
     steps: usize,
@@ -265,7 +267,7 @@ impl Observer for Stopwatch<'_> {
         }
         let done = self.seconds.len();
         if done.is_multiple_of(WINDOW) || done == self.steps {
-            self.peaks.push(peak::flops(self.context, PROBE));
+            self.peaks.push(peak_flops(self.context, self.precision));
         }
         self.forks_before = self.context.pool.forks();
         self.last = Instant::now();

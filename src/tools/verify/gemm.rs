@@ -22,7 +22,7 @@
 use super::{Faults, Place, THREADS, contexts, for_each_job};
 use crate::engine::config::Precision;
 use crate::files::error::Result;
-use limbeck_kernels::bf16::{self, Along, pack_a, pack_b, words};
+use limbeck_kernels::bf16::{self, Along, Copies, Operand, Side, pack, words};
 use limbeck_kernels::gemm::{self, Factors, Layout, Packed, WeightStep};
 use limbeck_kernels::random::{Dropout, Key};
 use limbeck_kernels::reference::{self, EPSILON};
@@ -216,15 +216,15 @@ impl Operands {
         // The operand A of sums along one of its sides, and B of sums along its rows.
         let of_a = |panel: Panel, along| match self.precision {
             Precision::F32 => panel,
-            Precision::Bf16 => panel.packed(context, pack_a, along),
+            Precision::Bf16 => panel.packed(context, Side::A, along),
         };
         let of_b = |panel: Panel| match self.precision {
             Precision::F32 => panel,
-            Precision::Bf16 => panel.packed(context, pack_b, Along::Rows),
+            Precision::Bf16 => panel.packed(context, Side::B, Along::Rows),
         };
         let factors = |a, b| match self.precision {
             Precision::F32 => Factors::f32(a, b),
-            Precision::Bf16 => Factors::bf16(1.0, a, b),
+            Precision::Bf16 => Factors::bf16(1.0, a, b, Copies::default()),
         };
         match product {
             Product::RowMajor(layout, beta) => {
@@ -338,18 +338,10 @@ impl Panel {
     }
 
     /// As an operand of bf16.
-    fn packed(
-        self,
-        context: &Context,
-        pack: fn(&Context, Panels, Along, PanelsMut),
-        along: Along,
-    ) -> Panel {
-        let (depth, others) = match along {
-            Along::Rows => (self.rows, self.lanes),
-            Along::Lanes => (self.lanes, self.rows),
-        };
+    fn packed(self, context: &Context, side: Side, along: Along) -> Panel {
+        let (depth, others) = along.of(self.rows, self.lanes);
         let mut operand = Panel::unwritten(words(depth), others);
-        pack(context, self.view(), along, operand.write());
+        pack(context, self.view(), Operand { along, side, words: &mut operand.buffer });
         operand
     }
 

@@ -42,6 +42,21 @@ impl Place {
         };
         Place { cpu: cpu_model(), isas: names(true), missing_isas: names(false) }
     }
+
+    /// # Errors
+    /// [`Error::Usage`] if the environment's `LIMBECK_REQUIRE`, names with commas between them, lists an
+    /// instruction set that this machine lacks.
+    pub fn check_required(&self) -> Result<()> {
+        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
+        let is_required = |isa: &&String| required.split(',').any(|name| name.trim() == **isa);
+        match self.missing_isas.iter().find(is_required) {
+            None => Ok(()),
+            Some(isa) => Err(Error::Usage(format!(
+                "LIMBECK_REQUIRE asks for {isa}, which this machine does not have; it has {}",
+                self.isas.join(", ")
+            ))),
+        }
+    }
 }
 
 impl Display for Place {
