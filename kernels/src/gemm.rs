@@ -668,7 +668,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
 }
 
 impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
-    /// The sums of 2 × 2 tiles of C at a time, each over all k. Fetches of weights are asked for before.
+    /// The sums of 2 × 2 tiles of C at a time, each over all k.
     #[inline(always)]
     fn run_on_tiles<S: Simd>(self, s: S, unit: amx::Unit) {
         let Task { product, b, mut block, .. } = self;
@@ -680,6 +680,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
             for first in block.rows().step_by(amx::ROWS) {
                 let rows = first..block.rows().end.min(first + amx::ROWS);
                 if E::WEIGHTS {
+                    // The sums leave the lines time to come.
                     let mut ahead = TileRows::new(rows.clone(), panels.clone());
                     while let Some((_, row, panel)) = ahead.next() {
                         block.row(row, panel).prefetch(s);

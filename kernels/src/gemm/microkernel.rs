@@ -162,7 +162,7 @@ unsafe fn accumulate<
         // SAFETY: the caller vouches for the addresses of every step.
         unsafe {
             if W::PAIRS {
-                pairs::<S, MR, NP, RS, KS>(s, a, b, &mut acc);
+                pairs::<S, MR, NP>(s, a, b, &mut acc);
             } else {
                 // The compiler leaves the whole block a loop. Its bookkeeping costs a narrow tile a
                 // twentieth, so that is unrolled; a wide one would lose sums to the stack.
@@ -194,21 +194,18 @@ unsafe fn accumulate<
 
 /// acc ← acc + (even + odd), the sums of the even and of the odd terms of 16 words.
 ///
-/// The even ones come first, then the odd ones: the registers hold the sums of one of them.
-///
 /// # Safety
-/// As [`step`], for the rows and values of all steps.
+/// 16 words of each row at `a + 16·r`, r < MR, and 16 rows of 16 at each `b` must be readable.
 #[inline(always)]
-unsafe fn pairs<S: Simd, const MR: usize, const NP: usize, const RS: usize, const KS: usize>(
+unsafe fn pairs<S: Simd, const MR: usize, const NP: usize>(
     s: S,
     a: *const f32,
     b: [*const f32; NP],
     acc: &mut Acc<S, MR, NP>,
 ) {
-    // SAFETY: the caller vouches for the addresses of every step.
-    let (even, odd) = unsafe {
-        (chain::<S, MR, NP, RS, KS, false>(s, a, b), chain::<S, MR, NP, RS, KS, true>(s, a, b))
-    };
+    // SAFETY: the caller vouches for the addresses.
+    let (even, odd) =
+        unsafe { (chain::<S, MR, NP, false>(s, a, b), chain::<S, MR, NP, true>(s, a, b)) };
     for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
         for ((acc, even), odd) in acc.iter_mut().zip(even).zip(odd) {
             *acc = s.add(*acc, s.add(even, odd));
@@ -216,37 +213,39 @@ unsafe fn pairs<S: Simd, const MR: usize, const NP: usize, const RS: usize, cons
     }
 }
 
+/// A's halves of 16 words, aligned to cache lines.
+#[repr(align(64))]
+struct Halves<const MR: usize>([[f32; LANES]; MR]);
+
 /// The sums of the even terms of 16 words, or of the odd ones, from 0 on.
 ///
 /// # Safety
 /// As [`pairs`].
 #[inline(always)]
-unsafe fn chain<
-    S: Simd,
-    const MR: usize,
-    const NP: usize,
-    const RS: usize,
-    const KS: usize,
-    const ODD: bool,
->(
+unsafe fn chain<S: Simd, const MR: usize, const NP: usize, const ODD: bool>(
     s: S,
     a: *const f32,
     b: [*const f32; NP],
 ) -> Acc<S, MR, NP> {
+    // Through memory: 16 broadcasts of one value each then need no arithmetic.
+    let mut halves = Halves([[0.0; LANES]; MR]);
+    for (r, halves) in halves.0.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for the addresses.
+        let words = unsafe { s.load(&*a.add(r * LANES).cast::<[f32; LANES]>()) };
+        s.store(half::<S, ODD>(s, words), halves);
+    }
     let mut acc = [[s.splat(0.0); NP]; MR];
     for i in 0..LANES {
-        // SAFETY: the caller vouches for the addresses.
-        unsafe {
-            let mut rows = [s.splat(0.0); NP];
-            for (row, b) in rows.iter_mut().zip(b) {
-                let words = s.load(&*b.add(i * LANES).cast::<[f32; LANES]>());
-                *row = half::<S, ODD>(s, words);
-            }
-            for (r, acc) in acc.iter_mut().enumerate() {
-                let a = half::<S, ODD>(s, s.splat(*a.add(i * KS + r * RS)));
-                for (acc, row) in acc.iter_mut().zip(rows) {
-                    *acc = s.add_exact_product(a, row, *acc);
-                }
+        let mut rows = [s.splat(0.0); NP];
+        for (row, b) in rows.iter_mut().zip(b) {
+            // SAFETY: as above.
+            let words = unsafe { s.load(&*b.add(i * LANES).cast::<[f32; LANES]>()) };
+            *row = half::<S, ODD>(s, words);
+        }
+        for (acc, halves) in acc.iter_mut().zip(&halves.0) {
+            let a = s.splat(halves[i]);
+            for (acc, row) in acc.iter_mut().zip(rows) {
+                *acc = s.add_exact_product(a, row, *acc);
             }
         }
     }
