@@ -188,6 +188,22 @@ fn a_verification_is_kept_with_its_manifest() {
 }
 
 #[test]
+fn a_required_instruction_set_must_be_there() {
+    let info = limbeck(&["info", "--json"]).json();
+    let has = |isa: &str| info["isas"].as_array().unwrap().iter().any(|has| has == isa);
+    for isa in ["amx", "avx512", "avx2", "portable"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck"));
+        let command = command.args(["verify", "exp", "--quiet"]);
+        let output = command.env("LIMBECK_REQUIRE", format!("data, {isa}")).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let want = if has(isa) { 0 } else { 2 };
+        assert_eq!(output.status.code(), Some(want), "{isa}: {told}");
+        let missing = told.contains(&format!("LIMBECK_REQUIRE asks for {isa}"));
+        assert_eq!(missing, !has(isa), "{isa}: {told}");
+    }
+}
+
+#[test]
 fn errors_are_verified_against_their_bounds() {
     let cases = if full() { 20_000 } else { 500 };
     for precision in Precision::ALL {
