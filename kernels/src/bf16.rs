@@ -40,7 +40,8 @@
 //! | [`Side::A`] | 2j, 2j + 1 | row i |
 //! | [`Side::B`] | 2i, 2i + 1 | lane j |
 //!
-//! This is what a tile unit reads, a tile at a time. Terms beyond K, and rows and lanes beyond n, are 0.
+//! This is what a tile unit reads, a tile at a time. Terms beyond K are 0, whatever the padding of a matrix
+//! holds; what stands for rows and lanes beyond n is padding of C.
 //! Words are loaded and stored; no arithmetic touches them before their halves are f32 again.
 
 use crate::Context;
@@ -243,15 +244,15 @@ impl Kernel for Pack<'_> {
 
 /// Where the values of an operand come from.
 pub(crate) trait Source {
-    /// Rows and panels, so many of which exist.
+    /// Rows and lanes, so many of which exist.
     fn end(&self) -> (usize, usize);
-    /// 16 lanes. Must be `#[inline(always)]`.
+    /// 16 lanes, of which those beyond the last may hold anything. Must be `#[inline(always)]`.
     fn load<S: Simd>(&mut self, s: S, row: usize, panel: usize) -> S::F;
 }
 
 impl Source for Panels<'_> {
     fn end(&self) -> (usize, usize) {
-        (self.rows(), self.panels())
+        (self.rows(), self.lanes())
     }
 
     #[inline(always)]
@@ -304,11 +305,21 @@ fn along_rows<S: Simd>(s: S, src: &mut impl Source, k: usize, panel: usize) -> T
 #[inline(always)]
 fn along_lanes<S: Simd>(s: S, src: &mut impl Source, block: usize, k: usize) -> Tile<S> {
     let mut tile = [s.splat(0.0); LANES];
-    let (rows, panels) = src.end();
+    let (rows, lanes) = src.end();
+    let panels = lanes.div_ceil(LANES);
     for (words, row) in tile.iter_mut().zip(block * LANES..rows) {
         let mut both = [0.0; LANES];
         for (half, panel) in both.as_chunks_mut().0.iter_mut().zip(2 * k..panels) {
-            s.store_halves(s.bits(round_lanes(s, src.load(s, row, panel))), half);
+            let mut values = src.load(s, row, panel);
+            let exist = lanes - panel * LANES;
+            if exist < LANES {
+                // The others would be terms of the sums.
+                let mut part = [0.0; LANES];
+                s.store(values, &mut part);
+                part[exist..].fill(0.0);
+                values = s.load(&part);
+            }
+            s.store_halves(s.bits(round_lanes(s, values)), half);
         }
         *words = s.load(&both);
     }

@@ -16,8 +16,10 @@ pub(crate) struct Tiles<'a, const P: usize> {
     row_stride: usize,
     panel_stride: usize,
     rows: usize,
-    /// Lanes that may be written: the last panel of a row-major C can be narrower than 16.
+    /// Lanes that hold values.
     lanes: usize,
+    /// Lanes that may be written: those, in a row-major C, and padding as well in a panel.
+    written: usize,
     /// Of plane 0, once it is finished.
     copies: [Option<Words>; 2],
     _borrow: PhantomData<&'a mut [f32]>,
@@ -42,7 +44,8 @@ impl<'a> Tiles<'a, 1> {
         let (rows, lanes, row_stride) = (c.rows(), c.cols(), c.stride());
         let starts = [c.data().as_mut_ptr()];
         let (copies, _borrow) = Default::default();
-        Self { starts, row_stride, panel_stride: LANES, rows, lanes, copies, _borrow }
+        let (panel_stride, written) = (LANES, lanes);
+        Self { starts, row_stride, panel_stride, rows, lanes, written, copies, _borrow }
     }
 }
 
@@ -58,9 +61,10 @@ impl<'a, const P: usize> Tiles<'a, P> {
             "shapes of the planes"
         );
         let starts = planes.each_mut().map(|plane| plane.data().as_mut_ptr());
-        let (panel_stride, lanes) = (rows * LANES, lanes.next_multiple_of(LANES));
+        let (row_stride, panel_stride) = (LANES, rows * LANES);
+        let written = lanes.next_multiple_of(LANES);
         let (copies, _borrow) = Default::default();
-        Self { starts, row_stride: LANES, panel_stride, rows, lanes, copies, _borrow }
+        Self { starts, row_stride, panel_stride, rows, lanes, written, copies, _borrow }
     }
 
     /// The same with copies of plane 0.
@@ -144,13 +148,13 @@ impl<const P: usize> Block<'_, P> {
     #[inline(always)]
     pub fn row(&mut self, row: usize, panel: usize) -> Row<'_, P> {
         assert!(self.rows.contains(&row) && self.panels.contains(&panel));
-        let Tiles { starts, row_stride, panel_stride, lanes, .. } = *self.tiles;
+        let Tiles { starts, row_stride, panel_stride, written, .. } = *self.tiles;
         let offset = row * row_stride + panel * panel_stride;
         let mut at = starts;
         for at in &mut at {
             *at = at.wrapping_add(offset);
         }
-        Row { at, width: (lanes - panel * LANES).min(LANES), _borrow: PhantomData }
+        Row { at, width: (written - panel * LANES).min(LANES), _borrow: PhantomData }
     }
 
     /// Writes the copies of plane 0, in a function of its own.
@@ -211,7 +215,7 @@ impl<const P: usize> Kernel for CopyBlock<'_, '_, P> {
 
 impl<const P: usize> Source for Block<'_, P> {
     fn end(&self) -> (usize, usize) {
-        (self.rows.end, self.panels.end)
+        (self.rows.end, self.tiles.lanes.min(self.panels.end * LANES))
     }
 
     #[inline(always)]
