@@ -5,7 +5,8 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::run::folder::RunFolder;
 use limbeck::run::manifest::{Manifest, shell_line, utc};
 use limbeck::run::statistics::{
-    Difference, Paired, mcnemar, mcnemar_p, mean, paired_bootstrap, sample_sd, wilson_interval,
+    Difference, MeanInterval, Paired, mcnemar, mcnemar_p, mean, paired_bootstrap, sample_sd,
+    wilson_interval,
 };
 use limbeck::run::summary::{Row, Summary, Table};
 use rand_chacha::ChaCha8Rng;
@@ -274,6 +275,33 @@ fn mcnemar_counts_discordant_examples() {
     assert_eq!((test.only_first, test.only_second), (3, 1));
     assert_eq!(test.p_value, mcnemar_p(3, 1));
     assert_eq!(mcnemar(&[], &[]).p_value, 1.0);
+}
+
+/// Against printed tables of Student's distribution.
+#[test]
+fn intervals_of_means_are_students() {
+    let quantiles = [
+        (2, 12.706205),
+        (3, 4.302653),
+        (4, 3.182446),
+        (5, 2.776445),
+        (10, 2.262157),
+        (11, 2.228139),
+        (31, 2.042272),
+        (101, 1.983972),
+    ];
+    for (n, t) in quantiles {
+        // Mean 7, and n − 1 times the variance is n − 1.
+        let half = ((n - 1) as f64 / (n - n % 2) as f64).sqrt();
+        let values: Vec<f64> = (0..n)
+            .map(|i| if i == n - 1 && n % 2 == 1 { 7.0 } else { 7.0 + half * [1.0, -1.0][i % 2] })
+            .collect();
+        let MeanInterval { mean, low, high } = MeanInterval::of(&values).unwrap();
+        let want = t / (n as f64).sqrt();
+        assert!((mean - 7.0).abs() < 1e-12);
+        assert!((high - mean - want).abs() < 1e-6 && (mean - low - want).abs() < 1e-6, "{n}");
+    }
+    assert_eq!([MeanInterval::of(&[]), MeanInterval::of(&[1.0])], [None, None]);
 }
 
 #[test]

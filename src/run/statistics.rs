@@ -48,6 +48,56 @@ impl MeanSd {
     }
 }
 
+/// A mean with its 95 % interval by Student's t, x̄ ± t·s/√n, where t is the 97.5 % quantile with n − 1
+/// degrees of freedom. It holds where the values are independent and roughly normal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeanInterval {
+    /// The mean.
+    pub mean: f64,
+    /// The ends.
+    pub low: f64,
+    /// The ends.
+    pub high: f64,
+}
+
+impl MeanInterval {
+    /// Of `values`; `None` below two of them.
+    pub fn of(values: &[f64]) -> Option<MeanInterval> {
+        let (n, mean) = (values.len(), mean(values));
+        let half = student_t(n.checked_sub(1)?) * sample_sd(values)? / (n as f64).sqrt();
+        Some(MeanInterval { mean, low: mean - half, high: mean + half })
+    }
+}
+
+/// The t with P(|T| ≤ t) = 0.95 for Student's distribution with ν ≥ 1 degrees of freedom, by bisection of
+/// the finite series in θ = atan(t/√ν):
+///
+/// ```text
+/// ν odd:  P = 2/π·(θ + sin θ·(cos θ + 2/3·cos³θ + … + (2·4···(ν − 3))/(3·5···(ν − 2))·cos^(ν−2) θ))
+/// ν even: P = sin θ·(1 + 1/2·cos²θ + … + (1·3···(ν − 3))/(2·4···(ν − 2))·cos^(ν−2) θ)
+/// ```
+///
+/// Source: Abramowitz & Stegun 26.7.3 and 26.7.4.
+fn student_t(nu: usize) -> f64 {
+    use std::f64::consts::{FRAC_PI_2, PI};
+    let within = |theta: f64| {
+        let (sin, cos) = theta.sin_cos();
+        let odd = nu % 2;
+        let (mut term, mut sum) = (if odd == 1 { cos } else { 1.0 }, 0.0);
+        for k in (odd..nu.saturating_sub(1)).step_by(2) {
+            sum += term;
+            term *= (k + 1) as f64 / (k + 2) as f64 * cos * cos;
+        }
+        if odd == 1 { 2.0 / PI * (theta + sin * sum) } else { sin * sum }
+    };
+    let (mut low, mut high) = (0.0, FRAC_PI_2);
+    for _ in 0..100 {
+        let theta = (low + high) / 2.0;
+        if within(theta) < 0.95 { low = theta } else { high = theta }
+    }
+    low.tan() * (nu as f64).sqrt()
+}
+
 /// Wilson's 95 % score interval of an error rate p̂ = errors/n: all rates p with
 ///
 /// ```text
