@@ -18,6 +18,7 @@ pub const EPSILON: f64 = 1.0 / (1 << 24) as f64;
 
 /// |got − want| in units of the spacing of f32 at `want` (2⁻¹⁴⁹ in the subnormal range); infinity
 /// counts as 2¹²⁸, the next value after the largest.
+#[inline]
 pub fn ulps(want: f64, got: f32) -> f64 {
     const OVERFLOW: f64 = (1_u128 << 127) as f64 * 2.0;
     let finite = |x: f64| x.clamp(-OVERFLOW, OVERFLOW);
