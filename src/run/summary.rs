@@ -336,7 +336,9 @@ impl Summary {
         let data = match self.dataset.as_str() {
             "mnist" => None,
             "an4" => Some("AN4 in place of the paper's speech".to_string()),
-            "writers" => Some("drawn digits of ten writers in place of the paper's images".into()),
+            "writers" => {
+                Some("drawn characters of ten writers in place of the paper's images".into())
+            }
             other => Some(format!("{other} in place of MNIST")),
         };
         let parts: Vec<String> = [data, limit, nets, products].into_iter().flatten().collect();
