@@ -119,11 +119,11 @@ mod tests {
         let data = load(DEFAULT_SEED, 2_000, 1_000);
         assert_eq!(
             data.sha256["train"],
-            "5a4032c8ebf6feb05af7dce9c2f9391f0a23a53ab4ad8aeb0f1c88fa5f0c2a74"
+            "74597c6dc3a1e9951c79f8f21f69dd03a829a402c73b51a84287e1f2e34fe016"
         );
         assert_eq!(
             data.sha256["test"],
-            "5e496b3305a188bd71a8fe76c261415702b178149c17b57eb7161481fc411480"
+            "a74079821a34422e17201993dc6f4a023799d507f772d4a0abc7207e48886473"
         );
     }
 
