@@ -5,7 +5,7 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::run::folder::RunFolder;
 use limbeck::run::manifest::{Manifest, shell_line, utc};
 use limbeck::run::statistics::{
-    Difference, MeanInterval, Paired, mcnemar, mcnemar_p, mean, paired_bootstrap, sample_sd,
+    Difference, MeanInterval, mcnemar, mcnemar_p, mean, paired_bootstrap, sample_sd,
     wilson_interval,
 };
 use limbeck::run::summary::{Row, Summary, Table};
@@ -329,26 +329,21 @@ fn bootstrap_of_many_clusters_is_normal() {
     // Correlated systems over clusters of 1 to 20 examples.
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let mut unit = || f64::from(rng.next_u32() >> 8) / f64::from(1u32 << 24);
-    let mut clusters: Vec<Paired> = (0..2000)
-        .map(|_| {
-            let weight = 1.0 + (20.0 * unit()).floor();
-            let first = weight * unit();
-            Paired { first, second: first + weight * (unit() - 0.5), weight }
-        })
-        .collect();
-    let weights: f64 = clusters.iter().map(|c| c.weight).sum();
-    let difference = |c: &[Paired]| c.iter().map(|c| c.second - c.first).sum::<f64>() / weights;
+    let weights: Vec<f64> = (0..2000).map(|_| 1.0 + (20.0 * unit()).floor()).collect();
+    let first: Vec<f64> = weights.iter().map(|weight| weight * unit()).collect();
+    let mut gain: Vec<f64> = weights.iter().map(|weight| weight * (unit() - 0.5)).collect();
+    let total: f64 = weights.iter().sum();
     // The linearised variance of a ratio: Σ (dᵢ − D·wᵢ)²/(Σ w)².
-    let d = difference(&clusters);
-    let squares = clusters.iter().map(|c| (c.second - c.first - d * c.weight).powi(2));
-    let se = squares.sum::<f64>().sqrt() / weights;
+    let d = gain.iter().sum::<f64>() / total;
+    let squares = gain.iter().zip(&weights).map(|(gain, weight)| (gain - d * weight).powi(2));
+    let se = squares.sum::<f64>().sqrt() / total;
     // Moves D to one standard error above 0; the residuals stay.
-    for cluster in &mut clusters {
-        cluster.second += (se - d) * cluster.weight;
-    }
+    gain.iter_mut().zip(&weights).for_each(|(gain, weight)| *gain += (se - d) * weight);
+    let second = [first.iter().zip(&gain).map(|(first, gain)| first + gain).collect()];
+    let first = [first];
 
     const REPLICATES: usize = 20_000;
-    let outcome = paired_bootstrap(&clusters, REPLICATES, 7);
+    let outcome = paired_bootstrap(&first, &second, &weights, REPLICATES, 7);
     assert!((outcome.difference - se).abs() < 1e-12);
     // Five standard errors of a quantile, √(q(1 − q)/n)/φ(1.96), and as much as 1/√2000 for
     // what a linearised ratio neglects.
@@ -363,24 +358,77 @@ fn bootstrap_of_many_clusters_is_normal() {
     let slack = 5.0 * (0.1587f64 * 0.8413 / n).sqrt() + 0.242 * 2000f64.sqrt().recip();
     assert!((share - 0.158_655).abs() < slack, "{share}");
 
-    assert_eq!(outcome, paired_bootstrap(&clusters, REPLICATES, 7));
-    assert_ne!(outcome, paired_bootstrap(&clusters, REPLICATES, 8));
+    assert_eq!(outcome, paired_bootstrap(&first, &second, &weights, REPLICATES, 7));
+    assert_ne!(outcome, paired_bootstrap(&first, &second, &weights, REPLICATES, 8));
+}
+
+#[test]
+fn bootstrap_of_nets_and_clusters_adds_their_variances() {
+    // Counts are a sum of a net's share and a cluster's: D has three independent parts, of
+    // variances s²/R for the R nets of each system and Σ (d − D)²/n² for n clusters. Many nets make
+    // each part close to normal.
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut unit = || f64::from(rng.next_u32() >> 8) / f64::from(1u32 << 24) - 0.5;
+    let mut draws = |n: usize, size: f64| (0..n).map(|_| size * unit()).collect::<Vec<f64>>();
+    let (firsts, seconds) = (draws(40, 3.0), draws(30, 2.0));
+    let (level, gain) = (draws(400, 50.0), draws(400, 9.0));
+    let variance = |values: &[f64]| sample_sd(values).unwrap().powi(2) / values.len() as f64;
+    let se = (variance(&firsts) + variance(&seconds) + variance(&gain)).sqrt();
+    // No part is negligible: without it the interval would be narrower by more than the allowance.
+    for part in [&firsts, &seconds, &gain] {
+        assert!((1.0 - variance(part) / se.powi(2)).sqrt() < 0.93, "{se}");
+    }
+    let first: Vec<Vec<f64>> =
+        firsts.iter().map(|net| level.iter().map(|u| u + net).collect()).collect();
+    let with_gain = || level.iter().zip(&gain).map(|(u, gain)| u + gain);
+    let second: Vec<Vec<f64>> =
+        seconds.iter().map(|net| with_gain().map(|u| u + net).collect()).collect();
+    let outcome = paired_bootstrap(&first, &second, &[1.0; 400], 20_000, 1);
+    let d = mean(&seconds) + mean(&gain) - mean(&firsts);
+    assert!((outcome.difference - d).abs() < 1e-9);
+    // Five standard errors of a quantile are 0.094 of se, see above; and 0.03 for what is not normal
+    // in the means of thirty.
+    for (found, expected) in [(outcome.low, -1.96), (outcome.high, 1.96)] {
+        let found = (found - d) / se;
+        assert!((found - expected).abs() < 0.125, "{found} {expected}");
+    }
+}
+
+/// All values of D for two nets against one on two clusters, each as likely as another: of two
+/// nets one is drawn, of two clusters two.
+#[test]
+fn bootstrap_of_nets_is_that_of_all_draws() {
+    let (first, second) = ([vec![4.0, 1.0], vec![2.0, 0.0]], [vec![3.0, 3.0]]);
+    let weights = [1.0, 3.0];
+    let mut all = Vec::new();
+    for net in &first {
+        for drawn in [[0, 0], [0, 1], [1, 0], [1, 1]] {
+            let difference: f64 = drawn.iter().map(|&u| second[0][u] - net[u]).sum();
+            all.push(difference / drawn.iter().map(|&u| weights[u]).sum::<f64>());
+        }
+    }
+    // −1, ¼, ¼, ⅔, then 1, 1, 1, 1: one draw of eight is below 0.
+    let below = all.iter().filter(|&&d| d < 0.0).count() as f64 / all.len() as f64;
+    let (low, high) = all.iter().fold((f64::MAX, f64::MIN), |(l, h), &d| (l.min(d), h.max(d)));
+    let outcome = paired_bootstrap(&first, &second, &weights, 10_000, 0);
+    // (3 − 3 + 3 − ½)/4.
+    assert_eq!((outcome.difference, outcome.low, outcome.high), (0.625, low, high));
+    // Five times √(7/64/10,000).
+    assert!((outcome.share_below_zero - below).abs() < 0.017, "{outcome:?} {below}");
 }
 
 #[test]
 fn bootstrap_of_two_clusters_by_hand() {
     // Differences −1 and 3: drawn twice −1 with probability 1/4, twice 3 as often.
-    let clusters = [(4.0, 3.0), (0.0, 3.0)];
-    let clusters = clusters.map(|(first, second)| Paired { first, second, weight: 1.0 });
-    let outcome = paired_bootstrap(&clusters, 10_000, 0);
+    let (first, second) = ([vec![4.0, 0.0]], [vec![3.0, 3.0]]);
+    let outcome = paired_bootstrap(&first, &second, &[1.0, 1.0], 10_000, 0);
     assert_eq!((outcome.difference, outcome.low, outcome.high), (1.0, -1.0, 3.0));
     // Five times √(3/16/10,000).
     assert!((outcome.share_below_zero - 0.25).abs() < 0.022, "{outcome:?}");
     // The weight counts: (3 − 1)/(1 + 3).
-    let weighted = [clusters[0], Paired { weight: 3.0, ..clusters[1] }];
-    assert_eq!(paired_bootstrap(&weighted, 1, 0).difference, 0.5);
+    assert_eq!(paired_bootstrap(&first, &second, &[1.0, 3.0], 1, 0).difference, 0.5);
     // One cluster leaves no doubt, and no difference is not below 0.
-    let same = [Paired { first: 2.0, second: 2.0, weight: 5.0 }];
+    let same = [vec![2.0]];
     let none = Difference { difference: 0.0, low: 0.0, high: 0.0, share_below_zero: 0.0 };
-    assert_eq!(paired_bootstrap(&same, 3, 1), none);
+    assert_eq!(paired_bootstrap(&same, &same, &[5.0], 3, 1), none);
 }

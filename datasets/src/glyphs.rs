@@ -14,6 +14,7 @@
 //! multiplications, divisions and square roots are used, all of them exactly rounded: the bytes
 //! are the same on every machine.
 
+mod letters;
 mod strokes;
 pub mod writers;
 
@@ -53,9 +54,13 @@ pub fn load(seed: u64, train: usize, test: usize) -> Dataset {
 
 /// Makes a data set of the two splits, with their SHA-256.
 fn dataset(name: &str, classes: usize, train: Split, test: Split) -> Dataset {
+    // Labels as bytes, where one byte holds each.
+    let width = if classes > 256 { 2 } else { 1 };
     let digest = |split: &Split| {
         let labels = split.labels.iter().flatten();
-        sha256_of([&split.images().pixels, &labels.map(|&label| label as u8).collect::<Vec<_>>()])
+        let labels: Vec<u8> =
+            labels.flat_map(|&y| y.to_le_bytes().into_iter().take(width)).collect();
+        sha256_of([&split.images().pixels, &labels])
     };
     Dataset {
         name: name.to_owned(),

@@ -79,7 +79,7 @@ pub enum DatasetName {
     Mnist,
     /// The embedded handwritten-like digits
     Glyphs,
-    /// The same by ten writers who are told apart: 100 classes
+    /// Digits and letters by ten writers who are told apart: 360 classes
     Writers,
 }
 

@@ -43,7 +43,7 @@ pub struct About {
 pub enum Data {
     /// MNIST, or the embedded glyphs where it is absent.
     Images,
-    /// The embedded glyphs of ten writers, in 100 classes.
+    /// The embedded digits and letters of ten writers, in 360 classes.
     Writers,
     /// The corpus AN4.
     Speech,

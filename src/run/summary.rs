@@ -336,7 +336,9 @@ impl Summary {
         let data = match self.dataset.as_str() {
             "mnist" => None,
             "an4" => Some("AN4 in place of the paper's speech".to_string()),
-            "writers" => Some("drawn digits of ten writers in place of the paper's images".into()),
+            "writers" => {
+                Some("drawn characters of ten writers in place of the paper's images".into())
+            }
             other => Some(format!("{other} in place of MNIST")),
         };
         let parts: Vec<String> = [data, limit, nets, products].into_iter().flatten().collect();
@@ -399,12 +401,12 @@ impl Summary {
 
     /// A table of the test errors of `variants` for each seed of the variant `of`, and of the p-value
     /// of [`Row::mcnemar`] for each of `pairs`: the column's name, and two variants.
-    pub fn by_seed(
+    pub fn by_seed<const VARIANTS: usize, const PAIRS: usize>(
         &self,
         title: &str,
         of: &str,
-        variants: [&str; 3],
-        pairs: [(&str, &str, &str); 2],
+        variants: [&str; VARIANTS],
+        pairs: [(&str, &str, &str); PAIRS],
     ) -> Table {
         let columns = std::iter::once("seed").chain(variants).chain(pairs.map(|pair| pair.0));
         let mut table = Table::new(title, &columns.collect::<Vec<_>>());

@@ -106,7 +106,7 @@ impl DataConfig {
             DatasetKind::Mnist | DatasetKind::Glyphs => {
                 classes(10..=10, "10 when data.dataset is \"mnist\" or \"glyphs\"")
             }
-            DatasetKind::Writers => classes(100..=100, "100 when data.dataset is \"writers\""),
+            DatasetKind::Writers => classes(360..=360, "360 when data.dataset is \"writers\""),
             DatasetKind::Frames | DatasetKind::An4 => classes(2..=1 << 16, "2 to 65536"),
             DatasetKind::Idx => {
                 classes(2..=256, "2 to 256")?;

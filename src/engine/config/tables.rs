@@ -180,7 +180,7 @@ pub enum DatasetKind {
     Mnist,
     /// The embedded handwritten-like digits.
     Glyphs,
-    /// The same by ten writers who are told apart: 100 classes.
+    /// Digits and letters by ten writers who are told apart: 360 classes.
     Writers,
     /// Synthetic frames of speech of `classes` states, see [`limbeck_datasets::synthetic`].
     Frames,

@@ -1,15 +1,18 @@
 //! The paper's section 5 at MNIST's size: a generalist, and specialists for what it confuses.
 //!
-//! The paper had 100 million images in 15,000 classes and 61 specialists of 300. Here are 100
-//! classes, ten digits as ten writers write them ([`writers`]), and 12 specialists of 10, so that
-//! each covers a tenth where the paper's covered a fiftieth. The method is [`crate::paper::specialists`].
+//! The paper had 100 million images in 15,000 classes and 61 specialists of 300, 1.2 for a class. Here
+//! are 360 classes, digits and letters as ten writers write them ([`writers`]), and 24 specialists of
+//! 18, again 1.2 for a class. The paper's generalist was right on a quarter of the images, for its net
+//! was small for so many classes. Ours is a net of 16 units a layer, which is right on half of them and
+//! hardly on more of its training set. The method is [`crate::paper::specialists`].
 //!
 //! | variant | what it is |
 //! |---|---|
-//! | generalist | a net with dropout for all classes |
+//! | generalist | a net for all classes |
 //! | specialist 1, 2, … | the generalist's net trained on for a class set and a dustbin; its errors are those among these classes |
 //! | generalist + specialists | both, by the paper's equation 5 |
-//! | generalist, trained on | a control of ours: the generalist trained on with all classes, for at least as many steps as a specialist |
+//! | generalist, trained on briefly | a control of ours: the generalist trained on with all classes for as many steps as one specialist, the time that they take side by side |
+//! | generalist, trained on | a control of ours: the same for as many steps as all specialists together, one after the other |
 //! | distilled | not in the paper, which left it undone: the generalist's net on the soft targets of generalist and specialists |
 
 use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
@@ -20,15 +23,18 @@ use crate::paper::graph::{Graph, Memo, Node};
 use crate::paper::specialists::{self, Answers};
 use crate::paper::{experiment_run::ExperimentRun, key::Key, preset::Preset};
 use crate::run::chart::{Chart, Point, Series};
+use crate::run::statistics::{McNemar, MeanSd};
 use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
-use crate::run::{statistics::McNemar, training::combined_row};
+use crate::run::training::combined_row;
 use limbeck_datasets::glyphs::writers;
 use limbeck_datasets::{Dataset, Split};
-use std::{collections::BTreeMap, rc::Rc, time::Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{rc::Rc, time::Instant};
 
 const GENERALIST: &str = "generalist";
 const COMBINED: &str = "generalist + specialists";
 const CONTINUED: &str = "generalist, trained on";
+const BRIEFLY: &str = "generalist, trained on briefly";
 const DISTILLED: &str = "distilled";
 /// Between the seeds of two specialists: farther than `--seeds` counts.
 const SPECIALIST_SEEDS: u64 = 1 << 32;
@@ -38,7 +44,8 @@ const SPECIALIST_SEEDS: u64 = 1 << 32;
 struct SpecialistConfigs {
     generalist: Config,
     specialist: Config,
-    continued: Config,
+    /// The generalist trained on, by the control's name.
+    controls: [(&'static str, Config); 2],
     distilled: Config,
     specialists: usize,
     /// Classes of a specialist, its dustbin not counted.
@@ -46,24 +53,23 @@ struct SpecialistConfigs {
 }
 
 impl SpecialistConfigs {
-    /// Dropout keeps the generalist unsure of its training examples, which tell what it confuses.
-    /// Specialists start with a coarse dustbin: of 1, 3 and 6 epochs at `quick`, more were better.
-    /// Seen on 10,000 further examples of the training stream, not on the test set.
+    /// Every preset has the narrow net: what specialists add, they add where a net is too small to know
+    /// all classes as well as it could. Chosen on 18,000 further examples of the training stream, see
+    /// `results/specialists-standard`, and not on the test set.
     fn new(preset: Preset, dataset: &Dataset) -> SpecialistConfigs {
-        let (width, epochs, specialist_epochs, train_limit) = match preset {
-            Preset::Smoke => (32, 2, 1, Some(2_000)),
-            Preset::Quick => (256, 16, 3, Some(20_000)),
-            Preset::Standard => (512, 30, 6, None),
-            Preset::Paper => (1200, 80, 12, None),
+        let (epochs, specialist_epochs, train_limit) = match preset {
+            Preset::Smoke => (2, 1, Some(2_000)),
+            Preset::Quick => (10, 1, Some(36_000)),
+            Preset::Standard => (40, 2, None),
+            Preset::Paper => (160, 6, None),
         };
-        let size = dataset.classes / 10;
+        let (width, specialists, size) = (16, 24, dataset.classes / 20);
         let config = |classes: usize, epochs: usize| {
             let mut config = Config::default();
             config.data.dataset = DatasetKind::Writers;
             config.data.classes = classes;
             config.data.train_limit = train_limit;
             config.model.layers = vec![dataset.train.input_size(), width, width, classes];
-            config.model.dropout = Some(vec![0.0, 0.3, 0.3]);
             config.training.epochs = epochs;
             config.training.optimizer = OptimizerKind::Adam;
             config.training.learning_rate = 1e-3;
@@ -71,17 +77,24 @@ impl SpecialistConfigs {
         };
         let generalist = config(dataset.classes, epochs);
         // An epoch of a specialist shows each example of the rest once and as many of its set.
-        let continued = config(dataset.classes, 2 * specialist_epochs);
-        // T and weights of the paper's speech experiment; soft targets in place of dropout.
+        let briefly = config(dataset.classes, 2 * specialist_epochs);
+        let continued = config(dataset.classes, 2 * specialist_epochs * specialists);
+        // T and weights of the paper's speech experiment.
         let table = DistillationConfig {
             temperature: 2.0,
             hard_weight: 0.5,
             ..DistillationConfig::default()
         };
-        let mut distilled = Config { distillation: Some(table), ..generalist.clone() };
-        distilled.model.dropout = None;
+        let distilled = Config { distillation: Some(table), ..generalist.clone() };
         let specialist = config(size + 1, specialist_epochs);
-        SpecialistConfigs { generalist, specialist, continued, distilled, specialists: 12, size }
+        SpecialistConfigs {
+            generalist,
+            specialist,
+            controls: [(BRIEFLY, briefly), (CONTINUED, continued)],
+            distilled,
+            specialists,
+            size,
+        }
     }
 }
 
@@ -193,13 +206,15 @@ impl Models {
         let members = || (0..configs.specialists).map(|i| Key::row(nth_specialist(i), seed));
         let all = || std::iter::once(generalist()).chain(members()).collect::<Vec<_>>();
         let mut nodes = vec![Node::teacher(GENERALIST, &configs.generalist, seed, train, dataset)];
-        let models = self.clone();
-        nodes.push(Node::row(CONTINUED, seed, vec![generalist()], move |run| {
-            let config = Config { seed, ..models.configs.continued.clone() };
-            let generalist = run.model(&Key::row(GENERALIST, seed))?;
-            let task = Task::hard(CONTINUED, &config, &models.train);
-            let task = Task { initial: Some(&generalist), ..task };
-            Ok(run.train(&models.dataset, &task, seed)?.1)
+        nodes.extend(configs.controls.clone().map(|(name, config)| {
+            let models = self.clone();
+            Node::row(name, seed, vec![generalist()], move |run| {
+                let config = Config { seed, ..config.clone() };
+                let generalist = run.model(&Key::row(GENERALIST, seed))?;
+                let task = Task::hard(name, &config, &models.train);
+                let task = Task { initial: Some(&generalist), ..task };
+                Ok(run.train(&models.dataset, &task, seed)?.1)
+            })
         }));
         nodes.extend((0..configs.specialists).map(|i| {
             let models = self.clone();
@@ -296,6 +311,12 @@ impl<'a> Coverage<'a> {
     fn accuracy(&self, row: &Row, covered: impl Fn(usize) -> bool) -> f64 {
         100.0 * (1.0 - self.errors(row, &covered) / self.examples(&covered))
     }
+
+    /// By how many percent more examples are right than by the generalist, if any by it.
+    fn gain(&self, row: &Row) -> Option<f64> {
+        let [of_row, before] = [row, self.generalist].map(|row| self.accuracy(row, |_| true));
+        (before > 0.0).then(|| 100.0 * (of_row / before - 1.0))
+    }
 }
 
 /// The classes of each specialist, by seed.
@@ -337,17 +358,14 @@ fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
         format!("Accuracy on {} in %, preset {}", summary.dataset, summary.preset),
         &["variant", "conditional test accuracy", "test accuracy", "relative gain in %", "paper"],
     );
-    for variant in [GENERALIST, COMBINED, CONTINUED, DISTILLED] {
+    for variant in [GENERALIST, COMBINED, BRIEFLY, CONTINUED, DISTILLED] {
         if summary.rows_of(variant).next().is_none() {
             continue;
         }
         let of = |measure: &dyn Fn(&Coverage, &Row) -> f64| {
             summary.cell_of(variant, 2, |row| Some(measure(coverages.get(&row.seed)?, row)))
         };
-        let all = |_| true;
-        let gain = |c: &Coverage, row: &Row| {
-            100.0 * (c.accuracy(row, all) / c.accuracy(c.generalist, all) - 1.0)
-        };
+        let gain = summary.cell_of(variant, 2, |row| coverages.get(&row.seed)?.gain(row));
         let paper = match variant {
             GENERALIST => "25.0",
             COMBINED => "26.1 (+4.4)",
@@ -356,17 +374,18 @@ fn accuracies(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Table {
         table.push([
             variant.to_string(),
             of(&|c, row| c.accuracy(row, |n| n > 0)),
-            of(&|c, row| c.accuracy(row, all)),
-            if variant == GENERALIST { "–".into() } else { of(&gain) },
+            of(&|c, row| c.accuracy(row, |_| true)),
+            if variant == GENERALIST { "–".into() } else { gain },
             paper.to_string(),
         ]);
     }
     table.note(
-        "Conditional: of the test images whose class is in some specialist's set. The paper's are \
-         100 million images in 15,000 classes; ours are 100 classes.",
+        "Conditional: of the test images whose class is in some specialist's set; the paper's 43.1 \
+         became 45.9. Its data are 100 million images in 15,000 classes; ours are 360 classes.",
     );
     table.note(format!(
-        "'{CONTINUED}': the generalist for at least as many further steps as one specialist."
+        "The generalist trained on: '{BRIEFLY}' for at least as many steps as one specialist, \
+         '{CONTINUED}' as all specialists together."
     ));
     table
 }
@@ -422,8 +441,12 @@ fn by_coverage(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> (Table
 }
 
 fn every_seed(summary: &Summary) -> Table {
-    let variants = [GENERALIST, COMBINED, CONTINUED];
-    let pairs = [("p generalist", GENERALIST, COMBINED), ("p trained on", CONTINUED, COMBINED)];
+    let variants = [GENERALIST, COMBINED, BRIEFLY, CONTINUED];
+    let pairs = [
+        ("p generalist", GENERALIST, COMBINED),
+        ("p trained on briefly", BRIEFLY, COMBINED),
+        ("p trained on", CONTINUED, COMBINED),
+    ];
     let mut table = summary.by_seed("Test errors of every seed", COMBINED, variants, pairs);
     table.note("p: McNemar's exact test against generalist + specialists on the same images.");
     table
@@ -439,32 +462,67 @@ fn class_sets(dataset: &Dataset, sets: &ClassSets) -> Table {
     for (i, set) in sets.values().next().into_iter().flatten().enumerate() {
         table.push([(i + 1).to_string(), set.iter().map(name).collect::<Vec<_>>().join(" ")]);
     }
-    table.note("3c: the digit 3 of the third writer.");
+    table.note("3c: the 3 of the third writer.");
+    table.note(alike(sets));
     table
 }
 
+/// How much the sets of any seed have in common.
+fn alike(sets: &ClassSets) -> String {
+    let (mut most, mut size, mut covered) = (0, 0, Vec::new());
+    for sets in sets.values() {
+        for (i, set) in sets.iter().enumerate() {
+            let shared = |other: &Vec<usize>| other.iter().filter(|c| set.contains(c)).count();
+            most = sets[..i].iter().map(shared).fold(most, usize::max);
+            size = set.len();
+        }
+        covered.push(sets.iter().flatten().collect::<BTreeSet<_>>().len() as f64);
+    }
+    let covered = MeanSd::of(&covered).map_or("–".into(), |covered| covered.text(0));
+    format!(
+        "Of all seeds: the two sets most alike share {most} of their {size} classes, and {covered} classes \
+         are in some set."
+    )
+}
+
 fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> {
-    let test = |row: &Row| Some(row.mcnemar(coverages.get(&row.seed)?.generalist));
-    let tests: Vec<McNemar> = summary.rows_of(COMBINED).filter_map(test).collect();
+    // Each seed's tests against the generalist and both controls. The paper's argument is the time of
+    // specialists that are trained side by side: the verdict is by the generalist, and by what it gains
+    // in that time. What it gains in the time of all of them is told beside it.
+    let tests = |row: &Row| -> Option<Vec<McNemar>> {
+        let others = [GENERALIST, BRIEFLY, CONTINUED].into_iter();
+        others.map(|other| Some(row.mcnemar(summary.row(other, row.seed)?))).collect()
+    };
+    let tests: Vec<Vec<McNemar>> = summary.rows_of(COMBINED).filter_map(tests).collect();
     if tests.is_empty() {
         return Vec::new();
     }
-    let better = tests.iter().filter(|test| test.first_is_better()).count();
+    let than = |i: usize| tests.iter().filter(|tests| tests[i].first_is_better()).count();
+    let judged = tests.iter().map(|tests| &tests[..2]);
+    let better = judged.clone().filter(|two| two.iter().all(McNemar::first_is_better)).count();
     let accuracy = |variant| {
         let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
         summary.cell_of(variant, 2, of)
     };
+    let gain = |variant| summary.cell_of(variant, 1, |row| coverages.get(&row.seed)?.gain(row));
     vec![Claim {
         paper: "Specialists improve the generalist: 25.0 to 26.1 % right, 4.4 % relative.".into(),
         ours: format!(
-            "{} to {} % right, McNemar p < 0.01 for {better} of {} seeds",
+            "{} to {} % right, {} % relative; the generalist trained on for the steps of one specialist \
+             {} %, for those of all {} %; McNemar p < 0.01 against these three for {}, {} and {} of {} seeds",
             accuracy(GENERALIST),
             accuracy(COMBINED),
+            gain(COMBINED),
+            gain(BRIEFLY),
+            gain(CONTINUED),
+            than(0),
+            than(1),
+            than(2),
             tests.len()
         ),
         verdict: match better {
             n if n == tests.len() => Verdict::Reproduced,
-            _ if tests.iter().all(|test| test.only_first >= test.only_second) => {
+            _ if judged.flatten().all(|test| test.only_first >= test.only_second) => {
                 Verdict::NotReproduced
             }
             _ => Verdict::Inconclusive,

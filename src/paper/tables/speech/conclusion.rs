@@ -7,7 +7,7 @@ use crate::engine::{metrics, mlp::Mlp};
 use crate::files::error::{Error, Result};
 use crate::paper::experiment::Conclusion;
 use crate::run::chart::{Chart, Point, Series};
-use crate::run::statistics::{self, Difference, Paired};
+use crate::run::statistics::{self, Difference};
 use crate::run::summary::{Claim, Row, Summary, Table, Verdict};
 use limbeck_kernels::Context;
 use std::collections::BTreeMap;
@@ -25,10 +25,10 @@ const PUBLISHED: [(&str, &str); 7] = [
     ("deepspeech.pytorch", "9.6"),
 ];
 
-/// Paired comparisons on the test utterances: what happened in each, of several nets the mean.
+/// Paired comparisons on the test utterances: what happened in each, to each net.
 pub(super) struct Comparison {
-    /// Frames that were wrong, and word errors for each language model.
-    errors: BTreeMap<&'static str, [Vec<f64>; 3]>,
+    /// Frames that were wrong, and word errors for each language model: a list for each net.
+    errors: BTreeMap<&'static str, [Vec<Vec<f64>>; 3]>,
     frames: Vec<f64>,
     words: Vec<f64>,
 }
@@ -65,24 +65,21 @@ impl Comparison {
             let [unigram, bigram] = words;
             [frames.collect(), unigram, bigram]
         };
-        let mean = |models: &[Mlp]| {
+        let each = |models: &[Mlp]| {
             let test = &labelled.dataset.test;
-            let each = models.iter().map(|model| of(&model.logits(context, test), alone));
-            let sum = each.reduce(|mut sum, one| {
-                for (sum, one) in sum.iter_mut().zip(one) {
-                    sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
-                }
-                sum
-            });
-            let n = models.len() as f64;
-            sum.unwrap_or_default().map(|sum| sum.into_iter().map(|x| x / n).collect())
+            let mut errors = [Vec::new(), Vec::new(), Vec::new()];
+            for model in models {
+                let found = of(&model.logits(context, test), alone);
+                errors.iter_mut().zip(found).for_each(|(errors, found)| errors.push(found));
+            }
+            errors
         };
         let [_, ensemble] = mean_logits(context, labelled, members);
         Ok(Comparison {
             errors: BTreeMap::from([
-                (MEMBER, mean(members)),
-                (ENSEMBLE, of(&ensemble, joined)),
-                (STUDENT, mean(students)),
+                (MEMBER, each(members)),
+                (ENSEMBLE, of(&ensemble, joined).map(|found| vec![found])),
+                (STUDENT, each(students)),
             ]),
             frames: part.lengths.iter().map(|&n| n as f64).collect(),
             words: part.words.iter().map(|words| words.len() as f64).collect(),
@@ -92,10 +89,8 @@ impl Comparison {
     /// How much lower the second variant's rate is, of frames (0), or words by a language model.
     fn gain(&self, first: &str, second: &str, what: usize) -> Difference {
         let weights = if what == 0 { &self.frames } else { &self.words };
-        let pairs = self.errors[second][what].iter().zip(&self.errors[first][what]).zip(weights);
-        let pairs: Vec<Paired> =
-            pairs.map(|((&first, &second), &weight)| Paired { first, second, weight }).collect();
-        statistics::paired_bootstrap(&pairs, REPLICATES, 0)
+        let [first, second] = [first, second].map(|variant| &self.errors[variant][what]);
+        statistics::paired_bootstrap(second, first, weights, REPLICATES, 0)
     }
 }
 
@@ -169,7 +164,7 @@ pub(super) fn conclude(
     }
     published.note("Unigram, all words alike; Kaldi's scales are chosen on the test set.");
     let mut paired = Table::new(
-        "Paired bootstrap over the test utterances: by how many percent points the second is better",
+        "Paired bootstrap over test utterances and nets: by how many percent points the second is better",
         &["", "frames", "words, unigram", "words, bigram"],
     );
     for (first, second, name) in [
@@ -183,7 +178,11 @@ pub(super) fn conclude(
         });
         paired.push(std::iter::once(name.to_string()).chain(cells));
     }
-    paired.note(format!("Difference and 95 % interval of {REPLICATES} draws."));
+    paired.note(format!(
+        "Difference and 95 % interval of {REPLICATES} draws of utterances, and of the {} members and {} \
+         students; of the ensemble there is one.",
+        spend.members, spend.students
+    ));
     let mut by_temperature = Table::new(
         "Students by temperature, percent; weights 1 (soft) and 0.5 (hard)",
         &["T", "held-out frame accuracy", "test frame accuracy", "WER, unigram", "WER, bigram"],
