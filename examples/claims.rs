@@ -5,7 +5,7 @@
 
 use limbeck::files::read::read_json;
 use limbeck::run::manifest::shell_line;
-use limbeck::run::summary::{Summary, Table};
+use limbeck::run::summary::{Summary, Table, Verdict};
 use limbeck::{Error, Result};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -84,7 +84,8 @@ fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
             found.append(&mut summaries(root, &folder)?);
         } else if read_json::<Kind>(&path, "summary")?.experiment.is_some() {
             let summary: Summary = read_json(&path, "summary")?;
-            if !summary.claims.is_empty() {
+            // Those of a preset that is too small for the paper's claims are none.
+            if summary.claims.iter().any(|claim| claim.verdict != Verdict::NotJudged) {
                 let below = folder.strip_prefix(root).unwrap_or(&folder);
                 found.push((below.display().to_string(), summary));
             }

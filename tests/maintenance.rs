@@ -41,7 +41,9 @@ fn the_claims_page_tells_what_the_summaries_hold() {
     };
     let manifest = json!({ "command": command("1"), "continued": [{ "command": command("2") }] });
     write("all/temperature/manifest.json", &manifest.to_string());
-    // Neither has claims.
+    // None of them has a claim that was judged.
+    let trial = json!({ "paper": "T matters", "ours": "in a trial", "verdict": "not_judged" });
+    write("trial/summary.json", &summary(json!([trial])));
     write("quiet/summary.json", &summary(json!([])));
     write("verify/summary.json", &json!({ "cases": 1 }).to_string());
 
@@ -57,7 +59,7 @@ fn the_claims_page_tells_what_the_summaries_hold() {
     ] {
         assert!(page.contains(part), "{part:?} not in {page}");
     }
-    assert!(!page.contains("quiet") && !page.contains("verify"), "{page}");
+    assert!(["quiet", "verify", "trial"].iter().all(|name| !page.contains(name)), "{page}");
 
     write("all/temperature/summary.json", "{\"experiment\": 1}");
     let refused = claims::page(root.path()).unwrap_err();
