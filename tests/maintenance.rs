@@ -67,7 +67,7 @@ fn the_claims_page_tells_what_the_summaries_hold() {
     assert!(refused.to_string().contains("summary.json"), "{refused}");
 }
 
-/// The committed page is that of the committed summaries, and leaves out none of their claims.
+/// The committed page is that of the committed summaries, and leaves out none of their claims that were judged.
 #[test]
 fn the_committed_claims_page_is_up_to_date() {
     let root = results();
@@ -82,7 +82,8 @@ fn the_committed_claims_page_is_up_to_date() {
         let summary: Value = serde_json::from_str(&summary).unwrap();
         for claim in summary["claims"].as_array().into_iter().flatten() {
             let ours = claim["ours"].as_str().unwrap();
-            assert!(page.contains(ours), "{}: {claim}", folder.display());
+            let is_judged = claim["verdict"] != "not_judged";
+            assert!(!is_judged || page.contains(ours), "{}: {claim}", folder.display());
         }
     }
 }
