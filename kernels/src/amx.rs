@@ -5,7 +5,7 @@
 //! C(i, j) ← C(i, j) + (Σ A(i, 2w)·B(2w, j) + Σ A(i, 2w + 1)·B(2w + 1, j))      w < 16, i, j < 16
 //! ```
 //!
-//! A tile register holds 16 rows of 64 bytes, 1 KiB. [`Tiles::multiply`] keeps 2 × 2 tiles of C in
+//! A tile register holds 16 rows of 64 bytes, 1 KiB. A product keeps 2 × 2 tiles of C in
 //! registers over all k: four loads feed four products, where one tile alone would take two loads for
 //! one, and the unit can do a product in the time of two loads.
 //!
