@@ -65,8 +65,11 @@ fn accumulators<'a>(body: &[&'a str], register: &str) -> BTreeSet<&'a str> {
 /// out of each word, and are one step; multiply-adds are at least `of_pairs` of them.
 fn check(loops: &[Vec<&str>], register: &str, (sums, steps): (usize, usize), of_pairs: f64) {
     let multiply_adds = |body: &[&str]| body.iter().filter(|l| l.starts_with("vfmadd")).count();
-    let takes_halves =
-        |body: &[&str]| body.iter().any(|l| l.starts_with("vpslld") || l.starts_with("vpand"));
+    // Shifts, masks, and what the compiler puts in place of a mask.
+    let takes_halves = |body: &[&str]| {
+        body.iter()
+            .any(|line| ["vpslld", "vpand", "vpblendw"].iter().any(|op| line.starts_with(op)))
+    };
     // Exponentials shift bits too, and have many multiply-adds into the same sum.
     let main = |body: &&Vec<&str>| {
         let enough = match takes_halves(body) {
@@ -98,8 +101,8 @@ fn the_inner_loops_are_multiply_adds_on_full_registers() {
     let assembly = assembly();
     let loops = innermost_loops(&assembly);
     // 8 rows of three panels, one register each, and 6 rows of one panel, two registers.
-    check(&loops, "%zmm", (24, 1), 0.4);
-    check(&loops, "%ymm", (12, 4), 0.3);
+    check(&loops, "%zmm", (24, 1), 0.5);
+    check(&loops, "%ymm", (12, 4), 0.4);
     check_tiles(&loops);
 }
 
