@@ -117,11 +117,6 @@ pub fn words(depth: usize) -> usize {
     depth.div_ceil(2 * LANES) * LANES
 }
 
-/// Words of 16 of an operand's rows or lanes.
-fn words_of_block(depth: usize) -> usize {
-    words(depth) * LANES
-}
-
 /// The side of a matrix that a product sums over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Along {
@@ -132,7 +127,7 @@ pub enum Along {
 }
 
 impl Along {
-    /// Of a matrix's rows and lanes, how many are summed over, and how many are not.
+    /// Of rows and lanes those that are summed over, and the others; and back.
     pub fn of(self, rows: usize, lanes: usize) -> (usize, usize) {
         match self {
             Along::Rows => (rows, lanes),
@@ -210,7 +205,7 @@ pub fn round_and_pack(context: &Context, mut values: PanelsMut, copies: Copies) 
 pub fn pack(context: &Context, src: Panels, operand: Operand) {
     let Operand { along, side, words } = operand;
     let (depth, others) = along.of(src.rows(), src.lanes());
-    let part = words_of_block(depth);
+    let part = self::words(depth) * LANES;
     let cost = 2 * src.data().len() / LANES;
     let words = &mut words[..others.div_ceil(LANES) * part];
     context.pool.for_each_part(chunks(words, part.max(1)), cost, |block, out| {
@@ -234,10 +229,7 @@ impl Kernel for Pack<'_> {
     fn run<S: Simd>(self, s: S) {
         let Pack { mut src, along, side, block, out } = self;
         for (k, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
-            match along {
-                Along::Rows => pack_tile(s, &mut src, along, side, (k, block), out),
-                Along::Lanes => pack_tile(s, &mut src, along, side, (block, k), out),
-            }
+            pack_tile(s, &mut src, along, side, along.of(k, block), out);
         }
     }
 }

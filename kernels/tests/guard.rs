@@ -167,6 +167,24 @@ impl Operands {
         packed
     }
 
+    /// Takes a step of W; what it leaves of W and the moments.
+    fn updated(
+        &mut self,
+        context: &Context,
+        factors: Factors,
+        rule: Rule,
+        w: &mut [f32],
+        (inputs, outputs): (usize, usize),
+    ) -> Vec<f32> {
+        let (mut v, mut u) = (self.panels(inputs, outputs), self.put(&vec![0.5; w.len()]));
+        let moments: &mut [&mut [f32]] = &mut [&mut v, &mut u];
+        let moments = &mut moments[..rule.moments()];
+        let step = WeightStep { rule, weight_decay: 0.01, max_norm: Some(0.5) };
+        let to = PanelsMut::new(w, inputs, outputs);
+        assert!(gemm::weight_update(context, factors, step, to, moments));
+        [&w[..], &v, &u].concat()
+    }
+
     /// Room for both operands that a matrix can be.
     fn copies(&mut self, rows: usize, lanes: usize) -> [Guarded<f32>; 2] {
         [Along::Rows, Along::Lanes].map(|along| {
@@ -441,20 +459,8 @@ fn products_of_panels() {
             );
             all.extend_from_slice(&dw);
             for rule in RULES {
-                let (mut v, mut u) =
-                    (operands.panels(inputs, outputs), operands.put(&vec![0.5; w.len()]));
-                let moments: &mut [&mut [f32]] = &mut [&mut v, &mut u];
-                let moments = &mut moments[..rule.moments()];
-                let step = WeightStep { rule, weight_decay: 0.01, max_norm: Some(0.5) };
-                let to = PanelsMut::new(&mut w, inputs, outputs);
-                assert!(gemm::weight_update(
-                    context,
-                    Factors::f32(x, transposed),
-                    step,
-                    to,
-                    moments
-                ));
-                all.extend([&w[..], &v, &u].concat());
+                let factors = Factors::f32(x, transposed);
+                all.extend(operands.updated(context, factors, rule, &mut w, (inputs, outputs)));
             }
             all
         });
@@ -505,20 +511,13 @@ fn products_of_bf16_and_their_copies() {
             let (a, b) =
                 (Panels::new(&a, words(batch), inputs), Panels::new(&b, words(batch), outputs));
             for rule in RULES {
-                let (mut v, mut u) =
-                    (operands.panels(inputs, outputs), operands.put(&vec![0.5; w.len()]));
-                let moments: &mut [&mut [f32]] = &mut [&mut v, &mut u];
-                let moments = &mut moments[..rule.moments()];
-                let step = WeightStep { rule, weight_decay: 0.01, max_norm: Some(0.5) };
                 let [mut rows, mut lanes] = operands.copies(inputs, outputs);
                 let both = Copies::new((Side::A, Some(&mut rows)), (Side::A, Some(&mut lanes)));
                 let factors = Factors::bf16(1.0, a, b, both);
-                let to = PanelsMut::new(&mut w, inputs, outputs);
-                assert!(gemm::weight_update(context, factors, step, to, moments));
-                all.extend([&w[..], &v, &u, &rows, &lanes].concat());
+                all.extend(operands.updated(context, factors, rule, &mut w, (inputs, outputs)));
+                all.extend([&rows[..], &lanes].concat());
             }
-            // Words may be of any bits.
-            all.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect()
+            all
         });
     }
 }

@@ -99,7 +99,7 @@ impl Display for Info {
             writeln!(f, "L{level}       {kibibytes} KiB, shared by cpu {shared_by}")?;
         }
         writeln!(f, "isa      {} of {}", self.isa, self.isas.join(", "))?;
-        let tiles = if self.bf16_tiles { "for products of bf16, with --isa amx" } else { "none" };
+        let tiles = if self.bf16_tiles { "for products of bf16" } else { "none" };
         writeln!(f, "tiles    {tiles}")?;
         let Info { threads, peak_gflops, .. } = self;
         writeln!(f, "threads  {threads}")?;

@@ -54,9 +54,9 @@ impl MeanSd {
 pub struct MeanInterval {
     /// The mean.
     pub mean: f64,
-    /// The ends.
+    /// The lower end.
     pub low: f64,
-    /// The ends.
+    /// The upper end.
     pub high: f64,
 }
 

@@ -20,10 +20,15 @@ pub fn is_full() -> bool {
     std::env::var_os("LIMBECK_FULL").is_some()
 }
 
+/// Whether `LIMBECK_REQUIRE` lists it.
+fn is_required(isa: Isa) -> bool {
+    let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
+    required.split(',').any(|name| name.trim() == isa.to_string())
+}
+
 /// Makes tiles available, by emulation unless the machine has them or `LIMBECK_REQUIRE` lists them.
 pub fn provide_tiles() {
-    let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
-    if !required.split(',').any(|name| name.trim() == "amx") {
+    if !is_required(Isa::Amx) {
         amx::emulate();
     }
 }
@@ -33,10 +38,11 @@ pub fn provide_tiles() {
 /// A missing one is named on stderr, or fails the test if `LIMBECK_REQUIRE` lists it.
 pub fn contexts() -> Vec<Context> {
     static REPORT: Once = Once::new();
-    let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
     for missing in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
-        let is_required = required.split(',').any(|name| name.trim() == missing.to_string());
-        assert!(!is_required, "LIMBECK_REQUIRE asks for {missing}, which this CPU does not have");
+        assert!(
+            !is_required(missing),
+            "LIMBECK_REQUIRE asks for {missing}, which this CPU does not have"
+        );
         // Not eprintln!, which the test harness hides when the test passes.
         REPORT.call_once(|| {
             writeln!(std::io::stderr(), "skipped: {missing}, which this CPU does not have")
