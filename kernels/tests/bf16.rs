@@ -106,7 +106,7 @@ fn operands_hold_rounded_neighbours_and_zeros_for_terms_beyond_the_edge() {
                         assert_eq!(halves(word), want, "{rows}×{lanes}, {along:?}, word {index}");
                     }
                 }
-                [&a.buffer[..], &b.buffer[..]].concat().iter().map(|x| x.abs()).collect()
+                [&a.buffer[..], &b.buffer[..]].concat()
             });
         }
     }
@@ -294,11 +294,16 @@ fn copies_are_what_packing_gives() {
             .map(|(rows, lanes)| data.panel(rows, lanes));
         let bias = data.values(outputs);
         let what = format!("{inputs} × {outputs}, {batch}");
-        // Both copies of a matrix of this shape, as `product` leaves them, and as packing gives them.
+        // C and its copies as `product` leaves them in place of `c`: C is `of` what it is without copies,
+        // and they are what packing C gives.
         let check = |context: &Context,
                      sides: [Side; 2],
                      mut c: Panel,
-                     product: &mut dyn FnMut(Copies, &mut Panel)| {
+                     of: fn(f32) -> f32,
+                     product: &dyn Fn(Copies, &mut Panel)| {
+            let bits = |of: &[f32]| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let mut plain = Panel { buffer: c.buffer.clone(), ..c };
+            product(Copies::default(), &mut plain);
             let mut copies = [Along::Rows, Along::Lanes].map(|along| {
                 let (depth, others) = along.of(c.rows, c.lanes);
                 Panel::unwritten(words(depth), others)
@@ -307,12 +312,13 @@ fn copies_are_what_packing_gives() {
             let rows = (sides[0], Some(&mut rows.buffer[..]));
             let lanes = (sides[1], Some(&mut lanes.buffer[..]));
             product(Copies::new(rows, lanes), &mut c);
+            plain.buffer.iter_mut().for_each(|x| *x = of(*x));
+            assert!(bits(&c.buffer) == bits(&plain.buffer), "{what}");
             let mut all = c.buffer.to_vec();
             for ((copy, side), along) in copies.iter().zip(sides).zip([Along::Rows, Along::Lanes]) {
                 let want = packed(context, &c, side, along);
-                let bits = |of: &Panel| of.buffer.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(bits(copy) == bits(&want), "{what}, {along:?}");
-                all.extend(copy.buffer.iter().map(|x| x.abs()));
+                assert!(bits(&copy.buffer) == bits(&want.buffer), "{what}, {along:?}");
+                all.extend_from_slice(&copy.buffer);
             }
             all
         };
@@ -321,37 +327,19 @@ fn copies_are_what_packing_gives() {
                 let a = packed(context, &w, Side::A, Along::Rows);
                 let b = packed(context, &x, Side::B, Along::Rows);
                 let c = Panel::unwritten(outputs, batch);
-                let mut plain = Panel::unwritten(outputs, batch);
-                let mut forward = |copies: Copies<'_>, c: &mut Panel| {
+                check(context, [Side::B, Side::A], c, round, &|copies, c| {
                     let factors = Factors::bf16(0.5, a.view(), b.view(), copies);
                     forward(context, factors, &bias, Some(f), None, c.view_mut());
-                };
-                forward(Copies::default(), &mut plain);
-                let got = check(context, [Side::B, Side::A], c, &mut forward);
-                let rounded = plain.buffer.iter().map(|&y| round(y).to_bits());
-                assert!(
-                    rounded.eq(got[..plain.buffer.len()].iter().map(|y| y.to_bits())),
-                    "{what}"
-                );
-                got
+                })
             });
             same_bits_everywhere(&what, |context| {
                 let a = packed(context, &w, Side::A, Along::Lanes);
                 let b = packed(context, &dz, Side::B, Along::Rows);
                 let c = Panel::unwritten(inputs, batch);
-                let mut plain = Panel::unwritten(inputs, batch);
-                let mut gradient = |copies: Copies<'_>, c: &mut Panel| {
+                check(context, [Side::B, Side::B], c, round, &|copies, c| {
                     let factors = Factors::bf16(1.0, a.view(), b.view(), copies);
                     input_gradient(context, factors, y.view(), f, None, c.view_mut());
-                };
-                gradient(Copies::default(), &mut plain);
-                let got = check(context, [Side::B, Side::B], c, &mut gradient);
-                let rounded = plain.buffer.iter().map(|&y| round(y).to_bits());
-                assert!(
-                    rounded.eq(got[..plain.buffer.len()].iter().map(|y| y.to_bits())),
-                    "{what}"
-                );
-                got
+                })
             });
         }
         for max_norm in [None, Some(0.7)] {
@@ -360,21 +348,13 @@ fn copies_are_what_packing_gives() {
             same_bits_everywhere(&what, |context| {
                 let a = packed(context, &x, Side::A, Along::Lanes);
                 let b = packed(context, &dz, Side::B, Along::Lanes);
-                let c = Panel { buffer: w.buffer.clone(), ..Panel::unwritten(inputs, outputs) };
-                let mut plain =
-                    Panel { buffer: w.buffer.clone(), ..Panel::unwritten(inputs, outputs) };
-                let mut update = |copies: Copies<'_>, c: &mut Panel| {
+                let c = Panel { buffer: w.buffer.clone(), ..w };
+                check(context, [Side::A, Side::A], c, |w| w, &|copies, c| {
                     let factors = Factors::bf16(0.1, a.view(), b.view(), copies);
-                    let mut v =
-                        Panel::from_row_major(inputs, outputs, &vec![0.0; inputs * outputs]);
-                    let moments = &mut [&mut v.buffer[..]];
+                    let mut v = vec![0.0; c.buffer.len()];
+                    let moments = &mut [&mut v[..]];
                     assert!(weight_update(context, factors, step, c.view_mut(), moments));
-                };
-                update(Copies::default(), &mut plain);
-                let got = check(context, [Side::A, Side::A], c, &mut update);
-                let whole = plain.buffer.iter().map(|w| w.to_bits());
-                assert!(whole.eq(got[..plain.buffer.len()].iter().map(|w| w.to_bits())), "{what}");
-                got
+                })
             });
         }
     }
