@@ -1,12 +1,15 @@
 //! The program as its users meet it: arguments in; output, files and exit code out.
 #![cfg(feature = "cli")]
 
+mod common;
+
+use common::required::data_dir;
 use limbeck::engine::config::{Config, Precision};
 use limbeck::files::about::About;
 use limbeck::files::model::{Layer, ModelFile};
 use limbeck::paper::preset::{Preset, PresetConfigs};
 use limbeck::tools::verify;
-use limbeck_datasets::{Dataset, glyphs, idx};
+use limbeck_datasets::{Dataset, glyphs, idx, mnist};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -387,11 +390,7 @@ fn data_verify_finds_what_is_wrong() {
 
 #[test]
 fn data_verify_accepts_the_published_files_and_no_copy_with_a_flipped_bit() {
-    let Some(data) = std::env::var_os("LIMBECK_DATA").map(PathBuf::from) else {
-        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
-        assert!(!required, "LIMBECK_DATA is not set");
-        return;
-    };
+    let Some(data) = data_dir(mnist::is_present) else { return };
     let verify = |folder: &Path| limbeck(&["data", "verify", "--data", folder.to_str().unwrap()]);
     // The program runs elsewhere, so a relative path must not stay relative.
     let data = fs::canonicalize(data).unwrap();

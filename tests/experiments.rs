@@ -2,10 +2,13 @@
 //! digits: what is trained, kept, continued and concluded.
 #![cfg(feature = "cli")]
 
+mod common;
+
+use common::required::data_dir;
 use limbeck_datasets::an4;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -248,24 +251,9 @@ fn given_teachers_must_be_as_many_as_the_seeds() {
     assert!(code == Some(2) && error.contains("found 1 models, expected 2"), "{code:?} {error}");
 }
 
-/// The data folder, if it holds the speech corpus; required by LIMBECK_REQUIRE=data.
-fn speech_data() -> Option<PathBuf> {
-    let folder = std::env::var_os("LIMBECK_DATA").map(PathBuf::from);
-    let found = folder.filter(|folder| an4::is_present(folder));
-    let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|list| list.contains("data"));
-    assert!(
-        found.is_some() || !required,
-        "no AN4 in LIMBECK_DATA, but LIMBECK_REQUIRE asks for data"
-    );
-    if found.is_none() {
-        eprintln!("skipped: no AN4 corpus in LIMBECK_DATA");
-    }
-    found
-}
-
 #[test]
 fn speech_is_aligned_distilled_and_recognised() {
-    let Some(data) = speech_data() else { return };
+    let Some(data) = data_dir(an4::is_present) else { return };
     let folder = tempfile::tempdir().unwrap();
     let (out, data) = (folder.path().join("run"), data.to_str().unwrap().to_string());
     let args = ["reproduce", "speech", "--preset", "smoke", "--data", &data, "--out"];

@@ -9,9 +9,9 @@
 
 mod common;
 
-use common::best;
 use common::finding::Finding;
 use common::program::{PROGRAM, clean, program, sha256, signal, stderr, wait_for};
+use common::{best, required::is_required};
 use limbeck::engine::config::{Config, TrainingConfig};
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task};
 use limbeck::files::checkpoint;
@@ -584,8 +584,7 @@ fn with_fault(command: &Command, (call, error, n): (&str, &str, usize)) -> Optio
 fn whichever_operation_fails_nothing_is_lost() {
     let strace = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
     if !strace.is_ok_and(|status| status.success()) {
-        let required = env::var("LIMBECK_REQUIRE").is_ok_and(|list| list.contains("strace"));
-        assert!(!required, "no strace, but LIMBECK_REQUIRE asks for it");
+        assert!(!is_required("strace"), "no strace, but LIMBECK_REQUIRE asks for it");
         eprintln!("skipped: no strace, or it may not trace");
         return;
     }

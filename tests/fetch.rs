@@ -1,11 +1,15 @@
 //! `limbeck data fetch` as its users meet it; datasets/tests/fetch.rs has what mirrors may do.
 #![cfg(all(feature = "cli", feature = "fetch"))]
 
+mod common;
+
+use common::required::data_dir;
+use limbeck_datasets::mnist;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -112,11 +116,7 @@ fn proxies_are_those_of_the_environment() {
 
 #[test]
 fn mnist_arrives_from_a_mirror() {
-    let Some(published) = std::env::var_os("LIMBECK_DATA").map(PathBuf::from) else {
-        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
-        assert!(!required, "LIMBECK_DATA is not set");
-        return;
-    };
+    let Some(published) = data_dir(mnist::is_present) else { return };
     let published = fs::canonicalize(published).unwrap().join("mnist");
     let (honest, requests) = serve(move |name| {
         let path = published.join(name);

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Silent, best};
+use common::{Silent, best, required::data_dir};
 use limbeck::engine::config::{Config, OptimizerKind};
 use limbeck::engine::data;
 use limbeck::engine::loss::LossSpec;
@@ -12,18 +12,11 @@ use limbeck::engine::trainer::{self, Task};
 use limbeck_datasets::{Dataset, Split, mnist};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// MNIST, or one line that says why not; with `data` in `LIMBECK_REQUIRE` it must be there.
+/// MNIST, where it is there.
 fn dataset() -> Option<Dataset> {
-    let folder = std::env::var_os("LIMBECK_DATA").map(PathBuf::from);
-    let Some(folder) = folder.filter(|folder| mnist::is_present(folder)) else {
-        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
-        assert!(!required, "LIMBECK_REQUIRE wants MNIST, but LIMBECK_DATA holds none");
-        eprintln!("skipped: LIMBECK_DATA names no folder that holds mnist/");
-        return None;
-    };
-    Some(mnist::load(&folder).unwrap())
+    Some(mnist::load(&data_dir(mnist::is_present)?).unwrap())
 }
 
 /// A layer of a model file in f64: W [outputs, inputs] and b.

@@ -5,6 +5,7 @@
 mod common;
 
 use common::program::{PROGRAM, clean, program, sha256, stderr, wait_for};
+use common::required::is_required;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
@@ -414,7 +415,7 @@ fn hosts_with_slow_links_give_the_same_bits_and_a_cut_one_ends_the_job() {
         return;
     }
     let Some(hosts) = Hosts::new(4) else {
-        assert!(!required(), "LIMBECK_REQUIRE=mpi asks for network namespaces");
+        assert!(!is_required("mpi"), "LIMBECK_REQUIRE=mpi asks for network namespaces");
         return;
     };
     let place = Place::new(6);
@@ -431,8 +432,4 @@ fn hosts_with_slow_links_give_the_same_bits_and_a_cut_one_ends_the_job() {
     // The host that is cut off notices by itself.
     wait_for("the end of all ranks", || place.ranks().is_empty());
     assert!(place.begun());
-}
-
-fn required() -> bool {
-    env::var("LIMBECK_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == "mpi"))
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::best;
+use common::{best, required::data_dir};
 use limbeck::speech::aligner::{Aligner, AlignerOptions, Utterance};
 use limbeck::speech::decode::{Decoder, Scales};
 use limbeck::speech::features::{Fbank, FeatureMatrix, mfcc, subtract_speaker_means};
@@ -11,18 +11,10 @@ use limbeck::speech::hmm::Lexicon;
 use limbeck::speech::lm::LanguageModel;
 use limbeck::speech::wer::{WordErrors, word_errors};
 use limbeck_datasets::an4::{self, Corpus};
-use std::path::PathBuf;
 
-/// AN4, or one line that says why not; with `data` in `LIMBECK_REQUIRE` it must be there.
+/// AN4, where it is there.
 fn corpus() -> Option<Corpus> {
-    let folder = std::env::var_os("LIMBECK_DATA").map(PathBuf::from);
-    let Some(folder) = folder.filter(|folder| an4::is_present(folder)) else {
-        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
-        assert!(!required, "LIMBECK_REQUIRE wants AN4, but LIMBECK_DATA holds none");
-        eprintln!("skipped: LIMBECK_DATA names no folder that holds an4/");
-        return None;
-    };
-    Some(an4::load(&folder).unwrap())
+    Some(an4::load(&data_dir(an4::is_present)?).unwrap())
 }
 
 /// Cepstra and word ids of some speakers.

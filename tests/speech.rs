@@ -6,26 +6,15 @@
 //! `LIMBECK_DATA`.
 #![cfg(feature = "paper")]
 
+mod common;
+
+use common::required::data_dir;
 use limbeck::speech::features::{
     BINS, CEPSTRA, FRAME, Fbank, FeatureMatrix, Normalisation, mfcc, subtract_speaker_means,
 };
 use limbeck::speech::lm::LanguageModel;
 use limbeck_datasets::an4;
 use safetensors::tensor::{Dtype, SafeTensors};
-use std::path::PathBuf;
-
-/// The data folder; `None` (and a line saying so) if it holds no AN4, which is a failure when
-/// `LIMBECK_REQUIRE` lists `data`.
-fn data_dir() -> Option<PathBuf> {
-    let found =
-        std::env::var_os("LIMBECK_DATA").map(PathBuf::from).filter(|dir| an4::is_present(dir));
-    if found.is_none() {
-        let required = std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("data"));
-        assert!(!required, "LIMBECK_REQUIRE wants data, but LIMBECK_DATA holds no an4/");
-        eprintln!("SKIPPED: LIMBECK_DATA holds no an4/");
-    }
-    found
-}
 
 /// The signal of the recipe.
 fn synthetic() -> Vec<i16> {
@@ -71,7 +60,7 @@ fn features_of_a_synthetic_signal_are_kaldis() {
 
 #[test]
 fn features_of_recordings_are_kaldis() {
-    let Some(dir) = data_dir() else { return };
+    let Some(dir) = data_dir(an4::is_present) else { return };
     let corpus = an4::load(&dir).unwrap();
     for (name, every) in [
         ("an4test_clstk/mmxg/an443-mmxg-b", 1),
@@ -100,7 +89,7 @@ fn perplexity(model: &LanguageModel, sentences: &[Vec<usize>]) -> f64 {
 
 #[test]
 fn language_models_of_an4() {
-    let Some(dir) = data_dir() else { return };
+    let Some(dir) = data_dir(an4::is_present) else { return };
     let corpus = an4::load(&dir).unwrap();
     let ids = |split: &[an4::Utterance]| -> Vec<Vec<usize>> {
         split.iter().map(|utterance| corpus.word_ids(utterance)).collect()

@@ -2,6 +2,7 @@
 //! and after any interruption, constraints, divergence and schedules.
 
 mod common;
+use common::required::is_required;
 use common::{
     Minibatch, Silent, UNIT, best, distance_to_kink, load, noise, tolerance, uniform, widen,
 };
@@ -241,9 +242,7 @@ fn isas(precision: Precision) -> Vec<Isa> {
 
 #[test]
 fn the_same_bits_on_any_threads_and_isa() {
-    if std::env::var("LIMBECK_REQUIRE").is_ok_and(|all| all.contains("avx512")) {
-        assert!(Isa::Avx512.is_available(), "this CPU has no AVX-512");
-    }
+    assert!(Isa::Avx512.is_available() || !is_required("avx512"), "this CPU has no AVX-512");
     let split = glyphs::load(2, 200, 1).train;
     let teacher = teacher(200, 10);
     let methods = METHODS.into_iter().flat_map(|method| Precision::ALL.map(|p| (method, p)));

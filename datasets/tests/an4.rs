@@ -1,5 +1,8 @@
 //! The real corpus where there is one, and a small hand-made one with everything that can be wrong.
 
+mod common;
+
+use common::data_dir;
 use limbeck_datasets::an4::{self, Corpus, SAMPLE_RATE, SILENCE, Utterance};
 use limbeck_datasets::{Error, FileStatus};
 use std::collections::BTreeSet;
@@ -7,25 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The data folder; `None` (and a line saying so) if there is none, which is a failure when
-/// `LIMBECK_REQUIRE` lists `data`.
-fn data_dir() -> Option<PathBuf> {
-    let found =
-        std::env::var_os("LIMBECK_DATA").map(PathBuf::from).filter(|dir| an4::is_present(dir));
-    if found.is_none() {
-        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|item| item.trim() == "data"),
-            "LIMBECK_REQUIRE lists data, but LIMBECK_DATA names no folder with an4/"
-        );
-        eprintln!("SKIPPED: LIMBECK_DATA names no folder with an4/");
-    }
-    found
-}
-
 #[test]
 fn the_published_corpus() {
-    let Some(dir) = data_dir() else { return };
+    let Some(dir) = data_dir(an4::is_present) else { return };
     let corpus = an4::load(&dir).unwrap();
     let summary = |split: &[Utterance]| {
         let speakers: BTreeSet<_> = split.iter().map(|u| &u.speaker).collect();
@@ -212,7 +199,7 @@ fn a_small_corpus_is_not_the_published_one() {
 
 #[test]
 fn changed_files_of_the_published_corpus_are_named() {
-    let Some(real) = data_dir() else { return };
+    let Some(real) = data_dir(an4::is_present) else { return };
     let toy = Toy::new();
     let real = real.join("an4");
     let copy = |name: &str| {

@@ -1,6 +1,9 @@
 //! Downloads from servers of this process that are honest, that lie, stall, die and flood.
 #![cfg(feature = "fetch")]
 
+mod common;
+
+use common::{data_dir, is_required};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use limbeck_datasets::fetch::{Event, Fetcher, Settings, settle};
@@ -408,18 +411,6 @@ fn a_folder_that_cannot_be_made_is_named() {
     assert!(error.to_string().contains("data: cannot be written"), "{error}");
 }
 
-/// The data folder, if it holds `found`; without it the test is skipped, or fails where data is
-/// required.
-fn data_dir(found: fn(&Path) -> bool) -> Option<PathBuf> {
-    let dir = std::env::var_os("LIMBECK_DATA").map(PathBuf::from).filter(|dir| found(dir));
-    if dir.is_none() {
-        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|item| item.trim() == "data"), "the data are not there");
-        eprintln!("SKIPPED: LIMBECK_DATA names no folder with the data");
-    }
-    dir
-}
-
 fn fetcher(mirror: String) -> Fetcher<'static> {
     Fetcher::new(settings(vec![mirror]), |_| {}).unwrap()
 }
@@ -557,8 +548,7 @@ fn an_archive_leads_nowhere_else() {
 fn openssl(folder: &Path, words: &str) -> bool {
     let output = Command::new("openssl").args(words.split(' ')).current_dir(folder).output();
     let Ok(output) = output else {
-        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|item| item == "openssl"), "there is no openssl");
+        assert!(!is_required("openssl"), "there is no openssl");
         eprintln!("SKIPPED: TLS: no openssl, which makes the certificates");
         return false;
     };

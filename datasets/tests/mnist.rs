@@ -1,27 +1,13 @@
 //! The real files where there are any, and stand-ins for what can be wrong with them.
 
-use limbeck_datasets::{Error, FileStatus, mnist};
-use std::path::PathBuf;
+mod common;
 
-/// The data folder; `None` (and a line saying so) if there is none, which is a failure when
-/// `LIMBECK_REQUIRE` lists `data`.
-fn data_dir() -> Option<PathBuf> {
-    let found =
-        std::env::var_os("LIMBECK_DATA").map(PathBuf::from).filter(|dir| mnist::is_present(dir));
-    if found.is_none() {
-        let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|item| item.trim() == "data"),
-            "LIMBECK_REQUIRE lists data, but LIMBECK_DATA names no folder with mnist/"
-        );
-        eprintln!("SKIPPED: LIMBECK_DATA names no folder with mnist/");
-    }
-    found
-}
+use common::data_dir;
+use limbeck_datasets::{Error, FileStatus, mnist};
 
 #[test]
 fn the_published_files() {
-    let Some(dir) = data_dir() else { return };
+    let Some(dir) = data_dir(mnist::is_present) else { return };
     let data = mnist::load(&dir).unwrap();
     assert_eq!((data.name.as_str(), data.classes), ("mnist", 10));
     assert_eq!((data.train.len(), data.test.len()), (60_000, 10_000));

@@ -7,6 +7,8 @@
 pub mod finding;
 #[cfg(all(unix, feature = "cli"))]
 pub mod program;
+#[path = "../../datasets/tests/common/mod.rs"]
+pub mod required;
 
 use limbeck::Result;
 use limbeck::engine::config::Precision;
