@@ -188,6 +188,12 @@ fn a_verification_is_kept_with_its_manifest() {
     let manifest = fs::read(dir.path().join("kept/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(manifest["command"][1], "verify");
+    assert_eq!(manifest["precision"], "f32");
+    let gemm = ["verify", "gemm", "--precision", "bf16", "--quiet", "--out", "gemm"];
+    assert_eq!(limbeck_in(dir.path(), &gemm).code, Some(0));
+    let manifest = fs::read(dir.path().join("gemm/manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["precision"], "bf16");
 }
 
 #[test]
@@ -203,6 +209,15 @@ fn a_required_instruction_set_must_be_there() {
         assert_eq!(output.status.code(), Some(want), "{isa}: {told}");
         let missing = told.contains(&format!("LIMBECK_REQUIRE asks for {isa}"));
         assert_eq!(missing, !has(isa), "{isa}: {told}");
+    }
+    // A name that nothing has asks for nothing.
+    for (list, name) in [("data,AMX", "AMX"), ("avx-512", "avx-512")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_limbeck"));
+        let command = command.args(["verify", "exp", "--quiet"]);
+        let output = command.env("LIMBECK_REQUIRE", list).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{list}: {told}");
+        assert!(told.contains(&format!("found {name:?}, expected names of")), "{told}");
     }
 }
 
@@ -588,11 +603,24 @@ fn train_then_distill_then_eval() {
     limbeck(&["train", &config, "--out", &out("teacher")])
         .fails(2, &["already holds a finished run of `train`", "limbeck report", "--out DIR"]);
     limbeck(&["train", "--resume", &out("teacher")]).fails(2, &["finished"]);
+    // Its summary, damaged, is told to be what is to be removed; then it is made again.
+    let kept = fs::read(run.join("summary.json")).unwrap();
+    fs::write(run.join("summary.json"), &kept[..kept.len() / 2]).unwrap();
+    for command in [&["train", "--resume"][..], &["report"]] {
+        let damaged = limbeck(&[command, &[&out("teacher")]].concat());
+        damaged.fails(65, &["teacher/summary.json", "remove it"]);
+    }
+    fs::remove_file(run.join("summary.json")).unwrap();
+    let made = limbeck(&["train", "--resume", &out("teacher"), "--json"]).json();
+    assert_eq!(made["sha256"], report["sha256"]);
 
     let student =
         limbeck(&["distill", &config, "--teacher", teacher, "--json", "--out", &out("student")]);
     assert!(student.stderr.contains("student epoch 2/2"), "{}", student.stderr);
     assert_eq!(student.json()["variant"], "student");
+    fs::remove_file(dir.path().join("student/summary.json")).unwrap();
+    limbeck(&["distill", "--resume", &out("student")])
+        .fails(2, &["give --teacher", &format!("--teacher {teacher}")]);
     let manifest = fs::read_to_string(dir.path().join("student/manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&manifest).unwrap();
     assert_eq!(manifest["loss_contract"]["temperature"], 20.0);
@@ -911,6 +939,13 @@ fn what_cannot_be_trained_is_refused() {
     run("speed = 1\n").fails(65, &["bad.toml:10", "speed"]);
     run("[distillation]\ntemperature = 0\n").fails(65, &["bad.toml:11", "temperature", "0"]);
     run("learning_rate = 1e30\n").fails(76, &["diverged", "epoch 1", "learning rate"]);
+    // The label of a mixture is that of its larger part, or it is not asked.
+    for views in ["mix 0.2", "mix 0..1"] {
+        let refused = run(&format!("[distillation]\nhard_weight = 0\nviews = [\"{views}\"]\n"));
+        refused.fails(2, &["distillation.views", "fainter image", "λ of ½"]);
+    }
+    let taken = "[distillation]\nhard_weight = 0\nviews = [\"mix 0.5..1\"]\n";
+    assert_eq!(run(taken).code, Some(0));
     limbeck(&["train", "none.toml"]).fails(74, &["none.toml"]);
     limbeck(&["train"]).fails(2, &["CONFIG"]);
 
@@ -1006,6 +1041,7 @@ fn an_unlabelled_transfer_set_is_distilled_and_needs_no_hard_weight() {
     };
     let config = unlabelled("hard_weight = 0");
     let student = run(&["distill", &config, "--teacher", &teacher, "--json", "--out", "student"]);
+    assert!(student.stderr.contains("training errors –"), "{}", student.stderr);
     let student = student.json();
     assert_eq!(student["test_errors"], 0);
     assert!(student["train_errors"].is_null(), "{student}");
@@ -1035,6 +1071,16 @@ fn models_and_nets_that_do_not_fit_the_data_are_refused() {
     let teacher = save(&dir, "ten.safetensors", &ModelFile { layers: vec![layer], ..classes });
     let refused = run(&["distill", &config, "--teacher", &teacher, "--out", "run"]);
     refused.fails(65, &["ten.safetensors", "classes of the model", "found 10", "expected 2"]);
+    // One that overflows, whether it is asked once or in each step.
+    let layer = Layer { inputs: 16, outputs: 2, weight: vec![3e38; 32], bias: vec![0.0; 2] };
+    let large =
+        save(&dir, "large.safetensors", &ModelFile { layers: vec![layer], ..nearest_mean(100) });
+    for views in ["", "views = [\"mask 0.2\"]\n"] {
+        let config = idx_config(&dir, &format!("[distillation]\n{views}"));
+        let refused = run(&["distill", &config, "--teacher", &large, "--out", "run"]);
+        refused.fails(65, &["large.safetensors", "logits of training example", "found inf"]);
+    }
+    let config = idx_config(&dir, "");
 
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("[16, 4, 2]", "[15, 4, 2]")).unwrap();

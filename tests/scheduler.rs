@@ -15,7 +15,7 @@ use limbeck::paper::preset::Preset;
 use limbeck::paper::request::Request;
 use limbeck::paper::scheduler::execute;
 use limbeck::run::context::RunContext;
-use limbeck::run::summary::{Measure, Row, Summary};
+use limbeck::run::summary::{Measure, Row, Summary, Table};
 use limbeck::{Error, Result};
 use limbeck_datasets::{Dataset, Names};
 use std::collections::BTreeMap;
@@ -178,6 +178,44 @@ fn a_stopped_run_goes_on_with_what_is_missing() {
     // Nothing twice.
     assert_eq!(made(&out).len(), 14);
     assert_eq!(done.values("base", &SUM), [0.0, 1.0, 3.0, 6.0, 10.0, 15.0]);
+}
+
+#[test]
+fn a_model_that_is_gone_is_made_again_where_it_is_needed_and_other_requests_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |seeds: u64| {
+        let (context, mut observer, stop) = (best(1), Begun(0), AtomicBool::new(false));
+        let mut run = RunContext::new(&context, &mut observer, &stop);
+        let nodes = (0..seeds).flat_map(|seed| {
+            let base = Node::row("base", seed, Vec::new(), move |run| {
+                let model = run.folder.root.join("base");
+                fs::write(model, "").map_err(|e| Error::Internal(e.to_string()))?;
+                Ok(Row { model: "base".into(), ..row(run, "base", seed, 0)? })
+            });
+            // As the student of all teachers has their number in its name.
+            let name = format!("of {seeds}");
+            let needs = vec![Key::row("base", 0)];
+            let of_all = Node::row(name.clone(), seed, needs, move |run| row(run, &name, seed, 0));
+            [base, of_all]
+        });
+        let spec = ExperimentSpec {
+            graph: Graph::new(nodes.collect()),
+            conclude: Box::new(|_| {
+                let tables = vec![Table::new("table", &["column"])];
+                Ok(Conclusion { tables, ..Conclusion::default() })
+            }),
+            ..spec(Graph::new(Vec::new()))
+        };
+        let request = Request::new(Preset::Smoke, 0..seeds);
+        execute(&mut run, &request, spec, folder.path()).unwrap().tables.remove(0).notes
+    };
+    assert!(run(1).is_empty());
+    // Nobody needs it any more.
+    fs::remove_file(folder.path().join("base")).unwrap();
+    assert!(run(1).is_empty());
+    let notes = run(2);
+    assert!(matches!(&notes[..], [note] if note.contains("of 1 0.")), "{notes:?}");
+    assert_eq!(made(folder.path()), ["base 0", "base 0", "base 1", "of 1 0", "of 2 0", "of 2 1"]);
 }
 
 #[test]

@@ -123,10 +123,28 @@ fn three_steps(
             8.0 * gain * f64::from(learning_rate) * tolerance.into_iter().fold(0.0, f64::max);
         let weight_decay = config.training.weight_decay as f32;
         net.step(WeightStep { rule, weight_decay, max_norm: Some(1.0) }, &grads, &mut moments);
-        reference::average(&net.params, config.training.average, &mut average);
+        let decay = config.training.average.min(1.0 - 1.0 / (step + 1) as f64);
+        reference::average(&net.params, decay, &mut average);
     }
     assert!(batches.next().is_none());
     (average, allowed)
+}
+
+#[test]
+fn pixels_are_brought_to_mean_0_by_the_training_images() {
+    let split = noise(1, 20, 2, CLASSES);
+    let mut config = config(OptimizerKind::Sgd);
+    config.data.standardize = Some(Standardize::Mean);
+    let task = Task::hard("net", &config, &split);
+    let input = task.initial_model().input;
+    let pixels = &split.images().pixels;
+    let x = pixels.iter().map(|&p| f64::from(f32::from(p) * input.scale + input.shift));
+    let mean = x.sum::<f64>() / pixels.len() as f64;
+    assert!(input.shift < -0.1 && mean.abs() < 1e-7, "{input:?} {mean}");
+    // Variance 1 is for features: of images it would be passed over.
+    config.data.standardize = Some(Standardize::On);
+    let refused = Task::hard("net", &config, &split).check().unwrap_err().to_string();
+    assert!(refused.contains("data.standardize") && refused.contains("\"mean\""), "{refused}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         schedule: str = "cosine",
         optimizer: str = "adam",
         weight_decay: Auto | float = "auto",
-        standardize: Auto | bool = "auto",
+        standardize: Auto | Literal["mean"] | bool = "auto",
         validation_fraction: float | None = None,
         early_stopping: bool | int = False,
         random_state: Any = None,
@@ -305,7 +305,8 @@ class LimbeckClassifier(_Classifier):
     schedule ("cosine"): how it falls, of "constant", "linear", "cosine", "exponential", "step".
     optimizer ("adam"): or "adamw", "sgd", "nesterov".
     weight_decay ("auto"): coefficient of the L2 penalty; "auto" is 3 / n, at most 0.03.
-    standardize ("auto"): features to mean 0 and variance 1, unless they are already; True, False.
+    standardize ("auto"): features to mean 0 and variance 1, unless they are already; True, False;
+        "mean": to mean 0 alone.
     validation_fraction (None): share that is not trained on but watched, drawn by class; 0.1 with
         early_stopping.
     early_stopping (False): epochs without a lower validation loss after which to stop and keep the
@@ -386,7 +387,7 @@ class DistilledClassifier(_Classifier):
         schedule: str = "cosine",
         optimizer: str = "adam",
         weight_decay: Auto | float = "auto",
-        standardize: Auto | bool = "auto",
+        standardize: Auto | Literal["mean"] | bool = "auto",
         validation_fraction: float | None = None,
         early_stopping: bool | int = False,
         random_state: Any = None,

@@ -204,7 +204,7 @@ def train(
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
     jitter: int | None = None,
-    standardize: bool | Literal["auto"] = "auto",
+    standardize: bool | Literal["auto", "mean"] = "auto",
     split_seed: int = 0,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,
@@ -240,8 +240,8 @@ def train(
     validation: so many examples, or a share of them below 1, drawn by class with split_seed, are not
     trained on but evaluated after each epoch; or a pair (images, labels) is. early_stopping: epochs
     without a lower validation loss after which training ends, with the net of the best epoch.
-    standardize: features to mean 0 and variance 1; "auto" does unless they are so already. The net
-    keeps what it was standardised with, and the names.
+    standardize: features to mean 0 and variance 1; "auto" does unless they are so already; "mean":
+    features, or pixels, to mean 0 alone. The net keeps what it was standardised with, and the names.
     """
 
 def distill(
@@ -259,7 +259,7 @@ def distill(
     hard_weight: float = 0.05,
     seed: int = 0,
     jitter: int | None = None,
-    standardize: bool | Literal["auto"] = "auto",
+    standardize: bool | Literal["auto", "mean"] = "auto",
     split_seed: int = 0,
     layers: Sequence[int] = (784, 1200, 1200, 10),
     dropout: Sequence[float] | None = None,

@@ -4,7 +4,7 @@ use crate::arrays::{self, Logits};
 use crate::exception;
 use crate::model::{Model, names};
 use limbeck::Error;
-use limbeck::engine::config::{Amount, Config, Standardize};
+use limbeck::engine::config::{Amount, Config};
 use limbeck::engine::distill as teachers;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
@@ -333,8 +333,8 @@ impl Run {
         let names = names(class_names, feature_names, inputs, outputs)?;
         let about = About { names, ..About::default() };
         let asked = self.config.data.standardize;
-        let on = standardize::choose(asked, &self.split, &about.names).on;
-        self.config.data.standardize = Some(if on { Standardize::On } else { Standardize::Off });
+        let how = standardize::choose(asked, &self.split, &about.names).how;
+        self.config.data.standardize = Some(how);
 
         let Run { config, split, objective, logits, watched, on_epoch } = &self;
         let watch: Vec<_> = watched.iter().map(|split| (VALIDATION, split)).collect();

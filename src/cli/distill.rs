@@ -64,11 +64,20 @@ pub fn run(
             ((!asks).then(once).transpose()?, hashes)
         }
         (None, []) => {
-            return Err(Error::Usage(
-                "no teacher: give --teacher MODEL, or distillation.teacher_logits or teacher_probs in \
-                 the configuration"
+            return Err(Error::Usage(match &resumed {
+                None => "no teacher: give --teacher MODEL, or distillation.teacher_logits or teacher_probs \
+                         in the configuration"
                     .into(),
-            ));
+                Some(folder) => {
+                    let words = folder.read_manifest()?.remove("command").unwrap_or_default();
+                    let words = words.as_array().into_iter().flatten();
+                    let words: Vec<&str> = words.filter_map(|word| word.as_str()).collect();
+                    format!(
+                        "no teacher: give --teacher with the models that the run began with: {}",
+                        words.join(" ")
+                    )
+                }
+            }));
         }
         (Some((path, _)), _) => {
             return Err(Error::Usage(format!(
@@ -151,10 +160,24 @@ fn read_teachers(
         let teacher = Mlp::from_file(&file.arranged(&dataset.names, path)?);
         learn_classes(teacher.classes(), config, dataset);
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
+        expect_finite(session, &teacher, path, dataset)?;
         hashes.insert(format!("teacher {i}"), sha256);
         teachers.push(teacher);
     }
     Ok((teachers, hashes))
+}
+
+/// Refuses a teacher that overflows, here where its file is known: by the first examples.
+fn expect_finite(session: &Session, teacher: &Mlp, path: &Path, dataset: &Dataset) -> Result<()> {
+    let first: Vec<u32> = (0..dataset.train.len().min(256)).map(|i| i as u32).collect();
+    let logits = teacher.logits(&session.context, &dataset.train.subset(&first));
+    let Some(at) = logits.iter().position(|z| !z.is_finite()) else { return Ok(()) };
+    Err(Error::Data {
+        path: path.to_path_buf(),
+        what: format!("the teacher's logits of training example {}", at / dataset.classes),
+        found: logits[at].to_string(),
+        expected: "finite numbers: its weights, or the features, are too large".into(),
+    })
 }
 
 /// The logits of teachers on the training split, of several those of their ensemble.

@@ -53,6 +53,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let files = models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
     let dataset = test_data(session, args, config, &models, &files)?;
+    let (models, files) = those_that_fit(session, args, &dataset, models, files);
     let mut logits = Vec::new();
     let mut reports = Vec::new();
     for (path, (file, sha256)) in models.iter().zip(files) {
@@ -122,6 +123,35 @@ fn models_of(path: &Path) -> Result<Vec<PathBuf>> {
             path.display()
         ))),
     }
+}
+
+/// All models; but of a run's folder, whose specialists tell other classes apart, those that fit the data,
+/// if any do.
+fn those_that_fit(
+    session: &Session,
+    args: &EvalArgs,
+    dataset: &Dataset,
+    models: Vec<PathBuf>,
+    files: Vec<(ModelFile, String)>,
+) -> (Vec<PathBuf>, Vec<(ModelFile, String)>) {
+    let fits = |(_, (file, _)): &(PathBuf, (ModelFile, String))| {
+        let sizes = file.layers.first().zip(file.layers.last());
+        let sizes = sizes.map(|(first, last)| (first.inputs, last.outputs));
+        sizes == Some((dataset.test.input_size(), dataset.classes))
+    };
+    let all: Vec<_> = models.into_iter().zip(files).collect();
+    if !args.models.iter().any(|path| path.is_dir()) || !all.iter().any(fits) {
+        return all.into_iter().unzip();
+    }
+    let (fit, others): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
+    if !others.is_empty() {
+        session.note(&format!(
+            "{} of the run's models, of other inputs or classes than {}, are left out",
+            others.len(),
+            dataset.name
+        ));
+    }
+    fit.into_iter().unzip()
 }
 
 /// What the models are tested on: what is asked for; else the data of the run that they lie in, or of

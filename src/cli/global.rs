@@ -1,6 +1,6 @@
 //! The options that every command has.
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, value_parser};
 use limbeck::engine::config::Precision;
@@ -32,6 +32,8 @@ pub struct GlobalArgs {
 
     /// Folder that holds the data sets: mnist/, an4/
     #[arg(long, global = true, env = "LIMBECK_DATA", hide_env_values = true, value_name = "DIR")]
+    // Empty is absent, as for other variables of the environment.
+    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub data: Option<PathBuf>,
 
     /// Output folder of the run; a new one under runs/ if absent. Of a page, its file

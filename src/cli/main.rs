@@ -87,7 +87,8 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Runs as one page for a browser: results, curves, confusions, misclassified images
     ///
-    /// Written to report.html in the first run's folder; --out names another file.
+    /// Written to report.html in the run's folder, of several runs to a new folder under runs; --out names
+    /// another place.
     #[command(after_help = "Example: limbeck report runs/own")]
     Report(report::ReportArgs),
     /// A run's models as a page on which one draws digits and watches their soft predictions

@@ -5,7 +5,7 @@ use crate::progress;
 use crate::session::Session;
 use clap::Args;
 use limbeck::engine::communicator::Communicator;
-use limbeck::engine::config::{Config, Overrides, Precision, SplitKind, Standardize};
+use limbeck::engine::config::{Config, Overrides, Precision, SplitKind};
 use limbeck::engine::data::{self, Parts};
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics::Confusion;
@@ -87,6 +87,7 @@ impl ConfigArgs {
         }
         let folder = RunFolder::open(folder)?;
         if folder.summary().exists() {
+            Summary::read(&folder.summary())?;
             let folder = folder.root.display();
             return Err(Error::Usage(format!(
                 "the run in {folder} is finished; its page: limbeck report {folder}"
@@ -148,7 +149,7 @@ fn decide(session: &Session, config: &mut Config, parts: &Parts) {
     let choice = standardize::choose(keys.standardize, &dataset.train, &dataset.names);
     choice.coarse.iter().for_each(|coarse| session.warn(coarse));
     choice.why.iter().for_each(|why| session.note(why));
-    keys.standardize = Some(if choice.on { Standardize::On } else { Standardize::Off });
+    keys.standardize = Some(choice.how);
 }
 
 /// All that a run begins with.

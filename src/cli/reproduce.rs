@@ -36,8 +36,9 @@ pub struct ReproduceArgs {
     #[arg(long = "teacher", value_name = "MODEL", num_args = 1..)]
     teachers: Vec<PathBuf>,
 
-    /// Also rows that are not the paper's: with or without labels, label smoothing, the teachers of
-    /// all seeds together, what a choice on the test set would give; specialists distilled into one net
+    /// Also rows that are not the paper's: with or without labels, label smoothing, masked views, the
+    /// teachers of all seeds together, what a choice on the test set would give; specialists distilled into
+    /// one net
     #[arg(long)]
     extended: bool,
 

@@ -104,7 +104,7 @@ impl Session {
                  at once: using {threads}, with the same results"
             ));
         }
-        let data = global.data;
+        let data = global.data.filter(|data| !data.as_os_str().is_empty());
         let habit = std::env::var_os("LIMBECK_DATA");
         let data_is_asked =
             data.as_ref().is_some_and(|data| Some(data.as_os_str()) != habit.as_deref());

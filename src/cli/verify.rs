@@ -56,6 +56,19 @@ pub struct DeterminismArgs {
     also: Vec<PathBuf>,
 }
 
+impl VerifyCommand {
+    /// What the products that it verifies are computed in.
+    fn precision(&self) -> Precision {
+        match self {
+            VerifyCommand::Gemm(GemmArgs { precision, .. })
+            | VerifyCommand::Determinism(DeterminismArgs { precision, .. }) => precision.precision,
+            VerifyCommand::Exp(_) | VerifyCommand::Softmax(_) | VerifyCommand::Check(_) => {
+                Precision::F32
+            }
+        }
+    }
+}
+
 pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
     Place::here().check_required()?;
     // Before minutes of work: a folder that cannot be made ends the run here.
@@ -63,7 +76,10 @@ pub fn run(session: &Session, command: &VerifyCommand) -> Result<()> {
     if let Some(folder) = &folder {
         let (isas, threads) = (Place::here().isas.join(", "), THREADS[THREADS.len() - 1]);
         let commit = COMMIT.map(str::to_string);
-        let manifest = Manifest::new(session.command(), commit, &isas, threads);
+        let manifest = Manifest {
+            precision: command.precision(),
+            ..Manifest::new(session.command(), commit, &isas, threads)
+        };
         folder.write_json("manifest.json", &manifest)?;
     }
     let folder = folder.as_ref();

@@ -1,4 +1,4 @@
-//! Features to mean 0 and variance 1.
+//! Features to mean 0 and variance 1, or to mean 0 alone; pixels to mean 0.
 //!
 //! With the n training examples xᵢⱼ of feature j:
 //!
@@ -6,18 +6,33 @@
 //!
 //! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant, or
 //! whose deviation is not above the rounding of f32, has the scale 1: it becomes 0, and a value that
-//! only a test example has does not become a huge one.
+//! only a test example has does not become a huge one. Of images all pixels have one mean, so that a
+//! translated image is a translated input: x = (pixel − mean)/255.
 
 use crate::engine::config::Standardize;
+use crate::engine::mlp::InputScale;
 use crate::files::model::Standardizer;
-use limbeck_datasets::{Features, Inputs, Names, Split};
+use limbeck_datasets::{Features, Images, Inputs, Names, Split};
 
 /// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
 const ROUNDING: f64 = 1e-6;
 /// Mean and deviation of a column that needs no standardising: |mean| and |ln sd| up to this.
 const NEAR: f64 = 0.2;
 
-/// What makes the features of `split` standardised.
+/// What brings pixels to mean 0, in place of [`InputScale::UNIT`].
+pub fn of_pixels(images: &Images) -> InputScale {
+    let sum: u64 = images.pixels.iter().map(|&pixel| u64::from(pixel)).sum();
+    let mean = sum as f64 / images.pixels.len().max(1) as f64;
+    InputScale { shift: (-mean / 255.0) as f32, ..InputScale::UNIT }
+}
+
+/// What brings features to mean 0.
+pub fn to_mean(features: &Features) -> Standardizer {
+    let mean: Vec<f32> = mean_of(features, |_, x| x).into_iter().map(|mean| mean as f32).collect();
+    Standardizer { scale: vec![1.0; mean.len()], mean }
+}
+
+/// What makes features standardised.
 pub fn of(features: &Features) -> Standardizer {
     let columns = columns(features);
     let scale = |&Column { mean, sd }: &Column| {
@@ -31,10 +46,9 @@ pub fn of(features: &Features) -> Standardizer {
 }
 
 /// What a new run is to do with its features.
-#[derive(Default)]
 pub struct Choice {
-    /// Whether they are standardised.
-    pub on: bool,
+    /// How they are standardised.
+    pub how: Standardize,
     /// Why, where nobody asked for it.
     pub why: Option<String>,
     /// A column whose values lie so near each other that 32-bit numbers hardly tell them apart, as the
@@ -45,15 +59,14 @@ pub struct Choice {
 /// What a new run on `split` is to do: what is `asked`; where that leaves it open, standardise if there are
 /// features that are not rows of frames and some column is not standardised yet.
 pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choice {
-    let asked = match asked {
-        Some(Standardize::On) => Some(true),
-        Some(Standardize::Off) => Some(false),
-        None | Some(Standardize::Auto) => None,
+    let asked = asked.filter(|asked| *asked != Standardize::Auto);
+    let of_rows = match &split.inputs {
+        Inputs::Features(features) => Some(features).filter(|f| f.are_rows() && !f.is_empty()),
+        Inputs::Images(_) => None,
     };
-    let Inputs::Features(features) = &split.inputs else { return Choice::default() };
-    if !features.are_rows() || features.is_empty() {
-        return Choice { on: asked == Some(true), ..Choice::default() };
-    }
+    let Some(features) = of_rows else {
+        return Choice { how: asked.unwrap_or(Standardize::Off), why: None, coarse: None };
+    };
     let columns = columns(features);
     let far = columns.iter().filter(|column| !column.is_standard()).count();
     let why = match far {
@@ -74,7 +87,8 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
             columns[place].mean
         )
     });
-    Choice { on: asked.unwrap_or(far > 0), why: asked.is_none().then_some(why), coarse }
+    let by_columns = if far > 0 { Standardize::On } else { Standardize::Off };
+    Choice { how: asked.unwrap_or(by_columns), why: asked.is_none().then_some(why), coarse }
 }
 
 struct Column {

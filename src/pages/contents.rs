@@ -131,8 +131,7 @@ impl RunContents {
             });
         }
         let path = summary;
-        let summary: Summary = read_json(&path, "summary")?;
-        expect_consistent(&summary, &path)?;
+        let summary = Summary::read(&path)?;
         let (mut figures, mut configs) = (Vec::new(), BTreeMap::new());
         for path in entries(root)? {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -258,32 +257,6 @@ impl RunContents {
             _ => Err(format!("the test set of {name} has no labels")),
         }
     }
-}
-
-/// Checks that the errors of each row can be those of the test examples.
-fn expect_consistent(summary: &Summary, path: &Path) -> Result<()> {
-    for row in &summary.rows {
-        let Row { variant, seed, test_errors, misclassified, .. } = row;
-        let examples = summary.test_examples.unwrap_or(u32::MAX as usize);
-        let ascending = misclassified.windows(2).all(|pair| pair[0] < pair[1]);
-        let below = misclassified.last().is_none_or(|last| *last < examples);
-        let counted = misclassified.is_empty() || misclassified.len() as u64 == *test_errors;
-        if !(ascending && below && counted && *test_errors <= examples as u64) {
-            return Err(Error::Data {
-                path: path.to_path_buf(),
-                what: format!("errors of {variant}, seed {seed}"),
-                found: format!(
-                    "test_errors {test_errors} and {} misclassified",
-                    misclassified.len()
-                ),
-                expected: match summary.test_examples {
-                    Some(n) => format!("as many ascending indices, below the {n} test examples"),
-                    None => "as many ascending indices".into(),
-                },
-            });
-        }
-    }
-    Ok(())
 }
 
 /// Whether the file, or one in the folder, is a pipe or a device. Whoever opens it again waits for

@@ -3,7 +3,6 @@
 use super::{key::Key, request::Request};
 use crate::engine::{data::load_model, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
-use crate::files::read::read_json;
 use crate::run::summary::{Measures, Row, Summary};
 use crate::run::training::{evaluated_row, remove_checkpoints, train_model};
 use crate::run::{context::RunContext, folder::RunFolder};
@@ -123,7 +122,7 @@ impl<'c> ExperimentRun<'_, 'c> {
         if !path.exists() {
             return Ok(());
         }
-        let found: Summary = read_json(&path, "summary")?;
+        let found = Summary::read(&path)?;
         if found.experiment != self.summary.experiment {
             return Err(Error::Data {
                 path,

@@ -63,7 +63,10 @@ pub fn execute(
     run.sort_rows(&order);
     run.summary.train_limit = spec.train_limit;
     run.summary.test_examples = Some(run.dataset.test.len());
-    let conclusion = (spec.conclude)(&mut run)?;
+    let mut conclusion = (spec.conclude)(&mut run)?;
+    if let Some((table, note)) = conclusion.tables.first_mut().zip(run.of_other_requests(&order)) {
+        table.note(note);
+    }
     run.finish(conclusion, &order)
 }
 
@@ -170,6 +173,9 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             if missing.is_empty() {
                 return Ok(());
             }
+            if self.forget_lost(nodes, &missing)? {
+                continue;
+            }
             let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
             self.models.retain(|key, _| needed.contains(key));
             let ready = |i: &usize| nodes[*i].needs.iter().all(|need| self.has(need));
@@ -204,6 +210,50 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
                 thread::sleep(WAIT);
             }
         }
+    }
+
+    /// Forgets the rows of models that the `missing` ones of `nodes` need and whose files are gone, so that
+    /// they are made again. Whether there were any.
+    fn forget_lost(&mut self, nodes: &[Node], missing: &[usize]) -> Result<bool> {
+        let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
+        let is_lost = |row: &&Row| {
+            let key = Key::row(&row.variant, row.seed);
+            let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
+            in_reach && !row.model.is_empty() && !self.folder.root.join(&row.model).exists()
+        };
+        let lost: Vec<Row> = self.summary.rows.iter().filter(is_lost).cloned().collect();
+        for row in &lost {
+            let path = self.folder.root.join(&row.model);
+            self.run.observer.warn(&format!(
+                "{}: no such file, which is needed: {}, seed {}, is made again",
+                path.display(),
+                row.variant,
+                row.seed
+            ));
+            self.change_rows(|rows| {
+                rows.retain(|kept| (&kept.variant, kept.seed) != (&row.variant, row.seed));
+            })?;
+        }
+        Ok(!lost.is_empty())
+    }
+
+    /// Which rows are there beyond those that were asked for, in a sentence.
+    fn of_other_requests(&self, order: &[Key]) -> Option<String> {
+        let mut seeds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in &self.summary.rows {
+            if !order.contains(&Key::row(&row.variant, row.seed)) {
+                seeds.entry(&row.variant).or_default().push(row.seed.to_string());
+            }
+        }
+        let text =
+            |(variant, seeds): (&str, Vec<String>)| format!("{variant} {}", seeds.join(", "));
+        let all: Vec<String> = seeds.into_iter().map(text).collect();
+        (!all.is_empty()).then(|| {
+            format!(
+                "Counted too, though not asked for this time: the seeds of an earlier request, {}.",
+                all.join("; ")
+            )
+        })
     }
 
     /// A process by itself takes what is ready in the order of the graph. Of several each begins

@@ -69,14 +69,36 @@ impl Observer for Recorder<'_> {
             read => read.map_err(Error::io("read", &path))?,
         };
         let text = String::from_utf8_lossy(&bytes);
-        let keep = |line: &&str| {
-            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { return false };
+        let (mut kept, mut of_model, mut damaged) = (String::new(), 0, Vec::new());
+        for (i, line) in text.lines().enumerate() {
+            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else {
+                damaged.push((i + 1).to_string());
+                continue;
+            };
             let epoch = record["epoch"].as_u64().unwrap_or(0) as usize;
-            record["model"] != model || record["seed"] != self.seed || epoch <= epochs_done
-        };
-        let kept: String = text.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
+            let is_its = record["model"] == model && record["seed"] == self.seed;
+            if !is_its || epoch <= epochs_done {
+                of_model += usize::from(is_its);
+                kept += line;
+                kept.push('\n');
+            }
+        }
         if kept.as_bytes() != bytes {
             atomic_write(&path, kept.as_bytes())?;
+        }
+        // The line that a killed process was writing is that of an epoch that is trained again.
+        let cut = usize::from(!text.ends_with('\n'));
+        if of_model < epochs_done || damaged.len() > cut {
+            let lines = match &damaged[..] {
+                [] => String::new(),
+                lines => format!(", line {} was damaged and is left out", lines.join(", ")),
+            };
+            self.inner.warn(&format!(
+                "{}: found the records of {of_model} of the {epochs_done} epochs of {model}, seed {}\
+                 {lines}; its curves have gaps, its weights have none",
+                path.display(),
+                self.seed
+            ));
         }
         drop(exclusive);
         self.inner.on_start(model, epochs_done)
@@ -101,5 +123,59 @@ impl Observer for Recorder<'_> {
 
     fn warn(&mut self, message: &str) {
         self.inner.warn(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Heard(Vec<String>);
+
+    impl Observer for Heard {
+        fn on_start(&mut self, _: &str, _: usize) -> Result<()> {
+            Ok(())
+        }
+        fn on_step(&mut self, _: &Progress) {}
+        fn on_epoch(&mut self, _: &EpochRecord) -> Result<()> {
+            Ok(())
+        }
+        fn warn(&mut self, message: &str) {
+            self.0.push(message.to_string());
+        }
+    }
+
+    /// What is kept of `text` and what is said where two epochs of m, seed 1, are done.
+    fn resumed(text: &str) -> (String, Vec<String>) {
+        let (dir, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+        let folder = RunFolder::create(&dir.path().join("run")).unwrap();
+        std::fs::write(folder.metrics(), text).unwrap();
+        let mut inner = Heard(Vec::new());
+        let mut recorder = Recorder { folder: &folder, seed: 1, inner: &mut inner, stop: &stop };
+        recorder.on_start("m", 2).unwrap();
+        (std::fs::read_to_string(folder.metrics()).unwrap(), inner.0)
+    }
+
+    #[test]
+    fn records_that_are_lost_are_told_and_those_of_a_killed_process_are_not() {
+        let of = |model: &str, epoch: u64| {
+            format!("{{\"model\":\"{model}\",\"seed\":1,\"epoch\":{epoch}}}\n")
+        };
+        let whole = of("m", 1) + &of("other", 1) + &of("m", 2);
+        assert_eq!(resumed(&whole), (whole.clone(), Vec::new()));
+        // Epoch 3 is trained again; its line may be half there.
+        for more in [&of("m", 3), &of("m", 3)[..9]] {
+            assert_eq!(resumed(&(whole.clone() + more)), (whole.clone(), Vec::new()));
+        }
+        let (kept, heard) = resumed(&whole[..whole.len() - 4]);
+        assert_eq!(kept, of("m", 1) + &of("other", 1));
+        assert!(
+            heard[0].contains("1 of the 2 epochs of m, seed 1, line 3 was damaged"),
+            "{heard:?}"
+        );
+        let (kept, heard) = resumed(&whole.replace("{\"model\":\"other", "x"));
+        assert_eq!(kept, of("m", 1) + &of("m", 2));
+        assert!(heard[0].contains("line 2 was damaged"), "{heard:?}");
+        assert!(resumed("").1[0].contains("0 of the 2 epochs"));
     }
 }

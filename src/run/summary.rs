@@ -1,12 +1,15 @@
 //! `summary.json`: what an experiment found, for programs and for people.
 
 use crate::engine::config::Precision;
+use crate::files::error::{Error, Result};
+use crate::files::read::read_json;
 use crate::run::chart::Chart;
 use crate::run::number;
 use crate::run::statistics::{self, McNemar, MeanSd};
 use limbeck_datasets::glyphs;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
+use std::path::Path;
 use std::{borrow::Cow, collections::BTreeMap};
 
 /// `summary.json`: the results of an experiment, a row for each model trained.
@@ -263,6 +266,45 @@ impl Display for Table {
 }
 
 impl Summary {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] for one that is damaged, or has errors of a row that cannot be those of
+    /// the test examples.
+    pub fn read(path: &Path) -> Result<Summary> {
+        let summary: Summary = read_json(path, "summary").map_err(|error| match error {
+            Error::Data { path, what, found, expected } => {
+                let expected = format!(
+                    "{expected}; remove it, and the run's command, or --resume, makes it again"
+                );
+                Error::Data { path, what, found, expected }
+            }
+            other => other,
+        })?;
+        for row in &summary.rows {
+            let Row { variant, seed, test_errors, misclassified, .. } = row;
+            let examples = summary.test_examples.unwrap_or(u32::MAX as usize);
+            let ascending = misclassified.windows(2).all(|pair| pair[0] < pair[1]);
+            let below = misclassified.last().is_none_or(|last| *last < examples);
+            let counted = misclassified.is_empty() || misclassified.len() as u64 == *test_errors;
+            if !(ascending && below && counted && *test_errors <= examples as u64) {
+                let wrong = misclassified.len();
+                return Err(Error::Data {
+                    path: path.to_path_buf(),
+                    what: format!("errors of {variant}, seed {seed}"),
+                    found: format!("test_errors {test_errors} and {wrong} misclassified"),
+                    expected: match summary.test_examples {
+                        Some(n) => {
+                            format!("as many ascending indices, below the {n} test examples")
+                        }
+                        None => "as many ascending indices".into(),
+                    },
+                });
+            }
+        }
+        Ok(summary)
+    }
+
     /// A summary of these rows, with the aggregate worked out.
     pub fn new(
         experiment: &str,

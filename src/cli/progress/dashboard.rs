@@ -4,7 +4,7 @@
 //! terminal's modes and the cursor alone: Ctrl-C remains a signal, which ends the run after its
 //! step, and the terminal stays usable whatever ends the program.
 
-use super::format::{format_clock, format_share_of_peak};
+use super::format::{format_clock, format_errors, format_share_of_peak};
 use crate::session::to_stderr;
 use limbeck::engine::metrics;
 use limbeck::engine::trainer::{EpochRecord, Observer, Progress};
@@ -191,11 +191,10 @@ impl View {
         let gauge = Gauge::default().ratio(done.clamp(0.0, 1.0)).label(label);
         let style = self.curves.last().map_or(Style::new(), |curve| self.style(curve));
         frame.render_widget(gauge.gauge_style(style), bar);
-        let rate = metrics::error_rate(progress.errors as usize, progress.examples as usize);
         let line = format!(
-            "loss {:.4}  errors {:.2} %  {:.0} samples/s  {:.1} GFLOP/s, {}  Ctrl-C: checkpoint, end",
+            "loss {:.4}  errors {}  {:.0} samples/s  {:.1} GFLOP/s, {}  Ctrl-C: checkpoint, end",
             progress.loss,
-            100.0 * rate,
+            format_errors(progress),
             progress.samples_per_second,
             progress.gflops,
             format_share_of_peak(progress.gflops, self.peak)
@@ -320,7 +319,7 @@ mod tests {
             step: 1,
             steps: 2,
             loss: 0.125,
-            errors: 5,
+            errors: Some(5),
             examples: 100,
             samples_per_second: 100.0,
             gflops: 40.0,

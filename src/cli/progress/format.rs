@@ -1,6 +1,14 @@
 //! Figures of training as text, for the line and for the dashboard.
 
+use limbeck::engine::metrics::error_rate;
+use limbeck::engine::trainer::Progress;
 use std::time::Duration;
+
+/// The share of the epoch's examples so far that were misclassified, `1.25 %`; a dash without labels.
+pub fn format_errors(progress: &Progress) -> String {
+    let rate = |errors| error_rate(errors as usize, progress.examples as usize);
+    progress.errors.map_or("–".into(), |errors| format!("{:.2} %", 100.0 * rate(errors)))
+}
 
 /// `91 % of peak`: 10⁹ operations a second as a share of `peak` operations a second.
 pub fn format_share_of_peak(gflops: f64, peak: f64) -> String {

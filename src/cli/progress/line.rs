@@ -1,6 +1,6 @@
 //! Training as one line on a terminal, or as a line for each epoch in a log.
 
-use super::format::{format_clock, format_share_of_peak};
+use super::format::{format_clock, format_errors, format_share_of_peak};
 use crate::session::to_stderr;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use limbeck::Result;
@@ -113,13 +113,12 @@ impl Drop for ProgressLine {
 /// The figures of a step. The most wanted come first: a narrow terminal cuts the end off, and one of 60
 /// columns keeps the error rate beside a name of 20 letters.
 fn figures(progress: &Progress, validation: Option<Watched>, peak: f64) -> String {
-    let rate = error_rate(progress.errors as usize, progress.examples as usize);
     let validation = validation.map_or(String::new(), |Watched { examples, errors, nll }| {
         format!("  validation {:.2} %, loss {nll:.4}", 100.0 * error_rate(errors, examples))
     });
     format!(
-        "training errors {:.2} %{validation}  {} left  loss {:.4}  {:.0} samples/s  {:.1} GFLOP/s, {}",
-        100.0 * rate,
+        "training errors {}{validation}  {} left  loss {:.4}  {:.0} samples/s  {:.1} GFLOP/s, {}",
+        format_errors(progress),
         format_clock(progress.remaining),
         progress.loss,
         progress.samples_per_second,
@@ -141,7 +140,7 @@ mod tests {
             step: 1,
             steps: 2,
             loss: 0.125,
-            errors: 12,
+            errors: Some(12),
             examples: 100,
             samples_per_second: 100.0,
             gflops: 40.0,

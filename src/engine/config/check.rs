@@ -139,6 +139,12 @@ impl ModelConfig {
         let layers = &self.layers;
         let shown = || format!("{layers:?}");
         // Those of the model to start from.
+        require(
+            self.initial.is_none() || self.init_scale == 1.0,
+            "model.init_scale",
+            "1 or absent beside model.initial, whose weights are taken as they are",
+            self.init_scale,
+        )?;
         if layers.is_empty() && self.initial.is_some() {
             return self.check_scale();
         }
@@ -229,13 +235,6 @@ impl DistillationConfig {
             "distillation.temperature",
             "> 0 and finite, or inf to match logits",
             self.temperature,
-        )?;
-        let mixed = self.views.iter().find(|view| view.may_hide_the_label());
-        require(
-            mixed.is_none() || self.hard_weight == 0.0,
-            "distillation.hard_weight",
-            "0 with views that mix an image with more than half of another, whose label is not asked",
-            self.hard_weight,
         )?;
         require(
             self.views.is_empty() || self.teacher_logits.is_none() && self.teacher_probs.is_none(),

@@ -4,6 +4,7 @@
 //! Until the data are read, 0 stands for a number that they will tell, and empty `layers` for those of
 //! the model to start from.
 
+use limbeck_datasets::glyphs::writers;
 use toml::de::DeTable;
 
 use super::check::{Check, Violation, require};
@@ -48,6 +49,9 @@ impl Config {
                 data.dataset = kind;
             }
         }
+        if data.dataset == DatasetKind::Writers && !given.classes {
+            data.classes = writers::CLASSES;
+        }
         let zero = "sizes of 1 to 65536; without `layers` and with `hidden` the data tell the first and \
                     the last";
         let layers = &model.layers;
@@ -62,7 +66,7 @@ impl Config {
             model.layers = [&[inputs][..], &hidden, &[0]].concat();
         } else if !given.layers && model.initial.is_some() {
             model.layers = Vec::new();
-        } else if !given.layers && own {
+        } else if !given.layers {
             model.layers = [&[inputs][..], &HIDDEN, &[0]].concat();
         }
         if own && !given.classes {

@@ -137,14 +137,16 @@ fn is_zero(seed: &u64) -> bool {
     *seed == 0
 }
 
-/// Whether features are standardised.
+/// Whether inputs are standardised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "toml::Value")]
 pub enum Standardize {
     /// `"auto"`: unless they look standardised.
     Auto,
-    /// `true`.
+    /// `true`: to mean 0 and variance 1, features alone.
     On,
+    /// `"mean"`: to mean 0; pixels by the mean of all of them.
+    Mean,
     /// `false`.
     Off,
 }
@@ -157,7 +159,10 @@ impl TryFrom<toml::Value> for Standardize {
             toml::Value::Boolean(true) => Ok(Standardize::On),
             toml::Value::Boolean(false) => Ok(Standardize::Off),
             toml::Value::String(text) if text == "auto" => Ok(Standardize::Auto),
-            other => Err(format!("standardize: found {other}, expected \"auto\", true or false")),
+            toml::Value::String(text) if text == "mean" => Ok(Standardize::Mean),
+            other => Err(format!(
+                "standardize: found {other}, expected \"auto\", \"mean\", true or false"
+            )),
         }
     }
 }
@@ -166,6 +171,7 @@ impl Serialize for Standardize {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             Standardize::Auto => to.serialize_str("auto"),
+            Standardize::Mean => to.serialize_str("mean"),
             Standardize::On => to.serialize_bool(true),
             Standardize::Off => to.serialize_bool(false),
         }

@@ -166,7 +166,7 @@ fn values_out_of_range_name_line_key_range_and_value() {
         ("[data]\nholdout = 0", "holdout must be a number of examples, or a share"),
         ("[data]\nholdout = 1.0", "found 1"),
         ("[data]\nvalidation = -0.1", "validation must be a number of examples, or a share"),
-        ("[data]\nstandardize = \"yes\"", "expected \"auto\", true or false"),
+        ("[data]\nstandardize = \"yes\"", "expected \"auto\", \"mean\", true or false"),
         ("[training]\nearly_stopping = 5", "early_stopping must be absent without data.validation"),
         ("[data]\nvalidation = 0.1\n[training]\nearly_stopping = 0", "must be 1 to 1000000"),
         ("[data]\nclasses = 12", "classes must be 10"),
@@ -206,6 +206,13 @@ fn idx_needs_its_files() {
     assert_eq!(config.data.train_images, Some("/etc/limbeck/a".into()));
     assert_eq!(config.data.train_labels, None);
     assert!(refusal(&format!("{unlabelled}[distillation]")).contains("hard_weight must be 0"));
+    // The writers' classes are as known as the digits'.
+    let writers = parse("[data]\ndataset = \"writers\"\n[model]\nhidden = [32]").unwrap();
+    assert_eq!((writers.data.classes, &writers.model.layers[..]), (360, &[784, 32, 360][..]));
+    let writers = parse("[data]\ndataset = \"writers\"").unwrap();
+    assert_eq!(writers.model.layers, [784, 1200, 1200, 360]);
+    let scaled = "[model]\ninitial = \"m\"\ninit_scale = 0.3";
+    assert!(refusal(scaled).contains("init_scale must be 1 or absent beside model.initial"));
     parse(&format!("{unlabelled}[distillation]\nhard_weight = 0")).unwrap();
 }
 

@@ -80,6 +80,9 @@ fn with_moments<'a, R>(
     }
 }
 
+/// What a checkpoint calls the number of steps that the average is of.
+const AVERAGED: &str = "averaged";
+
 /// An optimiser at work on a model: its moments and, if asked for, the average of the weights.
 pub struct Optimizer {
     training: TrainingConfig,
@@ -88,6 +91,8 @@ pub struct Optimizer {
     scalars: Vec<f64>,
     moments: Vec<Buffer>,
     average: Option<Buffer>,
+    /// Steps that the average is of.
+    averaged: f64,
 }
 
 impl Optimizer {
@@ -106,6 +111,7 @@ impl Optimizer {
             moments: (0..method.moments()).map(|_| Buffer::zeroed(len)).collect(),
             method,
             average,
+            averaged: 0.0,
         }
     }
 
@@ -215,9 +221,14 @@ impl Optimizer {
         if finite { Ok(()) } else { Err(NotFinite { layer: i, update: "bias update" }) }
     }
 
+    /// average ← β·average + (1 − β)·W with β = min(`training.average`, 1 − 1/t) in step t. So the average
+    /// is the plain mean of the first 1/(1 − `training.average`) steps, and the initial weights, which
+    /// would outlast many more, have no part in it.
     pub(crate) fn average(&mut self, context: &Context, model: &Mlp) {
         if let Some(average) = &mut self.average {
-            update::average(context, model.params(), self.training.average as f32, average);
+            self.averaged += 1.0;
+            let decay = self.training.average.min(1.0 - 1.0 / self.averaged);
+            update::average(context, model.params(), decay as f32, average);
         }
     }
 
@@ -245,7 +256,8 @@ impl Optimizer {
     /// The state's numbers by name, for a checkpoint.
     pub fn scalars(&self) -> impl Iterator<Item = (&'static str, f64)> {
         let names = self.method.scalars().iter().map(|(name, _)| *name);
-        names.zip(self.scalars.iter().copied())
+        let averaged = self.average.iter().map(|_| (AVERAGED, self.averaged));
+        names.zip(self.scalars.iter().copied()).chain(averaged)
     }
 
     /// [`Optimizer::tensors`], to be overwritten.
@@ -263,6 +275,8 @@ impl Optimizer {
         for (value, (name, _)) in self.scalars.iter_mut().zip(self.method.scalars()) {
             *value = scalar(scalars, name)?;
         }
+        // A checkpoint from before steps were counted has an average that goes on as it began.
+        self.averaged = scalars.get(AVERAGED).copied().unwrap_or(f64::INFINITY);
         Ok(())
     }
 

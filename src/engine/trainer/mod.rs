@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
             step: self.at.step,
             steps: self.at.steps,
             loss: self.task.objective.reducible(loss, examples as usize),
-            errors,
+            errors: self.task.split.labels.as_ref().map(|_| errors),
             examples,
             samples_per_second,
             gflops: pace.gflops(),

@@ -20,8 +20,9 @@ pub struct Progress {
     pub steps: usize,
     /// Mean loss of this epoch so far, without the entropy of the soft targets.
     pub loss: f64,
-    /// Training examples of this epoch misclassified so far, seen through jitter and dropout.
-    pub errors: u64,
+    /// Training examples of this epoch misclassified so far, seen through jitter and dropout; `None`
+    /// without labels.
+    pub errors: Option<u64>,
     /// Examples of this epoch so far.
     pub examples: u64,
     /// Throughput since the run started or was resumed.

@@ -291,6 +291,16 @@ impl<'a> Replica<'a> {
         if self.task.objective.value(loss, examples).is_finite() {
             return Ok(());
         }
+        let asked = self.task.teachers.iter().zip(&self.asked);
+        if let Some(i) = asked.map(|(net, work)| work.not_finite(net)).position(|it| it.is_some()) {
+            let message = format!(
+                "the logits of teacher {i}: found NaN or infinity in epoch {}, step {}, expected finite \
+                 numbers",
+                at.epoch + 1,
+                at.step + 1
+            );
+            return Err(Error::Dataset { message, io: false });
+        }
         let output = || Some(("output".to_string(), self.work.not_finite(&self.model)?));
         let cause = self.not_finite(optimizer).or_else(output);
         let cause = cause.map(|(tensor, layer)| (tensor, Some(layer)));

@@ -65,10 +65,17 @@ impl<'a> Task<'a> {
         self.initial.cloned().unwrap_or_else(|| {
             let mut model = Mlp::with_activation(&net.layers, net.activation, *seed);
             model.input = InputScale::of(&self.split.inputs);
-            if let (Some(Standardize::On), Inputs::Features(features)) =
-                (self.config.data.standardize, &self.split.inputs)
-            {
-                model.standardizer = Some(standardize::of(features));
+            match (self.config.data.standardize, &self.split.inputs) {
+                (Some(Standardize::On), Inputs::Features(features)) => {
+                    model.standardizer = Some(standardize::of(features));
+                }
+                (Some(Standardize::Mean), Inputs::Features(features)) => {
+                    model.standardizer = Some(standardize::to_mean(features));
+                }
+                (Some(Standardize::Mean), Inputs::Images(images)) => {
+                    model.input = standardize::of_pixels(images);
+                }
+                _ => {}
             }
             let init_scale = net.init_scale as f32;
             model.params_mut().iter_mut().for_each(|p| *p *= init_scale);
@@ -91,6 +98,14 @@ impl<'a> Task<'a> {
             return Err(Error::Usage(format!(
                 "jitter: found {jitter}, expected none: it moves images, and these are frames"
             )));
+        }
+        let on = self.config.data.standardize == Some(Standardize::On);
+        if on && matches!(self.split.inputs, Inputs::Images(_)) {
+            return Err(Error::Usage(
+                "data.standardize: found true, expected \"mean\" or false: these are images, whose pixels \
+                 are divided by 255"
+                    .into(),
+            ));
         }
         let classes = self.config.model.layers.last().copied().unwrap_or(0);
         let teacher = self.teacher_logits.unwrap_or(&[]);
@@ -119,6 +134,14 @@ impl<'a> Task<'a> {
                      of {height}x{width}"
                 )));
             }
+        }
+        let hides = self.views().iter().find(|view| view.may_hide_the_label());
+        if let Some(view) = hides.filter(|_| self.objective.hard_weight > 0.0) {
+            return Err(Error::Usage(format!(
+                "distillation.views: found {view}, whose label may be that of the fainter image; expected \
+                 λ of ½ and more, or a teacher's targets alone: `limbeck distill` with \
+                 distillation.hard_weight = 0"
+            )));
         }
         let sizes = (self.split.input_size(), classes);
         for teacher in self.teachers {

@@ -332,14 +332,18 @@ fn claims(summary: &Summary) -> Vec<Claim> {
         ("student", "The same net on the teacher's soft targets at T = 20 makes 74"),
     ] {
         let Some(&paper) = summary.paper.get(variant) else { continue };
+        let verdict = |errors: &[f64]| near_a_single_run(paper as f64, errors);
         let errors = summary.values(variant, &Measure::TestErrors);
-        if !errors.is_empty() {
-            claims.push(Claim {
-                paper: format!("{what}."),
-                ours: summary.errors_cell(variant),
-                verdict: near_a_single_run(paper as f64, &errors),
-            });
+        if errors.is_empty() {
+            continue;
         }
+        let mut ours = summary.errors_cell(variant);
+        let viewed = summary.values(VIEWED, &Measure::TestErrors);
+        if variant == "student" && !viewed.is_empty() {
+            let (cell, so) = (summary.errors_cell(VIEWED), verdict(&viewed));
+            ours = format!("{ours} in its own setting; with masked views {cell}, {so} so");
+        }
+        claims.push(Claim { paper: format!("{what}."), ours, verdict: verdict(&errors) });
     }
     let pairs = summary.paired("student", "baseline");
     if !pairs.is_empty() {
@@ -382,6 +386,30 @@ mod tests {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
             assert!((row[label] - 0.925).abs() < 1e-6 && (row[1] - 0.025).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn the_claim_of_74_tells_the_papers_setting_from_masked_views() {
+        let errors = [("student", [86, 90]), (VIEWED, [73, 76])];
+        let rows = errors.iter().flat_map(|(variant, errors)| {
+            errors.iter().zip(0..).map(move |(errors, seed)| -> Row {
+                let row = serde_json::json!({
+                    "variant": variant, "seed": seed, "test_errors": errors, "train_errors": 0,
+                    "seconds": 0.0, "model": "", "sha256": "",
+                });
+                serde_json::from_value(row).unwrap()
+            })
+        });
+        let claim = |rows: Vec<Row>| {
+            claims(&Summary::new("mnist", "mnist", "paper", rows, &PAPER)).remove(0)
+        };
+        let both = claim(rows.clone().collect());
+        assert_eq!(both.verdict, Verdict::NotReproduced);
+        assert_eq!(
+            both.ours,
+            "88.0 ± 2.8 in its own setting; with masked views 74.5 ± 2.1, reproduced so"
+        );
+        assert_eq!(claim(rows.take(2).collect()).ours, "88.0 ± 2.8");
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub struct Place {
     pub missing_isas: Vec<String>,
 }
 
+/// What `LIMBECK_REQUIRE` may list beside instruction sets: what tests need, and `verify` does not.
+const REQUIRABLE: [&str; 6] = ["data", "mpi", "torch", "browser", "strace", "openssl"];
+
 impl Place {
     /// This machine.
     pub fn here() -> Place {
@@ -45,9 +48,22 @@ impl Place {
 
     /// # Errors
     /// [`Error::Usage`] if the environment's `LIMBECK_REQUIRE`, names with commas between them, lists an
-    /// instruction set that this machine lacks.
+    /// instruction set that this machine lacks, or a name that nothing has.
     pub fn check_required(&self) -> Result<()> {
         let required = std::env::var("LIMBECK_REQUIRE").unwrap_or_default();
+        let is_known = |name: &str| {
+            let isas = self.isas.iter().chain(&self.missing_isas);
+            isas.map(String::as_str).chain(REQUIRABLE).any(|known| known == name)
+        };
+        let names = required.split(',').map(str::trim);
+        if let Some(unknown) = names.filter(|name| !name.is_empty()).find(|name| !is_known(name)) {
+            return Err(Error::Usage(format!(
+                "LIMBECK_REQUIRE: found {unknown:?}, expected names of {}, with commas between them",
+                [&self.isas[..], &self.missing_isas].concat().join(", ")
+                    + ", "
+                    + &REQUIRABLE.join(", ")
+            )));
+        }
         let is_required = |isa: &&String| required.split(',').any(|name| name.trim() == **isa);
         match self.missing_isas.iter().find(is_required) {
             None => Ok(()),
