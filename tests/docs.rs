@@ -257,3 +257,26 @@ fn what_is_wrong_is_seen() {
         ["bench gemm --batch 1", "bench step --batch 1", "--threads 1 train 1", "reproduce mnist"];
     assert_eq!(commands, expected);
 }
+
+#[test]
+fn the_readme_counts_the_verdicts_that_are_there() {
+    let text = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let claims = text("results/README.md");
+    let rows: Vec<Vec<&str>> = claims
+        .lines()
+        .map(|line| line.split(" | ").collect())
+        .filter(|cells: &Vec<&str>| cells.len() == 4 && cells[2].starts_with("**"))
+        .collect();
+    let of = |verdict: &str| rows.iter().filter(|cells| cells[2] == verdict).count();
+    let different: BTreeSet<&str> = rows.iter().map(|cells| cells[0]).collect();
+    let counted = format!(
+        "{} verdicts on {} claims of the paper, some judged in two runs: {} *reproduced*, {} *not \
+         reproduced*, {} *inconclusive*",
+        rows.len(),
+        different.len(),
+        of("**reproduced**"),
+        of("**not reproduced**"),
+        of("**inconclusive**"),
+    );
+    assert!(rows.len() > 20 && text("README.md").contains(&counted), "{counted}");
+}
