@@ -103,6 +103,43 @@ fn every_experiment_trains_its_models_and_says_what_it_found() {
 }
 
 #[test]
+fn rows_that_were_asked_for_are_trained_alone_and_the_others_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |experiment: &str, only: &[&str]| {
+        let out = folder.path().join(experiment);
+        let args = ["reproduce", experiment, "--preset", "smoke", "--out", out.to_str().unwrap()];
+        let only = [&["--only"][..], only].concat();
+        limbeck(&[&args[..], if only.len() > 1 { &only } else { &[] }].concat())
+    };
+    let variants = |printed: &Value| -> Vec<String> {
+        let names = rows(printed).iter().map(|row| row["variant"].as_str().unwrap());
+        names.map(str::to_string).collect()
+    };
+    // What is concluded from the rows bears that some are not there.
+    let first =
+        ["mnist", "omitted", "temperature", "logits", "variance"].map(|name| (name, "teacher"));
+    for (experiment, only) in first.into_iter().chain([("specialists", "generalist")]) {
+        let found = variants(&run(experiment, &[only]).unwrap());
+        assert_eq!(found, [only], "{experiment}");
+        let kept = fs::read_to_string(folder.path().join(experiment).join("summary.json")).unwrap();
+        assert!(!kept.contains("NaN"), "{experiment}: {kept}");
+    }
+    let narrow = run("temperature", &["30 units, T = 1", "30 units, T = 3"]).unwrap();
+    assert_eq!(variants(&narrow), ["teacher", "30 units, T = 1", "30 units, T = 3"]);
+    let narrow = run("temperature", &["30 units"]).unwrap();
+    assert_eq!(variants(&narrow).len(), 5);
+    let whole = run("temperature", &[]).unwrap();
+    assert_eq!(variants(&whole).len(), 9);
+    assert_eq!(rows(&whole)[..5], rows(&narrow)[..]);
+
+    let (code, error) = run("mnist", &["teachers"]).unwrap_err();
+    assert!(code == Some(2) && error.contains("found \"teachers\""), "{error}");
+    assert!(error.contains("teacher; baseline; student"), "{error}");
+    let (code, error) = run("all", &["teacher"]).unwrap_err();
+    assert!(code == Some(2) && error.contains("--only"), "{error}");
+}
+
+#[test]
 fn teachers_are_trained_once() {
     let (folder, _) = &*ALL;
     let teacher = |name: &str| {

@@ -42,6 +42,11 @@ pub struct ReproduceArgs {
     #[arg(long)]
     extended: bool,
 
+    /// Only the rows of these names, or whose names begin so, as in --only "30 units", and what they need;
+    /// without it the same command adds the others
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+
     #[command(flatten)]
     precision: PrecisionArgs,
 
@@ -108,6 +113,11 @@ pub fn run(
             args.experiment.name()
         )));
     }
+    if let (Choice::All, [_, ..]) = (args.experiment, &args.only[..]) {
+        return Err(Error::Usage(
+            "--only: found with `all`, expected with one experiment, whose rows it names".into(),
+        ));
+    }
     let out = match &session.out {
         Some(out) => out.clone(),
         None if worker.is_some() => {
@@ -127,6 +137,7 @@ pub fn run(
         preset: args.preset,
         seeds: first..first + args.seeds,
         extended: args.extended,
+        only: args.only.clone(),
         precision: args.precision.precision,
         teachers: (first..).zip(args.teachers.iter().cloned()).collect(),
         worker,

@@ -28,6 +28,13 @@ impl Key {
         }
     }
 
+    pub(super) fn variant(&self) -> Option<&str> {
+        match self {
+            Key::Row(variant, _) | Key::Measures(variant, _) => Some(variant),
+            Key::File(_) => None,
+        }
+    }
+
     pub(super) fn seed(&self) -> Option<u64> {
         match self {
             Key::Row(_, seed) | Key::Measures(_, seed) => Some(*seed),

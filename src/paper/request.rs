@@ -13,6 +13,9 @@ pub struct Request {
     pub seeds: Range<u64>,
     /// Whether to add rows that are not the paper's.
     pub extended: bool,
+    /// The names of the variants that are wanted with what they need, or what such names begin with; empty
+    /// for all.
+    pub only: Vec<String>,
     /// What the trainings' matrix products are computed in.
     pub precision: Precision,
     /// Teachers that are given, by seed; others are trained.
@@ -27,6 +30,7 @@ impl Request {
     /// `seeds` of a preset by this process alone, with teachers of its own.
     pub fn new(preset: Preset, seeds: Range<u64>) -> Request {
         let (extended, precision) = (false, Precision::F32);
-        Request { preset, seeds, extended, precision, teachers: BTreeMap::new(), worker: None }
+        let (only, teachers) = (Vec::new(), BTreeMap::new());
+        Request { preset, seeds, extended, only, precision, teachers, worker: None }
     }
 }

@@ -51,6 +51,7 @@ pub fn execute(
     for (_, config) in &mut spec.configs {
         config.training.precision = request.precision;
     }
+    spec.graph = chosen(spec.graph, &request.only)?;
     let mut run = ExperimentRun::open(run, request, &spec, out)?;
     let mut order = Vec::new();
     let mut graph = Some(spec.graph);
@@ -64,10 +65,53 @@ pub fn execute(
     run.summary.train_limit = spec.train_limit;
     run.summary.test_examples = Some(run.dataset.test.len());
     let mut conclusion = (spec.conclude)(&mut run)?;
+    if !request.only.is_empty() {
+        conclusion.leave_out_the_unknown();
+    }
     if let Some((table, note)) = conclusion.tables.first_mut().zip(run.of_other_requests(&order)) {
         table.note(note);
     }
     run.finish(conclusion, &order)
+}
+
+/// Of `graph` the variants that have one of the names of `only`, or names that begin so, and what they need;
+/// all if it is empty.
+fn chosen(graph: Graph, only: &[String]) -> Result<Graph> {
+    if only.is_empty() {
+        return Ok(graph);
+    }
+    if graph.then.is_some() {
+        return Err(Error::Usage(
+            "--only: found with an experiment of which a part follows from what all of another came to; \
+             expected without"
+                .into(),
+        ));
+    }
+    let keys = || graph.nodes.iter().map(|node| &node.key);
+    // What is the whole name of one is not the beginning of others.
+    let begins = |key: &Key, with: &str| {
+        let whole = keys().any(|key| key.variant() == Some(with));
+        key.variant().is_some_and(|name| name == with || !whole && name.starts_with(with))
+    };
+    if let Some(unknown) = only.iter().find(|with| !keys().any(|key| begins(key, with))) {
+        let mut known: Vec<&str> = keys().filter_map(Key::variant).collect();
+        let mut seen = BTreeSet::new();
+        known.retain(|variant| seen.insert(*variant));
+        return Err(Error::Usage(format!(
+            "--only: found {unknown:?}, expected what the name of a row begins with: {}",
+            known.join("; ")
+        )));
+    }
+    let is_asked = |key: &&Key| only.iter().any(|with| begins(key, with));
+    let mut wanted: BTreeSet<Key> = keys().filter(is_asked).cloned().collect();
+    // Each stands behind what it needs.
+    for node in graph.nodes.iter().rev() {
+        if wanted.contains(&node.key) {
+            wanted.extend(node.needs.iter().cloned());
+        }
+    }
+    let nodes = graph.nodes.into_iter().filter(|node| wanted.contains(&node.key)).collect();
+    Ok(Graph::new(nodes))
 }
 
 impl<'r, 'c> ExperimentRun<'r, 'c> {

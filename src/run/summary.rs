@@ -402,6 +402,11 @@ impl Summary {
         self.rows.iter().filter(move |row| row.variant == variant)
     }
 
+    /// Rows of the variant that has most of them.
+    pub fn most_seeds(&self) -> usize {
+        self.variants().iter().map(|variant| self.rows_of(variant).count()).max().unwrap_or(0)
+    }
+
     /// [`Row::mcnemar`] of two variants, for each seed that both have.
     pub fn paired(&self, first: &str, second: &str) -> Vec<McNemar> {
         let pair = |row: &Row| Some(row.mcnemar(self.row(second, row.seed)?));

@@ -277,7 +277,7 @@ fn conclude(summary: &Summary) -> Conclusion {
             summary.cell(variant, 4, &KL),
         ]);
     }
-    let seeds = summary.rows_of("student").count();
+    let seeds = summary.most_seeds();
     let tuned = test_tuned::note(summary);
     let but =
         tuned.as_ref().map_or(String::new(), |_| format!(", but for '{}'", test_tuned::TUNED));

@@ -87,7 +87,7 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         let cells = widths.iter().map(|&width| summary.errors_cell(&variant(width, t)));
         table.push(std::iter::once(t.to_string()).chain(cells));
     }
-    let seeds = errors(summary, widths[0], temperatures[0]).len();
+    let seeds = summary.most_seeds();
     table.note(format!("Mean ± standard deviation of {seeds} seeds."));
     let series = widths.iter().map(|&width| {
         let point = |&t: &f64| Point::of(t, &errors(summary, width, t));
@@ -115,6 +115,9 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
     let mut claims = Vec::new();
     let high: Vec<f64> = temperatures.iter().copied().filter(|&t| t > 8.0).collect();
     for &width in widths.iter().filter(|&&width| width >= 300 && high.len() > 1) {
+        if high.iter().any(|&t| errors(summary, width, t).is_empty()) {
+            continue;
+        }
         let means: Vec<f64> = high.iter().map(|&t| mean(width, t)).collect();
         let (low, top) =
             means.iter().fold((f64::MAX, f64::MIN), |(low, top), &m| (low.min(m), top.max(m)));
@@ -151,8 +154,9 @@ fn narrow_claim(summary: &Summary, temperatures: &[f64]) -> Option<Claim> {
     let above = temperatures.iter().copied().filter(|&t| t > 4.0).reduce(f64::min)?;
     let range: Vec<f64> = temperatures.iter().copied().filter(inside).collect();
     let each: Vec<Vec<f64>> = range.iter().map(|&t| errors(summary, 30, t)).collect();
+    let around = [below, above].map(|t| errors(summary, 30, t).len());
     let seeds = each.first().map_or(0, Vec::len);
-    if seeds == 0 {
+    if seeds == 0 || each.iter().map(Vec::len).chain(around).any(|found| found != seeds) {
         return None;
     }
     let there: Vec<f64> = (0..seeds)

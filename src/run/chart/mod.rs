@@ -106,6 +106,14 @@ impl Point {
 }
 
 impl Chart {
+    /// Whether it has points, and no value of it is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let values = points().flat_map(|point| [point.x, point.y, point.spread]);
+        let references = self.references.iter().map(|(_, y)| *y);
+        points().next().is_some() && values.chain(references).all(f64::is_finite)
+    }
+
     /// A chart of these lines on linear axes.
     pub fn new(
         title: impl Into<String>,
