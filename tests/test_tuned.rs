@@ -47,7 +47,8 @@ impl<F: FnMut(&Progress) -> bool + Send> Observer for Stops<'_, F> {
         }
     }
     fn warn(&mut self, message: &str) {
-        panic!("{message}");
+        // One test takes records away.
+        assert!(message.contains("its curves have gaps"), "{message}");
     }
 }
 

@@ -123,8 +123,8 @@ fn three_steps(
             8.0 * gain * f64::from(learning_rate) * tolerance.into_iter().fold(0.0, f64::max);
         let weight_decay = config.training.weight_decay as f32;
         net.step(WeightStep { rule, weight_decay, max_norm: Some(1.0) }, &grads, &mut moments);
-        let decay = config.training.average.min(1.0 - 1.0 / (step + 1) as f64);
-        reference::average(&net.params, decay, &mut average);
+        let weight = (1.0 - config.training.average).max(1.0 / (step + 1) as f64);
+        reference::average(&net.params, weight, &mut average);
     }
     assert!(batches.next().is_none());
     (average, allowed)
@@ -631,7 +631,7 @@ fn jitter_of_frames_is_refused() {
     let config = config(OptimizerKind::Adam);
     let split = Split { inputs: Inputs::Features(frames((2, 1))), labels: Some(vec![0; 20]) };
     let error = Task::hard("net", &config, &split).check().unwrap_err();
-    assert!(error.to_string().contains("these are frames"), "{error}");
+    assert!(error.to_string().contains("these are features"), "{error}");
     assert_eq!(error.exit_code(), 2);
 }
 

@@ -35,11 +35,12 @@ impl Buffer {
     }
 
     fn layout(len: usize) -> Layout {
-        let bytes = (len * size_of::<f32>()).max(CACHE_LINE);
+        let fits = "an array that fits the address space";
+        let bytes = len.checked_mul(size_of::<f32>()).expect(fits).max(CACHE_LINE);
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         // Whole huge pages: a part of one would lie on small pages.
-        Layout::from_size_align(bytes.next_multiple_of(align), align)
-            .expect("an array that fits the address space")
+        let whole = bytes.checked_next_multiple_of(align).expect(fits);
+        Layout::from_size_align(whole, align).expect(fits)
     }
 }
 

@@ -190,7 +190,7 @@ pub fn input_gradient(
     }
 }
 
-/// The gradient of the weights: dW = X·dZᵀ; `dz_transposed` [batch, outputs] comes from
+/// The gradient of the weights: dW = X·dZᵀ; dZᵀ [batch, outputs], the second factor, comes from
 /// [`transpose`].
 ///
 /// # Panics

@@ -14,8 +14,12 @@
 use crate::simd::LANES;
 
 /// Length in f32 of a panel matrix, padding included.
+///
+/// # Panics
+/// If it exceeds the address space: a length that wrapped would let kernels write beside the memory.
 pub const fn panel_len(rows: usize, lanes: usize) -> usize {
-    lanes.div_ceil(LANES) * LANES * rows
+    let row = lanes.div_ceil(LANES).checked_mul(LANES).expect("a row of panels");
+    row.checked_mul(rows).expect("a panel matrix that fits the address space")
 }
 
 /// A panel matrix [rows, lanes], read.
@@ -167,7 +171,11 @@ pub struct MatMut<'a> {
 /// Panics unless a row-major matrix of this shape fits `len` values.
 fn check(len: usize, rows: usize, cols: usize, stride: usize) {
     assert!(cols <= stride, "{cols} columns do not fit a row stride of {stride}");
-    let need = if rows == 0 { 0 } else { (rows - 1) * stride + cols };
+    let need = match rows.checked_sub(1) {
+        None => Some(0),
+        Some(above) => above.checked_mul(stride).and_then(|start| start.checked_add(cols)),
+    };
+    let need = need.expect("a matrix that fits the address space");
     assert!(
         len >= need,
         "a {rows}×{cols} matrix of stride {stride} needs {need} values, found {len}"

@@ -405,10 +405,10 @@ pub fn step(rule: Rule, weight_decay: f64, w: &mut f64, g: f64, v: &mut f64, u: 
     (*w, *v) = (flushed(*w), flushed(*v));
 }
 
-/// average ← decay · average + (1 − decay) · params.
-pub fn average(params: &[f64], decay: f64, average: &mut [f64]) {
+/// average ← (1 − weight) · average + weight · params.
+pub fn average(params: &[f64], weight: f64, average: &mut [f64]) {
     for (average, params) in average.iter_mut().zip(params) {
-        *average = flushed(decay * *average + (1.0 - decay) * params);
+        *average = flushed((1.0 - weight) * *average + weight * params);
     }
 }
 

@@ -234,16 +234,16 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// average ← average + (1 − `decay`)·(params − average), and 0 below 2⁻¹⁰⁰, as [`Rule`] has it.
+/// average ← average + `weight`·(params − average), and 0 below 2⁻¹⁰⁰, as [`Rule`] has it.
 ///
 /// # Panics
 /// If the lengths differ or are no multiple of 16.
-pub fn average(context: &Context, params: &[f32], decay: f32, average: &mut [f32]) {
+pub fn average(context: &Context, params: &[f32], weight: f32, average: &mut [f32]) {
     assert!(params.len().is_multiple_of(LANES) && params.len() == average.len(), "lengths");
     let cost = 3 * params.len() / LANES;
     context.pool.for_each_part(chunks(average, CHUNK), cost, |i, average| {
         let params = &params[i * CHUNK..][..average.len()];
-        dispatch(context.isa, Average { params, weight: 1.0 - decay, average });
+        dispatch(context.isa, Average { params, weight, average });
     });
 }
 
@@ -269,7 +269,7 @@ impl Kernel for Average<'_> {
 
 /// Scales the incoming weights of each unit (a lane of W [inputs, units]) down to the Euclidean
 /// norm `limit`, if they exceed it (Hinton et al. 2012). Biases are not constrained. Returns
-/// whether every squared norm was finite; the weights of a unit whose is not become 0.
+/// whether every squared norm was finite; finite weights of a unit whose is not become 0.
 pub fn max_norm(context: &Context, limit: f32, mut w: PanelsMut) -> bool {
     let len = (w.rows() * LANES).max(1);
     let cost = 3 * w.data().len() / LANES;

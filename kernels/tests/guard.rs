@@ -397,7 +397,7 @@ fn steps_and_averages() {
                 let moments = &mut moments[..rule.moments()];
                 assert!(update::step(context, rule, 0.01, &mut w, &grads, moments));
                 let mut average = operands.values(len);
-                update::average(context, &w, 0.9, &mut average);
+                update::average(context, &w, 0.1, &mut average);
                 update::add(context, &w, &mut v);
                 [&w[..], &v, &u, &average].concat()
             });

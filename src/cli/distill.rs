@@ -11,6 +11,7 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::teacher::{self, Given};
 use limbeck::files::digest::sha256_of;
+use limbeck::run::manifest::command_line;
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
 use limbeck_datasets::npy::Matrix;
@@ -69,12 +70,10 @@ pub fn run(
                          in the configuration"
                     .into(),
                 Some(folder) => {
-                    let words = folder.read_manifest()?.remove("command").unwrap_or_default();
-                    let words = words.as_array().into_iter().flatten();
-                    let words: Vec<&str> = words.filter_map(|word| word.as_str()).collect();
+                    let command = folder.read_manifest()?.remove("command").unwrap_or_default();
                     format!(
                         "no teacher: give --teacher with the models that the run began with: {}",
-                        words.join(" ")
+                        command_line(&command)
                     )
                 }
             }));

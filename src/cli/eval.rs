@@ -12,6 +12,7 @@ use limbeck::files::read::read_json;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
 use limbeck::run::by_class::ByClass;
+use limbeck::run::folder::entries;
 use limbeck::run::statistics::{self, McNemar};
 use limbeck::run::{manifest, number};
 use limbeck::{Error, Result};
@@ -53,10 +54,23 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let files = models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
     let dataset = test_data(session, args, config, &models, &files)?;
-    let (models, files) = those_that_fit(session, args, &dataset, models, files);
+    // The specialists of a run tell other classes apart than its data have.
+    let is_named = |path: &PathBuf| args.models.contains(path);
+    let any_fits = files.iter().any(|(file, _)| fits(file, &dataset));
+    let all = models.iter().zip(files).collect::<Vec<_>>();
+    let (kept, left): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|(path, (file, _))| !any_fits || is_named(path) || fits(file, &dataset));
+    if !left.is_empty() {
+        session.note(&format!(
+            "{} of the run's models, of other inputs or classes than {}, are left out",
+            left.len(),
+            dataset.name
+        ));
+    }
     let mut logits = Vec::new();
     let mut reports = Vec::new();
-    for (path, (file, sha256)) in models.iter().zip(files) {
+    for (path, (file, sha256)) in kept {
         if file.about.shares_files_with(&dataset) == Some(false) {
             session.warn(&format!(
                 "{} was trained on {}, and these are test examples of other data, {}",
@@ -110,12 +124,8 @@ fn models_of(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_path_buf()]);
     }
     let folder = path.join("models");
-    let entries = std::fs::read_dir(&folder).map_err(Error::io("list", &folder))?;
-    let files = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut files =
-        files.collect::<std::io::Result<Vec<_>>>().map_err(Error::io("list", &folder))?;
+    let mut files = entries(&folder)?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
-    files.sort();
     match files.is_empty() {
         false => Ok(files),
         true => Err(Error::Usage(format!(
@@ -125,33 +135,11 @@ fn models_of(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// All models; but of a run's folder, whose specialists tell other classes apart, those that fit the data,
-/// if any do.
-fn those_that_fit(
-    session: &Session,
-    args: &EvalArgs,
-    dataset: &Dataset,
-    models: Vec<PathBuf>,
-    files: Vec<(ModelFile, String)>,
-) -> (Vec<PathBuf>, Vec<(ModelFile, String)>) {
-    let fits = |(_, (file, _)): &(PathBuf, (ModelFile, String))| {
-        let sizes = file.layers.first().zip(file.layers.last());
-        let sizes = sizes.map(|(first, last)| (first.inputs, last.outputs));
-        sizes == Some((dataset.test.input_size(), dataset.classes))
-    };
-    let all: Vec<_> = models.into_iter().zip(files).collect();
-    if !args.models.iter().any(|path| path.is_dir()) || !all.iter().any(fits) {
-        return all.into_iter().unzip();
-    }
-    let (fit, others): (Vec<_>, Vec<_>) = all.into_iter().partition(fits);
-    if !others.is_empty() {
-        session.note(&format!(
-            "{} of the run's models, of other inputs or classes than {}, are left out",
-            others.len(),
-            dataset.name
-        ));
-    }
-    fit.into_iter().unzip()
+/// Whether a model has the inputs and classes of the data.
+fn fits(file: &ModelFile, dataset: &Dataset) -> bool {
+    let sizes = file.layers.first().zip(file.layers.last());
+    let sizes = sizes.map(|(first, last)| (first.inputs, last.outputs));
+    sizes == Some((dataset.test.input_size(), dataset.classes))
 }
 
 /// What the models are tested on: what is asked for; else the data of the run that they lie in, or of

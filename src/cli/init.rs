@@ -8,6 +8,7 @@ use limbeck::engine::teacher::{self, Given};
 use limbeck::files::read::read_start;
 use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write;
+use limbeck::run::folder::entries;
 use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
@@ -234,8 +235,7 @@ fn images_in(path: &Path) -> Result<Option<PathBuf>> {
     if !path.is_dir() {
         return Ok(is_images(path).then(|| path.to_path_buf()));
     }
-    let entries = path.read_dir().map_err(Error::io("read", path))?;
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    let mut found = entries(path)?;
     found.retain(|path| is_images(path));
     found.sort_by_key(|path| !path.to_string_lossy().contains("train"));
     Ok(found.into_iter().next())

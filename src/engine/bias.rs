@@ -68,8 +68,8 @@ impl Correction {
         Self { shifted: shifted.to_vec(), offset: offset as f32 }
     }
 
-    /// The offset at which S gets round(`share` · n) of the n examples: needs no labels, only how
-    /// frequent the classes of S are together.
+    /// The offset at which S gets round(`share` · n) of the n examples with finite logits: needs no
+    /// labels, only how frequent the classes of S are together.
     pub fn matching_share(logits: &[f32], classes: usize, shifted: &[usize], share: f64) -> Self {
         assert!((0.0..=1.0).contains(&share), "a share of {share}");
         assert_eq!(logits.len() % classes, 0, "logits [n, classes]");

@@ -190,12 +190,15 @@ pub fn cut(mut dataset: Dataset, config: &Config, origin: &Path) -> Result<Parts
 /// file in the folder `arrays`, `arrays/NAME`.
 fn by_key(config: &Config, sha256: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut config = config.clone();
+    // As they are named in `sha256`.
     let paths: Vec<(&str, String)> =
         config.paths_mut().map(|(key, path)| (key, path.display().to_string())).collect();
     let name = |path: &str| {
-        let (key, rest) =
-            paths.iter().find_map(|(key, place)| Some((*key, path.strip_prefix(place)?)))?;
-        Some(format!("{key}{rest}"))
+        paths.iter().find_map(|(key, place)| match path.strip_prefix(place)? {
+            "" => Some(key.to_string()),
+            rest if rest.starts_with(['/', '\\']) => Some(format!("{key}{rest}")),
+            _ => None,
+        })
     };
     sha256.into_iter().map(|(path, digest)| (name(&path).unwrap_or(path), digest)).collect()
 }

@@ -116,7 +116,9 @@ pub fn ensemble_logits(
             softmax::softmax(context, Panels::new(&logits, classes, n), temperature, out);
             Panels::new(&probs, classes, n).to_lane_major(&mut member);
         }
-        sum.resize(member.len(), 0.0);
+        if count == 0.0 {
+            sum.resize(member.len(), 0.0);
+        }
         assert_eq!(sum.len(), member.len(), "values of each member's logits");
         for (sum, p) in sum.iter_mut().zip(&member) {
             *sum += f64::from(*p);

@@ -40,6 +40,11 @@ impl Microbatches {
                  as many microbatches (training.microbatches)"
             )));
         }
+        if !count.is_power_of_two() {
+            return Err(Error::Usage(format!(
+                "training.microbatches: found {count}, expected a power of two"
+            )));
+        }
         let each = count / size;
         let gradients = || -> Vec<Buffer> {
             layers.iter().map(|layer| Buffer::zeroed(layer.all().len())).collect()

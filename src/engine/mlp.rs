@@ -188,7 +188,7 @@ impl Mlp {
         layers.map(|(i, l)| 2.0 * products(i) * (batch * l.inputs * l.outputs) as f64).sum()
     }
 
-    /// The logits of the batch in `work.inputs`, left in `work`; `dropout` has an entry for the
+    /// The logits of the batch that [`Workspace::load`] took, left in `work`; `dropout` has an entry for the
     /// input and one for each hidden layer, or is empty (evaluation). The input's dropout is
     /// applied by [`Workspace::load`].
     pub fn forward(&self, context: &Context, work: &mut Workspace, dropout: &[Option<Dropout>]) {

@@ -280,7 +280,7 @@ fn beside_chance(run: &RunContents) -> Option<String> {
 /// What the spread over seeds or the size of the test set says.
 fn certainty(summary: &Summary) -> String {
     let of_student = summary.rows_of("student").count();
-    let seeds = most_seeds(summary);
+    let seeds = summary.most_seeds();
     if seeds > 1 {
         let (least, most) = Gap::of(summary).map_or((0.0, 0.0), |gap| {
             gap.shares.iter().fold((f64::MAX, f64::MIN), |(a, b), &s| (a.min(s), b.max(s)))
@@ -328,17 +328,11 @@ pub fn breath_beside_others(summary: &Summary) -> String {
 }
 
 fn seeds(summary: &Summary) -> String {
-    match most_seeds(summary) {
+    match summary.most_seeds() {
         0 => String::new(),
         1 => "One seed. ".to_string(),
         n => format!("{n} seeds. "),
     }
-}
-
-/// Of the variant that has most.
-fn most_seeds(summary: &Summary) -> usize {
-    let variants = summary.variants();
-    variants.iter().map(|variant| summary.rows_of(variant).count()).max().unwrap_or(0)
 }
 
 /// What the result may not be taken for.

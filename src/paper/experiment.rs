@@ -111,10 +111,10 @@ pub struct Conclusion {
 impl Conclusion {
     /// Leaves out what is said of rows that are not there, whose mean is NaN and whose cell a dash.
     pub(super) fn leave_out_the_unknown(&mut self) {
-        let is_known = |text: &str| !text.contains("NaN") && !text.contains('–');
+        let is_known = |text: &str| !text.contains("NaN");
         let cells = self.tables.iter_mut().flat_map(|table| table.rows.iter_mut().flatten());
         cells.filter(|cell| !is_known(cell)).for_each(|cell| *cell = "–".into());
-        self.headline = self.headline.take().filter(|text| is_known(text));
+        self.headline = self.headline.take().filter(|text| is_known(text) && !text.contains('–'));
         self.claims.retain(|claim| is_known(&claim.ours));
         self.charts.retain(|(_, chart)| chart.is_finite());
     }

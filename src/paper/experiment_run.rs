@@ -3,6 +3,7 @@
 use super::{key::Key, request::Request};
 use crate::engine::{data::load_model, mlp::Mlp, trainer::Task};
 use crate::files::error::{Error, Result};
+use crate::files::model::ModelFile;
 use crate::run::summary::{Measures, Row, Summary};
 use crate::run::training::{evaluated_row, remove_checkpoints, train_model};
 use crate::run::{context::RunContext, folder::RunFolder};
@@ -103,6 +104,26 @@ impl<'c> ExperimentRun<'_, 'c> {
         let row = evaluated_row(self.run, &self.folder, dataset, train, (name, seed), &given)?;
         self.models.insert(Key::row(name, seed), Rc::new(given));
         Ok(row)
+    }
+
+    /// Checks that a teacher that was given is the one that the row is of, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the digests of both; those of reading the model.
+    pub(super) fn expect_given(&self, key: &Key) -> Result<()> {
+        let path = key.seed().and_then(|seed| self.given_teacher(seed));
+        let Some((path, row)) = path.zip(self.row_of(key).ok()) else { return Ok(()) };
+        let (_, sha256) = ModelFile::load(&path)?;
+        if sha256 == row.sha256 {
+            return Ok(());
+        }
+        Err(Error::Usage(format!(
+            "--teacher: found {}, weights of SHA-256 {sha256}, expected those of the {key} that the run in {} \
+             has, {}; choose another --out",
+            path.display(),
+            self.folder.root.display(),
+            row.sha256
+        )))
     }
 
     /// Whether what this key names is there.

@@ -21,11 +21,13 @@ pub struct Node {
     pub(super) needs: Vec<Key>,
     pub(super) make: Make,
     pub(super) may_diverge: bool,
+    /// Whether it is the user's own model where one was given for its seed.
+    pub(super) may_be_given: bool,
 }
 
 impl Node {
     fn new(key: Key, needs: Vec<Key>, make: Make) -> Node {
-        Node { key, needs, make, may_diverge: false }
+        Node { key, needs, make, may_diverge: false, may_be_given: false }
     }
 
     /// A row that `make` gives once all that it `needs` is there.
@@ -70,10 +72,11 @@ impl Node {
     ) -> Node {
         let config = Config { seed, ..config.clone() };
         let (train, dataset, name) = (train.clone(), dataset.clone(), variant.to_string());
-        Node::row(variant, seed, Vec::new(), move |run| match run.given_teacher(seed) {
+        let node = Node::row(variant, seed, Vec::new(), move |run| match run.given_teacher(seed) {
             Some(path) => run.evaluate_given(&path, &dataset, &train, (&name, seed)),
             None => Ok(run.train(&dataset, &Task::hard(&name, &config, &train), seed)?.1),
-        })
+        });
+        Node { may_be_given: true, ..node }
     }
 
     /// That the model diverges is a result: it then has no row, and the others go on.

@@ -1,6 +1,6 @@
 //! What the nodes of an experiment are known by.
 
-use crate::run::training::file_stem;
+use crate::run::folder::file_stem;
 use std::fmt::{self, Display, Formatter};
 
 /// What a node leaves in the run folder, by which it is known.

@@ -23,8 +23,11 @@ use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
 use crate::run::context::{RunContext, manifest};
 use crate::run::summary::{Row, Summary, Verdict};
-use crate::run::training::{file_stem, remove_checkpoints};
-use crate::run::{folder::RunFolder, manifest::utc};
+use crate::run::training::remove_checkpoints;
+use crate::run::{
+    folder::{RunFolder, file_stem},
+    manifest::utc,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,10 +83,10 @@ fn chosen(graph: Graph, only: &[String]) -> Result<Graph> {
     if only.is_empty() {
         return Ok(graph);
     }
-    if graph.then.is_some() {
+    if graph.then.is_some() || graph.nodes.iter().any(|node| node.may_diverge) {
         return Err(Error::Usage(
-            "--only: found with an experiment of which a part follows from what all of another came to; \
-             expected without"
+            "--only: found with an experiment that is concluded from all of its rows, since some follow from \
+             others or may diverge; expected without"
                 .into(),
         ));
     }
@@ -208,6 +211,11 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
 
     /// The loop of the module's documentation.
     fn make_all(&mut self, nodes: &[Node]) -> Result<()> {
+        self.read_rows()?;
+        nodes
+            .iter()
+            .filter(|node| node.may_be_given)
+            .try_for_each(|node| self.expect_given(&node.key))?;
         let mut diverged = BTreeSet::new();
         let mut last_seed = None;
         loop {
@@ -260,23 +268,21 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// they are made again. Whether there were any.
     fn forget_lost(&mut self, nodes: &[Node], missing: &[usize]) -> Result<bool> {
         let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
-        let is_lost = |row: &&Row| {
-            let key = Key::row(&row.variant, row.seed);
-            let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
-            in_reach && !row.model.is_empty() && !self.folder.root.join(&row.model).exists()
-        };
-        let lost: Vec<Row> = self.summary.rows.iter().filter(is_lost).cloned().collect();
-        for row in &lost {
-            let path = self.folder.root.join(&row.model);
-            self.run.observer.warn(&format!(
-                "{}: no such file, which is needed: {}, seed {}, is made again",
-                path.display(),
-                row.variant,
-                row.seed
-            ));
-            self.change_rows(|rows| {
-                rows.retain(|kept| (&kept.variant, kept.seed) != (&row.variant, row.seed));
-            })?;
+        let (root, mut lost) = (self.folder.root.clone(), Vec::new());
+        self.change_rows(|rows| {
+            rows.retain(|row| {
+                let key = Key::row(&row.variant, row.seed);
+                let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
+                let path = root.join(&row.model);
+                let is_lost = in_reach && !row.model.is_empty() && !path.exists();
+                lost.extend(is_lost.then_some((path, key)));
+                !is_lost
+            });
+        })?;
+        for (path, key) in &lost {
+            let path = path.display();
+            let warning = format!("{path}: no such file, which is needed: {key}, is made again");
+            self.run.observer.warn(&warning);
         }
         Ok(!lost.is_empty())
     }
@@ -294,7 +300,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         let all: Vec<String> = seeds.into_iter().map(text).collect();
         (!all.is_empty()).then(|| {
             format!(
-                "Counted too, though not asked for this time: the seeds of an earlier request, {}.",
+                "The folder holds rows of another request too, which count where their seed has all of a \
+                 figure's: {}.",
                 all.join("; ")
             )
         })

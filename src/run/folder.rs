@@ -45,7 +45,9 @@ fn what_it_holds(out: &Path) -> String {
     let command = manifest["command"][1].as_str().filter(|word| !word.starts_with('-'));
     let of = command.map(|command| format!(" of `{command}`")).unwrap_or_default();
     let begun = manifest["started"].as_str().map(|when| format!(" begun {when}"));
-    let is_finished = out.join("summary.json").exists();
+    // An experiment writes its summary with its first row.
+    let concluded = command != Some("reproduce") || manifest["finished"].is_string();
+    let is_finished = out.join("summary.json").exists() && concluded;
     let (begun, out) = (begun.unwrap_or_default(), out.display());
     match (is_finished, command) {
         (true, _) => format!("a finished run{of}{begun}: see it with limbeck report {out}"),
@@ -346,8 +348,16 @@ fn remove_temporaries(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The file name of a model without its extension, such as `student-T=20-0`.
+pub(crate) fn file_stem(variant: &str, seed: u64) -> String {
+    format!("{}-{seed}", variant.replace([' ', ',', '/'], "-"))
+}
+
 /// The paths of what a folder holds, in the order of the names.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let list = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
     };

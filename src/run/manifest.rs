@@ -165,6 +165,13 @@ pub fn utc(time: SystemTime) -> String {
     )
 }
 
+/// The `command` of a manifest as a line for a shell.
+pub fn command_line(words: &serde_json::Value) -> String {
+    let words = words.as_array().into_iter().flatten();
+    let words: Vec<String> = words.filter_map(|word| Some(word.as_str()?.to_string())).collect();
+    shell_line(&words)
+}
+
 /// A command as a line for a shell: words that it would split or change are quoted.
 pub fn shell_line(words: &[String]) -> String {
     let quoted = |word: &String| {

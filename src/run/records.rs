@@ -1,9 +1,10 @@
 //! `metrics.jsonl`: one line of JSON for each epoch of each model.
 
+use crate::engine::config::Config;
 use crate::engine::trainer::{EpochRecord, Observer, Progress};
 use crate::files::error::{Error, Result};
 use crate::files::write::atomic_write;
-use crate::run::folder::RunFolder;
+use crate::run::folder::{RunFolder, file_stem};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +58,26 @@ pub fn records(folder: &RunFolder, variant: &str, seed: u64) -> Result<Vec<Epoch
     let all = all_records(&folder.metrics())?.into_iter();
     let of_model = all.filter(|line| line.record.model == variant && line.seed == seed);
     Ok(of_model.map(|line| line.record).collect())
+}
+
+/// Reads the records of a model that was trained for all of its epochs: what is worked out from them is not
+/// to be worked out from some.
+///
+/// # Errors
+/// Those of [`records`]; [`Error::Data`] where some are missing.
+pub fn all_epochs(folder: &RunFolder, variant: &str, config: &Config) -> Result<Vec<EpochRecord>> {
+    let epochs = config.training.epochs;
+    let found = records(folder, variant, config.seed)?;
+    if found.len() == epochs {
+        return Ok(found);
+    }
+    let checkpoints = folder.checkpoints().join(file_stem(variant, config.seed));
+    Err(Error::Data {
+        path: folder.metrics(),
+        what: format!("records of {variant}, seed {}", config.seed),
+        found: format!("those of {} of {epochs} epochs", found.len()),
+        expected: format!("all of them: remove {}, and it is trained again", checkpoints.display()),
+    })
 }
 
 impl Observer for Recorder<'_> {

@@ -199,6 +199,18 @@ impl Verdict {
         }
     }
 
+    /// Of the claim that the first of two models is better, by tests of each seed or setting: contradicted
+    /// where it makes fewer errors in none.
+    pub fn of_pairs(tests: &[McNemar]) -> Verdict {
+        if tests.iter().all(McNemar::first_is_better) {
+            Verdict::Reproduced
+        } else if tests.iter().all(|test| test.only_first >= test.only_second) {
+            Verdict::NotReproduced
+        } else {
+            Verdict::Inconclusive
+        }
+    }
+
     /// Of a claim that holds in `shown` of `tests` tests of it, one of each seed or setting.
     pub fn of_tests(shown: usize, tests: usize) -> Verdict {
         match shown {
@@ -275,7 +287,8 @@ impl Summary {
         let summary: Summary = read_json(path, "summary").map_err(|error| match error {
             Error::Data { path, what, found, expected } => {
                 let expected = format!(
-                    "{expected}; remove it, and the run's command, or --resume, makes it again"
+                    "{expected}; put a copy in its place if there is one. Without it the run's command, or \
+                     --resume, trains its models again"
                 );
                 Error::Data { path, what, found, expected }
             }

@@ -12,8 +12,8 @@
 use crate::engine::trainer::EpochRecord;
 use crate::files::error::{Error, Result};
 use crate::files::{protobuf::Message, write::atomic_write};
+use crate::run::folder::file_stem;
 use crate::run::records::{SeededRecord, all_records};
-use crate::run::training::file_stem;
 use crc::{CRC_32_ISCSI, Crc};
 use std::path::{Path, PathBuf};
 use std::{collections::BTreeMap, fs, time::UNIX_EPOCH};

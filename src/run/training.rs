@@ -7,7 +7,11 @@ use crate::files::digest::sha256_of;
 use crate::files::error::{Error, Result};
 use crate::files::model::ModelFile;
 use crate::run::summary::{Measure, Row};
-use crate::run::{context::RunContext, folder::RunFolder, records::Recorder};
+use crate::run::{
+    context::RunContext,
+    folder::{RunFolder, file_stem},
+    records::Recorder,
+};
 use limbeck_datasets::{Dataset, Inputs, Split};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
@@ -141,9 +145,4 @@ fn tested_row(dataset: &Dataset, variant: &str, seed: u64, test: metrics::Evalua
         },
         measures: BTreeMap::new(),
     }
-}
-
-/// The file name of a model without its extension, such as `student-T=20-0`.
-pub(crate) fn file_stem(variant: &str, seed: u64) -> String {
-    format!("{}-{seed}", variant.replace([' ', ',', '/'], "-"))
 }

@@ -14,7 +14,7 @@
 //! | in tiles of pairs of bf16 | rows of one tile | words | 16 | 1 | 256 |
 //!
 //! MR + NP loads feed MR·NP multiply-adds. A core with two 512-bit multiply-adders can do as many
-//! of them in a cycle as it can load vectors, so one panel, 17 loads for 16, starves it, and three,
+//! of them in a cycle as it can load vectors, so one panel, 9 loads for 8, starves it, and three,
 //! 11 loads for 24, do not.
 //!
 //! Every element of C is one chain in ascending k whatever the tile is, so all ISAs give the same

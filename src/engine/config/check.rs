@@ -220,7 +220,13 @@ impl TrainingConfig {
             self.checkpoint_minutes,
         )?;
         fraction("training.beta2", self.beta2)?;
-        positive_value("training.epsilon", self.epsilon)?;
+        // Squares below 2⁻¹¹⁴ are taken for 0, which is nothing beside this and would be much beside less.
+        require(
+            positive(self.epsilon) && self.epsilon >= 1e-15,
+            "training.epsilon",
+            ">= 1e-15 and finite",
+            self.epsilon,
+        )?;
         size("training.momentum_epochs", self.momentum_epochs, 1_000_000)?;
         factor("training.decay", self.decay)?;
         size("training.step_epochs", self.step_epochs, 1_000_000)?;
@@ -234,6 +240,12 @@ impl DistillationConfig {
             positive(self.temperature) || self.temperature == f64::INFINITY,
             "distillation.temperature",
             "> 0 and finite, or inf to match logits",
+            self.temperature,
+        )?;
+        require(
+            (1.0 / self.temperature as f32).is_finite(),
+            "distillation.temperature",
+            "so large that 1/T does not overflow",
             self.temperature,
         )?;
         require(

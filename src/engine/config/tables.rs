@@ -254,7 +254,7 @@ pub struct TrainingConfig {
     pub schedule: ScheduleKind,
     /// The update rule.
     pub optimizer: OptimizerKind,
-    /// In [0, 1): the velocity's decay for `sgd` and `nesterov`, β₁ for `adam`. `hinton2012` has a
+    /// In [0, 1): the velocity's decay for `sgd` and `nesterov`, β₁ for `adam` and `adamw`. `hinton2012` has a
     /// schedule of its own instead.
     pub momentum: f64,
     /// In [0, 1): decay of the exponential average of the weights that evaluation uses; 0 = none.
@@ -266,14 +266,14 @@ pub struct TrainingConfig {
     /// epoch is kept. Absent = all epochs and the last one's model. Needs `data.validation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<usize>,
-    /// Coefficient λ ≥ 0 of the L2 penalty λ/2·‖W‖².
+    /// Coefficient λ ≥ 0 of the L2 penalty λ/2·‖W‖²; of `adamw` the decoupled decay.
     pub weight_decay: f64,
     /// Minutes between checkpoints, > 0 and at most 1,000,000. At an epoch's end there is one
     /// sooner, where that costs less than 0.5 % of the time: see [`crate::engine::trainer`].
     pub checkpoint_minutes: f64,
-    /// In [0, 1): β₂ of `adam`.
+    /// In [0, 1): β₂ of `adam` and `adamw`.
     pub beta2: f64,
-    /// ε > 0 of `adam`.
+    /// ε ≥ 10⁻¹⁵ of `adam` and `adamw`.
     pub epsilon: f64,
     /// Optimiser `hinton2012`: epochs over which the momentum rises, at least 1.
     pub momentum_epochs: usize,

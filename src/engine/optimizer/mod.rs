@@ -221,14 +221,14 @@ impl Optimizer {
         if finite { Ok(()) } else { Err(NotFinite { layer: i, update: "bias update" }) }
     }
 
-    /// average ← β·average + (1 − β)·W with β = min(`training.average`, 1 − 1/t) in step t. So the average
+    /// average ← average + w·(W − average) with w = max(1 − `training.average`, 1/t) in step t. So the average
     /// is the plain mean of the first 1/(1 − `training.average`) steps, and the initial weights, which
     /// would outlast many more, have no part in it.
     pub(crate) fn average(&mut self, context: &Context, model: &Mlp) {
         if let Some(average) = &mut self.average {
             self.averaged += 1.0;
-            let decay = self.training.average.min(1.0 - 1.0 / self.averaged);
-            update::average(context, model.params(), decay as f32, average);
+            let weight = (1.0 - self.training.average).max(1.0 / self.averaged);
+            update::average(context, model.params(), weight as f32, average);
         }
     }
 

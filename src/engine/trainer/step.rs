@@ -138,10 +138,10 @@ impl<'a> Replica<'a> {
         self.dropout.clear();
         let config = self.task.config;
         let rates = config.model.dropout.iter().flatten();
-        self.dropout.extend(rates.zip(DROPOUT..).map(|(&rate, layer)| {
+        self.dropout.extend(rates.map(|&rate| rate as f32).zip(DROPOUT..).map(|(rate, layer)| {
             let stream = layer + MICROBATCH * microbatch as u64;
             let key = Key::new(config.seed, stream, at.number());
-            (rate > 0.0).then(|| Dropout::new(key, rate as f32, batch.len()))
+            (rate > 0.0).then(|| Dropout::new(key, rate, batch.len()))
         }));
         let input_dropout = self.dropout.first().copied().flatten();
         self.work.load(context, &self.model, batch, input_dropout);

@@ -59,7 +59,8 @@ impl<'a> Task<'a> {
         self.config.distillation.as_ref().map_or(&[], |table| &table.views)
     }
 
-    /// The model before its first step: the one to start from, or He's weights times `init_scale`.
+    /// The model before its first step: the one to start from, or [`Mlp::with_activation`] times
+    /// `init_scale`.
     pub fn initial_model(&self) -> Mlp {
         let Config { model: net, seed, .. } = self.config;
         self.initial.cloned().unwrap_or_else(|| {
@@ -86,7 +87,7 @@ impl<'a> Task<'a> {
     /// Whether there is something to train on, and all that the loss needs.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an empty training set, teacher's logits that are missing or do not fit,
+    /// [`Error::Usage`] for an empty training set, a configuration that is not valid, teacher's logits that are missing or do not fit,
     /// missing labels, or an initial model of other widths; [`Error::Dataset`] for features, logits
     /// or an initial model that are not finite.
     pub fn check(&self) -> Result<()> {
@@ -94,9 +95,10 @@ impl<'a> Task<'a> {
         if examples == 0 {
             return Err(Error::Usage("the training set is empty".into()));
         }
+        self.config.validate_in_memory(self.split.input_size())?;
         if let (Inputs::Features(_), Some(jitter)) = (&self.split.inputs, self.config.data.jitter) {
             return Err(Error::Usage(format!(
-                "jitter: found {jitter}, expected none: it moves images, and these are frames"
+                "jitter: found {jitter}, expected none: it moves images, and these are features"
             )));
         }
         let on = self.config.data.standardize == Some(Standardize::On);

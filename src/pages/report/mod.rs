@@ -14,7 +14,7 @@ use crate::run::chart::escape;
 use crate::run::chart::palette::Colours;
 use crate::run::number::short;
 use crate::run::summary::{Measure, Table};
-use crate::run::{manifest::shell_line, records::SeededRecord};
+use crate::run::{manifest::command_line, records::SeededRecord};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -231,13 +231,6 @@ impl Report<'_> {
         }
         html + "</tbody></table></div>\n"
     }
-}
-
-/// The words of a command as a line for a shell.
-fn command_line(words: &Value) -> String {
-    let words = words.as_array().into_iter().flatten();
-    let words: Vec<String> = words.filter_map(|w| Some(w.as_str()?.to_string())).collect();
-    shell_line(&words)
 }
 
 /// A value of the manifest as HTML.

@@ -277,7 +277,8 @@ fn conclude(summary: &Summary) -> Conclusion {
             summary.cell(variant, 4, &KL),
         ]);
     }
-    let seeds = summary.most_seeds();
+    let students = ["student", "baseline", "teacher"].map(|name| summary.rows_of(name).count());
+    let seeds = students.into_iter().find(|&n| n > 0).unwrap_or(0);
     let tuned = test_tuned::note(summary);
     let but =
         tuned.as_ref().map_or(String::new(), |_| format!(", but for '{}'", test_tuned::TUNED));
@@ -351,7 +352,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
         claims.push(Claim {
             paper: "Soft targets make the small net better than labels do.".into(),
             ours: format!("McNemar p < 0.01 for {better} of {} seeds", pairs.len()),
-            verdict: Verdict::of_tests(better, pairs.len()),
+            verdict: Verdict::of_pairs(&pairs),
         });
     }
     claims

@@ -23,7 +23,12 @@ use crate::paper::preset::{Preset, PresetConfigs};
 use crate::paper::{experiment_run::ExperimentRun, key::Key, request::Request};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::summary::{Claim, Measure, Measures, Row, Summary, Table, Verdict};
-use crate::run::{context::RunContext, folder::RunFolder, records::records, statistics::MeanSd};
+use crate::run::{
+    context::RunContext,
+    folder::RunFolder,
+    records::{all_epochs, records},
+    statistics::MeanSd,
+};
 use limbeck_datasets::{Dataset, Split};
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
@@ -191,7 +196,7 @@ impl Setting {
             let watch = [("holdout", holdout), ("test", &dataset.test)];
             let task = Task { watch: &watch, ..Task::hard(&name, &config, &dataset.train) };
             let row = run.train(dataset, &task, seed)?.1;
-            Ok(Row { measures: early_stopping(&run.folder, &name, seed), ..row })
+            Ok(Row { measures: early_stopping(&run.folder, &name, &config)?, ..row })
         })
     }
 
@@ -216,7 +221,7 @@ impl Setting {
             };
             let watch = [("train", &split), ("holdout", holdout), ("test", &dataset.test)];
             let row = run.train(dataset, &Task { watch: &watch, ..task }, seed)?.1;
-            let mut measures = early_stopping(&run.folder, &name, seed);
+            let mut measures = early_stopping(&run.folder, &name, &config)?;
             measures.extend([TRAIN_EXAMPLES.of(split.len() as f64)]);
             Ok(Row { measures, ..row })
         })
@@ -228,16 +233,16 @@ impl Setting {
 }
 
 /// The epoch with the fewest errors on the hold-out, the first of several, and the errors there.
-/// Nothing where the metrics cannot be read: the row then says less.
-fn early_stopping(folder: &RunFolder, variant: &str, seed: u64) -> Measures {
-    let records = records(folder, variant, seed).unwrap_or_default();
+///
+/// # Errors
+/// Those of [`all_epochs`].
+fn early_stopping(folder: &RunFolder, name: &str, config: &Config) -> Result<Measures> {
+    let records = all_epochs(folder, name, config)?;
     let holdout = |record: &&EpochRecord| record.watched.get("holdout").map(|w| w.errors);
-    let Some(best) = records.iter().min_by_key(|record| holdout(record).unwrap_or(usize::MAX))
-    else {
-        return Measures::new();
-    };
+    let best = records.iter().min_by_key(|record| holdout(record).unwrap_or(usize::MAX));
+    let Some(best) = best else { return Ok(Measures::new()) };
     let errors = best.watched.iter().map(|(name, w)| early_errors(name).of(w.errors as f64));
-    std::iter::once(EARLY_EPOCH.of(best.epoch as f64)).chain(errors).collect()
+    Ok(std::iter::once(EARLY_EPOCH.of(best.epoch as f64)).chain(errors).collect())
 }
 
 /// The share of training and test set that is right; `early`: at the epoch of early stopping.
@@ -335,8 +340,7 @@ fn claims(
     curves: &[(&str, Vec<EpochRecord>); 2],
 ) -> Vec<Claim> {
     // Means of n draws differ by chance by up to two standard errors.
-    let draws = summary.rows_of(&variant("hard", FEW)).count() as f64;
-    let noise = |a: &MeanSd| a.sd.map(|sd| 2.0 * sd / draws.sqrt());
+    let noise = |a: &MeanSd| a.sd.map(|sd| 2.0 * sd / (a.n as f64).sqrt());
     let lost = all.mean - hard.mean;
     let recovered = (soft.mean - hard.mean) / lost;
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);

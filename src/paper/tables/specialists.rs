@@ -490,6 +490,7 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
     // specialists that are trained side by side: the verdict is by the generalist, and by what it gains
     // in that time. What it gains in the time of all of them is told beside it.
     let tests = |row: &Row| -> Option<Vec<McNemar>> {
+        coverages.get(&row.seed)?;
         let others = [GENERALIST, BRIEFLY, CONTINUED].into_iter();
         others.map(|other| Some(row.mcnemar(summary.row(other, row.seed)?))).collect()
     };
@@ -498,8 +499,7 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
         return Vec::new();
     }
     let than = |i: usize| tests.iter().filter(|tests| tests[i].first_is_better()).count();
-    let judged = tests.iter().map(|tests| &tests[..2]);
-    let better = judged.clone().filter(|two| two.iter().all(McNemar::first_is_better)).count();
+    let judged: Vec<McNemar> = tests.iter().flat_map(|tests| tests[..2].to_vec()).collect();
     let accuracy = |variant| {
         let of = |row: &Row| Some(coverages.get(&row.seed)?.accuracy(row, |_| true));
         summary.cell_of(variant, 2, of)
@@ -520,12 +520,6 @@ fn claims(summary: &Summary, coverages: &BTreeMap<u64, Coverage>) -> Vec<Claim> 
             than(2),
             tests.len()
         ),
-        verdict: match better {
-            n if n == tests.len() => Verdict::Reproduced,
-            _ if judged.flatten().all(|test| test.only_first >= test.only_second) => {
-                Verdict::NotReproduced
-            }
-            _ => Verdict::Inconclusive,
-        },
+        verdict: Verdict::of_pairs(&judged),
     }]
 }

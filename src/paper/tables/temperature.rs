@@ -10,7 +10,7 @@ use crate::paper::experiment::{About, Conclusion, Data, Experiment, ExperimentSp
 use crate::paper::preset::{Preset, PresetConfigs};
 use crate::run::chart::{Chart, Point, Series};
 use crate::run::statistics::{self, MeanInterval, MeanSd};
-use crate::run::summary::{Claim, Measure, Summary, Table, Verdict};
+use crate::run::summary::{Claim, Measure, Row, Summary, Table, Verdict};
 
 /// The grid: temperatures, widths, and epochs of each student.
 fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
@@ -21,6 +21,13 @@ fn grid(preset: Preset) -> (&'static [f64], &'static [usize], usize) {
         Preset::Standard => (&ALL, &[30, 100, 300, 800], 20),
         Preset::Paper => (&ALL, &[30, 100, 300, 800], 60),
     }
+}
+
+fn cells<'g>(
+    temperatures: &'g [f64],
+    widths: &'g [usize],
+) -> impl Iterator<Item = (usize, f64)> + 'g {
+    widths.iter().flat_map(move |&width| temperatures.iter().map(move |&t| (width, t)))
 }
 
 fn variant(width: usize, temperature: f64) -> String {
@@ -48,7 +55,6 @@ impl Experiment for Temperature {
         configs.student.training.epochs = epochs;
         let transfer = Transfer::new(configs, dataset);
         let PresetConfigs { teacher, student, .. } = &transfer.configs;
-        let cells = || widths.iter().flat_map(|&w| temperatures.iter().map(move |&t| (w, t)));
         let students = |seed| {
             let student = |(width, t)| {
                 let mut config = student.clone();
@@ -56,7 +62,7 @@ impl Experiment for Temperature {
                 config.model.layers[1..hidden].fill(width);
                 transfer.student(variant(width, t), &config, t as f32, seed)
             };
-            cells().map(student).collect::<Vec<_>>()
+            cells(temperatures, widths).map(student).collect::<Vec<_>>()
         };
         let configs = [("teacher", teacher), ("student", student)];
         Ok(transfer.spec(self, request, &configs, students, move |summary| {
@@ -87,8 +93,14 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         let cells = widths.iter().map(|&width| summary.errors_cell(&variant(width, t)));
         table.push(std::iter::once(t.to_string()).chain(cells));
     }
-    let seeds = summary.most_seeds();
-    table.note(format!("Mean ± standard deviation of {seeds} seeds."));
+    let students = || cells(temperatures, widths).map(|(w, t)| errors(summary, w, t).len());
+    table.note(match (students().filter(|&n| n > 0).min(), students().max()) {
+        (_, None | Some(0 | 1)) => "One seed: an example, not a statistic.".into(),
+        (Some(few), Some(most)) if few < most => {
+            format!("Mean ± standard deviation of {few} to {most} seeds.")
+        }
+        (_, Some(n)) => format!("Mean ± standard deviation of {n} seeds."),
+    });
     let series = widths.iter().map(|&width| {
         let point = |&t: &f64| Point::of(t, &errors(summary, width, t));
         Series::new(format!("{width} units a layer"), temperatures.iter().filter_map(point))
@@ -110,18 +122,20 @@ fn conclude(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Conclu
         let variances: Vec<f64> = temperatures.iter().filter_map(variance).collect();
         (!variances.is_empty()).then(|| statistics::mean(&variances).sqrt())
     };
-    // Two means differ by chance by up to about this much.
-    let noise = |width| pooled(width).map(|sd| 2.0 * sd * (2.0 / seeds as f64).sqrt());
+    // Two means of `seeds` each differ by chance by up to about this much.
+    let noise =
+        |width, seeds: usize| pooled(width).map(|sd| 2.0 * sd * (2.0 / seeds as f64).sqrt());
     let mut claims = Vec::new();
     let high: Vec<f64> = temperatures.iter().copied().filter(|&t| t > 8.0).collect();
     for &width in widths.iter().filter(|&&width| width >= 300 && high.len() > 1) {
-        if high.iter().any(|&t| errors(summary, width, t).is_empty()) {
+        let few = high.iter().map(|&t| errors(summary, width, t).len()).min().unwrap_or(0);
+        if few == 0 {
             continue;
         }
         let means: Vec<f64> = high.iter().map(|&t| mean(width, t)).collect();
         let (low, top) =
             means.iter().fold((f64::MAX, f64::MIN), |(low, top), &m| (low.min(m), top.max(m)));
-        let noise = noise(width);
+        let noise = noise(width, few);
         claims.push(Claim {
             paper: format!(
                 "With {width} units a layer all temperatures above 8 give about the same."
@@ -152,21 +166,19 @@ fn narrow_claim(summary: &Summary, temperatures: &[f64]) -> Option<Claim> {
     let inside = |t: &f64| (2.5..=4.0).contains(t);
     let below = temperatures.iter().copied().filter(|&t| t < 2.5).reduce(f64::max)?;
     let above = temperatures.iter().copied().filter(|&t| t > 4.0).reduce(f64::min)?;
-    let range: Vec<f64> = temperatures.iter().copied().filter(inside).collect();
-    let each: Vec<Vec<f64>> = range.iter().map(|&t| errors(summary, 30, t)).collect();
-    let around = [below, above].map(|t| errors(summary, 30, t).len());
-    let seeds = each.first().map_or(0, Vec::len);
-    if seeds == 0 || each.iter().map(Vec::len).chain(around).any(|found| found != seeds) {
+    let at = |t: f64, seed| Some(summary.row(&variant(30, t), seed)?.test_errors as f64);
+    // Of each seed that has all of them: there, below and above.
+    let of_seed = |row: &Row| {
+        let there = temperatures.iter().copied().filter(inside).map(|t| at(t, row.seed));
+        let there = statistics::mean(&there.collect::<Option<Vec<_>>>()?);
+        Some([there, at(below, row.seed)? - there, at(above, row.seed)? - there])
+    };
+    let seeds: Vec<[f64; 3]> = summary.rows_of(&variant(30, below)).filter_map(of_seed).collect();
+    if seeds.is_empty() {
         return None;
     }
-    let there: Vec<f64> = (0..seeds)
-        .map(|seed| statistics::mean(&each.iter().map(|errors| errors[seed]).collect::<Vec<_>>()))
-        .collect();
-    let mean = statistics::mean(&there);
-    let more = [below, above].map(|t| -> Vec<f64> {
-        let pairs = errors(summary, 30, t).into_iter().zip(&there);
-        pairs.map(|(errors, there)| errors - there).collect()
-    });
+    let column = |i: usize| seeds.iter().map(|seed| seed[i]).collect::<Vec<f64>>();
+    let (mean, more) = (statistics::mean(&column(0)), [column(1), column(2)]);
     let intervals = more.each_ref().map(|more| MeanInterval::of(more));
     let text = |i: usize, t: f64| match intervals[i] {
         None => format!("{:.1} more at T = {t}", statistics::mean(&more[i])),
@@ -180,7 +192,8 @@ fn narrow_claim(summary: &Summary, temperatures: &[f64]) -> Option<Claim> {
                 lower ones."
                 .into(),
         ours: format!(
-            "{mean:.1} errors there in the mean of {seeds} seeds, {}, {}",
+            "{mean:.1} errors there in the mean of {} seeds, {}, {}",
+            seeds.len(),
             text(0, below),
             text(1, above)
         ),
@@ -214,7 +227,6 @@ fn headline(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::summary::Row;
 
     /// The verdict on 30 units, where each seed makes so many errors at T = 2, 2.5, 4 and 5.
     fn verdict(seeds: &[[u64; 4]]) -> Verdict {

@@ -15,9 +15,8 @@ use crate::engine::trainer::{EpochRecord, Task};
 use crate::engine::{config::Config, loss::LossSpec};
 use crate::files::error::{Error, Result};
 use crate::paper::{graph::Node, key::Key};
-use crate::run::records::records;
+use crate::run::records::all_epochs;
 use crate::run::summary::{Measure, Row, Summary, Table};
-use crate::run::training::file_stem;
 use crate::run::{folder::RunFolder, statistics::MeanSd};
 use std::rc::Rc;
 
@@ -62,33 +61,21 @@ fn training(transfer: Rc<Transfer>, temperature: f32, seed: u64) -> Node {
         let watch = [(TEST, &dataset.test)];
         let task = Task { watch: &watch, ..Task::soft(&name, &config, train, loss, &logits) };
         let row = run.train(dataset, &task, seed)?.1;
-        let (errors, epoch) = lowest(&run.folder, &name, seed, config.training.epochs)?;
+        let (errors, epoch) = lowest(&run.folder, &name, &config)?;
         let measures = [LOWEST.of(errors as f64), LOWEST_EPOCH.of(epoch as f64)];
         Ok(Row { measures: measures.into(), ..row })
     })
 }
 
-/// The lowest count of test errors of a model over its `epochs`, and the first epoch with it.
+/// The lowest count of test errors of a model over its epochs, and the first epoch with it.
 ///
-/// The records of `metrics.jsonl` outlast an interruption. Where some are missing all the same, the
-/// lowest of the others is not told for that of all.
-fn lowest(folder: &RunFolder, name: &str, seed: u64, epochs: usize) -> Result<(usize, usize)> {
-    let records = records(folder, name, seed)?;
+/// # Errors
+/// Those of [`all_epochs`].
+fn lowest(folder: &RunFolder, name: &str, config: &Config) -> Result<(usize, usize)> {
+    let records = all_epochs(folder, name, config)?;
     let count = |record: &EpochRecord| Some((record.watched.get(TEST)?.errors, record.epoch));
-    let counts: Vec<(usize, usize)> = records.iter().filter_map(count).collect();
-    let lowest = counts.iter().min().filter(|_| counts.len() == epochs);
-    lowest.copied().ok_or_else(|| {
-        let checkpoints = folder.checkpoints().join(file_stem(name, seed));
-        Error::Data {
-            path: folder.metrics(),
-            what: format!("test errors of {name}, seed {seed}"),
-            found: format!("those of {} of {epochs} epochs", counts.len()),
-            expected: format!(
-                "all of them: remove {}, and it is trained again",
-                checkpoints.display()
-            ),
-        }
-    })
+    let lowest = records.iter().filter_map(count).min();
+    lowest.ok_or_else(|| Error::Internal(format!("{name}: no epoch was counted")))
 }
 
 fn choice(seed: u64) -> Node {

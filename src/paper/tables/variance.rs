@@ -318,7 +318,7 @@ fn claims(summary: &Summary) -> Vec<Claim> {
                 gains.join(", "),
                 tests.len()
             ),
-            verdict: Verdict::of_tests(better, tests.len()),
+            verdict: Verdict::of_pairs(&tests),
         });
     }
     let both =

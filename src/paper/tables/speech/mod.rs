@@ -137,7 +137,9 @@ pub(super) fn aligned(
         graph: Graph::new(alignment.nodes()),
         conclude: Box::new(|_| Ok(Conclusion::default())),
     };
-    scheduler::execute(run, request, spec, out)?;
+    // Names of rows are those of the experiment that asks for it.
+    let request = Request { only: Vec::new(), ..request.clone() };
+    scheduler::execute(run, &request, spec, out)?;
     Ok((alignment.frozen(out)?, config))
 }
 
