@@ -54,41 +54,30 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let files = models.iter().map(|path| session.model(path));
     let files = files.collect::<Result<Vec<_>>>()?;
     let dataset = test_data(session, args, config, &models, &files)?;
-    // The specialists of a run tell other classes apart than its data have.
-    let is_named = |path: &PathBuf| args.models.contains(path);
-    let any_fits = files.iter().any(|(file, _)| fits(file, &dataset));
-    let all = models.iter().zip(files).collect::<Vec<_>>();
-    let (kept, left): (Vec<_>, Vec<_>) = all
-        .into_iter()
-        .partition(|(path, (file, _))| !any_fits || is_named(path) || fits(file, &dataset));
-    if !left.is_empty() {
-        session.note(&format!(
-            "{} of the run's models, of other inputs or classes than {}, are left out",
-            left.len(),
-            dataset.name
-        ));
-    }
     let mut logits = Vec::new();
     let mut reports = Vec::new();
-    for (path, (file, sha256)) in kept {
-        if file.about.shares_files_with(&dataset) == Some(false) {
+    let mut left_out = Vec::new();
+    for (path, (file, sha256)) in models.iter().zip(files) {
+        // The data are in the first model's order; others may have another.
+        let about = file.about.clone();
+        let model = Mlp::from_file(&file.arranged(&dataset.names, path)?);
+        match data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes) {
+            Ok(()) => {}
+            // Not one that was asked for: a run's specialists tell other classes apart than its data have.
+            Err(error) if !args.models.contains(path) => {
+                left_out.push(error);
+                continue;
+            }
+            Err(error) => return Err(with_advice(error, args)),
+        }
+        if about.shares_files_with(&dataset) == Some(false) {
             session.warn(&format!(
                 "{} was trained on {}, and these are test examples of other data, {}",
                 path.display(),
-                file.about.dataset,
+                about.dataset,
                 dataset.name
             ));
         }
-        // The data are in the first model's order; others may have another.
-        let model = Mlp::from_file(&file.arranged(&dataset.names, path)?);
-        let fit = data::expect_fit(&model, path, dataset.test.input_size(), dataset.classes);
-        fit.map_err(|error| match (error, &args.config) {
-            (Error::Data { path, what, found, expected }, None) => {
-                let expected = format!("{expected}; --config FILE names data of your own");
-                Error::Data { path, what, found, expected }
-            }
-            (error, _) => error,
-        })?;
         logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
         reports.push(ModelReport {
             model: path.clone().into(),
@@ -96,6 +85,16 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
             sha256,
             score: score(&dataset, logits.last().map_or(&[], Vec::as_slice)),
         });
+    }
+    let others = left_out.len();
+    if let Some(error) = left_out.into_iter().next() {
+        if reports.is_empty() {
+            return Err(with_advice(error, args));
+        }
+        session.note(&format!(
+            "{others} of the run's models, of other inputs or classes than {}, are left out",
+            dataset.name
+        ));
     }
     let dataset_name = dataset.name.clone();
     let write = |logits: &[f32]| match &args.logits {
@@ -135,11 +134,15 @@ fn models_of(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Whether a model has the inputs and classes of the data.
-fn fits(file: &ModelFile, dataset: &Dataset) -> bool {
-    let sizes = file.layers.first().zip(file.layers.last());
-    let sizes = sizes.map(|(first, last)| (first.inputs, last.outputs));
-    sizes == Some((dataset.test.input_size(), dataset.classes))
+/// What to do about a model that does not fit data that nobody named.
+fn with_advice(error: Error, args: &EvalArgs) -> Error {
+    match (error, &args.config) {
+        (Error::Data { path, what, found, expected }, None) => {
+            let expected = format!("{expected}; --config FILE names data of your own");
+            Error::Data { path, what, found, expected }
+        }
+        (error, _) => error,
+    }
 }
 
 /// What the models are tested on: what is asked for; else the data of the run that they lie in, or of

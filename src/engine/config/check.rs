@@ -138,13 +138,13 @@ impl ModelConfig {
         const MAX_WIDTH: usize = 65_536;
         let layers = &self.layers;
         let shown = || format!("{layers:?}");
-        // Those of the model to start from.
         require(
             self.initial.is_none() || self.init_scale == 1.0,
             "model.init_scale",
             "1 or absent beside model.initial, whose weights are taken as they are",
             self.init_scale,
         )?;
+        // Those of the model to start from.
         if layers.is_empty() && self.initial.is_some() {
             return self.check_scale();
         }

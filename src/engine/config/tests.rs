@@ -207,14 +207,21 @@ fn idx_needs_its_files() {
     assert_eq!(config.data.train_images, Some("/etc/limbeck/a".into()));
     assert_eq!(config.data.train_labels, None);
     assert!(refusal(&format!("{unlabelled}[distillation]")).contains("hard_weight must be 0"));
-    // The writers' classes are as known as the digits'.
+    parse(&format!("{unlabelled}[distillation]\nhard_weight = 0")).unwrap();
+}
+
+#[test]
+fn the_writers_classes_are_as_known_as_the_digits() {
     let writers = parse("[data]\ndataset = \"writers\"\n[model]\nhidden = [32]").unwrap();
     assert_eq!((writers.data.classes, &writers.model.layers[..]), (360, &[784, 32, 360][..]));
     let writers = parse("[data]\ndataset = \"writers\"").unwrap();
     assert_eq!(writers.model.layers, [784, 1200, 1200, 360]);
+}
+
+#[test]
+fn weights_to_start_from_are_not_scaled() {
     let scaled = "[model]\ninitial = \"m\"\ninit_scale = 0.3";
     assert!(refusal(scaled).contains("init_scale must be 1 or absent beside model.initial"));
-    parse(&format!("{unlabelled}[distillation]\nhard_weight = 0")).unwrap();
 }
 
 #[test]
