@@ -268,23 +268,26 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// they are made again. Whether there were any.
     fn forget_lost(&mut self, nodes: &[Node], missing: &[usize]) -> Result<bool> {
         let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
-        let (root, mut lost) = (self.folder.root.clone(), Vec::new());
-        self.change_rows(|rows| {
-            rows.retain(|row| {
-                let key = Key::row(&row.variant, row.seed);
-                let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
-                let path = root.join(&row.model);
-                let is_lost = in_reach && !row.model.is_empty() && !path.exists();
-                lost.extend(is_lost.then_some((path, key)));
-                !is_lost
-            });
-        })?;
-        for (path, key) in &lost {
-            let path = path.display();
-            let warning = format!("{path}: no such file, which is needed: {key}, is made again");
-            self.run.observer.warn(&warning);
+        let root = self.folder.root.clone();
+        let is_lost = |row: &Row| {
+            let key = Key::row(&row.variant, row.seed);
+            let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
+            in_reach && !row.model.is_empty() && !root.join(&row.model).exists()
+        };
+        // This is asked before every node: the summary is written only where something is lost.
+        if !self.summary.rows.iter().any(is_lost) {
+            return Ok(false);
         }
-        Ok(!lost.is_empty())
+        let mut lost = Vec::new();
+        self.change_rows(|rows| lost.extend(rows.extract_if(.., |row| is_lost(row))))?;
+        for Row { variant, seed, model, .. } in &lost {
+            let path = root.join(model);
+            self.run.observer.warn(&format!(
+                "{}: no such file, which is needed: {variant}, seed {seed}, is made again",
+                path.display()
+            ));
+        }
+        Ok(true)
     }
 
     /// Which rows are there beyond those that were asked for, in a sentence.
