@@ -153,12 +153,15 @@ fn what_is_most_likely_not_meant_is_said() {
     says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "name the file teacher_probs"]);
     assert!(!place.path("p").exists());
     let shuffled = |i: usize, c: usize| right(i / 3, c);
-    says(&distil(&shuffled, 45, "s"), 0, &["agree with", "no more than chance"]);
+    says(&distil(&shuffled, 45, "s"), 0, &["agree with", "hardly more than chance"]);
 
     // A row for each row of the table, of which the hold-out takes the last, is as good.
     place.configure("holdout = 15\nsplit = \"last\"", &soft);
     let (few, all) = (distil(&right, 45, "few"), distil(&right, 60, "all"));
     assert_eq!((stderr(&few), sha256(&few)), (String::new(), sha256(&all)));
+    // Columns in another order.
+    let turned = |i: usize, c: usize| right(i, (c + 1) % 3);
+    says(&distil(&turned, 45, "t"), 0, &["agree with 0 of 45", "with 45 if", "the order 2, 0, 1"]);
     says(&distil(&right, 50, "neither"), 65, &["found 50", "expected 60", "or 45"]);
 }
 
@@ -698,6 +701,12 @@ fn a_table_with_words_comes_back_with_its_words() {
     let report = json(&output);
     assert_eq!((&report["rows"], &report["errors"]), (&60.into(), &0.into()));
     assert_eq!(fs::read_to_string(place.path("p.csv")).unwrap(), answers);
+    // Without a file the answers go to stdout, and how good they are is said beside them.
+    let beside = place.limbeck(&["predict", model, "iris.csv"]);
+    says(&beside, 0, &["0 errors in 60 rows with labels"]);
+    says(&place.limbeck(&["predict", model, "iris.csv", "--json"]), 2, &["--out FILE"]);
+    fs::write(place.path("bare.csv"), "20,-20\n0.1,0\n").unwrap();
+    says(&place.limbeck(&["predict", model, "bare.csv"]), 0, &["no names of columns", "a, b"]);
     let into = place.limbeck(&["predict", model, "iris.csv", "--out", "iris.csv"]);
     says(&into, 2, &["an input of the command"]);
 
@@ -709,6 +718,34 @@ fn a_table_with_words_comes_back_with_its_words() {
     says(&place.limbeck(&["predict", model, "gone.csv"]), 74, &["gone.csv"]);
     fs::write(place.path("other.csv"), "a,c\n1,2\n").unwrap();
     says(&place.limbeck(&["predict", model, "other.csv"]), 65, &["no column \"b\"", "a, b"]);
+}
+
+/// Of a table that has grown another part would be held out, and most of it was trained on.
+#[test]
+fn a_run_is_not_tested_on_a_table_that_has_changed() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    json(&place.run("train", "run"));
+    says(&place.limbeck(&["eval", "run"]), 0, &["the test examples are those of"]);
+    let grown = table(mixed().chain([0, 1]), 1.0);
+    fs::write(place.path("t.csv"), &grown).unwrap();
+    says(&place.limbeck(&["eval", "run"]), 65, &["t.csv", "held out", "--config FILE"]);
+
+    let tested = Place::new(&table(mixed(), 1.0), "test_table = \"u.csv\"", TRAINING);
+    fs::write(tested.path("u.csv"), table(mixed().take(9), 1.0)).unwrap();
+    json(&tested.run("train", "run"));
+    fs::write(tested.path("u.csv"), table(mixed().take(6), 1.0)).unwrap();
+    says(&tested.limbeck(&["eval", "run"]), 0, &["u.csv: not as it was when the run was trained"]);
+}
+
+/// A test set that cannot be used is not passed over in silence.
+#[test]
+fn init_says_why_the_test_examples_are_not_taken() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    fs::write(place.path("train.csv"), table(mixed(), 1.0)).unwrap();
+    fs::write(place.path("test.csv"), table(mixed().take(6), 1.0).replace("b,label", "c,label"))
+        .unwrap();
+    let init = place.limbeck(&["init", "train.csv", "--quiet", "--out", "i.toml"]);
+    says(&init, 0, &["warning: the test examples cannot be used", "no column \"b\""]);
 }
 
 #[test]
@@ -779,7 +816,7 @@ fn what_figures_cannot_show_is_said() {
     let text = "[data]\ntrain_table = \"t.csv\"\nholdout = 15\n[model]\nhidden = [8]\n[training]\nepochs = 2\n";
     fs::write(place.path("c.toml"), text).unwrap();
     let trained = place.run("train", "seconds");
-    says(&trained, 0, &["feature \"time\"", "1.7", "subtract an offset"]);
+    says(&trained, 0, &["features \"time\"", "1.7", "subtract an offset"]);
     // To be scored: some labels are not known yet.
     let scored = "a,b,label\n0,0,0\n1,-1,\n2,-2,2\n2,-2,strange\n";
     fs::write(place.path("t.csv"), table(mixed(), 1.0)).unwrap();

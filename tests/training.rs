@@ -608,7 +608,7 @@ fn a_net_that_standardises_is_the_net_of_standardised_features() {
     let column = |j: usize| raw.iter().skip(j).step_by(3).map(|&x| f64::from(x));
     let mean: Vec<f64> = (0..3).map(|j| column(j).sum::<f64>() / 20.0).collect();
     let sd = |j: usize| (column(j).map(|x| (x - mean[j]).powi(2)).sum::<f64>() / 20.0).sqrt();
-    let scale = [1.0 / sd(0), 1.0 / sd(1), 1.0].map(|scale| scale as f32);
+    let scale = [1.0 / sd(0), 1.0 / sd(1), 0.0].map(|scale| scale as f32);
     let mean: Vec<f32> = mean.into_iter().map(|mean| mean as f32).collect();
     let expected = Standardizer { mean: mean.clone(), scale: scale.to_vec() };
     assert_eq!(model.standardizer.as_ref(), Some(&expected));
@@ -624,6 +624,9 @@ fn a_net_that_standardises_is_the_net_of_standardised_features() {
     assert_eq!(model.logits(&context, &split(&raw)), logits);
     let loaded = Mlp::from_file(&model.to_file());
     assert_eq!(loaded.logits(&context, &split(&raw)), logits);
+    // Nothing was learnt of the constant column, so that its value does not matter.
+    let other: Vec<f32> = raw.iter().map(|&x| if x == 7.0 { 20_240_101.0 } else { x }).collect();
+    assert_eq!(model.logits(&context, &split(&other)), logits);
 }
 
 #[test]

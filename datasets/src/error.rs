@@ -25,6 +25,14 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
+/// The name among `known` that was probably meant by `found`: Levenshtein's distance to it is at most a third
+/// of its length and one.
+pub fn nearest<'n>(found: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let by_distance = known.into_iter().map(|name| (strsim::levenshtein(found, name), name));
+    let (distance, name) = by_distance.min()?;
+    (distance <= 1 + name.len() / 3).then_some(name)
+}
+
 /// An error of a data file. Every message names the file, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -12,7 +12,7 @@
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
 use crate::labels::{Classes, Fault, Labels};
-use crate::{Dataset, Error, Names, Split};
+use crate::{Dataset, Error, Split};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::GzDecoder;
 use std::cmp::Ordering;
@@ -186,7 +186,7 @@ pub fn load_dataset(
     Ok(Dataset {
         name: "idx".to_owned(),
         classes: classes.count,
-        names: Names { classes: classes.names, ..Names::default() },
+        names: classes.names(),
         train,
         test,
         sha256,

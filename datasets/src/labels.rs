@@ -1,6 +1,6 @@
 //! From the labels of a file, numbers or words, to classes that count from 0.
 
-use crate::Remark;
+use crate::{Names, Remark};
 use std::collections::HashMap;
 
 /// The most classes: what a label of 16 bits can name.
@@ -16,8 +16,19 @@ pub(crate) struct Labels {
     /// `[count]`: each example's place in `values`.
     codes: Vec<u32>,
     known: HashMap<String, u32>,
-    /// Whether they come from an array of numbers, in which NaN is no word.
-    pub numeric: bool,
+    source: Source,
+}
+
+/// What the labels were, before they were texts.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Source {
+    /// Fields of a table, whose numbers are numbers.
+    #[default]
+    Fields,
+    /// An array of texts: a number in it is a word, as for NumPy.
+    Texts,
+    /// An array of numbers, in which NaN is no word.
+    Numbers,
 }
 
 /// What is wrong with labels: at an example, or with all of them.
@@ -29,9 +40,14 @@ pub(crate) struct Fault {
 }
 
 impl Labels {
+    /// No labels yet, of an array of texts.
+    pub fn of_texts() -> Labels {
+        Labels { source: Source::Texts, ..Labels::default() }
+    }
+
     /// Labels that are numbers; the fault of too many different ones.
     pub fn of(numbers: impl Iterator<Item = f64>) -> Result<Labels, Fault> {
-        let mut labels = Labels { numeric: true, ..Labels::default() };
+        let mut labels = Labels { source: Source::Numbers, ..Labels::default() };
         let mut codes = HashMap::new();
         for number in numbers {
             if let Some(&code) = codes.get(&number.to_bits()) {
@@ -79,8 +95,36 @@ impl Labels {
     fn fault(&self, code: usize, expected: String) -> Fault {
         let row = self.codes.iter().position(|&other| other as usize == code);
         let value = &self.values[code];
-        let found = if self.numeric { value.clone() } else { format!("{value:?}") };
+        let found = match self.source {
+            Source::Numbers => value.clone(),
+            Source::Fields | Source::Texts => format!("{value:?}"),
+        };
         Fault { row, found, expected }
+    }
+
+    /// What is possible of classes that are words, and may be a mistake.
+    fn doubtful_words(&self, sorted: &[String]) -> Vec<Remark> {
+        let mut doubts = Vec::new();
+        let is_number = |value: &String| value.parse::<f64>().is_ok();
+        if self.source == Source::Fields
+            && sorted.iter().any(is_number)
+            && !sorted.iter().all(is_number)
+        {
+            doubts.push(format!("labels are numbers and words ({})", list(sorted)));
+        }
+        let mut spellings = HashMap::new();
+        for value in sorted {
+            let number = value.parse().ok().map(|x: f64| (x + 0.0).to_string());
+            let plain = number.unwrap_or_else(|| value.trim().to_lowercase());
+            if let Some(other) = spellings.insert(plain, value) {
+                doubts
+                    .push(format!("labels {other:?} and {value:?} differ in their spelling alone"));
+            }
+        }
+        let remark = |doubt: String| {
+            Remark::Warning(doubt + ": each is a class of its own; correct what is a mistake")
+        };
+        doubts.into_iter().take(SHOWN).map(remark).collect()
     }
 }
 
@@ -93,11 +137,12 @@ pub(crate) fn is_missing(label: &[u8]) -> bool {
     [&b""[..], b"NaN", b"nan", b"NA", b"N/A", b"<NA>", b"NULL", b"null", b"#N/A"].contains(&label)
 }
 
-/// The number that a label is: `2`, `2.0`, `True`.
+/// The number that a label is: `2`, `2.0`, `True`. `02` is a code, of which the zero is a part.
 fn number(value: &str) -> Option<f64> {
     match value {
         "True" | "true" | "TRUE" => Some(1.0),
         "False" | "false" | "FALSE" => Some(0.0),
+        code if matches!(code.as_bytes(), [b'0', b'0'..=b'9', ..]) => None,
         // Adding makes 0 of -0.
         // Beyond 2⁵³ different numbers would be one.
         digits => digits.parse().ok().filter(|x: &f64| x.abs() < 9e15).map(|x| x + 0.0),
@@ -127,24 +172,21 @@ impl Classes {
     /// The classes of training labels; `given` if the caller knows how many there are.
     ///
     /// Numbers that count from 0 are classes as they are. Other whole numbers, and words, are sorted,
-    /// numbers by value and words by letter, and are the names of classes 0, 1, ….
+    /// numbers by value and words by letter, and are the names of classes 0, 1, …. Words are the texts of an
+    /// array, and all fields of a table if one of them is no number, or a code that begins with 0.
     ///
     /// # Errors
     /// A fraction; other numbers or words than `given`; one class alone, or so many that these are
     /// no classes.
     pub fn of(labels: &Labels, given: Option<usize>) -> Result<Classes, Fault> {
         let numbers: Vec<Option<f64>> = labels.values.iter().map(|value| number(value)).collect();
-        let words = numbers.iter().filter(|number| number.is_none()).count();
-        if words > 0 && !labels.numeric {
-            let mut classes = Classes::of_words(labels, given)?;
-            if words < numbers.len() {
-                classes.notes.push(Remark::Warning(format!(
-                    "labels are numbers and words ({}): each is a class of its own; correct what is a \
-                     mistake",
-                    list(&classes.names)
-                )));
-            }
-            return Ok(classes);
+        let are_words = match labels.source {
+            Source::Texts => true,
+            Source::Fields => numbers.contains(&None),
+            Source::Numbers => false,
+        };
+        if are_words {
+            return Classes::of_words(labels, given);
         }
         let whole = |number: &Option<f64>| number.is_some_and(|x| x.fract() == 0.0);
         if let Some(code) = numbers.iter().position(|number| !whole(number)) {
@@ -197,8 +239,14 @@ impl Classes {
                 expected: format!("{given}, as data.classes says; without that key all count"),
             });
         }
-        let notes = vec![Remark::Note(format!("{count} classes: {}", list(&names)))];
+        let mut notes = vec![Remark::Note(format!("{count} classes: {}", list(&names)))];
+        notes.extend(labels.doubtful_words(&names));
         Ok(Classes { count, names, numbers: None, notes })
+    }
+
+    /// What they are called.
+    pub fn names(&self) -> Names {
+        Names::of_classes(self.names.clone(), self.numbers.is_none())
     }
 
     /// The same classes under the names that the file gives them.
@@ -301,9 +349,23 @@ mod tests {
         classes(&["-1", "1"], None, &["-1", "1"], &[0, 1]);
         classes(&["b", "B", "é", "a"], None, &["B", "a", "b", "é"], &[2, 0, 3, 1]);
         classes(&["True", "False"], None, &["False", "True"], &[1, 0]);
-        let mixed = Classes::of(&labels(&["1", "2", "O"]), None).unwrap();
-        assert_eq!(mixed.names, ["1", "2", "O"]);
-        assert!(matches!(&mixed.notes[1], Remark::Warning(text) if text.contains("1, 2, O")));
+        classes(&["01", "10", "02"], None, &["01", "02", "10"], &[0, 2, 1]);
+        let doubtful = |values: &[&str], part: &str| {
+            let found = Classes::of(&labels(values), None).unwrap();
+            assert_eq!(found.names, values);
+            assert!(matches!(&found.notes[1..], [Remark::Warning(text)] if text.contains(part)));
+        };
+        doubtful(&["1", "2", "O"], "1, 2, O");
+        doubtful(&["08", "8", "9"], "\"08\" and \"8\"");
+        doubtful(&["Yes", "no", "yes"], "\"Yes\" and \"yes\"");
+        let mut texts = Labels::of_texts();
+        ["9", "10", "1"].iter().for_each(|text| texts.push(text).unwrap());
+        let known = Classes::of(&texts, None).unwrap();
+        assert_eq!(
+            (&known.names[..], known.notes.len()),
+            (&["1", "10", "9"].map(String::from)[..], 1)
+        );
+        assert_eq!(known.index(&texts).unwrap(), [2, 1, 0]);
         let gap = Classes::of(&labels(&["0", "1", "3"]), None).unwrap();
         assert_eq!((gap.count, gap.names.len()), (3, 3));
     }

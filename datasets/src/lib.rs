@@ -39,7 +39,7 @@ mod views;
 
 pub use batches::{Batch, Batches, permute, shifts};
 pub use digest::FileStatus;
-pub use error::{Error, shown};
+pub use error::{Error, nearest, shown};
 pub use features::Features;
 pub use split::{Dataset, Images, Inputs, Names, Remark, Split};
 pub use views::View;

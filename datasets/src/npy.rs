@@ -8,7 +8,7 @@
 use crate::digest::{Hashed, hex, sha256_of_reader};
 use crate::foreign::{START, Wanted};
 use crate::labels::{self, Classes, Fault, Labels, list};
-use crate::{Dataset, Error, Inputs, Names, Remark, Split};
+use crate::{Dataset, Error, Inputs, Remark, Split};
 use byteorder::{ByteOrder, LittleEndian};
 use sha2::{Digest, Sha256};
 use std::cmp::Ordering;
@@ -161,11 +161,11 @@ pub fn load_dataset(path: &Path, classes: Option<usize>, held_out: bool) -> Resu
         None => train.subset(&[]),
         Some((x, y)) => labelled(x, y)?,
     };
-    notes.extend(classes.notes);
+    notes.extend(classes.notes.iter().cloned());
     Ok(Dataset {
         name: "npz".to_owned(),
         classes: classes.count,
-        names: Names { classes: classes.names, ..Names::default() },
+        names: classes.names(),
         train,
         test,
         sha256: arrays.sha256,
@@ -231,7 +231,7 @@ impl Element {
                 word.as_chunks().0.iter().map(|l| char::from_u32(code(l))).collect::<Option<_>>()?
             }
         };
-        Some(text.trim_end_matches('\0').trim().to_owned())
+        Some(text.trim_end_matches('\0').to_owned())
     }
 
     /// The value of `word`, exactly but for integers beyond 2⁵³.
@@ -752,7 +752,13 @@ impl<'p> Arrays<'p> {
         let bad = |expected: String| Error::Archive {
             path: self.path.to_path_buf(),
             found: format!("the arrays [{}]", names.join(", ")),
-            expected,
+            expected: match names.is_empty() {
+                true => format!(
+                    "{expected}; of pictures make an array: numpy.stack([numpy.asarray(PIL.Image.open(file)\
+                     .convert(\"L\")) for file in files])"
+                ),
+                false => expected,
+            },
         };
         let find = |part: &str, words: &[&str]| -> Result<Option<String>, Error> {
             let found: Vec<&String> =
@@ -762,7 +768,8 @@ impl<'p> Arrays<'p> {
                 [name] => Ok(Some(name.clone())),
                 [first, second, ..] => {
                     let what = ["x", "y"][usize::from(words[0] == "y")];
-                    Err(bad(format!("one {what}_{part}; {first} and {second} could both be it")))
+                    let part = if part.is_empty() { "" } else { &format!("_{part}") };
+                    Err(bad(format!("one {what}{part}; {first} and {second} could both be it")))
                 }
             }
         };
@@ -842,6 +849,14 @@ impl<'p> Arrays<'p> {
         self.note_sha256(y);
         Ok((split, Some(answers)))
     }
+}
+
+/// Whether the archive or folder at `path` has an array that is called like test examples.
+///
+/// # Errors
+/// As [`load_dataset`], as far as the names go.
+pub fn has_test_examples(path: &Path) -> Result<bool, Error> {
+    Ok(Arrays::open(path)?.names()?.iter().any(|name| is_called(name, "test", &EXAMPLES)))
 }
 
 /// Reads examples without labels: an `.npy` file; the one array of an archive or folder; or of several
@@ -980,10 +995,11 @@ impl Array<'_> {
         let (path, offset) = (self.path.clone(), self.offset);
         let answers = |what| Answers { path, offset, width, what };
         if text {
-            let mut labels = Ok(Labels::default());
+            let mut labels = Ok(Labels::of_texts());
             self.values("a label; a missing one is none", |element, word| {
-                let text =
-                    element.text(word).filter(|text| !labels::is_missing(text.as_bytes()))?;
+                let text = element
+                    .text(word)
+                    .filter(|text| !labels::is_missing(text.trim().as_bytes()))?;
                 if let Ok(known) = &mut labels
                     && let Err(fault) = known.push(&text)
                 {

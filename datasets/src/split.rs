@@ -276,6 +276,8 @@ impl Split {
 pub struct Names {
     /// `[classes]` where labels are words, or numbers that do not count from 0; else empty.
     pub classes: Vec<String>,
+    /// Whether these are texts although each reads as a number or a truth.
+    pub are_texts: bool,
     /// `[values of an example]` where columns have names; else empty.
     pub features: Vec<String>,
     /// The column of the labels, where it has a name.
@@ -292,6 +294,15 @@ pub enum Remark {
 }
 
 impl Names {
+    /// Of classes alone, called `classes`, which are `texts` or may be numbers.
+    #[must_use]
+    pub fn of_classes(classes: Vec<String>, texts: bool) -> Names {
+        let reads = |name: &String| name.parse::<f64>().is_ok() || name.parse::<bool>().is_ok();
+        let reads = |name: &String| reads(name) || reads(&name.to_lowercase());
+        let are_texts = texts && !classes.is_empty() && classes.iter().all(reads);
+        Names { classes, are_texts, ..Names::default() }
+    }
+
     /// What class number `class` is called: its name, or the number.
     #[must_use]
     pub fn class(&self, class: usize) -> String {

@@ -13,7 +13,7 @@ pub use stream::{Rows, Stream};
 use crate::digest::sha256_of;
 use crate::foreign::{START, Wanted};
 use crate::labels::{self, Classes, Fault, Labels, list};
-use crate::{Dataset, Error, Names, Remark, Split, idx};
+use crate::{Dataset, Error, Names, Remark, Split, idx, nearest};
 use csv::{ByteRecord, ErrorKind, ReaderBuilder};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::{self, Display, Formatter};
@@ -31,6 +31,8 @@ const MAX_BYTES: u64 = 1 << 34;
 const SAMPLE: usize = 200;
 /// How many rows make a column of consecutive numbers suspicious.
 const SUSPICIOUS: usize = 20;
+/// What is expected of a name or a label in another encoding.
+const IN_UTF_8: &str = "a text in UTF-8: in pandas read_csv(…, encoding=\"latin-1\"), to_csv";
 /// What columns of labels are called, in small letters.
 const LABELS: [&str; 8] =
     ["label", "labels", "target", "targets", "class", "classes", "y", "species"];
@@ -144,7 +146,7 @@ pub fn load_dataset(
     Ok(Dataset {
         name: "csv".to_owned(),
         classes: classes.count,
-        names: Names { classes: classes.names, features, label: roles.label },
+        names: Names { features, label: roles.label, ..classes.names() },
         train: train_split,
         test: test_split,
         sha256,
@@ -366,6 +368,10 @@ impl<'a> Table<'a> {
         let (first_start, first) = records.remove(0);
         table.header_line = table.line(first_start);
         table.name(first, first_start, &records)?;
+        // What is no UTF-8 was replaced when it was made text.
+        if let Some(name) = table.names.iter().find(|name| name.contains('\u{fffd}')) {
+            return Err(table.bad(table.header_line, format!("the name {name:?}"), IN_UTF_8));
+        }
         Ok(table)
     }
 
@@ -444,24 +450,34 @@ impl<'a> Table<'a> {
             LABELS.contains(&&field.to_lowercase()[..]) && !recurs(column, field)
         });
         let recurring = of_first(&recurs);
+        // Or, where all its words recur, a word that none of the lines below has.
+        let new_word = |column: usize, field: &String| {
+            let words = || of_column(column).filter(|other| !is_value(other));
+            let different: HashSet<&String> = words().collect();
+            let recur = words().count() >= SUSPICIOUS.max(2 * different.len());
+            is_word(field) && !numeric(column) && recur && !different.contains(field)
+        };
+        let new_words = of_first(&new_word);
         let has_header = others.is_empty() && numbers.is_empty()
             || width > first.len()
             || labels > 0
             || above_numbers > 0 && above_numbers >= among_numbers
             || numbers.is_empty() && recurring == 0
             || numbered && numbers.len() == first.len() && numbers.len() > 2
-            || numbered && numbers.len() < first.len() && recurring == 0;
+            || numbered && numbers.len() < first.len() && recurring == 0
+            || new_words > 0 && recurring == 0;
         self.words = words;
         self.has_header = has_header;
         if has_header {
             self.start = second.map_or(self.bytes.len(), |(start, _)| *start);
-            if numbers.len() == first.len() {
-                let note = format!(
+            if !numbers.is_empty() {
+                let text = format!(
                     "{}: the first line, {}, taken for names of columns",
                     self.path.display(),
                     list(&first)
                 );
-                self.notes.push(Remark::Note(note));
+                let all = numbers.len() == first.len();
+                self.notes.push(if all { Remark::Note(text) } else { Remark::Warning(text) });
             }
             self.names = first;
             return self.expect_different_names();
@@ -527,6 +543,10 @@ impl<'a> Table<'a> {
         let all = list(&self.names);
         if let Some(column) = &columns.label {
             let place = self.place(column, "label_column")?;
+            let in_test = || test.and_then(|test| test.place(column, "label_column").ok()?);
+            if place.is_none() && in_test().is_none() {
+                return Err(self.without(column));
+            }
             if place.is_none() {
                 let text = format!(
                     "{}: no column {column} among {all}: taken for examples without labels",
@@ -576,7 +596,7 @@ impl<'a> Table<'a> {
             }
             [] if !self.has_header => Err(self.bad(
                 self.header_line,
-                "no names of columns, and numbers alone",
+                "no names of columns, and no column of words",
                 "the place of the labels: label_column = 0 for the first column, −1 for the last",
             )),
             [] => {
@@ -600,6 +620,19 @@ impl<'a> Table<'a> {
                 ))
             }
         }
+    }
+
+    /// The error of a column that was named and is not there, with the name that is most like it.
+    fn without(&self, column: &Column) -> Error {
+        let asked = column.to_string();
+        let like = nearest(asked.trim_matches('"'), self.names.iter().map(String::as_str));
+        let like = like.map_or(String::new(), |name| format!("; did you mean {name:?}?"));
+        let found = format!("no column {column} among {}", list(&self.names));
+        self.bad(
+            self.header_line,
+            found,
+            format!("the column of the labels, as label_column{like}"),
+        )
     }
 
     fn is_nameless(&self, place: usize) -> bool {
@@ -676,6 +709,7 @@ impl<'a> Table<'a> {
             Some(name) => self.names.iter().position(|known| known == name),
             None => self.label(columns, None)?,
         };
+        let asked = columns.label.as_ref().filter(|_| train.label.is_none());
         let places: HashMap<&String, usize> = self.names.iter().zip(0..).collect();
         let mut uses = vec![Use::Nothing; self.names.len()];
         for (feature, name) in train.features.iter().enumerate() {
@@ -687,8 +721,10 @@ impl<'a> Table<'a> {
             uses[place] = Use::Feature(feature);
         }
         let Some(label) = label.filter(|&place| uses[place] == Use::Nothing) else {
-            let name = train.label.as_deref().unwrap_or(LABELS[0]);
-            let found = format!("no column {name:?} among {}", list(&self.names));
+            let name = train.label.clone().map(Column::Name);
+            let name =
+                name.or(asked.cloned()).unwrap_or_else(|| Column::Name(LABELS[0].to_owned()));
+            let found = format!("no column {name} among {}", list(&self.names));
             let expected = "the labels, by which a model is tested; without a table that has them, \
                             hold out a part of the training table: holdout";
             return Err(self.bad(self.header_line, found, expected));
@@ -777,13 +813,13 @@ impl<'a> Table<'a> {
                 } else {
                     match str::from_utf8(field.trim_ascii()) {
                         Ok(text) if !text.contains(['\n', '\r']) => label = Some(text),
-                        Ok(_) => return refuse(format!("a label{}", hint(field, ""))),
-                        Err(_) => {
+                        Ok(_) => {
                             return refuse(
-                                "a label in UTF-8: in pandas read_csv(…, encoding=\"latin-1\"), to_csv"
+                                "a label in one line; a quote opens it and is not closed there"
                                     .to_owned(),
                             );
                         }
+                        Err(_) => return refuse(IN_UTF_8.to_owned()),
                     }
                 }
             }
@@ -1076,8 +1112,11 @@ fn hint(field: &[u8], name: &str) -> String {
              True)), or leave out such rows with drop_incomplete_rows = true, or the column with \
              ignore_columns = [{name}]"
         )
-    } else if is_number(&text) || text.parse::<f64>().is_ok() {
-        String::new()
+    } else if text.parse::<f64>().is_ok() {
+        format!(
+            ", of at most 3.4e38: divide the column, or leave out such rows, in pandas table[table[{name}]\
+             .abs() < 1e38]"
+        )
     } else if is_number(&text.replacen(',', ".", 1)) {
         "; write a decimal point: in pandas read_csv(…, sep=\";\", decimal=\",\"), to_csv; if commas part \
          thousands: read_csv(…, thousands=\",\")"
@@ -1407,6 +1446,13 @@ mod tests {
             &plain_rule,
             "t.csv:3: found \"x\" in column \"b\"",
         );
+        // A first line of numbers and a word that none of the others has is a header.
+        let years =
+            |last: &str| format!("2019,2020,{last}\n{}", "0.1,-0.6,no\n2,1.4,yes\n".repeat(10));
+        let named = plain(years("outcome"));
+        assert_eq!((named.train.len(), named.names.label.as_deref()), (20, Some("outcome")));
+        assert!(remarks(&named).contains("taken for names of columns"), "{}", remarks(&named));
+        assert_eq!(plain(years("no")).train.len(), 21);
         // What holds other words is named.
         let both = "name,kind,b\nx,cat,2\ny,dog,3\n";
         let columns = Columns {
@@ -1418,6 +1464,10 @@ mod tests {
         assert_eq!(table(both, &ignored).unwrap().train, table(both, &columns).unwrap().train);
         let unknown = Columns { ignored: vec![Column::Name("nam".into())], ..columns };
         refused(both, &unknown, "no column \"nam\" among name, kind, b");
+        // So is what looks like a misspelt column of labels.
+        let misspelt = label(Column::Name("knd".into()));
+        refused(both, &misspelt, "no column \"knd\" among name, kind, b");
+        refused(both, &misspelt, "did you mean \"kind\"?");
     }
 
     #[test]

@@ -145,6 +145,7 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         history: list[Epoch] = []
         settings = self._settings(x, len(classes))
         settings |= {"on_epoch": history.append, "class_names": class_names(classes)}
+        settings["class_texts"] = classes.dtype.kind not in "biuf"
         settings["feature_names"] = None if names is None else list(names)
         try:
             if logits is None:
@@ -276,7 +277,8 @@ class _Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | PathLike[str]) -> Any:
         """A fitted classifier from a model file, of save or of `limbeck train`.
 
-        classes_ are the names in the file; whole numbers, decimals and booleans become such again.
+        classes_ are the names in the file; whole numbers, decimals and booleans become such again, and
+        texts stay texts.
         """
         model = Model.load(path)
         self = cls(hidden_layer_sizes=tuple(model.layers[1:-1]), activation=model.activation)
@@ -524,11 +526,12 @@ def joined(
         if labels is None:
             return targets.classes, None
         place = {label: i for i, label in enumerate(targets.classes.tolist())}
-        strange = sorted({str(label) for label in labels.tolist() if label not in place})
+        strange = sorted({repr(label) for label in labels.tolist() if label not in place})
         if strange:
+            known = targets.classes.tolist()
             raise ValueError(
-                f"y: found the classes {strange}, which the teacher does not know: it has "
-                f"{targets.classes.tolist()}"
+                f"y: found the classes [{', '.join(strange[:20])}], which the teacher does not know: it "
+                f"has {known[:20]}"
             )
         return targets.classes, np.array([place[label] for label in labels.tolist()])
     if classes is None:
@@ -552,6 +555,21 @@ def warn_of_another_order(logits: Floats, codes: Array | None) -> None:
     shares = [np.bincount(which, minlength=logits.shape[1]) / n for which in (said, codes)]
     chance = float(shares[0] @ shares[1])
     agree = float((said == codes).mean())
+    # The columns in another order, in which each is the class that it names most often.
+    order = np.arange(logits.shape[1])
+    for label in np.unique(codes):
+        order[label] = np.bincount(said[codes == label]).argmax()
+    permuted = float((said == order[codes]).mean())
+    better = permuted > agree + 3 / math.sqrt(n) and 1 - permuted < (1 - agree) / 2
+    if better and len(set(order)) == len(order):
+        warnings.warn(
+            f"the teacher agrees with {agree:.1%} of the labels, and with {permuted:.1%} if its columns are "
+            f"taken in the order {order.tolist()[:20]}: are they in that of the sorted classes? "
+            "scikit-learn's classes_ of texts are sorted as texts: 1, 10, 2",
+            UserWarning,
+            stacklevel=3,
+        )
+        return
     if agree <= chance + math.sqrt(chance * (1 - chance) / n) and n >= 20 and chance < 0.95:
         warnings.warn(
             f"the teacher agrees with {agree:.1%} of the labels, as chance would ({chance:.1%}): are "
@@ -573,6 +591,8 @@ def classes_of(model: Model) -> Array:
     names = model.class_names
     if names is None:
         return np.arange(model.layers[-1])
+    if model.class_texts:
+        return np.array(names, dtype=object)
     if names == ["False", "True"]:
         return np.array([False, True])
     for kind in (int, float):

@@ -124,6 +124,7 @@ class Model:
         input_scale: tuple[float, float] = (1.0, 0.0),
         standardizer: tuple[Floats, Floats] | None = None,
         class_names: Sequence[str] | None = None,
+        class_texts: bool = False,
         feature_names: Sequence[str] | None = None,
         dataset: str = "",
         data: dict[str, str] | None = None,
@@ -132,7 +133,8 @@ class Model:
         Linear has them.
 
         An input is value * scale + shift of input_scale or, with a standardizer (mean, scale),
-        (value - mean) * scale. dataset and data, SHA-256 by file, say what it was trained on.
+        (value - mean) * scale. dataset and data, SHA-256 by file, say what it was trained on;
+        class_texts, that the names of the classes are texts also where they read as numbers.
 
         >>> import limbeck, numpy as np
         >>> layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
@@ -176,6 +178,10 @@ class Model:
         """In the order of the logits; None where classes are the numbers from 0."""
 
     @property
+    def class_texts(self) -> bool:
+        """Whether these are texts although each reads as a number or a truth."""
+
+    @property
     def feature_names(self) -> list[str] | None:
         """In the order of the inputs, where they are known."""
 
@@ -201,6 +207,7 @@ def train(
     threads: int | None = None,
     validation: float | tuple[Inputs, npt.ArrayLike] | None = None,
     class_names: Sequence[str] | None = None,
+    class_texts: bool = False,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
     jitter: int | None = None,
@@ -253,6 +260,7 @@ def distill(
     threads: int | None = None,
     validation: float | tuple[Inputs, npt.ArrayLike] | None = None,
     class_names: Sequence[str] | None = None,
+    class_texts: bool = False,
     feature_names: Sequence[str] | None = None,
     temperature: float = 20.0,
     soft_weight: float = 1.0,

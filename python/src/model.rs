@@ -26,7 +26,8 @@ type StandardizerArrays<'py> = (Bound<'py, PyArray1<f32>>, Bound<'py, PyArray1<f
 ///
 /// parameters: weight [outputs, inputs] and bias [outputs] of each layer, float32. An input is value *
 /// scale + shift of input_scale (1, 0) or, with a standardizer (mean, scale), (value - mean) * scale.
-/// activation ("relu"), class_names, feature_names, dataset and data (None) are kept with it.
+/// activation ("relu"), class_names, feature_names, dataset and data (None) are kept with it; so is
+/// class_texts (False), whether the names of the classes are texts also where they read as numbers.
 ///
 /// >>> import limbeck, numpy as np
 /// >>> layer = np.eye(2, dtype=np.float32), np.zeros(2, np.float32)
@@ -43,7 +44,7 @@ impl Model {
     #[new]
     #[pyo3(signature = (
         parameters, *, activation="relu", input_scale=(1.0, 0.0), standardizer=None,
-        class_names=None, feature_names=None, dataset="", data=None
+        class_names=None, class_texts=false, feature_names=None, dataset="", data=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
     fn new(
@@ -52,6 +53,7 @@ impl Model {
         input_scale: (f32, f32),
         standardizer: Option<(PyReadonlyArray1<f32>, PyReadonlyArray1<f32>)>,
         class_names: Option<Vec<String>>,
+        class_texts: bool,
         feature_names: Option<Vec<String>>,
         dataset: &str,
         data: Option<BTreeMap<String, String>>,
@@ -93,7 +95,7 @@ impl Model {
         if let Some(found) = lengths.into_iter().find(|&length| length != inputs) {
             return fault(format!("standardizer: found {found} values, expected {inputs}"));
         }
-        let names = names(class_names, feature_names, inputs, classes)?;
+        let names = names(class_names, class_texts, feature_names, inputs, classes)?;
         let activation = activation.parse().map_err(|_| {
             let message = format!("activation: found '{activation}', expected 'relu' or 'tanh'");
             PyValueError::new_err(message)
@@ -120,6 +122,7 @@ impl Model {
         keywords.set_item("input_scale", self.input_scale())?;
         keywords.set_item("standardizer", self.standardizer(py))?;
         keywords.set_item("class_names", self.class_names())?;
+        keywords.set_item("class_texts", self.class_texts())?;
         keywords.set_item("feature_names", self.feature_names())?;
         keywords.set_item("dataset", &self.about.dataset)?;
         keywords.set_item("data", &self.about.data)?;
@@ -179,6 +182,12 @@ impl Model {
     #[getter]
     fn class_names(&self) -> Option<Vec<String>> {
         Some(self.about.names.classes.clone()).filter(|names| !names.is_empty())
+    }
+
+    /// Whether these are texts although each reads as a number or a truth.
+    #[getter]
+    fn class_texts(&self) -> bool {
+        self.about.names.are_texts
     }
 
     /// What the inputs are called, in their order, or None.
@@ -294,6 +303,7 @@ impl Model {
 /// The names of a net's classes and inputs, as many as there are.
 pub fn names(
     classes: Option<Vec<String>>,
+    texts: bool,
     features: Option<Vec<String>>,
     inputs: usize,
     outputs: usize,
@@ -308,8 +318,7 @@ pub fn names(
         Err(PyValueError::new_err(message))
     };
     Ok(Names {
-        classes: checked("class_names", classes, outputs)?,
         features: checked("feature_names", features, inputs)?,
-        label: None,
+        ..Names::of_classes(checked("class_names", classes, outputs)?, texts)
     })
 }

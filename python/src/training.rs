@@ -11,7 +11,7 @@ use limbeck::engine::mlp::Mlp;
 use limbeck::engine::standardize;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task, VALIDATION};
 use limbeck::files::about::About;
-use limbeck_datasets::{Inputs, Split};
+use limbeck_datasets::{Inputs, Names, Split};
 use limbeck_kernels::{Context, Isa};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -92,8 +92,8 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 /// labels: integers [n]. on_epoch is called with a dict after each epoch; an exception in it ends the
 /// training, and so does Ctrl-C, within a step: the KeyboardInterrupt's `model` is what was trained so
 /// far. validation: a number or share of the examples, drawn by class, or a pair (images, labels),
-/// evaluated after each epoch. threads (all) changes no bit of the result. class_names, feature_names: kept
-/// in the model. The other keywords are the keys of a configuration file with their defaults: seed (0),
+/// evaluated after each epoch. threads (all) changes no bit of the result. class_names, class_texts,
+/// feature_names: kept in the model, see Model. The other keywords are the keys of a configuration file with their defaults: seed (0),
 /// jitter (None), standardize ("auto"), split_seed (0), layers ([784, 1200, 1200, 10]), dropout (None),
 /// activation ("relu"), init_scale (1), epochs (200), batch_size (128), microbatches (1), precision
 /// ("f32"), learning_rate (0.05), schedule ("cosine"), optimizer ("sgd"), momentum (0.9), average (0), max_norm (None),
@@ -108,7 +108,7 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 #[pyfunction]
 #[pyo3(signature = (
     images, labels, *, on_epoch=None, threads=None, validation=None, class_names=None,
-    feature_names=None, **config
+    class_texts=false, feature_names=None, **config
 ))]
 #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
 pub fn train(
@@ -119,6 +119,7 @@ pub fn train(
     threads: Option<usize>,
     validation: Option<&Bound<PyAny>>,
     class_names: Option<Vec<String>>,
+    class_texts: bool,
     feature_names: Option<Vec<String>>,
     config: Option<&Bound<PyDict>>,
 ) -> PyResult<Model> {
@@ -130,7 +131,8 @@ pub fn train(
     let split = self::split("images", &config, images, Some(("labels", labels)))?;
     let run =
         Run { config, split, objective: LossSpec::HARD, logits: None, watched: None, on_epoch };
-    run.watching(validation)?.train(py, &context(threads)?, "model", class_names, feature_names)
+    let names = |inputs, outputs| names(class_names, class_texts, feature_names, inputs, outputs);
+    run.watching(validation)?.train(py, &context(threads)?, "model", names)
 }
 
 /// Trains a net on the soft targets of a teacher and, where there are labels, on these.
@@ -149,7 +151,7 @@ pub fn train(
 #[pyfunction]
 #[pyo3(signature = (
     images, teacher, labels=None, *, on_epoch=None, threads=None, validation=None,
-    class_names=None, feature_names=None, **config
+    class_names=None, class_texts=false, feature_names=None, **config
 ))]
 #[expect(clippy::too_many_arguments, reason = "Python's keywords")]
 pub fn distill(
@@ -161,6 +163,7 @@ pub fn distill(
     threads: Option<usize>,
     validation: Option<&Bound<PyAny>>,
     class_names: Option<Vec<String>>,
+    class_texts: bool,
     feature_names: Option<Vec<String>>,
     config: Option<&Bound<PyDict>>,
 ) -> PyResult<Model> {
@@ -171,7 +174,8 @@ pub fn distill(
     let context = context(threads)?;
     let logits = Some(soft_targets(py, &context, teacher, &config, &split)?);
     let run = Run { config, split, objective, logits, watched: None, on_epoch };
-    run.watching(validation)?.train(py, &context, "student", class_names, feature_names)
+    let names = |inputs, outputs| names(class_names, class_texts, feature_names, inputs, outputs);
+    run.watching(validation)?.train(py, &context, "student", names)
 }
 
 /// The logits [n, classes] of one or more models, or as they are given.
@@ -326,11 +330,10 @@ impl Run {
         py: Python,
         context: &Context,
         name: &str,
-        class_names: Option<Vec<String>>,
-        feature_names: Option<Vec<String>>,
+        names: impl FnOnce(usize, usize) -> PyResult<Names>,
     ) -> PyResult<Model> {
         let (inputs, outputs) = (self.split.input_size(), classes(&self.config));
-        let names = names(class_names, feature_names, inputs, outputs)?;
+        let names = names(inputs, outputs)?;
         let about = About { names, ..About::default() };
         let asked = self.config.data.standardize;
         let how = standardize::choose(asked, &self.split, &about.names).how;

@@ -159,24 +159,14 @@ fn read_teachers(
         let teacher = Mlp::from_file(&file.arranged(&dataset.names, path)?);
         learn_classes(teacher.classes(), config, dataset);
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
-        expect_finite(session, &teacher, path, dataset)?;
+        // A teacher that overflows is refused here, where its file is known: by the first examples.
+        let first: Vec<u32> = (0..dataset.train.len().min(256) as u32).collect();
+        let name = |i| format!("{}: training example {i}, counted from 0", path.display());
+        data::finite_logits(&session.context, &teacher, &dataset.train.subset(&first), name)?;
         hashes.insert(format!("teacher {i}"), sha256);
         teachers.push(teacher);
     }
     Ok((teachers, hashes))
-}
-
-/// Refuses a teacher that overflows, here where its file is known: by the first examples.
-fn expect_finite(session: &Session, teacher: &Mlp, path: &Path, dataset: &Dataset) -> Result<()> {
-    let first: Vec<u32> = (0..dataset.train.len().min(256)).map(|i| i as u32).collect();
-    let logits = teacher.logits(&session.context, &dataset.train.subset(&first));
-    let Some(at) = logits.iter().position(|z| !z.is_finite()) else { return Ok(()) };
-    Err(Error::Data {
-        path: path.to_path_buf(),
-        what: format!("the teacher's logits of training example {}", at / dataset.classes),
-        found: logits[at].to_string(),
-        expected: "finite numbers: its weights, or the features, are too large".into(),
-    })
 }
 
 /// The logits of teachers on the training split, of several those of their ensemble.

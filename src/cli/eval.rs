@@ -78,7 +78,8 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
                 dataset.name
             ));
         }
-        logits.push(data::finite_logits(&session.context, &model, &dataset.test)?);
+        let name = |i| format!("test example {i}, counted from 0");
+        logits.push(data::finite_logits(&session.context, &model, &dataset.test, name)?);
         reports.push(ModelReport {
             model: path.clone().into(),
             layers: model.widths(),
@@ -170,7 +171,26 @@ fn test_data(
         let (data, asked) = (session.data.as_deref(), session.data_is_asked);
         let located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
         session.note(&format!("the test examples are those of {}", kept.display()));
-        return data::align(data::load_data(&located, &kept, data)?, about, path);
+        let dataset = data::load_data(&located, &kept, data)?;
+        if let Some((key, ..)) = manifest::differing(&manifest["data"], &dataset.sha256).first() {
+            let mut paths = located.clone();
+            let key = key.split('/').next().unwrap_or_default();
+            let changed = paths.paths_mut().find(|(known, _)| *known == key);
+            let changed = changed.map_or(kept.clone(), |(_, path)| path.clone());
+            // What was trained on would be tested.
+            if located.data.holdout.is_some() {
+                return Err(Error::Data {
+                    path: changed,
+                    what: "the table or arrays of the run".into(),
+                    found: "other content than when it was trained, of which another part would be held \
+                            out"
+                    .into(),
+                    expected: "the file of then, or test examples of their own: --config FILE".into(),
+                });
+            }
+            session.warn(&format!("{}: not as it was when the run was trained", changed.display()));
+        }
+        return data::align(dataset, about, path);
     }
     let known = DatasetName::from_str(&about.dataset, false).ok();
     if known.is_none() && !about.dataset.is_empty() {

@@ -11,9 +11,9 @@ use limbeck::files::write::atomic_write;
 use limbeck::run::folder::entries;
 use limbeck::run::manifest::shell_line;
 use limbeck::{Error, Result};
-use limbeck_datasets::Dataset;
 use limbeck_datasets::foreign::{START, Wanted, recognise};
 use limbeck_datasets::table::{self, Column, Columns};
+use limbeck_datasets::{Dataset, npy};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -69,14 +69,21 @@ pub fn run(session: &Session, args: &InitArgs) -> Result<()> {
     for attempt in tries {
         match attempt.load(&out) {
             Ok(dataset) => {
-                if let Some(why) = &untested {
-                    session.note(&format!("no test examples, a part is held out: {why}"));
+                match &untested {
+                    Some((why, true)) => session.warn(&format!(
+                        "the test examples cannot be used, and a part of the others is held out: {why}"
+                    )),
+                    Some((why, false)) => {
+                        session.note(&format!("no test examples, a part is held out: {why}"));
+                    }
+                    None => {}
                 }
                 return finish(session, args, &out, &attempt, dataset, teacher);
             }
             // The last but one is the plainest: what is wrong with it is wrong with the data.
             Err(error) => {
-                untested = untested.or((!attempt.held_out).then(|| error.to_string()));
+                let tested = !attempt.held_out;
+                untested = untested.or(tested.then(|| (error.to_string(), attempt.has_test)));
                 refused = Some(refused.filter(|_| attempt.drop_incomplete).unwrap_or(error))
             }
         }
@@ -90,6 +97,8 @@ struct Attempt {
     /// The paths and columns.
     config: Config,
     held_out: bool,
+    /// Whether there are test examples, as good or bad as they are.
+    has_test: bool,
     drop_incomplete: bool,
 }
 
@@ -166,10 +175,10 @@ impl Attempt {
 
 /// The ways to read `path`, the best first: with test examples that lie beside it, with a hold-out.
 fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt>> {
-    let attempt = |change: &dyn Fn(&mut Config), held_out: bool| {
+    let attempt = |change: &dyn Fn(&mut Config), held_out: bool, has_test: bool| {
         let mut config = config.clone();
         change(&mut config);
-        Attempt { config, held_out, drop_incomplete: false }
+        Attempt { config, held_out, has_test, drop_incomplete: false }
     };
     let images = images_in(path)?;
     let start = match path.is_dir() {
@@ -197,11 +206,12 @@ fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt
             config.data.test_labels = test.as_deref().and_then(labels);
             config.data.test_images = test.clone();
         };
-        return Ok(vec![attempt(&tested, false), attempt(&named, true)]);
+        return Ok(vec![attempt(&tested, false, test.is_some()), attempt(&named, true, false)]);
     }
     if path.is_dir() || kind == "a NumPy .npz archive" {
         let named = |config: &mut Config| config.data.arrays = Some(path.to_path_buf());
-        return Ok(vec![attempt(&named, false), attempt(&named, true)]);
+        let has_test = npy::has_test_examples(path)?;
+        return Ok(vec![attempt(&named, false, has_test), attempt(&named, true, false)]);
     }
     let label = label.map(|text| match text.parse() {
         Ok(place) => Column::Place(place),
@@ -218,10 +228,10 @@ fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt
         named(config);
         config.data.test_table = test.clone();
     };
-    let plain = attempt(&named, true);
+    let plain = attempt(&named, true, false);
     let mut tries = vec![plain.clone(), Attempt { drop_incomplete: true, ..plain }];
     if test.is_some() {
-        tries.insert(0, attempt(&tested, false));
+        tries.insert(0, attempt(&tested, false, true));
     }
     Ok(tries)
 }

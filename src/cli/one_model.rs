@@ -148,6 +148,7 @@ fn decide(session: &Session, config: &mut Config, parts: &Parts) {
     }
     let choice = standardize::choose(keys.standardize, &dataset.train, &dataset.names);
     choice.coarse.iter().for_each(|coarse| session.warn(coarse));
+    choice.constant.iter().for_each(|constant| session.note(constant));
     choice.why.iter().for_each(|why| session.note(why));
     keys.standardize = Some(choice.how);
 }

@@ -48,10 +48,21 @@ pub fn run(session: &Session, args: &PredictArgs) -> Result<()> {
     let mut predictor =
         Predictor { session, args, model, about: file.about, counts: Counts::default() };
     let Some(out) = &session.out else {
-        let written = predictor.write_all(io::stdout().lock());
-        return match written {
+        if session.json {
+            return Err(Error::Usage(
+                "--json: the answers are CSV; name a file for them, --out FILE".into(),
+            ));
+        }
+        return match predictor.write_all(io::stdout().lock()) {
             // A reader that has gone, as with `| head`.
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Ok(()) => {
+                let Outcome { labelled, errors, .. } = predictor.outcome(Path::new("stdout"));
+                let said =
+                    |n| format!("{n} errors in {labelled} rows with labels; --out FILE tells more");
+                errors.into_iter().for_each(|n| session.note(&said(n)));
+                Ok(())
+            }
             other => other,
         };
     };
@@ -102,6 +113,14 @@ impl Predictor<'_> {
                 let names = &self.about.names;
                 let (inputs, label) = (self.model.inputs(), names.label.as_deref());
                 let mut stream = Stream::open(path, &names.features, inputs, label)?;
+                if !stream.has_names() && !names.features.is_empty() {
+                    self.session.warn(&format!(
+                        "{}: no names of columns in the first line: taken in the order of the model's \
+                         features, {}",
+                        path.display(),
+                        names.features.join(", ")
+                    ));
+                }
                 while let Some(Rows { values, labels }) = stream.next_rows()? {
                     let split = Split::of_features(values, inputs, None);
                     self.write_rows(&mut csv, &split, labels.as_deref())?;
@@ -123,6 +142,12 @@ impl Predictor<'_> {
         if self.args.probabilities {
             fields.extend((0..self.model.classes()).map(|class| names.class(class)));
         }
+        // A class may be called as another column is.
+        for i in 1..fields.len() {
+            while fields[..i].contains(&fields[i]) {
+                fields[i].push('_');
+            }
+        }
         csv.row(&fields)
     }
 
@@ -132,12 +157,21 @@ impl Predictor<'_> {
         split: &Split,
         labels: Option<&[String]>,
     ) -> Result<()> {
-        let classes = self.model.classes();
-        data::expect_fit(&self.model, &self.args.model, split.input_size(), classes)?;
+        let (classes, rows) = (self.model.classes(), &self.args.rows);
+        if split.input_size() != self.model.inputs() {
+            return Err(Error::Data {
+                path: rows.clone(),
+                what: "values of a row".into(),
+                found: split.input_size().to_string(),
+                expected: format!("{}, the inputs of the model", self.model.inputs()),
+            });
+        }
         if self.counts.rows == 0 {
             self.write_header(csv, labels.is_some())?;
         }
-        let logits = data::finite_logits(&self.session.context, &self.model, split)?;
+        let before = self.counts.rows;
+        let name = |i| format!("{}: row {}, counted from 0", rows.display(), before + i);
+        let logits = data::finite_logits(&self.session.context, &self.model, split, name)?;
         let names: Vec<String> = (0..classes).map(|class| self.about.names.class(class)).collect();
         for (i, row) in logits.chunks_exact(classes).enumerate() {
             let probs = metrics::soft_prediction(row, self.args.temperature);

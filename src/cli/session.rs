@@ -39,7 +39,8 @@ pub struct Session {
     pub out: Option<PathBuf>,
     /// `--seed`, which goes before any seed of a configuration.
     pub seed: Option<u64>,
-    json: bool,
+    /// `--json`: results as one JSON object.
+    pub json: bool,
     /// Whether this process answers for its job: it is rank 0, or alone.
     pub leads: bool,
     /// Whether progress and notes are left out.

@@ -276,9 +276,13 @@ pub fn did_not_learn(confusion: &Confusion, names: &Names) -> Option<String> {
     let share = by_rote as f64 / n;
     let deviation = (n * share * (1.0 - share)).sqrt();
     (by_rote > 0 && errors as f64 > by_rote as f64 - 1.645 * deviation).then(|| {
+        let (what, first) = match errors < by_rote {
+            true => ("has not been shown to have learnt", "Test on more examples; try"),
+            false => ("did not learn", "Try"),
+        };
         format!(
-            "the net did not learn: {errors} errors of {examples} test examples, and always answering \
-             \"{}\" makes {by_rote}. Try more epochs, another learning rate, or more hidden units; and \
+            "the net {what}: {errors} errors of {examples} test examples, and always answering \
+             \"{}\" makes {by_rote}. {first} more epochs, another learning rate, or more hidden units; and \
              see whether rows and labels belong together",
             names.class(commonest)
         )
@@ -325,11 +329,33 @@ pub fn doubtful_logits(logits: &[f32], split: &Split, classes: usize) -> Option<
     let labels = split.labels.as_ref()?;
     let n = labels.len() as f64;
     let (mut agree, mut by_label, mut by_teacher) = (0.0, vec![0.0; classes], vec![0.0; classes]);
+    let mut pairs = BTreeMap::new();
     for (row, &label) in rows().zip(labels) {
         let answer = metrics::predict(row)?;
         agree += f64::from(u8::from(answer == usize::from(label)));
         by_label[usize::from(label)] += 1.0;
         by_teacher[answer] += 1.0;
+        *pairs.entry((answer, usize::from(label))).or_insert(0.0) += 1.0;
+    }
+    // The columns in another order, in which each is the class that it names most often.
+    let mut pairs: Vec<_> = pairs.into_iter().collect();
+    pairs.sort_by(|(_, a), (_, b): &(_, f64)| b.total_cmp(a));
+    let (mut column_of, mut taken, mut permuted) = (vec![None; classes], vec![false; classes], 0.0);
+    for ((column, class), count) in pairs {
+        if column_of[class].is_none() && !taken[column] {
+            (column_of[class], taken[column]) = (Some(column), true);
+            permuted += count;
+        }
+    }
+    if permuted > agree + 3.0 * n.sqrt() && n - permuted < 0.5 * (n - agree) {
+        let shown = column_of.iter().take(20).map(|c| c.map_or("?".into(), |c| c.to_string()));
+        return Some(format!(
+            "the teacher's logits agree with {agree} of {n} labels, and with {permuted} if their columns are \
+             taken in the order {}{}: are they in that of the classes? Numbers are sorted by value; \
+             scikit-learn's classes_ of texts are sorted as texts, 1, 10, 2",
+            shown.collect::<Vec<_>>().join(", "),
+            if classes > 20 { ", …" } else { "" }
+        ));
     }
     // Were rows and labels independent: a binomial number of p·n.
     let pairs = by_label.iter().zip(&by_teacher);
@@ -337,7 +363,7 @@ pub fn doubtful_logits(logits: &[f32], split: &Split, classes: usize) -> Option<
     let bound = n * p + 3.0 * (n * p * (1.0 - p)).sqrt();
     (agree <= bound && agree < n).then(|| {
         format!(
-            "the teacher's logits agree with {agree} of {n} labels, no more than chance would \
+            "the teacher's logits agree with {agree} of {n} labels, hardly more than chance would \
              ({:.0}): are their rows in the order of the examples, and their columns in that of \
              the classes?",
             n * p
@@ -382,15 +408,21 @@ pub fn expect_fit(model: &Mlp, path: &Path, inputs: usize, classes: usize) -> Re
 pub fn evaluate(context: &Context, model: &Mlp, split: &Split) -> Result<metrics::Evaluation> {
     let labels =
         split.labels.as_ref().ok_or_else(|| Error::Usage("the test set has no labels".into()))?;
-    Ok(metrics::evaluate(&finite_logits(context, model, split)?, labels, model.classes()))
+    let name = |i| format!("test example {i}, counted from 0");
+    Ok(metrics::evaluate(&finite_logits(context, model, split, name)?, labels, model.classes()))
 }
 
-/// The logits [n, classes] of `model` on a test set.
+/// The logits [n, classes] of `model` on a split, whose example i is called `name(i)`.
 ///
 /// # Errors
 /// [`Error::Dataset`] with the first example for which one is not finite: a finite feature of 10³⁸
 /// overflows in the first layer.
-pub fn finite_logits(context: &Context, model: &Mlp, split: &Split) -> Result<Vec<f32>> {
+pub fn finite_logits(
+    context: &Context,
+    model: &Mlp,
+    split: &Split,
+    name: impl Fn(usize) -> String,
+) -> Result<Vec<f32>> {
     let logits = model.logits(context, split);
     let mut rows = logits.chunks(model.classes());
     let Some(example) = rows.position(|row| row.iter().any(|z| !z.is_finite())) else {
@@ -403,14 +435,13 @@ pub fn finite_logits(context: &Context, model: &Mlp, split: &Split) -> Result<Ve
             let values = features.input(example, &mut space).iter();
             let largest = values.fold(0.0f32, |most, value| most.max(value.abs()));
             format!(
-                "its features reach {largest:e}: correct it, or scale the test set as the training \
-                 set was"
+                "its features reach {largest:e}: correct it, or scale it as the training set was"
             )
         }
     };
     let message = format!(
-        "test example {example}, counted from 0: found logits of NaN or infinity, expected finite \
-         numbers; {cause}"
+        "{}: found logits of NaN or infinity, expected finite numbers; {cause}",
+        name(example)
     );
     Err(Error::Dataset { message, io: false })
 }

@@ -4,9 +4,8 @@
 //!
 //! meanⱼ = (1/n) Σᵢ xᵢⱼ, sdⱼ² = (1/n) Σᵢ (xᵢⱼ − meanⱼ)², scaleⱼ = 1/sdⱼ
 //!
-//! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant, or
-//! whose deviation is not above the rounding of f32, has the scale 1: it becomes 0, and a value that
-//! only a test example has does not become a huge one. Of images all pixels have one mean, so that a
+//! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant has the
+//! scale 0: nothing was learnt of it, and a value that only a test example has changes nothing. Of images all pixels have one mean, so that a
 //! translated image is a translated input: x = (pixel − mean)/255.
 
 use crate::engine::config::Standardize;
@@ -14,8 +13,8 @@ use crate::engine::mlp::InputScale;
 use crate::files::model::Standardizer;
 use limbeck_datasets::{Features, Images, Inputs, Names, Split};
 
-/// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
-const ROUNDING: f64 = 1e-6;
+/// How many columns a message names.
+const SHOWN: usize = 10;
 /// Mean and deviation of a column that needs no standardising: |mean| and |ln sd| up to this.
 const NEAR: f64 = 0.2;
 
@@ -35,10 +34,7 @@ pub fn to_mean(features: &Features) -> Standardizer {
 /// What makes features standardised.
 pub fn of(features: &Features) -> Standardizer {
     let columns = columns(features);
-    let scale = |&Column { mean, sd }: &Column| {
-        let constant = sd <= ROUNDING * mean.abs() || sd < f64::from(f32::MIN_POSITIVE);
-        if constant { 1.0 } else { (1.0 / sd) as f32 }
-    };
+    let scale = |column: &Column| if column.is_constant() { 0.0 } else { (1.0 / column.sd) as f32 };
     Standardizer {
         mean: columns.iter().map(|column| column.mean as f32).collect(),
         scale: columns.iter().map(scale).collect(),
@@ -51,9 +47,11 @@ pub struct Choice {
     pub how: Standardize,
     /// Why, where nobody asked for it.
     pub why: Option<String>,
-    /// A column whose values lie so near each other that 32-bit numbers hardly tell them apart, as the
-    /// seconds of an epoch.
+    /// Columns whose values lie so near each other that 32-bit numbers hardly tell them apart, as the seconds
+    /// of an epoch.
     pub coarse: Option<String>,
+    /// Columns that are standardised and of one value.
+    pub constant: Option<String>,
 }
 
 /// What a new run on `split` is to do: what is `asked`; where that leaves it open, standardise if there are
@@ -65,7 +63,8 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
         Inputs::Images(_) => None,
     };
     let Some(features) = of_rows else {
-        return Choice { how: asked.unwrap_or(Standardize::Off), why: None, coarse: None };
+        let how = asked.unwrap_or(Standardize::Off);
+        return Choice { how, why: None, coarse: None, constant: None };
     };
     let columns = columns(features);
     let far = columns.iter().filter(|column| !column.is_standard()).count();
@@ -79,24 +78,45 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
             columns.len()
         ),
     };
-    let coarse = columns.iter().position(Column::is_coarse).map(|place| {
+    let by_columns = if far > 0 { Standardize::On } else { Standardize::Off };
+    let how = asked.unwrap_or(by_columns);
+    let all = |which: fn(&Column) -> bool| -> Option<String> {
+        let all: Vec<usize> = (0..columns.len()).filter(|&place| which(&columns[place])).collect();
+        let shown = all.iter().take(SHOWN).map(|&place| format!("{:?}", names.feature(place)));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        let more = all.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let first = columns.get(*all.first()?)?;
+        Some(format!("{shown}{more}: values about {:e}, as 32-bit numbers,", first.mean))
+    };
+    let coarse = all(Column::is_coarse).map(|which| {
         format!(
-            "feature {:?}: values about {:e} differ by no more than the rounding of 32-bit numbers: \
-             subtract an offset from the column, or leave it out",
-            names.feature(place),
-            columns[place].mean
+            "features {which} differ by hardly more than their rounding, if at all: subtract an offset from \
+             the column, or leave it out"
         )
     });
-    let by_columns = if far > 0 { Standardize::On } else { Standardize::Off };
-    Choice { how: asked.unwrap_or(by_columns), why: asked.is_none().then_some(why), coarse }
+    let constant = all(|column| column.is_constant() && !column.is_coarse());
+    let constant = constant.filter(|_| how == Standardize::On);
+    let constant =
+        constant.map(|which| format!("features {which} are all the same, and are left out"));
+    Choice { how, why: asked.is_none().then_some(why), coarse, constant }
 }
 
 struct Column {
     mean: f64,
     sd: f64,
+    least: f32,
+    most: f32,
+    /// Whether all values are whole numbers, which are exact below 2²⁴.
+    whole: bool,
 }
 
 impl Column {
+    /// All the same, or so small that 1/sd is no number.
+    fn is_constant(&self) -> bool {
+        self.least == self.most || self.sd < f64::from(f32::MIN_POSITIVE)
+    }
+
     /// A constant column is standard if it is 0.
     fn is_standard(&self) -> bool {
         self.mean.abs() <= NEAR && (self.sd == 0.0 || self.sd.ln().abs() <= NEAR)
@@ -105,14 +125,34 @@ impl Column {
     /// Whether rounding takes a tenth of the deviation; whole numbers below 2²⁴ lose nothing.
     fn is_coarse(&self) -> bool {
         let step = self.mean.abs() * f64::from(f32::EPSILON);
-        step > 0.1 * self.sd && self.mean.abs() >= 16_777_216.0
+        let is_exact = self.whole && self.mean.abs() < 16_777_216.0;
+        step > 0.1 * self.sd && !is_exact
     }
 }
 
 fn columns(features: &Features) -> Vec<Column> {
     let means = mean_of(features, |_, x| x);
     let variances = mean_of(features, |j, x| (x - means[j]) * (x - means[j]));
-    means.into_iter().zip(variances).map(|(mean, v)| Column { mean, sd: v.sqrt() }).collect()
+    let mut columns: Vec<Column> = means
+        .into_iter()
+        .zip(variances)
+        .map(|(mean, v)| Column {
+            mean,
+            sd: v.sqrt(),
+            least: f32::MAX,
+            most: f32::MIN,
+            whole: true,
+        })
+        .collect();
+    let mut space = vec![0.0; columns.len()];
+    for i in 0..features.len() {
+        for (column, &x) in columns.iter_mut().zip(features.input(i, &mut space)) {
+            column.least = column.least.min(x);
+            column.most = column.most.max(x);
+            column.whole &= x.fract() == 0.0;
+        }
+    }
+    columns
 }
 
 /// The mean of `of(j, x)` over the values x of each feature j.

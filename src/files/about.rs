@@ -11,8 +11,8 @@ use crate::files::safetensors::TensorFile;
 const MAX_NAMES: usize = 1 << 20;
 
 /// The data set of a model. In the metadata of its file: `dataset`, its name; `data`, a JSON object of
-/// SHA-256 by what was hashed; `class_names` and `feature_names`, JSON arrays; `label_name`. All may be
-/// absent.
+/// SHA-256 by what was hashed; `class_names` and `feature_names`, JSON arrays; `label_name`; `class_type`,
+/// `text` where names of classes that read as numbers are none. All may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// [`Dataset::name`].
@@ -49,7 +49,10 @@ impl About {
         if !self.data.is_empty() {
             metadata.insert("data".to_string(), json(serde_json::to_string(&self.data))?);
         }
-        let Names { classes, features, label } = &self.names;
+        let Names { classes, are_texts, features, label } = &self.names;
+        if *are_texts {
+            metadata.insert("class_type".to_string(), "text".to_string());
+        }
         if let Some(label) = label.as_ref().filter(|label| label.len() <= MAX_NAMES) {
             metadata.insert("label_name".to_string(), label.clone());
         }
@@ -85,6 +88,7 @@ impl About {
             data,
             names: Names {
                 classes: names("class_names", classes)?,
+                are_texts: text("class_type") == Some("text"),
                 features: names("feature_names", inputs)?,
                 label: text("label_name").map(String::from),
             },

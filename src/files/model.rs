@@ -213,6 +213,7 @@ impl ModelFile {
             last.weight = places.iter().flat_map(row).copied().collect();
             last.bias = pick(&last.bias, &places);
             self.about.names.classes.clone_from(&names.classes);
+            self.about.names.are_texts = names.are_texts;
         }
         Ok(self)
     }
@@ -572,6 +573,7 @@ mod tests {
         let names = |names: [&str; 3]| names.map(String::from).to_vec();
         let names = Names {
             classes: names(["a", "b, \"c\"", "ü"]),
+            are_texts: false,
             features: names(["x", "", "z"]),
             label: Some("kind".into()),
         };
@@ -596,6 +598,12 @@ mod tests {
         let sha256 = model_of_data().save(&path).unwrap();
         assert_eq!(ModelFile::load(&path).unwrap(), (model_of_data(), sha256.clone()));
         assert_ne!(sha256, MODEL_SHA256, "the standardiser is a part of the function");
+        // Texts that read as numbers stay texts.
+        let mut codes = model_of_data();
+        codes.about.names.classes = ["01", "1", "2"].map(String::from).to_vec();
+        codes.about.names.are_texts = true;
+        codes.save(&path).unwrap();
+        assert_eq!(ModelFile::load(&path).unwrap().0, codes);
         // Names without end are left out, as a header could not hold them.
         let mut long = model_of_data();
         long.about.names.features[1] = "n".repeat(1 << 20);

@@ -82,6 +82,11 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Whether the first line names the columns.
+    pub fn has_names(&self) -> bool {
+        self.head.has_header
+    }
+
     /// The next rows; none at the end.
     ///
     /// # Errors
@@ -163,7 +168,12 @@ fn roles(
         let free: Vec<usize> = free.collect();
         if free.len() != inputs {
             let found = format!("{} columns of features", free.len());
-            let expected = format!("{inputs}, the inputs of the model");
+            let more = if free.len() > inputs {
+                "; the model does not know their names: leave out the labels and all that is no feature"
+            } else {
+                ""
+            };
+            let expected = format!("{inputs}, the inputs of the model{more}");
             return Err(table.bad(table.header_line, found, expected));
         }
         free.iter().enumerate().for_each(|(i, &place)| uses[place] = Use::Feature(i));

@@ -1,6 +1,6 @@
 //! Where in the file a mistake is, and what was probably meant.
 
-use limbeck_datasets::shown;
+use limbeck_datasets::{nearest, shown};
 use toml::de::{DeTable, DeValue};
 
 /// Line of the byte offset `at`, counted from 1.
@@ -40,12 +40,8 @@ pub(super) fn explain(text: &str, at: Option<usize>, message: &str) -> String {
         return shown(message);
     };
     let found = shown(found);
-    let nearest = known
-        .iter()
-        .map(|name| (edit_distance(&found, name), name))
-        .min()
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-        .map_or(String::from("."), |(_, name)| format!("; did you mean `{name}`?"));
+    let nearest = nearest(&found, known.iter().copied());
+    let nearest = nearest.map_or(".".to_owned(), |name| format!("; did you mean `{name}`?"));
     let known = known.join(", ");
     format!("found the unknown {kind} `{found}`{nearest} Expected one of: {known}")
 }
@@ -53,20 +49,4 @@ pub(super) fn explain(text: &str, at: Option<usize>, message: &str) -> String {
 /// The names between backticks.
 fn quoted(message: &str) -> Vec<&str> {
     message.split('`').skip(1).step_by(2).collect()
-}
-
-/// Levenshtein's distance: insertions, deletions and replacements that turn `a` into `b`.
-pub(crate) fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

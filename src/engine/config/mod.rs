@@ -31,7 +31,6 @@ use toml::de::DeTable;
 use crate::files::error::{Error, Result};
 use crate::files::read::{read_at_most, refuse_foreign};
 use check::{Violation, require};
-pub(crate) use explain::edit_distance;
 use explain::{explain, line_of, offset_of};
 use inferred::Given;
 

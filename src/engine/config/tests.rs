@@ -1,7 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::explain::edit_distance;
 use super::*;
 use crate::files::digest::sha256_of;
 
@@ -337,14 +336,6 @@ fn files_that_are_not_text_are_refused() {
     assert!(message.contains("a.toml:2: found byte 0xff at offset 9"), "{message}");
     fs::write(&path, b"seed = 7").unwrap();
     assert_eq!(Config::load(&path).unwrap().seed, 7);
-}
-
-#[test]
-fn edit_distances() {
-    assert_eq!(edit_distance("kitten", "sitting"), 3);
-    assert_eq!(edit_distance("", "abc"), 3);
-    assert_eq!(edit_distance("epoch", "epochs"), 1);
-    assert_eq!(edit_distance("same", "same"), 0);
 }
 
 #[test]

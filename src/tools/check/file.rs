@@ -1,7 +1,6 @@
 //! Reading a case from safetensors or from an `.npz` archive.
 
 use super::case::{CheckCase, Checked, Divergence, Precision, Reduction, malformed};
-use crate::engine::config::edit_distance;
 use crate::files::error::{Error, Result};
 use crate::files::safetensors::TensorFile;
 use limbeck_datasets::archive::{self, Values, half};
@@ -170,7 +169,7 @@ impl Parts {
         }
         // Frameworks add keys of their own, such as `format`; one that is nearly ours is misspelt.
         for key in self.metadata.keys().filter(|key| !METADATA.contains(&&key[..])) {
-            if let Some(near) = METADATA.iter().find(|known| edit_distance(key, known) <= 2) {
+            if let Some(near) = METADATA.iter().find(|known| strsim::levenshtein(key, known) <= 2) {
                 return malformed("metadata", key, format!("`{near}`"));
             }
         }
