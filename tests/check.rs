@@ -3,7 +3,9 @@
 //! differentiate and by formula where people do.
 
 use limbeck::tools::check::check;
-use limbeck::tools::check::{CheckCase, CheckReport, Divergence, MISTAKES, Precision, Verdict};
+use limbeck::tools::check::{
+    CheckCase, CheckReport, Divergence, MISTAKES, Precision, Reduction, Verdict,
+};
 use limbeck::tools::verify;
 use limbeck_kernels::reference::{self, log_softmax, softmax};
 use ndarray::{Array2, array};
@@ -904,6 +906,8 @@ fn reductions_over_sequences_are_told_apart() {
         (true, "seq_batchmean", &|_| 1.0 / 2.0),
         (false, "kl_mean", &|_| 1.0 / 56.0),
         (false, "length_times_classes", &|_| 1.0 / 28.0),
+        (true, "kl_mean", &|_| 1.0 / 56.0),
+        (true, "kl_sum", &|_| 1.0),
         (true, "padding_counted", &|_| 1.0 / 8.0),
         (true, "padding_counted", &|e| counts(e) / 8.0),
         (true, "padding_counted", &|_| 1.0 / 5.0),
@@ -974,7 +978,7 @@ fn other_divergences_are_verified_as_stated() {
     };
     let cases: [(Divergence, OfClass, Wrong); 3] = [
         (Divergence::Reverse, &reverse, &[("reverse_kl", &forward), ("symmetric_kl", &both)]),
-        (Divergence::Symmetric, &both, &[]),
+        (Divergence::Symmetric, &both, &[("symmetric_kl", &forward), ("symmetric_kl", &reverse)]),
         (
             Divergence::JensenShannon { beta: 0.3 },
             &js(0.3),
@@ -1014,6 +1018,84 @@ fn other_divergences_are_verified_as_stated() {
             }
         }
     }
+}
+
+/// The corrected line is that of the case: of its divergence, reduction, shape and excluded classes.
+#[test]
+fn the_corrected_line_is_the_cases_own() {
+    let says = |case: &CheckCase, parts: &[&str]| {
+        let (loss, d) = weighted(case, |_| 0.25);
+        let d_logits = Some(d);
+        let message =
+            check(&CheckCase { loss: Some(loss), d_logits, ..case.clone() }).unwrap().message;
+        for part in parts {
+            assert!(message.contains(part), "{part:?} not in: {message}");
+        }
+    };
+    let flat = CheckCase { length: 1, ..sequences(false) };
+    let of_logs =
+        "F.kl_div(F.log_softmax(z / T, -1), F.log_softmax(v / T, -1), reduction='batchmean'";
+    says(&flat, &["Right: soft = T * T * ", of_logs]);
+    says(
+        &CheckCase { reduction: Reduction::Sum, ..flat.clone() },
+        &["reduction='sum', log_target"],
+    );
+    says(&sequences(true), &["Right: z, v = z[mask], v[mask]; soft = T * T * ", of_logs]);
+    says(&sequences(false), &["Right: z, v = z.flatten(0, 1), v.flatten(0, 1); soft"]);
+    let mut excluded = flat.clone();
+    for logits in excluded.teacher_logits.iter_mut().chain([&mut excluded.student_logits]) {
+        logits.column_mut(2).fill(f64::NEG_INFINITY);
+    }
+    says(
+        &excluded,
+        &[".masked_fill((z == -math.inf) & (v == -math.inf), 0), F.softmax(v / T, -1)"],
+    );
+    // Forward, where the reverse is meant.
+    let reverse = CheckCase { divergence: Divergence::Reverse, ..flat };
+    let (loss, d) = weighted(&reverse, |_| 0.125);
+    let report = check(&CheckCase { loss: Some(loss), d_logits: Some(d), ..reverse }).unwrap();
+    assert_eq!(report.variant, Some("reverse_kl"));
+    let line = "KL(teacher ‖ student). Right: soft = T * T * F.kl_div(F.log_softmax(v / T, -1), \
+                F.log_softmax(z / T, -1), reduction";
+    assert!(report.message.contains(line), "{}", report.message);
+}
+
+/// Two mistakes that are one factor are called that too.
+#[test]
+fn a_factor_that_two_mistakes_make_may_have_another_cause() {
+    let task = task(8, 7, 4.0, 1.0, 0.0);
+    let matrix = |rows: &[Vec<f64>]| Array2::from_shape_vec((8, 7), rows.concat()).unwrap();
+    let case = case_of(matrix(&task.z), matrix(&task.v), 4.0, Precision::F64);
+    let (loss, d) = weighted(&case, |_| 0.5 / 8.0);
+    let report = check(&CheckCase { loss: Some(loss), d_logits: Some(d), ..case }).unwrap();
+    assert!(report.message.contains("together a factor of 0.5"), "{}", report.message);
+}
+
+/// No program can give the number that its format cannot hold, and nobody one that does not exist.
+#[test]
+fn what_cannot_be_given_is_not_asked_for() {
+    let far = |scale: f64| {
+        let z = array![[scale, 0.0, -scale], [0.0, scale, -scale]];
+        let v = array![[-scale, 0.0, scale], [scale, -scale, 0.0]];
+        CheckCase { rounded_logits: true, ..case_of(z, v, 40.0, Precision::F16) }
+    };
+    let case = far(4096.0);
+    let d_logits = Some(gradient(&case));
+    let report = check(&CheckCase { loss: Some(f64::INFINITY), d_logits, ..case }).unwrap();
+    // Of probabilities of 0 and 1 nothing can be told, but nothing is wrong.
+    assert_eq!((report.verdict, report.untold), (Verdict::CannotTell, Some("loss")), "{report:?}");
+    assert!(report.message.contains("is beyond f16"), "{report:?}");
+    // Where f16 holds it, it is wrong.
+    let case = far(512.0);
+    let d_logits = Some(gradient(&case));
+    let report = check(&CheckCase { loss: Some(f64::INFINITY), d_logits, ..case }).unwrap();
+    assert_eq!(report.verdict, Verdict::NotFinite, "{report:?}");
+
+    let mut excluded = ordinary(Precision::F64);
+    excluded.divergence = Divergence::Reverse;
+    excluded.teacher_logits.as_mut().unwrap()[(0, 0)] = f64::NEG_INFINITY;
+    let report = with_loss(&excluded, 1.0);
+    assert_eq!(report.verdict, Verdict::CannotTell, "{report:?}");
 }
 
 #[test]
@@ -1091,7 +1173,7 @@ fn half_precision_is_judged_as_such() {
     let case = CaseFile::new(&task, Dtype::F32, None, Some(coarse));
     let report = case.report();
     assert_eq!(report.verdict, Verdict::Unknown);
-    assert!(report.message.contains("right in f16"), "{report:?}");
+    assert!(report.message.contains("would be right in f16"), "{report:?}");
     // f32, stored as f64.
     let (loss, d) = f32::results("right", &task);
     let report = CaseFile::new(&task, Dtype::F64, Some(loss), Some(d)).report();

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, replace
 from json import dumps
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from limbeck import _frameworks
-from limbeck._frameworks import Fault, Loss, Outcome
+from limbeck._frameworks import HALVES, Fault, Loss, Outcome
 from limbeck._limbeck import check_case, mistakes
 from limbeck._probes import Probe, probes
 
@@ -34,9 +35,13 @@ class JudgedInput:
     """That of `check_case`, or 'fault' where there was nothing to verify."""
     message: str
     mistakes: tuple[str, ...] = ()
-    """Those that were made at once."""
+    """Those that were made at once, as far as this input shows."""
     fits: tuple[str, ...] = ()
     """All known mistakes that fit."""
+    not_shown: tuple[str, ...] = ()
+    """Those that an input of this shape does not show."""
+    difference: str = ""
+    """Where values differ from the right ones."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,8 @@ class LossReport:
     """Whether the function is right on every input."""
     message: str
     mistakes: tuple[str, ...]
-    """The ids of those that most inputs show; empty where the fault is none of the known mistakes."""
+    """The ids of those that most inputs show and none excludes; empty where the fault is none of the
+    known mistakes."""
     cases: tuple[JudgedInput, ...]
     teacher_gradient: bool | None
     """Whether a gradient reaches the teacher's logits; None where that was not found out, as with
@@ -121,6 +127,14 @@ def check_loss(
     for name, found, expected in choices:
         if found not in expected:
             raise ValueError(f"{name}: found {found!r}, expected one of {expected}")
+    numbers = {"temperature": temperature, "soft_weight": soft_weight, "hard_weight": hard_weight}
+    integers = {"classes": classes, "length": length, "ignore_index": ignore_index, "seed": seed}
+    for name, given in (numbers | {"beta": beta}).items():
+        if not isinstance(given, (Real, np.number)) or isinstance(given, bool):
+            raise TypeError(f"{name}: found {given!r:.40}, expected a number: float({name})")
+    for name, whole in integers.items():
+        if whole is not None and (not isinstance(whole, (int, np.integer)) or isinstance(whole, bool)):
+            raise TypeError(f"{name}: found {whole!r:.40}, expected an integer")
     ranges = (
         ("temperature", temperature, temperature > 0, "T > 0"),
         ("soft_weight", soft_weight, 0 <= soft_weight < np.inf, "a finite number from 0"),
@@ -129,10 +143,15 @@ def check_loss(
         ("beta", beta, 0 < beta < 1, "a number between 0 and 1"),
         ("classes", classes, classes is None or classes >= 2, "at least 2"),
         ("length", length, length is None or length >= 1, "at least 1"),
+        ("seed", seed, seed >= 0, "at least 0"),
     )
     for name, value, holds, range_ in ranges:
         if not holds:
             raise ValueError(f"{name}: found {value}, expected {range_}")
+    if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index: found {ignore_index}, expected an integer of 64 bits")
+    if divergence != "js" and beta != 0.5:
+        raise ValueError(f"beta: found {beta}, expected none: it belongs to divergence='js'")
     contract = Contract(temperature, soft_weight, hard_weight, reduction, divergence, beta)
     tried = list(
         probes(
@@ -155,7 +174,7 @@ def check_loss(
         except Fault as fault:
             return refused(fault, tried[0])
         judged = [judge(arrays, fn, probe, contract) for probe in tried]
-    report, witness = sum_up([case for case, _ in judged], contract, arrays, first)
+    report, witness = sum_up([case for case, _ in judged], contract, arrays, first, dtype)
     if save is not None and (content := judged[witness][1]) is not None:
         Path(save).write_bytes(content)
     return report
@@ -231,6 +250,8 @@ def judge(
         answer["message"],
         tuple(answer["mistakes"]),
         tuple(answer["fits"]),
+        tuple(answer["not_shown"]),
+        answer["difference"] or "",
     )
     return case, content
 
@@ -295,37 +316,48 @@ def refused(fault: Fault, probe: Probe) -> LossReport:
 
 
 def sum_up(
-    cases: list[JudgedInput], contract: Contract, framework: str, first: Outcome
+    cases: list[JudgedInput], contract: Contract, framework: str, first: Outcome, dtype: str
 ) -> tuple[LossReport, int]:
     """The report on all inputs, and the index of the one that shows it best.
 
-    An input on which nothing can be told counts neither for nor against the loss, except the first,
-    which must agree.
+    An input on which nothing can be told counts neither for nor against the loss; one at least must
+    agree.
     """
     reaches_teacher = None
     if framework != "numpy":
         reaches_teacher = first.d_teacher is not None and bool(first.d_teacher.any())
-    neutral = ("agrees", "cannot_tell")
-    failed = [
-        i for i, case in enumerate(cases) if case.verdict not in (neutral if i else ("agrees",))
-    ]
+    agree = [case for case in cases if case.verdict == "agrees"]
+    failed = [i for i, case in enumerate(cases) if case.verdict not in ("agrees", "cannot_tell")]
+    if not failed and not agree:
+        return LossReport(False, cases[0].message, (), tuple(cases), reaches_teacher), 0
     if not failed:
         message = f"agrees with the distillation loss of {contract}: on {len(cases)} inputs of {framework}"
-        same_here = set.intersection(
-            *(set(case.fits) for case in cases if case.verdict == "agrees")
-        )
+        if first.half is not None and HALVES.get(dtype) != first.half:
+            message += f"; a part of it is given in {first.half}, within whose rounding it is"
+        same_here = set.intersection(*(set(case.fits) for case in agree))
         if same_here:
             message += f"; here that is the same as {', '.join(sorted(same_here))}"
         if reaches_teacher:
             message += "; a gradient also reaches the teacher: give it logits that carry none"
         return LossReport(True, message, (), tuple(cases), reaches_teacher), 0
-    # What most inputs show was done; the input that could be least else shows it best.
-    shown = [cases[i].mistakes for i in failed]
-    made = max(shown, key=shown.count)
+    # What most inputs show was done, and fits where the loss agrees; of these the input that could be
+    # least else shows it best.
+    shown = [cases[i] for i in failed]
+    votes = {}
+    for made in (case.mistakes for case in shown if case.mistakes):
+        excluded = any(set(made) - {*case.fits, *case.not_shown} for case in agree)
+        if not excluded or any(case.verdict == "fault" and case.mistakes == made for case in shown):
+            votes[made] = sum(set(made) <= {*case.fits, *case.mistakes} for case in shown)
+    unnamed = sum(not case.mistakes for case in shown)
+    made = max(votes, key=lambda made: votes[made], default=())
+    if unnamed > votes.get(made, 0):
+        made = ()
     witness = min(
-        (i for i in failed if cases[i].mistakes == made), key=lambda i: len(cases[i].fits)
+        (i for i in failed if made in ((), cases[i].mistakes)), key=lambda i: len(cases[i].fits)
     )
     message = cases[witness].message
+    if not made and cases[witness].difference:
+        message = f"none of the known mistakes: {cases[witness].difference}"
     if failed[0] > 0:
         message = f"agrees on {cases[0].name}, but on {cases[witness].name}: {message}"
     return LossReport(False, message, made, tuple(cases), reaches_teacher), witness

@@ -563,8 +563,8 @@ def warn_of_another_order(logits: Floats, codes: Array | None) -> None:
     better = permuted > agree + 3 / math.sqrt(n) and 1 - permuted < (1 - agree) / 2
     if better and len(set(order)) == len(order):
         warnings.warn(
-            f"the teacher agrees with {agree:.1%} of the labels, and with {permuted:.1%} if its columns are "
-            f"taken in the order {order.tolist()[:20]}: are they in that of the sorted classes? "
+            f"the teacher agrees with {agree:.1%} of the labels, and with {permuted:.1%} if its columns "
+            f"are taken in the order {order.tolist()[:20]}: are they in that of the sorted classes? "
             "scikit-learn's classes_ of texts are sorted as texts: 1, 10, 2",
             UserWarning,
             stacklevel=3,

@@ -65,11 +65,22 @@ def scalar(shape: tuple[int, ...]) -> None:
         )
 
 
+def not_a_tensor(result: Any, line: str) -> Fault:
+    """The refusal of a result that is not one tensor."""
+    if result is None:
+        return Fault("not_a_tensor", "nothing is returned", "return loss")
+    if isinstance(result, (tuple, list, dict)):
+        says = f"the result is a {type(result).__name__}, not the loss alone"
+        return Fault("not_a_tensor", says, "lambda z, v, y: my_loss(z, v, y)[0], or by its name there")
+    says = f"the result is a {type(result).__name__}, through which no gradient flows"
+    return Fault("not_a_tensor", says, line)
+
+
 def unchanged(given: list[npt.NDArray[Any]], probe: Probe) -> None:
     """Refuses a loss that has written to its arguments, which the caller goes on to use."""
     for name, now, before in zip(NAMES, given, (*probe.logits(), *probe.targets())):
         if not np.array_equal(now, before, equal_nan=True):
-            line = f"{name} = {name} / T in place of {name} /= T"
+            line = f"work on a copy, {name}.clone(), and not in place"
             raise Fault("changes_its_input", f"{name} is changed in place", line)
 
 
@@ -80,13 +91,15 @@ def in_torch(fn: Loss, probe: Probe) -> Outcome:
     dtype = getattr(torch, probe.dtype)
     leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in probe.logits()]
     given = [leaf.clone() for leaf in leaves] + [torch.tensor(x) for x in probe.targets()]
-    loss = fn(*given)
+    try:
+        loss = fn(*given)
+    except Exception:
+        # A teacher's logits are often asked for without a gradient, and taken for such.
+        leaves[1] = leaves[1].detach()
+        given = [leaves[0].clone(), leaves[1].clone(), *(torch.tensor(x) for x in probe.targets())]
+        loss = fn(*given)
     if not isinstance(loss, torch.Tensor):
-        raise Fault(
-            "not_a_tensor",
-            f"the result is a {type(loss).__name__}, through which no gradient flows",
-            "return the tensor, without .item(), float() or numpy()",
-        )
+        raise not_a_tensor(loss, "return the tensor, without .item(), float() or numpy()")
     scalar(tuple(loss.shape))
 
     def plain(x: torch.Tensor | None) -> Any:
@@ -98,7 +111,9 @@ def in_torch(fn: Loss, probe: Probe) -> Outcome:
     unchanged([plain(x) for x in given], probe)
     d_student, d_teacher = None, None
     if loss.requires_grad:
-        d_student, d_teacher = torch.autograd.grad(loss.reshape(()), leaves, allow_unused=True)
+        of = [leaf for leaf in leaves if leaf.requires_grad]
+        d_student, *more = torch.autograd.grad(loss.reshape(()), of, allow_unused=True)
+        d_teacher = more[0] if more else None
     half = half_of(str(x.dtype).removeprefix("torch.") for x in (loss, leaves[0]))
     return Outcome(plain(loss.reshape(())), plain(d_student), plain(d_teacher), half)
 
@@ -112,11 +127,7 @@ def in_jax(fn: Loss, probe: Probe) -> Outcome:
     given += [jnp.asarray(x) for x in probe.targets()]
     loss = fn(*given)
     if not isinstance(loss, jax.Array):
-        raise Fault(
-            "not_a_tensor",
-            f"the result is a {type(loss).__name__}, through which no gradient flows",
-            "return the jax.Array, without .item() or float()",
-        )
+        raise not_a_tensor(loss, "return the jax.Array, without .item() or float()")
     scalar(loss.shape)
     gradient = jax.grad(lambda *x: jnp.reshape(fn(*x), ()), argnums=(0, 1))
     d_student, d_teacher = gradient(*given)
@@ -145,6 +156,8 @@ def in_numpy(fn: Loss, probe: Probe) -> Outcome:
     if isinstance(result, tuple) and len(result) == 2:
         result, given = result[0], np.asarray(result[1])
         gradient = widened(given)
+        if gradient.dtype.kind == "f" and gradient.dtype.itemsize > 4:
+            gradient = gradient.astype(np.float64)
         if gradient.shape != probe.student.shape or gradient.dtype not in (np.float32, np.float64):
             found = f"{gradient.dtype} of shape {list(gradient.shape)}"
             expected = f"floats of shape {list(probe.student.shape)}, that of student_logits"
@@ -190,10 +203,14 @@ def call(framework: str, fn: Loss, probe: Probe) -> Outcome:
         return CALLS[framework](fn, probe)
     except Fault:
         raise
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         arguments = (*probe.logits(), *probe.targets())
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in zip(NAMES, arguments))
-        says = f"called on {shapes} of {framework}, it raised {type(fault).__name__}: {fault}"
+        try:
+            text = str(fault)[:500]
+        except Exception:
+            text = "what it says could not be had"
+        says = f"called on {shapes} of {framework}, it raised {type(fault).__name__}: {text}"
         raise Fault("raises", says) from fault
 
 

@@ -78,6 +78,10 @@ class Checked(TypedDict):
     """The largest difference, divided by the largest right value; None where it is not finite."""
     max_ulp_error: float | None
     """The largest difference in units in the last place; None where it is not finite."""
+    not_shown: list[str]
+    """Mistakes that a case of this shape does not show."""
+    difference: str | None
+    """Where the results differ from the right ones, with the verdicts 'variant' and 'unknown'."""
     message: str
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 BATCH, CLASSES = 7, 11
 """Primes, so that no divisor of a wrong reduction equals another's."""
+MANY = 307
+"""More classes than a top k takes, in a batch that no chunk holds."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def probes(
     ) -> Probe:
         shape = (batch,) if length is None else (batch, length)
         labels = rng.integers(0, width, shape)
-        target = np.eye(width)[labels]
+        target = (labels[..., None] == np.arange(width)).astype(np.float64)
         # The teacher knows the labels better than the student does.
         teacher = offset + scale * (rng.normal(0, 1.5, target.shape) + 3 * target)
         student = teacher if same else offset + scale * (rng.normal(0, 1.5, target.shape) + target)
@@ -119,3 +121,8 @@ def probes(
     yield probe("confident logits", 4 * unit, ordinary=False)
     yield probe("logits with a large common offset", unit, offset=offset, ordinary=False)
     yield probe("extreme logits", extreme, ordinary=False)
+    # Probabilities between those: from 0.9 to 10⁻⁵ at T.
+    yield probe("logits that are confident at T", 2 * large, ordinary=False)
+    if length is None and (classes or 0) <= MANY:
+        wide = "a larger batch" if classes else "a larger batch of many classes"
+        yield probe(wide, unit, batch=33, width=classes or MANY, ordinary=False)

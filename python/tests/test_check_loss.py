@@ -91,7 +91,7 @@ def test_divergences():
     # The probabilities' ratio is 0/0 where both underflow; the mixture is right elsewhere.
     report = limbeck.check_loss(mixed, temperature=T, divergence="js", beta=0.3)
     assert "on extreme logits" in str(report) and report.cases[0].verdict == "agrees"
-    assert not report.ok and report.cases[-1].verdict == "not_finite", report.details()
+    assert not report.ok and report.cases[6].verdict == "not_finite", report.details()
     assert not limbeck.check_loss(mixed, temperature=T, divergence="js").ok
     reverse = lambda z, v, y: soft(v, z).mean()
     assert limbeck.check_loss(reverse, temperature=T, divergence="reverse").ok
@@ -216,6 +216,45 @@ def test_a_wrong_loss_is_never_ok(name):
     assert not report.ok and len(str(report)) > 20, report
 
 
+def softened(change, t):
+    """Loss and gradient against the teacher's probabilities as `change` leaves them."""
+
+    def loss(z, v, y):
+        p, log_q = change(np.exp(log_softmax(v / t))), log_softmax(z / t)
+        p = p / p.sum(axis=-1, keepdims=True)
+        return -t * t * (p * log_q).sum(axis=-1).mean(), t * (np.exp(log_q) - p) / len(z)
+
+    return loss
+
+
+def nucleus(p):
+    falling = np.sort(p, axis=-1)[..., ::-1]
+    kept = (falling.cumsum(axis=-1) - falling < 0.99).sum(axis=-1, keepdims=True)
+    return np.where(p >= np.take_along_axis(falling, kept - 1, axis=-1), p, 0)
+
+
+@pytest.mark.parametrize("t", [1.0, 4.0, 20.0])
+def test_a_teacher_without_its_small_probabilities_is_seen(t):
+    top = lambda k: lambda p: np.where(p >= np.sort(p, axis=-1)[..., -min(k, p.shape[-1]), None], p, 0)
+    for seed in range(4):
+        assert limbeck.check_loss(softened(lambda p: p, t), temperature=t, seed=seed).ok
+        for change in (nucleus, top(20), top(100), lambda p: np.where(p < 1e-4, 0, p)):
+            report = limbeck.check_loss(softened(change, t), temperature=t, seed=seed)
+            assert not report.ok and report.mistakes == (), report.details()
+
+
+def test_a_name_is_given_only_where_no_input_excludes_it():
+    # Right but for logits beyond 100, which alone would be T² missing, a sum, and more.
+    clamped = lambda z, v, y: soft(z.clip(-100, 100), v, 100.0, 10.0).mean()
+    report = limbeck.check_loss(clamped, temperature=10)
+    assert not report.ok and report.mistakes == (), report.details()
+    assert "none of the known mistakes: " in str(report)
+
+
+def test_many_classes_take_no_square_of_them():
+    assert limbeck.check_loss(softened(lambda p: p, T), temperature=T, classes=50_000).ok
+
+
 def test_arguments_that_are_changed_are_named():
     def loss(z, v, y):
         v /= T
@@ -323,6 +362,8 @@ class TestTorch:
             ("detached", lambda z, v, y: loss()(z.detach(), v.detach(), y)),
             ("student_detached", lambda z, v, y: loss()(z.detach(), v, y)),
             ("not_a_tensor", lambda z, v, y: loss()(z, v, y).item()),
+            ("not_a_tensor", lambda z, v, y: (loss()(z, v, y), 0)),
+            ("not_a_tensor", lambda z, v, y: None),
             ("not_reduced", lambda z, v, y: loss()(z, v, y) * z.new_ones(len(z))),
             ("not_deterministic", lambda z, v, y: loss()(z + torch.rand_like(z), v, y)),
             ("changes_its_input", lambda z, v, y: loss()(z, v.mul_(2), y)),
@@ -330,6 +371,21 @@ class TestTorch:
         ):
             report = limbeck.check_loss(fn, **CONTRACT)
             assert not report.ok and report.mistakes[:1] == (mistake,), report.details()
+
+    def test_a_teacher_without_a_gradient_is_taken_as_such(self, torch, loss):
+        for fn in (
+            lambda z, v, y: loss()(z, v.requires_grad_(False), y),
+            lambda z, v, y: loss()(z, torch.from_numpy(v.numpy()), y),
+        ):
+            report = limbeck.check_loss(fn, **CONTRACT)
+            assert report.ok and report.teacher_gradient is False, report.details()
+
+    def test_bfloat16_of_every_seed(self, torch, loss):
+        for seed in range(8):
+            report = limbeck.check_loss(loss(), **CONTRACT, dtype="bfloat16", seed=seed)
+            assert report.ok, report.details()
+        rounded = limbeck.check_loss(lambda *x: loss()(*x).bfloat16(), **CONTRACT)
+        assert rounded.ok and "given in bf16" in str(rounded)
 
     def test_dropout_is_not_deterministic(self, torch, loss):
         dropout = torch.nn.Dropout(0.1)

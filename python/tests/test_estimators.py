@@ -417,3 +417,27 @@ def test_documented_examples():
     for test in tests:
         assert runner.run(test).failed == 0
     assert _limbeck.__version__ == limbeck.__version__
+
+
+@pytest.mark.parametrize("names", [["2", "10", "1"], ["True", "False"], ["1.5", "2.5"], ["01", "1"], [3, 1, 2]])
+def test_classes_come_back_as_what_they_were(names, tmp_path):
+    y = np.array(names)[np.arange(60) % len(names)]
+    x = np.random.default_rng(0).normal(size=(60, 3)) + 4 * (np.arange(60) % len(names))[:, None]
+    fitted = LimbeckClassifier(8, epochs=5, random_state=0).fit(x, y)
+    fitted.save(tmp_path / "model.safetensors")
+    for back in (LimbeckClassifier.load(tmp_path / "model.safetensors"), pickle.loads(pickle.dumps(fitted))):
+        assert back.classes_.tolist() == fitted.classes_.tolist()
+        assert back.predict(x).tolist() == fitted.predict(x).tolist()
+        assert back.model_.class_texts == (isinstance(names[0], str))
+
+
+def test_a_teacher_with_classes_in_the_order_of_texts_is_seen():
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 12, 240)
+    x = rng.normal(size=(12, 8))[y] * 4 + rng.normal(size=(240, 8))
+    logits = 9.0 * (np.unique(y.astype(str))[None, :] == y.astype(str)[:, None])
+    with pytest.warns(UserWarning, match="columns are taken in the order"):
+        DistilledClassifier(epochs=2, random_state=0).fit(x, y, teacher_logits=logits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DistilledClassifier(epochs=2, random_state=0).fit(x, y.astype(str), teacher_logits=logits)

@@ -246,7 +246,7 @@ pub fn differences(rows: &Rows, results: &Results, right: &Values) -> String {
         let or = if kl == ce { String::new() } else { format!(" or, as KL, {kl:e}") };
         let room = right.loss_errors[if kl == ce { 1 } else { 0 }];
         parts.push(format!("loss = {loss:e}, expected {ce:e}{or} ± {room:.0e}"));
-        if kl != 0.0 && (loss.abs() <= right.loss_errors[1] || loss == 0.0) {
+        if kl != 0.0 && (loss.abs() <= right.loss_errors[1].min(1e-3) || loss == 0.0) {
             parts.push(
                 "a loss of 0 names nothing: the teacher compared with itself, or no term at all"
                     .into(),

@@ -167,6 +167,10 @@ impl Setting<'_> {
             let both = Formula { hard_examples: examples, hard_factor: hard, ..soft };
             let divided = Formula { hard_factor: hard, ..soft };
             forms.extend([soft, both, divided]);
+            // The hard term alone.
+            if from.hard_factor > 0.0 {
+                forms.push(Formula { hard_examples: examples, hard_factor: hard, ..from });
+            }
         }
         forms
     }

@@ -4,16 +4,16 @@
 //! each is tried. The soft loss may be a cross-entropy or a KL divergence: their gradients are the
 //! same.
 
-use super::case::{CheckCase, Divergence};
+use super::case::{CheckCase, Divergence, Reduction};
 use super::formula::{Examples, Formula, HardTerm, Probs, Side, SoftTerm, Subtracted};
 use super::mistake::{Aspect, Mistake};
 
 /// The soft term as it is right in PyTorch.
-const SOFT: &str = "soft = T * T * F.kl_div(F.log_softmax(z / T, -1), F.log_softmax(v / T, -1), reduction='batchmean', log_target=True)";
+pub(super) const SOFT: &str = "soft = T * T * F.kl_div(F.log_softmax(z / T, -1), F.log_softmax(v / T, -1), reduction='batchmean', log_target=True)";
 /// The same over the tokens of sequences that count.
-const TOKENS: &str = "soft = T * T * F.kl_div(log_q[mask], log_p[mask], reduction='batchmean', log_target=True)  # [tokens that count, C]";
+pub(super) const TOKENS: &str = "soft = T * T * F.kl_div(log_q[mask], log_p[mask], reduction='batchmean', log_target=True)  # [tokens that count, C]";
 /// The hard term.
-const HARD: &str = "hard = F.cross_entropy(z, y)";
+pub(super) const HARD: &str = "hard = F.cross_entropy(z, y)";
 /// Jensen–Shannon with the mixture of probabilities.
 const MIXTURE: &str =
     "log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log(1 - beta))  # 0 < beta < 1";
@@ -43,8 +43,14 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: SOFT,
         aspect: Aspect::Reduction,
         forms: |s, from| {
-            // The mean may be over the elements of padding too.
-            s.scaled(from, [1.0 / s.classes, s.count / (s.examples * s.classes)])
+            // The mean may be over the elements of padding too, and the sum.
+            let mean = s.divisor / (s.examples * s.classes);
+            let mut forms = s.scaled(from, [1.0 / s.classes, mean]);
+            if s.padded() {
+                let all = |f| Formula { soft_examples: Examples::All, ..f };
+                forms.extend(s.scaled(from, [mean]).into_iter().map(all));
+            }
+            forms
         },
     },
     Mistake {
@@ -54,7 +60,14 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: SOFT,
         aspect: Aspect::Reduction,
         forms: |s, from| {
-            let soft = s.scaled(from, [s.divisor]);
+            if s.case.reduction == Reduction::Sum {
+                return Vec::new();
+            }
+            let mut soft = s.scaled(from, [s.divisor]);
+            if s.padded() {
+                let all = |f: &Formula| Formula { soft_examples: Examples::All, ..*f };
+                soft.extend(soft.clone().iter().map(all));
+            }
             let both =
                 |soft: &Formula| Formula { hard_factor: soft.hard_factor * s.divisor, ..*soft };
             soft.iter().copied().chain(soft.iter().map(both)).collect()
@@ -170,7 +183,10 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: SOFT,
         aspect: Aspect::Soft,
         forms: |s, from| match s.case.divergence {
-            Divergence::Symmetric => Vec::new(),
+            Divergence::Symmetric => {
+                let one = [s.tempered(), SoftTerm::Reverse];
+                s.soft(from, one.into_iter().flat_map(|term| [(term, 1.0), (term, 0.5)]))
+            }
             _ => s.soft(from, [(SoftTerm::Symmetric, 1.0), (SoftTerm::Symmetric, 2.0)]),
         },
     },
@@ -457,7 +473,7 @@ pub static MISTAKES: [Mistake; 35] = [
     },
     Mistake {
         id: "teacher_with_itself",
-        says: "the soft term compares the teacher with itself",
+        says: "the soft term compares the teacher with itself, or is left out",
         formula: "CE(p, p)",
         fix: SOFT,
         aspect: Aspect::Soft,

@@ -45,6 +45,7 @@ mod case;
 mod compare;
 mod file;
 mod formula;
+mod lines;
 mod mistake;
 mod mistakes;
 mod rounding;
@@ -96,6 +97,8 @@ pub struct CheckReport {
     /// All mistakes whose results are within the tolerance. With the verdict `agrees` the case
     /// cannot tell these from the right formula; at T = 1 there are many.
     pub fits: Vec<&'static str>,
+    /// Mistakes that a case of this shape does not show, as those of padding where nothing is padded.
+    pub not_shown: Vec<&'static str>,
     /// With the verdict `agrees`, which is then of d_logits alone: `loss`, where it is as it should
     /// be but nothing can be told of it.
     pub untold: Option<&'static str>,
@@ -106,6 +109,8 @@ pub struct CheckReport {
     /// The largest difference of an element in units in its last place, in the case's precision.
     #[serde(serialize_with = "finite_or_null")]
     pub max_ulp_error: f64,
+    /// Where the results differ from the right ones, for people; with the verdicts `variant` and `unknown`.
+    pub difference: Option<String>,
     /// All this for people.
     pub message: String,
 }
@@ -128,18 +133,45 @@ pub fn check(case: &CheckCase) -> Checked<CheckReport> {
     case.validate()?;
     let rows = Rows::new(case);
     let right = rows.values(&Formula::right(case));
+    let undefined = right.losses.iter().chain(&right.d_logits).any(|x| x.is_nan());
+    let beyond = |loss: f64| loss == f64::INFINITY && right.losses[1] > case.precision.largest();
+    if case.loss.is_some_and(beyond) && right.losses[1].is_finite() && case.d_logits.is_some() {
+        // A loss that its format cannot hold says nothing.
+        let mut report = check(&CheckCase { loss: None, ..case.clone() })?;
+        report.untold = Some("loss");
+        report.message +=
+            &format!("; the right loss, {:e}, is beyond {}", right.losses[1], case.precision);
+        return Ok(report);
+    }
     let results = Results::new(case);
     let (max_relative_error, max_ulp_error) = if not_finite(case).is_empty() {
         errors(&results, &right, case.precision)
     } else {
         (f64::INFINITY, f64::INFINITY)
     };
-    let answer = Checker { rows: &rows, results, right: &right }.answer();
+    let answer = match undefined {
+        false => Checker { rows: &rows, results, right: &right }.answer(),
+        true => Answer::new(
+            Verdict::CannotTell,
+            Vec::new(),
+            "cannot tell: of these logits the right loss is no number, as where the teacher alone \
+             excludes a class and the divergence asks the student's for it, or T is beyond what its \
+             square can be"
+                .into(),
+        ),
+    };
+    let wrong = matches!(answer.verdict, Verdict::Variant | Verdict::Unknown) && !results.none();
     Ok(CheckReport {
+        difference: wrong.then(|| differences(&rows, &results, &right)).filter(|it| !it.is_empty()),
         verdict: answer.verdict,
         variant: answer.mistakes.first().map(|mistake| mistake.id),
         mistakes: answer.mistakes.iter().map(|mistake| mistake.id).collect(),
         fits: answer.fits.iter().map(|mistake| mistake.id).collect(),
+        not_shown: MISTAKES
+            .iter()
+            .filter(|mistake| Mistake::together(&[mistake], case).is_empty())
+            .map(|mistake| mistake.id)
+            .collect(),
         untold: answer.untold,
         max_relative_error,
         max_ulp_error,
@@ -180,8 +212,11 @@ impl Checker<'_> {
             return match (&places[..], &teachers[..]) {
                 ([], []) => self.accepted(),
                 ([], _) => {
-                    let message =
-                        format!("{} but {}", self.agreement(&self.results), sentences(&teachers));
+                    let message = format!(
+                        "{} but {}",
+                        self.agreement(&self.results),
+                        sentences(&teachers, case)
+                    );
                     named(teachers, Vec::new(), message)
                 }
                 _ => self.refused(&places),
@@ -191,7 +226,7 @@ impl Checker<'_> {
             let answer = self.named().or_else(|| self.named_in_parts());
             if let Some(mut answer) = answer {
                 if !teachers.is_empty() {
-                    answer.message += &format!("; and {}", sentences(&teachers));
+                    answer.message += &format!("; and {}", sentences(&teachers, case));
                     answer.mistakes.extend(teachers);
                 }
                 if !places.is_empty() {
@@ -211,7 +246,7 @@ impl Checker<'_> {
             } else {
                 format!("; {}", differences(self.rows, &self.results, self.right))
             };
-            let message = sentences(&mistakes) + &rest;
+            let message = sentences(&mistakes, case) + &rest;
             return named(mistakes, Vec::new(), message);
         }
         self.refused(&places)
@@ -350,7 +385,8 @@ impl Checker<'_> {
         };
         if let Some((set, _)) = fitting.iter().find(other) {
             let ids: Vec<&str> = set.iter().map(|mistake| mistake.id).collect();
-            let says: Vec<&str> = set.iter().map(|mistake| mistake.says).collect();
+            let says: Vec<&str> =
+                set.iter().map(|mistake| lines::sentence(mistake, case)).collect();
             let reason = format!(
                 "within the rounding of {} this is also {}: {}",
                 case.precision,
@@ -410,24 +446,25 @@ impl Checker<'_> {
         let fits = self.mistakes_of(&self.results);
         if let Some((first, others)) = fits.split_first() {
             let also = cannot_tell_from(others);
-            let message = format!("{}{also}", sentences(&[first]));
+            let message = format!("{}{also}", sentences(&[first], self.rows.case));
             return Some(named(vec![first], fits, message));
         }
         // One number of three digits is that of some set always.
         if self.results.d_logits.is_none() && self.rows.case.precision.is_half() {
             return None;
         }
-        let mut sets = sets_of(&self.fitting(&self.results, pairs(), |_| true, true));
+        let mut fitting = self.fitting(&self.results, pairs(), |_| true, true);
         // Three of one number would be found in any number.
-        if sets.is_empty() && self.results.d_logits.is_some() {
+        if fitting.is_empty() && self.results.d_logits.is_some() {
             let of = |aspect| MISTAKES.iter().filter(move |mistake| mistake.aspect == aspect);
             let factors = of(Aspect::Temperature)
                 .flat_map(|first| of(Aspect::Reduction).map(move |second| [first, second]));
             let threes = factors.flat_map(|[first, second]| {
                 MISTAKES.iter().map(move |third| vec![first, second, third])
             });
-            sets = sets_of(&self.fitting(&self.results, threes, |_| true, true));
+            fitting = self.fitting(&self.results, threes, |_| true, true);
         }
+        let sets = sets_of(&fitting);
         let (mistakes, others) = sets.split_first()?;
         let names = |set: &Vec<&Mistake>| {
             set.iter().map(|mistake| mistake.id).collect::<Vec<_>>().join(" with ")
@@ -439,7 +476,16 @@ impl Checker<'_> {
                 format!("; this case cannot tell it from {}", names.join(", "))
             }
         };
-        let message = format!("{}{also}", sentences(mistakes));
+        // Two factors are one, which may have another cause.
+        let right = Formula::right(self.rows.case);
+        let factor = fitting.first().filter(|(_, f)| {
+            Formula { soft_factor: f.soft_factor, hard_factor: f.hard_factor, ..right } == *f
+        });
+        let factor = factor.map(|(_, f)| f.soft_factor / right.soft_factor);
+        let factor = factor.filter(|k| k.is_finite() && *k != 1.0).map_or(String::new(), |k| {
+            format!("; together a factor of {k} in the soft term, which may have another cause")
+        });
+        let message = format!("{}{factor}{also}", sentences(mistakes, self.rows.case));
         let mut fits: Vec<&Mistake> = Vec::new();
         for mistake in sets.iter().flatten() {
             if !fits.iter().any(|known| known.id == mistake.id) {
@@ -460,7 +506,8 @@ impl Checker<'_> {
             let fits = self.mistakes_of(part);
             let (first, others) = fits.split_first()?;
             let also = cannot_tell_from(others);
-            let message = format!("{name}, though {other} agrees: {}{also}", sentences(&[first]));
+            let says = sentences(&[first], self.rows.case);
+            let message = format!("{name}, though {other} agrees: {says}{also}");
             Some(named(vec![first], fits, message))
         };
         match (loss.fit(self.right), d_logits.fit(self.right)) {
@@ -473,8 +520,8 @@ impl Checker<'_> {
                 let first = of_loss.first()?;
                 let message = format!(
                     "the loss: {}; d_logits: {}",
-                    sentences(&[first]),
-                    sentences(&[second])
+                    sentences(&[first], self.rows.case),
+                    sentences(&[second], self.rows.case)
                 );
                 let fits = of_loss.iter().chain(&of_d).copied().collect();
                 Some(named(vec![*first, *second], fits, message))
@@ -498,8 +545,8 @@ impl Checker<'_> {
                 false => format!("; {}", differences(self.rows, &self.results, self.right)),
             };
             let message = format!(
-                "{}: not finite. The usual causes: log_target forgotten, so that the logarithm of a \
-                 logarithm is taken; or 0·log 0, from the logarithm of a softmax that underflows or \
+                "{}: not finite. The usual causes: log_target forgotten, or the arguments of F.kl_div \
+                 exchanged, so that the logarithm of a logarithm is taken; or 0·log 0, from the logarithm of a softmax that underflows or \
                  of an excluded class (use log_softmax, and leave excluded classes out){infinite}{rest}",
                 places.join(" and ")
             );
@@ -509,8 +556,8 @@ impl Checker<'_> {
         let wrong = self.results.difference(self.right).map_or(0, |(example, _)| example);
         let half = coarser(case, wrong).map_or(String::new(), |precision| {
             format!(
-                "; this is right in {precision}: if it was computed in it, say so by the metadata \
-                 `precision`, \"{precision}\""
+                "; so near would be right in {precision}: if it was computed in it, say so (the \
+                 metadata `precision`, check_loss's dtype); else look for what differs a little"
             )
         });
         answer(Verdict::Unknown, format!("none of the known mistakes: {differences}{half}"))
@@ -544,10 +591,10 @@ fn same_terms(a: &Formula, b: &Formula) -> bool {
 }
 
 /// `id: what it does, and id: what it does. Right: the corrected line`.
-fn sentences(mistakes: &[&Mistake]) -> String {
-    let says: Vec<String> =
-        mistakes.iter().map(|mistake| format!("{}: {}", mistake.id, mistake.says)).collect();
-    let mut fixes: Vec<&str> = mistakes.iter().map(|mistake| mistake.fix).collect();
+fn sentences(mistakes: &[&Mistake], case: &CheckCase) -> String {
+    let says = |mistake: &&Mistake| format!("{}: {}", mistake.id, lines::sentence(mistake, case));
+    let says: Vec<String> = mistakes.iter().map(says).collect();
+    let mut fixes: Vec<_> = mistakes.iter().map(|mistake| lines::line(mistake, case)).collect();
     fixes.dedup();
     format!("{}. Right: {}", says.join(", and "), fixes.join("; "))
 }

@@ -79,15 +79,19 @@ impl Precision {
         }
     }
 
-    /// exp(x), infinite where this format overflows.
-    pub fn exp(self, x: f64) -> f64 {
-        let largest = match self {
+    /// The largest finite number.
+    pub fn largest(self) -> f64 {
+        match self {
             Precision::F16 => 65_504.0,
             Precision::Bf16 | Precision::F32 => f32::MAX.into(),
             Precision::F64 => f64::MAX,
-        };
+        }
+    }
+
+    /// exp(x), infinite where this format overflows.
+    pub fn exp(self, x: f64) -> f64 {
         let power = x.exp();
-        if power > largest { f64::INFINITY } else { power }
+        if power > self.largest() { f64::INFINITY } else { power }
     }
 
     /// The distance of the numbers of this format around x.
