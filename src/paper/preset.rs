@@ -1,6 +1,6 @@
 //! How much an experiment spends, and the three configurations that all of them start from.
 
-use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind};
+use crate::engine::config::{Config, DatasetKind, DistillationConfig, OptimizerKind, Standardize};
 use limbeck_datasets::{Dataset, View};
 
 /// How much to spend.
@@ -79,6 +79,7 @@ impl PresetConfigs {
         if preset == Preset::Paper {
             // Chosen on MNIST's hold-out, see results/holdout. Max-norm: the paper's weight constraints.
             teacher.training.max_norm = Some(1.25);
+            teacher.data.standardize = Some(Standardize::Mean);
             if full {
                 baseline.training.learning_rate = 3e-3;
                 baseline.model.init_scale = 0.3;
