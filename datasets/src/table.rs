@@ -458,25 +458,25 @@ impl<'a> Table<'a> {
             is_word(field) && !numeric(column) && recur && !different.contains(field)
         };
         let new_words = of_first(&new_word);
-        let has_header = others.is_empty() && numbers.is_empty()
+        let is_named = others.is_empty() && numbers.is_empty()
             || width > first.len()
             || labels > 0
             || above_numbers > 0 && above_numbers >= among_numbers
             || numbers.is_empty() && recurring == 0
             || numbered && numbers.len() == first.len() && numbers.len() > 2
-            || numbered && numbers.len() < first.len() && recurring == 0
-            || new_words > 0 && recurring == 0;
+            || numbered && numbers.len() < first.len() && recurring == 0;
+        let has_header = is_named || new_words > 0 && recurring == 0;
         self.words = words;
         self.has_header = has_header;
         if has_header {
             self.start = second.map_or(self.bytes.len(), |(start, _)| *start);
-            if !numbers.is_empty() {
+            let all = numbers.len() == first.len();
+            if all || !is_named {
                 let text = format!(
                     "{}: the first line, {}, taken for names of columns",
                     self.path.display(),
                     list(&first)
                 );
-                let all = numbers.len() == first.len();
                 self.notes.push(if all { Remark::Note(text) } else { Remark::Warning(text) });
             }
             self.names = first;
