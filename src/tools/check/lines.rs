@@ -1,5 +1,5 @@
-//! What is said of a mistake where it was found: the sentence and the corrected line for the case's own
-//! divergence, reduction, shape and temperature.
+//! What is said of a case: the sentence and the corrected line of a mistake, for the case's own divergence,
+//! reduction, shape and temperature; what is not finite; labels that the teacher does not know.
 
 use super::case::{CheckCase, Divergence, Reduction};
 use super::mistake::Mistake;
@@ -97,4 +97,59 @@ fn soft(case: &CheckCase) -> String {
 fn hard(case: &CheckCase) -> String {
     let over = if case.reduction == Reduction::Sum { ", reduction='sum'" } else { "" };
     format!("{}hard = F.cross_entropy(z, y{over})", tokens(case, &["z", "y"]))
+}
+
+/// `id: what it does, and id: what it does. Right: the corrected line`.
+pub fn sentences(mistakes: &[&Mistake], case: &CheckCase) -> String {
+    let says = |mistake: &&Mistake| format!("{}: {}", mistake.id, sentence(mistake, case));
+    let says: Vec<String> = mistakes.iter().map(says).collect();
+    let mut fixes: Vec<_> = mistakes.iter().map(|mistake| line(mistake, case)).collect();
+    fixes.dedup();
+    format!("{}. Right: {}", says.join(", and "), fixes.join("; "))
+}
+
+pub fn cannot_tell_from(others: &[&Mistake]) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = others.iter().map(|mistake| mistake.id).collect();
+    format!("; this case cannot tell it from {}", names.join(", "))
+}
+
+/// The results that are not finite: "the loss is NaN", "d_logits[2, 1] and 6 more are".
+pub fn not_finite(case: &CheckCase) -> Vec<String> {
+    let mut places = Vec::new();
+    if let Some(loss) = case.loss.filter(|loss| !loss.is_finite()) {
+        places.push(format!("the loss is {loss}"));
+    }
+    if let Some(d) = &case.d_logits {
+        let bad = || d.indexed_iter().filter(|(_, d)| !d.is_finite());
+        if let Some((at, first)) = bad().next() {
+            let more = bad().count() - 1;
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            places.push(format!("{} is {first}{more}", case.place("d_logits", at)));
+        }
+    }
+    places
+}
+
+/// A warning where the teacher knows the labels no better than chance: its logits may have been
+/// kept in another order. Of fewer than 100 examples it would say nothing.
+pub fn out_of_order(case: &CheckCase) -> Option<String> {
+    let (labels, teacher) = (case.labels.as_ref()?, case.teacher_logits.as_ref()?);
+    let counted: Vec<usize> = (0..case.examples()).filter(|&e| case.counts(e)).collect();
+    let right = |&&e: &&usize| {
+        let row = teacher.row(e);
+        usize::try_from(labels[e])
+            .is_ok_and(|y| y < row.len() && row.iter().all(|other| *other <= row[y]))
+    };
+    let (n, chance) = (counted.len() as f64, 1.0 / case.classes() as f64);
+    let known = counted.iter().filter(right).count() as f64;
+    let likely = n * chance + 3.0 * (n * chance * (1.0 - chance)).sqrt();
+    (n >= 100.0 && case.classes() > 1 && known <= likely).then(|| {
+        format!(
+            "; note: the teacher's largest logit is the label of {known} of {n} examples, no more than \
+             chance: are its logits in the order of the examples?"
+        )
+    })
 }

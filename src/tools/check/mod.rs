@@ -60,6 +60,7 @@ pub use mistakes::MISTAKES;
 use case::Checked;
 use compare::{Results, differences, errors};
 use formula::Formula;
+use lines::{cannot_tell_from, not_finite, out_of_order, sentence, sentences};
 use mistake::Aspect;
 use row::Rows;
 use serde::{Serialize, Serializer};
@@ -385,8 +386,7 @@ impl Checker<'_> {
         };
         if let Some((set, _)) = fitting.iter().find(other) {
             let ids: Vec<&str> = set.iter().map(|mistake| mistake.id).collect();
-            let says: Vec<&str> =
-                set.iter().map(|mistake| lines::sentence(mistake, case)).collect();
+            let says: Vec<&str> = set.iter().map(|mistake| sentence(mistake, case)).collect();
             let reason = format!(
                 "within the rounding of {} this is also {}: {}",
                 case.precision,
@@ -590,40 +590,6 @@ fn same_terms(a: &Formula, b: &Formula) -> bool {
     a.soft == b.soft && a.hard == b.hard
 }
 
-/// `id: what it does, and id: what it does. Right: the corrected line`.
-fn sentences(mistakes: &[&Mistake], case: &CheckCase) -> String {
-    let says = |mistake: &&Mistake| format!("{}: {}", mistake.id, lines::sentence(mistake, case));
-    let says: Vec<String> = mistakes.iter().map(says).collect();
-    let mut fixes: Vec<_> = mistakes.iter().map(|mistake| lines::line(mistake, case)).collect();
-    fixes.dedup();
-    format!("{}. Right: {}", says.join(", and "), fixes.join("; "))
-}
-
-fn cannot_tell_from(others: &[&Mistake]) -> String {
-    if others.is_empty() {
-        return String::new();
-    }
-    let names: Vec<&str> = others.iter().map(|mistake| mistake.id).collect();
-    format!("; this case cannot tell it from {}", names.join(", "))
-}
-
-/// The results that are not finite: "the loss is NaN", "d_logits[2, 1] and 6 more are".
-fn not_finite(case: &CheckCase) -> Vec<String> {
-    let mut places = Vec::new();
-    if let Some(loss) = case.loss.filter(|loss| !loss.is_finite()) {
-        places.push(format!("the loss is {loss}"));
-    }
-    if let Some(d) = &case.d_logits {
-        let bad = || d.indexed_iter().filter(|(_, d)| !d.is_finite());
-        if let Some((at, first)) = bad().next() {
-            let more = bad().count() - 1;
-            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            places.push(format!("{} is {first}{more}", case.place("d_logits", at)));
-        }
-    }
-    places
-}
-
 /// The mistakes about the teacher, which neither loss nor d_logits shows.
 fn of_the_teacher(case: &CheckCase) -> Vec<&'static Mistake> {
     let gradient = case.d_teacher.as_ref().is_some_and(|d| d.iter().any(|d| *d != 0.0));
@@ -646,26 +612,5 @@ fn coarser(case: &CheckCase, wrong: usize) -> Option<Precision> {
             let right = rows.values(&right);
             results.fit(&right) && results.silent(&right).is_none()
         }
-    })
-}
-
-/// A warning where the teacher knows the labels no better than chance: its logits may have been
-/// kept in another order. Of fewer than 100 examples it would say nothing.
-fn out_of_order(case: &CheckCase) -> Option<String> {
-    let (labels, teacher) = (case.labels.as_ref()?, case.teacher_logits.as_ref()?);
-    let counted: Vec<usize> = (0..case.examples()).filter(|&e| case.counts(e)).collect();
-    let right = |&&e: &&usize| {
-        let row = teacher.row(e);
-        usize::try_from(labels[e])
-            .is_ok_and(|y| y < row.len() && row.iter().all(|other| *other <= row[y]))
-    };
-    let (n, chance) = (counted.len() as f64, 1.0 / case.classes() as f64);
-    let known = counted.iter().filter(right).count() as f64;
-    let likely = n * chance + 3.0 * (n * chance * (1.0 - chance)).sqrt();
-    (n >= 100.0 && case.classes() > 1 && known <= likely).then(|| {
-        format!(
-            "; note: the teacher's largest logit is the label of {known} of {n} examples, no more than \
-             chance: are its logits in the order of the examples?"
-        )
     })
 }
