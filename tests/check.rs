@@ -1046,10 +1046,7 @@ fn the_corrected_line_is_the_cases_own() {
     for logits in excluded.teacher_logits.iter_mut().chain([&mut excluded.student_logits]) {
         logits.column_mut(2).fill(f64::NEG_INFINITY);
     }
-    says(
-        &excluded,
-        &[".masked_fill((z == -math.inf) & (v == -math.inf), 0), F.softmax(v / T, -1)"],
-    );
+    says(&excluded, &["x.masked_fill(x == -math.inf, -1e9) for x in (z, v)]; soft", of_logs]);
     // Forward, where the reverse is meant.
     let reverse = CheckCase { divergence: Divergence::Reverse, ..flat };
     let (loss, d) = weighted(&reverse, |_| 0.125);
@@ -1068,7 +1065,11 @@ fn a_factor_that_two_mistakes_make_may_have_another_cause() {
     let case = case_of(matrix(&task.z), matrix(&task.v), 4.0, Precision::F64);
     let (loss, d) = weighted(&case, |_| 0.5 / 8.0);
     let report = check(&CheckCase { loss: Some(loss), d_logits: Some(d), ..case }).unwrap();
-    assert!(report.message.contains("together a factor of 0.5"), "{}", report.message);
+    assert!(
+        report.message.contains("together a factor of 0.5000 in the soft term"),
+        "{}",
+        report.message
+    );
 }
 
 /// No program can give the number that its format cannot hold, and nobody one that does not exist.

@@ -30,7 +30,7 @@ pub fn shown(text: &str) -> String {
 pub fn nearest<'n>(found: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let by_distance = known.into_iter().map(|name| (strsim::levenshtein(found, name), name));
     let (distance, name) = by_distance.min()?;
-    (distance <= 1 + name.len() / 3).then_some(name)
+    (distance <= 1 + name.len() / 3 && distance < found.chars().count()).then_some(name)
 }
 
 /// An error of a data file. Every message names the file, what was found and what was expected.

@@ -303,6 +303,17 @@ impl Names {
         Names { classes, are_texts, ..Names::default() }
     }
 
+    /// The names of the classes. Beside names that are the numbers from 0, as texts are in the order of
+    /// texts, classes without names are called by these numbers.
+    #[must_use]
+    pub fn classes_beside(&self, other: &Names) -> Vec<String> {
+        let numbers: Vec<String> =
+            (0..other.classes.len()).map(|class| class.to_string()).collect();
+        let mut names = other.classes.clone();
+        names.sort_unstable_by_key(|name| (name.len(), name.clone()));
+        if self.classes.is_empty() && names == numbers { numbers } else { self.classes.clone() }
+    }
+
     /// What class number `class` is called: its name, or the number.
     #[must_use]
     pub fn class(&self, class: usize) -> String {
@@ -339,6 +350,20 @@ pub struct Dataset {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A net without names, and texts of the same numbers, which are sorted as texts.
+    #[test]
+    fn classes_without_names_are_the_numbers_that_others_are_called() {
+        let texts =
+            ["0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9"].map(String::from).to_vec();
+        let texts = Names::of_classes(texts, true);
+        let numbers: Vec<String> = (0..11).map(|class| class.to_string()).collect();
+        assert_eq!(Names::default().classes_beside(&texts), numbers);
+        assert_eq!(texts.classes_beside(&Names::default()), texts.classes);
+        let words = Names::of_classes(vec!["a".into(), "b".into()], true);
+        assert!(texts.are_texts && !words.are_texts);
+        assert_eq!(Names::default().classes_beside(&words), [""; 0]);
+    }
 
     /// Image i is [10i, 10i+1], label i.
     fn five() -> Split {

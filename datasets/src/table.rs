@@ -369,7 +369,9 @@ impl<'a> Table<'a> {
         table.header_line = table.line(first_start);
         table.name(first, first_start, &records)?;
         // What is no UTF-8 was replaced when it was made text.
-        if let Some(name) = table.names.iter().find(|name| name.contains('\u{fffd}')) {
+        let line = &bytes[first_start..next_line(bytes, first_start)];
+        let strange = table.names.iter().find(|name| name.contains('\u{fffd}'));
+        if let Some(name) = strange.filter(|_| str::from_utf8(line).is_err()) {
             return Err(table.bad(table.header_line, format!("the name {name:?}"), IN_UTF_8));
         }
         Ok(table)
@@ -450,12 +452,18 @@ impl<'a> Table<'a> {
             LABELS.contains(&&field.to_lowercase()[..]) && !recurs(column, field)
         });
         let recurring = of_first(&recurs);
-        // Or, where all its words recur, a word that none of the lines below has.
+        // Or, beside whole numbers that differ, as years do, a word that none of the lines below has, of
+        // which all words recur.
+        let mut different = HashSet::new();
+        let like_names = numbers.iter().all(|x| x.parse::<i64>().is_ok() && different.insert(*x));
         let new_word = |column: usize, field: &String| {
+            if !like_names || !is_word(field) || numeric(column) {
+                return false;
+            }
             let words = || of_column(column).filter(|other| !is_value(other));
             let different: HashSet<&String> = words().collect();
             let recur = words().count() >= SUSPICIOUS.max(2 * different.len());
-            is_word(field) && !numeric(column) && recur && !different.contains(field)
+            recur && !different.contains(field)
         };
         let new_words = of_first(&new_word);
         let is_named = others.is_empty() && numbers.is_empty()

@@ -130,7 +130,7 @@ def check_loss(
     numbers = {"temperature": temperature, "soft_weight": soft_weight, "hard_weight": hard_weight}
     integers = {"classes": classes, "length": length, "ignore_index": ignore_index, "seed": seed}
     for name, given in (numbers | {"beta": beta}).items():
-        if not isinstance(given, (Real, np.number)) or isinstance(given, bool):
+        if not isinstance(given, Real) or isinstance(given, bool):
             raise TypeError(f"{name}: found {given!r:.40}, expected a number: float({name})")
     for name, whole in integers.items():
         if whole is not None and (not isinstance(whole, (int, np.integer)) or isinstance(whole, bool)):
@@ -320,18 +320,23 @@ def sum_up(
 ) -> tuple[LossReport, int]:
     """The report on all inputs, and the index of the one that shows it best.
 
-    An input on which nothing can be told counts neither for nor against the loss; one at least must
-    agree.
+    An input on which nothing can be told counts neither for nor against the loss; the first must agree, or
+    two of different batches.
     """
     reaches_teacher = None
     if framework != "numpy":
         reaches_teacher = first.d_teacher is not None and bool(first.d_teacher.any())
     agree = [case for case in cases if case.verdict == "agrees"]
     failed = [i for i, case in enumerate(cases) if case.verdict not in ("agrees", "cannot_tell")]
-    if not failed and not agree:
+    told = cases[0].verdict == "agrees" or len({case.shape[0] for case in agree}) > 1
+    if not failed and not told:
         return LossReport(False, cases[0].message, (), tuple(cases), reaches_teacher), 0
     if not failed:
-        message = f"agrees with the distillation loss of {contract}: on {len(cases)} inputs of {framework}"
+        message = (
+            f"agrees with the distillation loss of {contract}: on {len(agree)} inputs of {framework}"
+        )
+        if untold := len(cases) - len(agree):
+            message += f", of {untold} more nothing can be told"
         if first.half is not None and HALVES.get(dtype) != first.half:
             message += f"; a part of it is given in {first.half}, within whose rounding it is"
         same_here = set.intersection(*(set(case.fits) for case in agree))
@@ -356,8 +361,10 @@ def sum_up(
         (i for i in failed if made in ((), cases[i].mistakes)), key=lambda i: len(cases[i].fits)
     )
     message = cases[witness].message
-    if not made and cases[witness].difference:
-        message = f"none of the known mistakes: {cases[witness].difference}"
+    if not made and cases[witness].mistakes:
+        where = cases[witness].difference or "no known one explains what every input shows"
+        message = f"none of the known mistakes: {where}"
     if failed[0] > 0:
-        message = f"agrees on {cases[0].name}, but on {cases[witness].name}: {message}"
+        first = f"agrees on {cases[0].name}, but on " if cases[0].verdict == "agrees" else "on "
+        message = f"{first}{cases[witness].name}: {message}"
     return LossReport(False, message, made, tuple(cases), reaches_teacher), witness

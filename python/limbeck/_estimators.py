@@ -548,7 +548,7 @@ def joined(
 
 
 def warn_of_another_order(logits: Floats, codes: Array | None) -> None:
-    """Where teacher and labels agree no more often than by chance, by five standard deviations."""
+    """Where teacher and labels agree no more often than by chance, or far more with other columns."""
     if codes is None:
         return
     said, n = logits.argmax(axis=1), len(codes)
@@ -556,15 +556,17 @@ def warn_of_another_order(logits: Floats, codes: Array | None) -> None:
     chance = float(shares[0] @ shares[1])
     agree = float((said == codes).mean())
     # The columns in another order, in which each is the class that it names most often.
-    order = np.arange(logits.shape[1])
-    for label in np.unique(codes):
-        order[label] = np.bincount(said[codes == label]).argmax()
+    order = np.full(logits.shape[1], -1)
+    pairs, counts = np.unique(codes * len(order) + said, return_counts=True)
+    rising = pairs[counts.argsort(kind="stable")]
+    order[rising // len(order)] = rising % len(order)
+    used = order[order >= 0]
     permuted = float((said == order[codes]).mean())
     better = permuted > agree + 3 / math.sqrt(n) and 1 - permuted < (1 - agree) / 2
-    if better and len(set(order)) == len(order):
+    if better and len(set(used)) == len(used) and n >= 2 * len(order):
         warnings.warn(
             f"the teacher agrees with {agree:.1%} of the labels, and with {permuted:.1%} if its columns "
-            f"are taken in the order {order.tolist()[:20]}: are they in that of the sorted classes? "
+            f"are taken in the order {used.tolist()[:20]}: are they in that of the sorted classes? "
             "scikit-learn's classes_ of texts are sorted as texts: 1, 10, 2",
             UserWarning,
             stacklevel=3,

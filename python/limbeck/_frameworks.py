@@ -80,7 +80,7 @@ def unchanged(given: list[npt.NDArray[Any]], probe: Probe) -> None:
     """Refuses a loss that has written to its arguments, which the caller goes on to use."""
     for name, now, before in zip(NAMES, given, (*probe.logits(), *probe.targets())):
         if not np.array_equal(now, before, equal_nan=True):
-            line = f"work on a copy, {name}.clone(), and not in place"
+            line = f"work on a copy of {name}, and not in place"
             raise Fault("changes_its_input", f"{name} is changed in place", line)
 
 

@@ -73,7 +73,7 @@ class Checked(TypedDict):
     fits: list[str]
     """All known mistakes that fit within the tolerance."""
     untold: Literal["loss"] | None
-    """With the verdict 'agrees', which is then of d_logits alone: what nothing can be told of."""
+    """Where the verdict is of d_logits alone: what nothing can be told of."""
     max_relative_error: float | None
     """The largest difference, divided by the largest right value; None where it is not finite."""
     max_ulp_error: float | None

@@ -78,7 +78,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
                 dataset.name
             ));
         }
-        let name = |i| format!("test example {i}, counted from 0");
+        let name = |i| format!("{}: test example {i}, counted from 0", path.display());
         logits.push(data::finite_logits(&session.context, &model, &dataset.test, name)?);
         reports.push(ModelReport {
             model: path.clone().into(),
@@ -172,23 +172,27 @@ fn test_data(
         let located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
         session.note(&format!("the test examples are those of {}", kept.display()));
         let dataset = data::load_data(&located, &kept, data)?;
-        if let Some((key, ..)) = manifest::differing(&manifest["data"], &dataset.sha256).first() {
+        // The manifest knows teachers and a model to start from too.
+        let differing = manifest::differing(&manifest["data"], &dataset.sha256);
+        let changed = differing.iter().find(|(key, ..)| dataset.sha256.contains_key(key));
+        if let Some((key, ..)) = changed {
             let mut paths = located.clone();
-            let key = key.split('/').next().unwrap_or_default();
-            let changed = paths.paths_mut().find(|(known, _)| *known == key);
+            let known = key.split('/').next().unwrap_or_default();
+            let changed = paths.paths_mut().find(|(path, _)| *path == known);
             let changed = changed.map_or(kept.clone(), |(_, path)| path.clone());
             // What was trained on would be tested.
             if located.data.holdout.is_some() {
                 return Err(Error::Data {
                     path: changed,
-                    what: "the table or arrays of the run".into(),
+                    what: format!("the run's {key}"),
                     found: "other content than when it was trained, of which another part would be held \
                             out"
                     .into(),
                     expected: "the file of then, or test examples of their own: --config FILE".into(),
                 });
             }
-            session.warn(&format!("{}: not as it was when the run was trained", changed.display()));
+            let path = changed.display();
+            session.warn(&format!("{path}: {key} is not as it was when the run was trained"));
         }
         return data::align(dataset, about, path);
     }

@@ -82,8 +82,9 @@ pub fn run(session: &Session, args: &InitArgs) -> Result<()> {
             }
             // The last but one is the plainest: what is wrong with it is wrong with the data.
             Err(error) => {
-                let tested = !attempt.held_out;
-                untested = untested.or(tested.then(|| (error.to_string(), attempt.has_test)));
+                if !attempt.held_out {
+                    untested = Some((error.to_string(), attempt.has_test));
+                }
                 refused = Some(refused.filter(|_| attempt.drop_incomplete).unwrap_or(error))
             }
         }
@@ -231,7 +232,8 @@ fn tries(path: &Path, label: Option<&str>, config: Config) -> Result<Vec<Attempt
     let plain = attempt(&named, true, false);
     let mut tries = vec![plain.clone(), Attempt { drop_incomplete: true, ..plain }];
     if test.is_some() {
-        tries.insert(0, attempt(&tested, false, true));
+        let tested = attempt(&tested, false, true);
+        tries.splice(0..0, [tested.clone(), Attempt { drop_incomplete: true, ..tested }]);
     }
     Ok(tries)
 }

@@ -13,6 +13,7 @@ use limbeck::{Error, Result};
 use limbeck_datasets::table::{Rows, Stream};
 use limbeck_datasets::{Split, idx, npy};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -143,9 +144,10 @@ impl Predictor<'_> {
             fields.extend((0..self.model.classes()).map(|class| names.class(class)));
         }
         // A class may be called as another column is.
-        for i in 1..fields.len() {
-            while fields[..i].contains(&fields[i]) {
-                fields[i].push('_');
+        let mut taken = HashSet::new();
+        for field in &mut fields {
+            while !taken.insert(field.clone()) {
+                field.push('_');
             }
         }
         csv.row(&fields)

@@ -73,11 +73,9 @@ pub fn load_whole(config: &Config, origin: &Path, data: Option<&Path>) -> Result
             let test = keys.test_table.as_deref().filter(|_| keys.holdout.is_none());
             let dataset = table::load_dataset(train, test, &keys.columns(), classes)?;
             if dataset.train.labels.is_none() && keys.holdout.is_some() {
-                let named = keys.label_column.as_ref().map(|column| format!(" {column}"));
                 return Err(fault(format!(
-                    "data.label_column: found no column{} of labels in {}, expected the labels' column \
+                    "data.label_column: found no column of labels in {}, expected the labels' column \
                      as its first line names it, or its place: a hold-out needs labels",
-                    named.unwrap_or_default(),
                     train.display()
                 )));
             }
@@ -245,19 +243,21 @@ pub fn align(dataset: Dataset, about: &About, path: &Path) -> Result<Dataset> {
         }
         names.features.clone_from(&wanted.features);
     }
-    if differ(&names.classes, &wanted.classes) {
-        let place = |name: &String| wanted.classes.iter().position(|known| known == name);
+    let known = wanted.classes_beside(&names);
+    names.classes = names.classes_beside(wanted);
+    if differ(&names.classes, &known) {
+        let place = |name: &String| known.iter().position(|known| known == name);
         let places: Vec<Option<usize>> = names.classes.iter().map(place).collect();
         for label in test.labels.iter_mut().flatten() {
             let name = &names.classes[usize::from(*label)];
             let place = places[usize::from(*label)].ok_or_else(|| {
                 let expected = format!("{name:?} among them, as the data have");
-                bad("classes of the model", wanted.classes.join(", "), expected)
+                bad("classes of the model", known.join(", "), expected)
             })?;
             *label = place as u16;
         }
-        classes = wanted.classes.len();
-        names.classes.clone_from(&wanted.classes);
+        classes = known.len();
+        names.classes = known;
     }
     Ok(Dataset { test, classes, names, ..dataset })
 }
@@ -347,7 +347,9 @@ pub fn doubtful_logits(logits: &[f32], split: &Split, classes: usize) -> Option<
             permuted += count;
         }
     }
-    if permuted > agree + 3.0 * n.sqrt() && n - permuted < 0.5 * (n - agree) {
+    // Of one example for each class every teacher would be permuted.
+    let many = n >= 2.0 * classes as f64;
+    if many && permuted > agree + 3.0 * n.sqrt() && n - permuted < 0.5 * (n - agree) {
         let shown = column_of.iter().take(20).map(|c| c.map_or("?".into(), |c| c.to_string()));
         return Some(format!(
             "the teacher's logits agree with {agree} of {n} labels, and with {permuted} if their columns are \
@@ -435,7 +437,8 @@ pub fn finite_logits(
             let values = features.input(example, &mut space).iter();
             let largest = values.fold(0.0f32, |most, value| most.max(value.abs()));
             format!(
-                "its features reach {largest:e}: correct it, or scale it as the training set was"
+                "its features reach {largest:e}: correct it, or scale it as the training set was; or the \
+                 model's weights are too large"
             )
         }
     };

@@ -4,8 +4,8 @@
 //!
 //! meanⱼ = (1/n) Σᵢ xᵢⱼ, sdⱼ² = (1/n) Σᵢ (xᵢⱼ − meanⱼ)², scaleⱼ = 1/sdⱼ
 //!
-//! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant has the
-//! scale 0: nothing was learnt of it, and a value that only a test example has changes nothing. Of images all pixels have one mean, so that a
+//! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant, or
+//! differs by no more than the rounding of f32, has the scale 0: nothing was learnt of it, and a value that only a test example has changes nothing. Of images all pixels have one mean, so that a
 //! translated image is a translated input: x = (pixel − mean)/255.
 
 use crate::engine::config::Standardize;
@@ -13,6 +13,8 @@ use crate::engine::mlp::InputScale;
 use crate::files::model::Standardizer;
 use limbeck_datasets::{Features, Images, Inputs, Names, Split};
 
+/// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
+const ROUNDING: f64 = 1e-6;
 /// How many columns a message names.
 const SHOWN: usize = 10;
 /// Mean and deviation of a column that needs no standardising: |mean| and |ln sd| up to this.
@@ -34,7 +36,10 @@ pub fn to_mean(features: &Features) -> Standardizer {
 /// What makes features standardised.
 pub fn of(features: &Features) -> Standardizer {
     let columns = columns(features);
-    let scale = |column: &Column| if column.is_constant() { 0.0 } else { (1.0 / column.sd) as f32 };
+    let scale = |column: &Column| {
+        let tells_nothing = column.is_constant() || column.is_coarse();
+        if tells_nothing { 0.0 } else { (1.0 / column.sd) as f32 }
+    };
     Standardizer {
         mean: columns.iter().map(|column| column.mean as f32).collect(),
         scale: columns.iter().map(scale).collect(),
@@ -81,24 +86,27 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
     let by_columns = if far > 0 { Standardize::On } else { Standardize::Off };
     let how = asked.unwrap_or(by_columns);
     let all = |which: fn(&Column) -> bool| -> Option<String> {
-        let all: Vec<usize> = (0..columns.len()).filter(|&place| which(&columns[place])).collect();
-        let shown = all.iter().take(SHOWN).map(|&place| format!("{:?}", names.feature(place)));
-        let shown = shown.collect::<Vec<_>>().join(", ");
-        let more = all.len().saturating_sub(SHOWN);
+        let mut all = (0..columns.len()).filter(|&place| which(&columns[place])).peekable();
+        all.peek()?;
+        let shown: Vec<String> =
+            all.by_ref().take(SHOWN).map(|place| format!("{:?}", names.feature(place))).collect();
+        let more = all.count();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let first = columns.get(*all.first()?)?;
-        Some(format!("{shown}{more}: values about {:e}, as 32-bit numbers,", first.mean))
+        Some(shown.join(", ") + &more)
     };
+    let left_out = if how == Standardize::On { ", and are left out" } else { "" };
     let coarse = all(Column::is_coarse).map(|which| {
         format!(
-            "features {which} differ by hardly more than their rounding, if at all: subtract an offset from \
-             the column, or leave it out"
+            "features {which}: their values differ by hardly more than the rounding of 32-bit numbers\
+             {left_out}: subtract an offset from the column"
         )
     });
-    let constant = all(|column| column.is_constant() && !column.is_coarse());
-    let constant = constant.filter(|_| how == Standardize::On);
-    let constant =
-        constant.map(|which| format!("features {which} are all the same, and are left out"));
+    let constant = all(Column::is_constant).filter(|_| how == Standardize::On).map(|which| {
+        format!(
+            "features {which}: all their values are the same as 32-bit numbers{left_out}; where they differ in \
+             the data, subtract an offset from the column"
+        )
+    });
     Choice { how, why: asked.is_none().then_some(why), coarse, constant }
 }
 
@@ -122,11 +130,10 @@ impl Column {
         self.mean.abs() <= NEAR && (self.sd == 0.0 || self.sd.ln().abs() <= NEAR)
     }
 
-    /// Whether rounding takes a tenth of the deviation; whole numbers below 2²⁴ lose nothing.
+    /// Whether what differs is hardly more than rounding; whole numbers below 2²⁴ lose nothing.
     fn is_coarse(&self) -> bool {
-        let step = self.mean.abs() * f64::from(f32::EPSILON);
         let is_exact = self.whole && self.mean.abs() < 16_777_216.0;
-        step > 0.1 * self.sd && !is_exact
+        self.sd <= ROUNDING * self.mean.abs() && !is_exact && !self.is_constant()
     }
 }
 

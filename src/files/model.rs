@@ -196,7 +196,9 @@ impl ModelFile {
             })
         };
         let features = places("features", &self.about.names.features, &names.features)?;
-        let classes = places("classes", &self.about.names.classes, &names.classes)?;
+        let ours = self.about.names.classes_beside(names);
+        let theirs = names.classes_beside(&self.about.names);
+        let classes = places("classes", &ours, &theirs)?;
         let pick = |values: &[f32], places: &[usize]| -> Vec<f32> {
             places.iter().map(|&place| values[place]).collect()
         };

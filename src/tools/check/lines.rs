@@ -27,7 +27,9 @@ pub fn sentence(mistake: &Mistake, case: &CheckCase) -> &'static str {
 pub fn line(mistake: &Mistake, case: &CheckCase) -> Cow<'static, str> {
     let of_the_soft_term = [SOFT, TOKENS].contains(&mistake.fix)
         || mistake.id == "raw_logit_matching" && case.temperature.is_finite();
-    if of_the_soft_term {
+    if mistake.id == "padding_counted" && case.hard_weight > 0.0 {
+        format!("{}; {}", soft(case), hard(case)).into()
+    } else if of_the_soft_term {
         soft(case).into()
     } else if mistake.fix == HARD {
         hard(case).into()
@@ -36,46 +38,53 @@ pub fn line(mistake: &Mistake, case: &CheckCase) -> Cow<'static, str> {
     }
 }
 
-/// The selection of the tokens that count, from `what`.
-fn tokens(case: &CheckCase, what: &[&str]) -> String {
-    let each = |of: &str| what.iter().map(|x| format!("{x}{of}")).collect::<Vec<_>>().join(", ");
-    let select = match (case.count() < case.examples(), case.length > 1) {
-        (true, _) => each("[mask]"),
-        (false, true) => what
-            .iter()
-            .map(|x| if *x == "y" { "y.flatten()".into() } else { format!("{x}.flatten(0, 1)") })
-            .collect::<Vec<_>>()
-            .join(", "),
-        (false, false) => return String::new(),
+/// The selection of the tokens that count from each of `names`.
+fn tokens(case: &CheckCase, names: &[&str]) -> String {
+    let padded = case.count() < case.examples();
+    if !padded && case.length == 1 {
+        return String::new();
+    }
+    let of = |name: &str| match (padded, name) {
+        (true, _) => format!("{name}[mask]"),
+        (false, "y") => "y.flatten()".into(),
+        (false, _) => format!("{name}.flatten(0, 1)"),
     };
-    format!("{} = {select}; ", what.join(", "))
+    let each = names.iter().map(|&name| match name {
+        "teachers" => format!("[{} for v in teachers]", of("v")),
+        name => of(name),
+    });
+    format!("{} = {}; ", names.join(", "), each.collect::<Vec<_>>().join(", "))
 }
 
 fn soft(case: &CheckCase) -> String {
-    let tokens = tokens(case, &["z", "v"]);
+    let teacher = if case.ensemble.is_empty() { "v" } else { "teachers" };
+    let mut before = tokens(case, &["z", teacher]);
     let summed = case.reduction == Reduction::Sum;
     if case.temperature.is_infinite() {
         let over = if summed { "sum" } else { "mean" };
         return format!(
-            "{tokens}d = (z - v) - (z - v).mean(-1, keepdim=True); soft = 0.5 * (d * d).mean(-1).{over}()  \
+            "{before}d = (z - v) - (z - v).mean(-1, keepdim=True); soft = 0.5 * (d * d).mean(-1).{over}()  \
              # T = inf"
         );
+    }
+    // exp(−∞)·(−∞) is NaN, and exp(−10⁹/T)·(−10⁹/T) is 0.
+    let excludes = |logits: &ndarray::Array2<f64>| logits.iter().any(|z| *z == f64::NEG_INFINITY);
+    if case.teacher_logits.iter().chain(&case.ensemble).any(excludes) {
+        let each = match teacher {
+            "v" => "z, v = [x.masked_fill(x == -math.inf, -1e9) for x in (z, v)]; ",
+            _ => "z, *teachers = [x.masked_fill(x == -math.inf, -1e9) for x in (z, *teachers)]; ",
+        };
+        before += each;
     }
     let over = if summed { "sum" } else { "batchmean" };
     let kl = |input: &str, target: &str| {
         format!("F.kl_div({input}, {target}, reduction='{over}', log_target=True)")
     };
     let (z, v) = ("F.log_softmax(z / T, -1)", "F.log_softmax(v / T, -1)");
-    let excludes = |logits: &ndarray::Array2<f64>| logits.iter().any(|z| *z == f64::NEG_INFINITY);
     let line = match case.divergence {
         Divergence::Forward if !case.ensemble.is_empty() => format!(
             "p = torch.stack([F.softmax(v / T, -1) for v in teachers]).mean(0); soft = T * T * \
              F.kl_div({z}, p, reduction='{over}')"
-        ),
-        // exp(−∞)·(−∞) is NaN, and 0·ln 0 in the form with probabilities is 0.
-        Divergence::Forward if case.teacher_logits.iter().any(excludes) => format!(
-            "soft = T * T * F.kl_div({z}.masked_fill((z == -math.inf) & (v == -math.inf), 0), \
-             F.softmax(v / T, -1), reduction='{over}')"
         ),
         Divergence::Forward => format!("soft = T * T * {}", kl(z, v)),
         Divergence::Reverse => format!("soft = T * T * {}", kl(v, z)),
@@ -91,7 +100,7 @@ fn soft(case: &CheckCase) -> String {
             )
         }
     };
-    tokens + &line
+    before + &line
 }
 
 fn hard(case: &CheckCase) -> String {

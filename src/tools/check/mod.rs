@@ -100,8 +100,7 @@ pub struct CheckReport {
     pub fits: Vec<&'static str>,
     /// Mistakes that a case of this shape does not show, as those of padding where nothing is padded.
     pub not_shown: Vec<&'static str>,
-    /// With the verdict `agrees`, which is then of d_logits alone: `loss`, where it is as it should
-    /// be but nothing can be told of it.
+    /// Where the verdict is of d_logits alone: `loss`, of which nothing can be told.
     pub untold: Option<&'static str>,
     /// The largest difference from the right values, divided by the largest of these: the greater
     /// of loss and gradient. JSON: null where it is not finite.
@@ -481,9 +480,11 @@ impl Checker<'_> {
         let factor = fitting.first().filter(|(_, f)| {
             Formula { soft_factor: f.soft_factor, hard_factor: f.hard_factor, ..right } == *f
         });
-        let factor = factor.map(|(_, f)| f.soft_factor / right.soft_factor);
-        let factor = factor.filter(|k| k.is_finite() && *k != 1.0).map_or(String::new(), |k| {
-            format!("; together a factor of {k} in the soft term, which may have another cause")
+        let factor = factor.map_or(String::new(), |(_, f)| {
+            let soft = f.soft_factor / right.soft_factor;
+            let both = right.hard_factor > 0.0 && f.hard_factor != right.hard_factor;
+            let of = if both { "" } else { " in the soft term" };
+            format!("; together a factor of {soft:.4}{of}, which may have another cause")
         });
         let message = format!("{}{factor}{also}", sentences(mistakes, self.rows.case));
         let mut fits: Vec<&Mistake> = Vec::new();
