@@ -121,8 +121,10 @@ def probes(
     yield probe("confident logits", 4 * unit, ordinary=False)
     yield probe("logits with a large common offset", unit, offset=offset, ordinary=False)
     yield probe("extreme logits", extreme, ordinary=False)
-    # Probabilities between those: from 0.9 to 10⁻⁵ at T.
-    yield probe("logits that are confident at T", 2 * large, ordinary=False)
+    # Probabilities between those, from 0.9 to 10⁻⁵ at T: what tells most in few bits. Two batches, so that
+    # none is taken for the number in a divisor.
+    yield probe("logits that are confident at T", 2 * large, batch=13, ordinary=False)
+    yield probe("five that are confident at T", 2 * large, batch=5, ordinary=False)
     if length is None and (classes or 0) <= MANY:
         wide = "a larger batch" if classes else "a larger batch of many classes"
         yield probe(wide, unit, batch=33, width=classes or MANY, ordinary=False)

@@ -384,6 +384,14 @@ class TestTorch:
         for seed in range(8):
             report = limbeck.check_loss(loss(), **CONTRACT, dtype="bfloat16", seed=seed)
             assert report.ok, report.details()
+            kl = lambda z, v, y: 400 * torch.nn.functional.kl_div(
+                torch.log_softmax(z / 20, -1), torch.log_softmax(v / 20, -1), reduction="batchmean", log_target=True
+            )
+            report = limbeck.check_loss(kl, temperature=20, dtype="bfloat16", seed=seed)
+            assert report.ok and "more nothing can be told" in str(report), report.details()
+        # A batch that is written down is no mean.
+        wrong = lambda z, v, y: kl(z, v, y) * len(z) / 7
+        assert not limbeck.check_loss(wrong, temperature=20, dtype="bfloat16").ok
         rounded = limbeck.check_loss(lambda *x: loss()(*x).bfloat16(), **CONTRACT)
         assert rounded.ok and "given in bf16" in str(rounded)
 
