@@ -365,6 +365,8 @@ def sum_up(
         where = cases[witness].difference or "no known one explains what every input shows"
         message = f"none of the known mistakes: {where}"
     if failed[0] > 0:
-        first = f"agrees on {cases[0].name}, but on " if cases[0].verdict == "agrees" else "on "
-        message = f"{first}{cases[witness].name}: {message}"
+        where = f"on {cases[witness].name}"
+        if cases[0].verdict == "agrees":
+            where = f"agrees on {cases[0].name}, but {where}"
+        message = f"{where}: {message}"
     return LossReport(False, message, made, tuple(cases), reaches_teacher), witness
