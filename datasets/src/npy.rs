@@ -161,11 +161,12 @@ pub fn load_dataset(path: &Path, classes: Option<usize>, held_out: bool) -> Resu
         None => train.subset(&[]),
         Some((x, y)) => labelled(x, y)?,
     };
-    notes.extend(classes.notes.iter().cloned());
+    let names = classes.names();
+    notes.extend(classes.notes);
     Ok(Dataset {
         name: "npz".to_owned(),
         classes: classes.count,
-        names: classes.names(),
+        names,
         train,
         test,
         sha256: arrays.sha256,

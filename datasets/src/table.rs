@@ -717,7 +717,6 @@ impl<'a> Table<'a> {
             Some(name) => self.names.iter().position(|known| known == name),
             None => self.label(columns, None)?,
         };
-        let asked = columns.label.as_ref().filter(|_| train.label.is_none());
         let places: HashMap<&String, usize> = self.names.iter().zip(0..).collect();
         let mut uses = vec![Use::Nothing; self.names.len()];
         for (feature, name) in train.features.iter().enumerate() {
@@ -729,9 +728,8 @@ impl<'a> Table<'a> {
             uses[place] = Use::Feature(feature);
         }
         let Some(label) = label.filter(|&place| uses[place] == Use::Nothing) else {
-            let name = train.label.clone().map(Column::Name);
-            let name =
-                name.or(asked.cloned()).unwrap_or_else(|| Column::Name(LABELS[0].to_owned()));
+            let name = train.label.clone().map(Column::Name).or(columns.label.clone());
+            let name = name.unwrap_or_else(|| Column::Name(LABELS[0].to_owned()));
             let found = format!("no column {name} among {}", list(&self.names));
             let expected = "the labels, by which a model is tested; without a table that has them, \
                             hold out a part of the training table: holdout";

@@ -144,14 +144,12 @@ def check_loss(
         ("classes", classes, classes is None or classes >= 2, "at least 2"),
         ("length", length, length is None or length >= 1, "at least 1"),
         ("seed", seed, seed >= 0, "at least 0"),
+        ("ignore_index", ignore_index, -(2**63) <= (ignore_index or 0) < 2**63, "an integer of 64 bits"),
+        ("beta", beta, divergence == "js" or beta == 0.5, "none: it belongs to divergence='js'"),
     )
     for name, value, holds, range_ in ranges:
         if not holds:
             raise ValueError(f"{name}: found {value}, expected {range_}")
-    if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
-        raise ValueError(f"ignore_index: found {ignore_index}, expected an integer of 64 bits")
-    if divergence != "js" and beta != 0.5:
-        raise ValueError(f"beta: found {beta}, expected none: it belongs to divergence='js'")
     contract = Contract(temperature, soft_weight, hard_weight, reduction, divergence, beta)
     tried = list(
         probes(

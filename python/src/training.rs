@@ -93,8 +93,8 @@ fn toml_value(key: &str, value: &Bound<PyAny>) -> PyResult<toml::Value> {
 /// training, and so does Ctrl-C, within a step: the KeyboardInterrupt's `model` is what was trained so
 /// far. validation: a number or share of the examples, drawn by class, or a pair (images, labels),
 /// evaluated after each epoch. threads (all) changes no bit of the result. class_names, class_texts,
-/// feature_names: kept in the model, see Model. The other keywords are the keys of a configuration file with their defaults: seed (0),
-/// jitter (None), standardize ("auto"), split_seed (0), layers ([784, 1200, 1200, 10]), dropout (None),
+/// feature_names: kept in the model, see Model. The other keywords are the keys of a configuration file
+/// with their defaults: seed (0), jitter (None), standardize ("auto"), split_seed (0), layers ([784, 1200, 1200, 10]), dropout (None),
 /// activation ("relu"), init_scale (1), epochs (200), batch_size (128), microbatches (1), precision
 /// ("f32"), learning_rate (0.05), schedule ("cosine"), optimizer ("sgd"), momentum (0.9), average (0), max_norm (None),
 /// early_stopping (None: epochs without a lower validation loss), weight_decay (0), beta2 (0.999), epsilon

@@ -169,16 +169,15 @@ fn test_data(
     {
         let manifest = read_json(&run.join("manifest.json"), "manifest")?;
         let (data, asked) = (session.data.as_deref(), session.data_is_asked);
-        let located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
+        let mut located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
         session.note(&format!("the test examples are those of {}", kept.display()));
         let dataset = data::load_data(&located, &kept, data)?;
         // The manifest knows teachers and a model to start from too.
         let differing = manifest::differing(&manifest["data"], &dataset.sha256);
         let changed = differing.iter().find(|(key, ..)| dataset.sha256.contains_key(key));
         if let Some((key, ..)) = changed {
-            let mut paths = located.clone();
             let known = key.split('/').next().unwrap_or_default();
-            let changed = paths.paths_mut().find(|(path, _)| *path == known);
+            let changed = located.paths_mut().find(|(path, _)| *path == known);
             let changed = changed.map_or(kept.clone(), |(_, path)| path.clone());
             // What was trained on would be tested.
             if located.data.holdout.is_some() {

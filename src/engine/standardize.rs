@@ -5,8 +5,9 @@
 //! meanⱼ = (1/n) Σᵢ xᵢⱼ, sdⱼ² = (1/n) Σᵢ (xᵢⱼ − meanⱼ)², scaleⱼ = 1/sdⱼ
 //!
 //! in f64, each sum in the order of the examples, rounded once to f32. A column that is constant, or
-//! differs by no more than the rounding of f32, has the scale 0: nothing was learnt of it, and a value that only a test example has changes nothing. Of images all pixels have one mean, so that a
-//! translated image is a translated input: x = (pixel − mean)/255.
+//! differs by no more than the rounding of f32, has the scale 0: nothing was learnt of it, and a value that
+//! only a test example has changes nothing. Of images all pixels have one mean, so that a translated image
+//! is a translated input: x = (pixel − mean)/255.
 
 use crate::engine::config::Standardize;
 use crate::engine::mlp::InputScale;

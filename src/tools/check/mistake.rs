@@ -127,6 +127,15 @@ impl Setting<'_> {
         self.at_t(factors.into_iter().map(scaled))
     }
 
+    /// `forms` and, where some examples do not count, the same with these in the sum of the soft term.
+    pub fn also_padded(&self, mut forms: Vec<Formula>) -> Vec<Formula> {
+        if self.padded() {
+            let all = |f: &Formula| Formula { soft_examples: Examples::All, ..*f };
+            forms.extend(forms.clone().iter().map(all));
+        }
+        forms
+    }
+
     /// `from` with each of these soft terms and factors, unless its soft term is another's already.
     pub fn soft(
         &self,

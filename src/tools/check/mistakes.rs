@@ -45,11 +45,8 @@ pub static MISTAKES: [Mistake; 35] = [
         forms: |s, from| {
             // The mean may be over the elements of padding too, and the sum.
             let mean = s.divisor / (s.examples * s.classes);
-            let mut forms = s.scaled(from, [1.0 / s.classes, mean]);
-            if s.padded() {
-                let all = |f| Formula { soft_examples: Examples::All, ..f };
-                forms.extend(s.scaled(from, [mean]).into_iter().map(all));
-            }
+            let mut forms = s.scaled(from, [1.0 / s.classes]);
+            forms.extend(s.also_padded(s.scaled(from, [mean])));
             forms
         },
     },
@@ -63,11 +60,7 @@ pub static MISTAKES: [Mistake; 35] = [
             if s.case.reduction == Reduction::Sum {
                 return Vec::new();
             }
-            let mut soft = s.scaled(from, [s.divisor]);
-            if s.padded() {
-                let all = |f: &Formula| Formula { soft_examples: Examples::All, ..*f };
-                soft.extend(soft.clone().iter().map(all));
-            }
+            let soft = s.also_padded(s.scaled(from, [s.divisor]));
             let both =
                 |soft: &Formula| Formula { hard_factor: soft.hard_factor * s.divisor, ..*soft };
             soft.iter().copied().chain(soft.iter().map(both)).collect()
@@ -80,11 +73,8 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: TOKENS,
         aspect: Aspect::Reduction,
         forms: |s, from| {
-            let counted = s.scaled(from, [s.count / s.batch]);
-            let all = |f: &Formula| Formula { soft_examples: Examples::All, ..*f };
-            let padded = counted.iter().filter(|_| s.padded()).map(all);
-            let forms = counted.iter().copied().chain(padded);
-            forms.filter(|_| s.length > 1.0).collect()
+            let forms = s.also_padded(s.scaled(from, [s.count / s.batch]));
+            forms.into_iter().filter(|_| s.length > 1.0).collect()
         },
     },
     Mistake {
