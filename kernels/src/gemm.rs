@@ -48,7 +48,7 @@ use crate::isa::{Kernel, dispatch};
 use crate::matrix::{MatMut, MatRef, Panels, PanelsMut, panel_len};
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
-use crate::update::Rule;
+use crate::update::{Rule, Step};
 use blocking::Blocking;
 use epilogue::{Activate, ActivateGradient, Epilogue, Scaled, Store, Update};
 use microkernel::{Acc, Aside, Idle, Lanes, Operands, Pairs, Rows, Walk, microkernel, parts};
@@ -233,7 +233,8 @@ pub fn weight_update(
     assert_eq!(moments.len(), rule.moments(), "moments of the rule");
     let (rows, lanes) = (w.rows(), w.lanes());
     let diverged = AtomicBool::new(false);
-    let epilogue = Update { rule, weight_decay, max_norm, diverged: &diverged };
+    let step = Step::new(rule, weight_decay);
+    let epilogue = Update { step, max_norm, diverged: &diverged };
     match moments {
         [v] => {
             let planes = [w, PanelsMut::new(v, rows, lanes)];
@@ -306,7 +307,8 @@ pub fn gemm(
     let nc = panels.div_ceil(tasks).clamp(1, PACKED_PANELS);
     let mc = rows.div_ceil(tasks.div_ceil(panels.div_ceil(nc).max(1)));
     let mc = mc.next_multiple_of(LANES).clamp(MIN_ROWS, rows.max(MIN_ROWS));
-    c.for_each_block(&context.pool, (mc, nc), true, depth, |block| {
+    let blocks = ((mc, nc), (LANES, 1));
+    c.for_each_block(&context.pool, blocks, true, depth, |block| {
         dispatch(context.isa, PackingTask { product: &product, b: &b, block });
     });
 }
@@ -315,6 +317,10 @@ pub fn gemm(
 const MIN_ROWS: usize = 2 * LANES;
 /// Tasks wanted per thread, so that a delayed thread holds up the others little.
 const TASKS_PER_THREAD: usize = 8;
+
+/// Values of B that stay in L2 beside a block of A: 768 KiB. A longer B comes from the last cache, and is
+/// fetched ahead.
+const STAYING: usize = 192 << 10;
 
 /// C ← epilogue(A∘B + beta·C), where `walk` says whether A∘B is Aᵀ·B or A·B.
 struct Product<'a, W, E> {
@@ -337,26 +343,27 @@ impl<W: Walk, E> Product<'_, W, E> {
             return;
         }
         let blocking = Blocking::of(context.isa);
-        let unit = if W::PAIRS { context.isa.tiles() } else { None };
+        let tiles = if W::PAIRS { context.isa.tiles() } else { None };
         let kc = if E::ONE_PASS { self.depth.max(1) } else { blocking.kc };
         let tasks = threads * TASKS_PER_THREAD;
         // Split one side, and the other as well where that alone gives too few tasks. The sizes
         // depend on the thread count; the result does not.
         let row_blocks = if E::WEIGHTS { tasks.div_ceil(panels.min(tasks)) } else { tasks };
         let mc = rows.div_ceil(row_blocks).min(blocking.mc(self.depth) / LANES * LANES);
-        // Whole microtiles, and whole tiles of C's copies.
-        let (high, wide) = match (W::PAIRS, unit) {
-            (false, _) => (LANES, MAX_NP),
-            (true, None) => (2 * LANES, 2 * MAX_NP),
-            (true, Some(_)) => (amx::ROWS, amx::PANELS),
+        // Blocks of whole microtiles where there are enough; of whole tiles of C's copies in any case.
+        let (unit, wide) = match (W::PAIRS, tiles) {
+            (false, _) => ((LANES, 1), MAX_NP),
+            (true, None) => ((2 * LANES, 2), 2 * MAX_NP),
+            (true, Some(_)) => ((amx::ROWS, amx::PANELS), amx::PANELS),
         };
-        let mc = mc.next_multiple_of(high).max(MIN_ROWS);
-        let mc = if self.epilogue.whole_panels() { rows } else { mc };
+        let mc = mc.next_multiple_of(unit.0).max(MIN_ROWS);
+        let mc = if self.epilogue.whole_panels() { rows.next_multiple_of(unit.0) } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         let nc = (panels.div_ceil(panel_blocks) / wide * wide).max(wide);
+        let defers = context.isa.defers();
         // LOOP 3
-        c.for_each_block(&context.pool, (mc, nc), E::WEIGHTS, self.depth, |block| {
-            dispatch(context.isa, Task { product: &self, b, kc, block, unit });
+        c.for_each_block(&context.pool, ((mc, nc), unit), E::WEIGHTS, self.depth, |block| {
+            dispatch(context.isa, Task { product: &self, b, kc, block, unit: tiles, defers });
         });
     }
 }
@@ -377,11 +384,56 @@ struct Work<'t, 'a, W, E, const P: usize> {
     unfetched: TileRows,
     /// Rows to be fetched and to be finished in one part.
     step: usize,
+    /// What the epilogue has seen of the finished rows.
+    seen: Seen,
+    /// Whether a deferred epilogue is ([`crate::Isa::defers`]).
+    defers: bool,
+    /// What of the operands is fetched ahead.
+    ahead: Ahead,
 }
 
-/// A tile in memory, aligned to cache lines.
+/// Cache lines of an operand that later tiles need: `lines` of them in a part, from `at` on, and `stride`
+/// values further in the next part.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const f32,
+    lines: usize,
+    stride: usize,
+}
+
+impl Ahead {
+    const NONE: Self = Self { at: std::ptr::null(), lines: 0, stride: 0 };
+
+    /// What the next tile of rows walks through while this one does from `k` on.
+    #[inline(always)]
+    fn of_a<W: Walk, E>(product: &Product<W, E>, k: usize, tile: &Range<usize>) -> Self {
+        let rows = product.a.rows();
+        let (at, stride) = if W::IN_BLOCKS {
+            // Two tiles share a panel, and fetch half of the next one each.
+            let (panel, half) = (tile.start / LANES + 1, tile.start % LANES);
+            ((panel * rows + k + half) * LANES, LANES * LANES)
+        } else {
+            ((k / LANES * rows + tile.end) * LANES, rows * LANES)
+        };
+        Self { at: product.a.data().as_ptr().wrapping_add(at), lines: tile.len(), stride }
+    }
+
+    #[inline(always)]
+    fn part<S: Simd>(&mut self, s: S) {
+        for line in 0..self.lines {
+            s.prefetch_far(self.at.wrapping_add(line * LANES));
+        }
+        self.at = self.at.wrapping_add(self.stride);
+    }
+}
+
+/// A tile in memory, row by row, aligned to cache lines.
 #[repr(align(64))]
 struct Sums([[f32; LANES]; MAX_SUMS]);
+
+/// A vector in memory: between the parts the registers belong to the multiply-adds.
+#[repr(align(64))]
+struct Seen([f32; LANES]);
 
 // Loops, not iterator closures: a closure is compiled without the ISA's features.
 impl Sums {
@@ -396,7 +448,7 @@ impl Sums {
         if resumed {
             for (r, acc) in acc.iter_mut().enumerate() {
                 for (p, acc) in acc.iter_mut().enumerate() {
-                    *acc = s.load(&self.0[p * MR + r]);
+                    *acc = s.load(&self.0[r * NP + p]);
                 }
             }
         }
@@ -409,7 +461,7 @@ impl Sums {
     fn store<S: Simd, const MR: usize, const NP: usize>(&mut self, s: S, acc: Acc<S, MR, NP>) {
         for (r, acc) in acc.into_iter().enumerate() {
             for (p, acc) in acc.into_iter().enumerate() {
-                s.store(acc, &mut self.0[p * MR + r]);
+                s.store(acc, &mut self.0[r * NP + p]);
             }
         }
     }
@@ -444,44 +496,46 @@ const MAX_MR: usize = 8;
 const MAX_NP: usize = 3;
 const MAX_SUMS: usize = MAX_MR * MAX_NP;
 
-/// The rows of a tile, panel by panel.
+/// The rows of a tile that are still to come, each in all of its panels.
 #[derive(Clone, Default)]
 struct TileRows {
     rows: Range<usize>,
     panels: Range<usize>,
-    /// The next row in the first of `panels`, and how many came before it.
-    row: usize,
-    index: usize,
+    /// Sums of the rows before.
+    sums: usize,
 }
 
 impl TileRows {
     #[inline(always)]
     fn new(rows: Range<usize>, panels: Range<usize>) -> Self {
-        Self { row: rows.start, rows, panels, index: 0 }
+        Self { rows, panels, sums: 0 }
     }
 
-    /// The next row's index, and where it lies: row and panel.
+    /// The next `count` rows, if there are as many.
     #[inline(always)]
-    fn next(&mut self) -> Option<(usize, usize, usize)> {
-        if self.panels.is_empty() {
-            return None;
-        }
-        let next = (self.index, self.row, self.panels.start);
-        self.index += 1;
-        self.row += 1;
-        if self.row == self.rows.end {
-            self.row = self.rows.start;
-            self.panels.start += 1;
-        }
-        Some(next)
+    fn take(&mut self, count: usize) -> Self {
+        let (start, panels) = (self.rows.start, self.panels.clone());
+        let rows = start..self.rows.end.min(start + count);
+        let taken = Self { panels, sums: self.sums, rows: rows.clone() };
+        self.rows.start = rows.end;
+        self.sums += rows.len() * self.panels.len();
+        taken
+    }
+
+    /// Their sums' indices.
+    #[inline(always)]
+    fn indices(&self) -> Range<usize> {
+        self.sums..self.sums + self.rows.len() * self.panels.len()
     }
 }
 
 impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
-    fn new(product: &'t Product<'a, W, E>, block: Block<'t, P>) -> Self {
+    fn new(product: &'t Product<'a, W, E>, block: Block<'t, P>, defers: bool) -> Self {
         let sums = Sums([[0.0; LANES]; MAX_SUMS]);
         let (unfinished, unfetched) = Default::default();
-        Self { product, block, sums, unfinished, last: false, unfetched, step: 0 }
+        let seen = Seen([0.0; LANES]);
+        let (last, step, ahead) = (false, 0, Ahead::NONE);
+        Self { product, block, sums, unfinished, last, unfetched, step, seen, defers, ahead }
     }
 
     /// One pass over `k` for a tile that begins at `panel`; `b` are its micropanels [k, 16].
@@ -500,14 +554,28 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
         let resumed = k.start > 0 || beta != 0.0;
         if resumed {
             let factor = s.splat(if k.start > 0 { 1.0 } else { beta });
-            let mut tile = tile.clone();
-            while let Some((index, row, panel)) = tile.next() {
-                let c = self.block.row(row, panel).load(s, 0);
-                s.store(s.mul(factor, c), &mut self.sums.0[index]);
+            let mut sums = self.sums.0.iter_mut();
+            let mut c = self.block.rect(tile.rows.clone(), tile.panels.clone());
+            while let Some((_, mut panels)) = c.next_row() {
+                while let Some((_, out)) = panels.next_panel()
+                    && let Some(sum) = sums.next()
+                {
+                    s.store(s.mul(factor, out.load(s, 0)), sum);
+                }
             }
         }
-        self.step = MAX_SUMS.div_ceil(parts(k.len()).max(1));
-        self.unfetched = tile.clone();
+        let deferred = E::DEFERRED && S::TILE.spare_registers && self.defers;
+        // What a tile's epilogue needs is fetched while the tile before runs, or this one where the
+        // epilogue waits for the next.
+        let (first, end) = (rows.start == self.block.rows().start, self.block.rows().end);
+        let fetched = match deferred {
+            true => rows.clone(),
+            false if first => rows.start..end.min(rows.end + rows.len()),
+            false => rows.end..end.min(rows.end + rows.len()),
+        };
+        let parts = parts(k.len()).max(1);
+        self.step = rows.len().max(fetched.len()).div_ceil(parts);
+        self.unfetched = TileRows::new(fetched, tile.panels.clone());
         let shape = (b.len(), rows.len());
         let operands = Operands { a, b, row: rows.start, k };
         if !W::PAIRS && rows.len() >= S::TILE.full_rows {
@@ -517,7 +585,7 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
             s.call(LowTile { walk, shape, operands, resumed, sums: &mut self.sums });
         }
         (self.unfinished, self.last) = (tile, last);
-        if !(E::DEFERRED && S::TILE.spare_registers) {
+        if !deferred {
             self.finish(s);
         }
     }
@@ -539,39 +607,50 @@ impl<'t, 'a, W: Walk, E: Epilogue<P>, const P: usize> Work<'t, 'a, W, E, P> {
     /// Finishes the rows that are left.
     #[inline(always)]
     fn finish<S: Simd>(&mut self, s: S) {
-        while self.finish_row(s) {}
+        self.finish_rows(s, MAX_MR);
     }
 
-    /// Finishes one row; whether there was one.
+    /// Finishes `count` rows, if as many are left.
     #[inline(always)]
-    fn finish_row<S: Simd>(&mut self, s: S) -> bool {
-        let Some((index, row, panel)) = self.unfinished.next() else { return false };
-        let c = s.load(&self.sums.0[index]);
-        let mut out = self.block.row(row, panel);
-        if self.last {
-            self.product.epilogue.finish(s, &mut out, (row, panel), c);
-        } else {
-            out.store(s, 0, c);
+    fn finish_rows<S: Simd>(&mut self, s: S, count: usize) {
+        let tile = self.unfinished.take(count);
+        if tile.rows.is_empty() {
+            return;
         }
-        true
+        let sums = &self.sums.0[tile.indices()];
+        let c = self.block.rect(tile.rows, tile.panels);
+        if E::ONE_PASS || self.last {
+            let seen = s.load(&self.seen.0);
+            let seen = self.product.epilogue.finish_all(s, c, sums, seen);
+            s.store(seen, &mut self.seen.0);
+        } else {
+            Store.finish_all(s, c, sums, s.splat(0.0));
+        }
+    }
+
+    /// Finishes the block.
+    #[inline(always)]
+    fn end<S: Simd>(&mut self, s: S) {
+        self.finish(s);
+        self.product.epilogue.seen(s, s.load(&self.seen.0));
     }
 }
 
 impl<W: Walk, E: Epilogue<P>, const P: usize> Aside for Work<'_, '_, W, E, P> {
     #[inline(always)]
     fn part<S: Simd>(&mut self, s: S) {
-        if !S::TILE.spare_registers || !E::WEIGHTS && !E::DEFERRED {
+        if !S::TILE.spare_registers {
             return;
         }
-        for _ in 0..self.step {
-            if E::WEIGHTS
-                && let Some((_, row, panel)) = self.unfetched.next()
-            {
-                self.block.row(row, panel).prefetch(s);
+        self.ahead.part(s);
+        if E::WEIGHTS {
+            let fetched = self.unfetched.take(self.step);
+            for row in fetched.rows {
+                self.block.prefetch(s, row, fetched.panels.clone());
             }
-            if E::DEFERRED {
-                self.finish_row(s);
-            }
+        }
+        if E::DEFERRED {
+            self.finish_rows(s, self.step);
         }
     }
 }
@@ -619,6 +698,7 @@ struct Task<'t, 'a, W, E, const P: usize> {
     kc: usize,
     block: Block<'t, P>,
     unit: Option<amx::Unit>,
+    defers: bool,
 }
 
 impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
@@ -634,7 +714,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
         }
         let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
         let group = if W::IN_BLOCKS { LANES } else { rows.len().max(1) };
-        let mut work = Work::new(self.product, self.block);
+        let mut work = Work::new(self.product, self.block, self.defers);
         // LOOP 2; with K = 0 one pass still writes beta·C through the epilogue.
         for first in (0..depth.max(1)).step_by(self.kc) {
             let k = first..depth.min(first + self.kc);
@@ -646,9 +726,18 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
                     *b = &self.b.data()[start..][..k.len() * LANES];
                 }
                 let b = &b[..panels.len()];
+                if k.len() == depth && self.b.data().len() > STAYING {
+                    let next = self.b.data()[panels.end * depth * LANES..].as_ptr();
+                    let tiles = rows.len().div_ceil(S::TILE.full_rows);
+                    let lines = (panels.len() * depth).div_ceil((tiles * parts(depth)).max(1));
+                    work.ahead = Ahead { at: next, lines, stride: lines * LANES };
+                }
                 // LOOP 0
                 for first in rows.clone().step_by(group) {
                     for tile in blocking::tiles(first..rows.end.min(first + group), mr::<S>(b)) {
+                        if !E::WEIGHTS && self.b.data().len() <= STAYING {
+                            work.ahead = Ahead::of_a(self.product, k.start, &tile);
+                        }
                         work.tile(s, tile, panels.start, k.clone(), b);
                     }
                 }
@@ -660,7 +749,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Kernel for Task<'_, '_, W, E, P> {
                 }
             }
         }
-        work.finish(s);
+        work.end(s);
         if W::PAIRS {
             work.block.copy(s);
         }
@@ -674,6 +763,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
         let Task { product, b, mut block, .. } = self;
         let (k, all) = (product.depth / LANES, product.depth * LANES);
         let (mut tiles, mut sums) = (unit.tiles(), amx::Sums::zeroed());
+        let mut seen = s.splat(0.0);
         for first_panel in block.panels().step_by(amx::PANELS) {
             let panels = first_panel..block.panels().end.min(first_panel + amx::PANELS);
             let b = &b.data()[first_panel * all..][..panels.len() * all];
@@ -681,9 +771,8 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
                 let rows = first..block.rows().end.min(first + amx::ROWS);
                 if E::WEIGHTS {
                     // The sums leave the lines time to come.
-                    let mut ahead = TileRows::new(rows.clone(), panels.clone());
-                    while let Some((_, row, panel)) = ahead.next() {
-                        block.row(row, panel).prefetch(s);
+                    for row in rows.clone() {
+                        block.prefetch(s, row, panels.clone());
                     }
                 }
                 let a = &product.a.data()[first / LANES * all..];
@@ -691,7 +780,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
                 for (panel, sums) in panels.clone().zip(sums.0.chunks(amx::ROWS)) {
                     for (row, c) in rows.clone().zip(sums) {
                         let mut out = block.row(row, panel);
-                        product.epilogue.finish(s, &mut out, (row, panel), s.load(c));
+                        seen = product.epilogue.finish(s, &mut out, (row, panel), s.load(c), seen);
                     }
                 }
             }
@@ -701,6 +790,7 @@ impl<W: Walk, E: Epilogue<P>, const P: usize> Task<'_, '_, W, E, P> {
                 }
             }
         }
+        product.epilogue.seen(s, seen);
         block.copy(s);
     }
 }
@@ -718,7 +808,7 @@ impl Kernel for PackingTask<'_, '_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (depth, rows, panels) = (self.product.depth, self.block.rows(), self.block.panels());
-        let mut work = Work::new(self.product, self.block);
+        let mut work = Work::new(self.product, self.block, false);
         let mut packed = PackedB::new();
         for first in (0..depth.max(1)).step_by(PACKED_DEPTH) {
             let k = first..depth.min(first + PACKED_DEPTH);
@@ -736,6 +826,6 @@ impl Kernel for PackingTask<'_, '_> {
                 }
             }
         }
-        work.finish(s);
+        work.end(s);
     }
 }

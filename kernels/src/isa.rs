@@ -6,6 +6,7 @@ use crate::simd::Simd;
 use crate::simd::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2::Avx2, avx512::Avx512};
+use std::sync::OnceLock;
 use std::{fmt, str::FromStr};
 
 /// An instruction set the kernels are compiled for. All give the same bits.
@@ -43,6 +44,23 @@ impl Isa {
     /// The tiles, if it has them.
     pub(crate) fn tiles(self) -> Option<amx::Unit> {
         if self == Isa::Amx { amx::Unit::detect() } else { None }
+    }
+
+    /// Whether the optimiser's work on a tile is better done between the multiply-adds of the next one
+    /// than after its own. Zen's cores have vector units that do not multiply, which take it; Intel's
+    /// have none of 512 bits, and what waits there between the multiply-adds keeps some from starting:
+    /// an update of 1200 × 1200 weights at batch 128 reached 83 % of the peak so, and 88 % at once.
+    pub(crate) fn defers(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Isa::Avx512 {
+            static INTEL: OnceLock<bool> = OnceLock::new();
+            return !*INTEL.get_or_init(|| {
+                let vendor = std::arch::x86_64::__cpuid(0);
+                [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat()
+                    == b"GenuineIntel"
+            });
+        }
+        self != Isa::Amx
     }
 
     /// The best available ISA.

@@ -70,6 +70,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES];
     /// Asks for the cache line at `at`, which need not exist, in the level-1 cache.
     fn prefetch(self, at: *const f32);
+    /// The same in the level-2 cache, where the ISA can say so.
+    #[inline(always)]
+    fn prefetch_far(self, at: *const f32) {
+        self.prefetch(at);
+    }
     /// `a + b`.
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a − b`.

@@ -77,55 +77,120 @@ impl Rule {
             _ => 1,
         }
     }
+}
 
-    /// The new (w, v, u) of 16 parameters with the gradient `g` of the loss. The weight decay λ is
+/// A rule with its coefficients, each in all lanes: between the multiply-adds of a product they then
+/// come from memory, at no cost of the ports that those keep busy.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Step {
+    form: Form,
+    /// λ, or −ηλ of AdamW.
+    decay: All,
+    /// −η, or −η/c₁ of Adam.
+    rate: All,
+    /// m or β₁,
+    keep: All,
+    /// and −(1 − m)·η or 1 − β₁.
+    take: All,
+    /// β₂,
+    keep_square: All,
+    /// 1 − β₂,
+    take_square: All,
+    /// 1/c₂
+    unbias: All,
+    /// and ε.
+    epsilon: All,
+}
+
+/// A value in all lanes.
+type All = [f32; LANES];
+
+/// [`Rule`] without its coefficients.
+#[derive(Clone, Copy)]
+enum Form {
+    Sgd,
+    Nesterov,
+    Hinton2012,
+    Adam,
+    AdamW,
+}
+
+impl Step {
+    /// `rule` with the weight decay λ.
+    pub fn new(rule: Rule, weight_decay: f32) -> Self {
+        let form = match rule {
+            Rule::Sgd { .. } => Form::Sgd,
+            Rule::Nesterov { .. } => Form::Nesterov,
+            Rule::Hinton2012 { .. } => Form::Hinton2012,
+            Rule::Adam { .. } => Form::Adam,
+            Rule::AdamW { .. } => Form::AdamW,
+        };
+        let [decay, rate, keep, take, keep_square, take_square, unbias, epsilon] = match rule {
+            Rule::Sgd { learning_rate: rate, momentum: keep }
+            | Rule::Nesterov { learning_rate: rate, momentum: keep } => {
+                [weight_decay, -rate, keep, 0.0, 0.0, 0.0, 0.0, 0.0]
+            }
+            Rule::Hinton2012 { learning_rate: rate, momentum: keep } => {
+                [weight_decay, 0.0, keep, -(1.0 - keep) * rate, 0.0, 0.0, 0.0, 0.0]
+            }
+            Rule::Adam { learning_rate: rate, beta1, beta2, epsilon, corrections: [c1, c2] }
+            | Rule::AdamW { learning_rate: rate, beta1, beta2, epsilon, corrections: [c1, c2] } => {
+                let decay = match form {
+                    Form::AdamW => -rate * weight_decay,
+                    _ => weight_decay,
+                };
+                [decay, -rate / c1, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / c2, epsilon]
+            }
+        }
+        .map(|x| [x; LANES]);
+        Self { form, decay, rate, keep, take, keep_square, take_square, unbias, epsilon }
+    }
+
+    /// The new [w, v, u] of 16 parameters with the gradient `g` of the loss. The weight decay λ is
     /// added to it as λ·w, or shrinks w itself under [`Rule::AdamW`]; u is passed through where the
     /// rule has none.
     #[inline(always)]
-    pub(crate) fn apply<S: Simd>(
-        self,
-        s: S,
-        weight_decay: f32,
-        w: S::F,
-        g: S::F,
-        v: S::F,
-        u: S::F,
-    ) -> (S::F, S::F, S::F) {
-        let (w, g) = match self {
-            Rule::AdamW { learning_rate, .. } => {
-                (s.fma(s.splat(-learning_rate * weight_decay), w, w), g)
-            }
-            _ => (w, s.fma(s.splat(weight_decay), w, g)),
+    pub fn apply<S: Simd>(&self, s: S, [w, g, v, u]: [S::F; 4]) -> [S::F; 3] {
+        let (decay, rate, keep) = (s.load(&self.decay), s.load(&self.rate), s.load(&self.keep));
+        let (w, g) = match self.form {
+            Form::AdamW => (s.fma(decay, w, w), g),
+            _ => (w, s.fma(decay, w, g)),
         };
-        let (w, v, u) = match self {
-            Rule::Sgd { learning_rate, momentum } => {
-                let v = s.fma(s.splat(momentum), v, g);
-                (s.fma(s.splat(-learning_rate), v, w), v, u)
+        let (w, v, u) = match self.form {
+            Form::Sgd => {
+                let v = s.fma(keep, v, g);
+                (s.fma(rate, v, w), v, u)
             }
-            Rule::Nesterov { learning_rate, momentum } => {
-                let v = s.fma(s.splat(momentum), v, g);
-                let ahead = s.fma(s.splat(momentum), v, g);
-                (s.fma(s.splat(-learning_rate), ahead, w), v, u)
+            Form::Nesterov => {
+                let v = s.fma(keep, v, g);
+                let ahead = s.fma(keep, v, g);
+                (s.fma(rate, ahead, w), v, u)
             }
-            Rule::Hinton2012 { learning_rate, momentum } => {
-                let pull = s.mul(s.splat(-(1.0 - momentum) * learning_rate), g);
-                let v = s.fma(s.splat(momentum), v, pull);
+            Form::Hinton2012 => {
+                let v = s.fma(keep, v, s.mul(s.load(&self.take), g));
                 (s.add(w, v), v, u)
             }
-            Rule::Adam { learning_rate, beta1, beta2, epsilon, corrections }
-            | Rule::AdamW { learning_rate, beta1, beta2, epsilon, corrections } => {
-                let v = s.fma(s.splat(beta1), v, s.mul(s.splat(1.0 - beta1), g));
+            Form::Adam | Form::AdamW => {
+                let v = s.fma(keep, v, s.mul(s.load(&self.take), g));
                 let g = s.flush_below(g, NEGLIGIBLE_ROOT);
-                let square = s.mul(s.mul(s.splat(1.0 - beta2), g), g);
-                let u = s.fma(s.splat(beta2), u, square);
+                let square = s.mul(s.mul(s.load(&self.take_square), g), g);
+                let u = s.fma(s.load(&self.keep_square), u, square);
                 let u = s.flush_below(u, NEGLIGIBLE_ROOT * NEGLIGIBLE_ROOT);
-                let root = s.sqrt(s.mul(u, s.splat(1.0 / corrections[1])));
-                let step = s.div(v, s.add(root, s.splat(epsilon)));
-                (s.fma(s.splat(-learning_rate / corrections[0]), step, w), v, u)
+                let root = s.sqrt(s.mul(u, s.load(&self.unbias)));
+                let quotient = s.div(v, s.add(root, s.load(&self.epsilon)));
+                (s.fma(rate, quotient, w), v, u)
             }
         };
-        (s.flush_below(w, NEGLIGIBLE), s.flush_below(v, NEGLIGIBLE), u)
+        [s.flush_below(w, NEGLIGIBLE), s.flush_below(v, NEGLIGIBLE), u]
     }
+}
+
+/// `seen`, and NaN where `x` is not finite: 0·x is 0 for a finite x and NaN otherwise, and NaN survives
+/// every later sum.
+#[inline(always)]
+pub(crate) fn watch<S: Simd>(s: S, x: S::F, seen: S::F) -> S::F {
+    s.fma(x, s.splat(0.0), seen)
 }
 
 /// Values of one parallel task: 64 KiB an array.
@@ -158,33 +223,32 @@ pub fn step(
     assert!(rule.moments() == 1 || u.len() == len, "the second moment");
 
     let isa = context.isa;
+    let step = &Step::new(rule, weight_decay);
     let finite = AtomicBool::new(true);
     let parts = chunks(params, CHUNK).zip(chunks(v, CHUNK)).zip(chunks(u, CHUNK));
     context.pool.for_each_part(parts, 5 * len / LANES, |i, ((params, v), u)| {
         let grads = &grads[i * CHUNK..][..params.len()];
-        if !dispatch(isa, Step { rule, weight_decay, params, grads, v, u }) {
+        if !dispatch(isa, StepAll { step, params, grads, v, u }) {
             finite.store(false, Ordering::Relaxed);
         }
     });
     finite.into_inner()
 }
 
-struct Step<'a> {
-    rule: Rule,
-    weight_decay: f32,
+struct StepAll<'a> {
+    step: &'a Step,
     params: &'a mut [f32],
     grads: &'a [f32],
     v: &'a mut [f32],
     u: &'a mut [f32],
 }
 
-impl Kernel for Step<'_> {
+impl Kernel for StepAll<'_> {
     type Output = bool;
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> bool {
-        // NaN and ∞ of g and v reach w under every rule, g² reaches u. 0·w is 0 for a finite w and
-        // NaN otherwise, and NaN survives every later sum.
+        // NaN and ∞ of g and v reach w under every rule, g² reaches u.
         let mut finite = s.splat(0.0);
         let params = self.params.as_chunks_mut::<LANES>().0;
         let grads = self.grads.as_chunks::<LANES>().0;
@@ -193,8 +257,8 @@ impl Kernel for Step<'_> {
         for (i, ((params, grads), v)) in params.iter_mut().zip(grads).zip(v).enumerate() {
             let (w, g) = (s.load(params), s.load(grads));
             let (old_v, old_u) = (s.load(v), u.get(i).map_or(s.splat(0.0), |u| s.load(u)));
-            let (w, new_v, new_u) = self.rule.apply(s, self.weight_decay, w, g, old_v, old_u);
-            finite = s.fma(new_u, s.splat(0.0), s.fma(w, s.splat(0.0), finite));
+            let [w, new_v, new_u] = self.step.apply(s, [w, g, old_v, old_u]);
+            finite = watch(s, new_u, watch(s, w, finite));
             s.store(new_v, v);
             if let Some(u) = u.get_mut(i) {
                 s.store(new_u, u);

@@ -1,11 +1,11 @@
 //! What is done to the finished rows of C.
 
-use super::tiles::{Block, Row};
+use super::tiles::{Block, Rect, Row};
 use crate::bf16::round_lanes;
 use crate::matrix::Panels;
 use crate::random::Dropout;
 use crate::simd::{LANES, Simd};
-use crate::update::{Rule, limit_norms};
+use crate::update::{Step, limit_norms, watch};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What becomes of a finished row of 16 lanes; there are P planes to write.
@@ -33,7 +33,42 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     }
 
     /// Row `out`, which is (`row`, `panel`) of C, is `c`. Must be `#[inline(always)]`.
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F);
+    ///
+    /// Takes and returns what was seen of the rows before it, from 0 on: see [`Epilogue::seen`].
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<P>,
+        at: (usize, usize),
+        c: S::F,
+        seen: S::F,
+    ) -> S::F;
+
+    /// The rows `c`, one after the other, each in its panels, are `sums`.
+    #[inline(always)]
+    fn finish_all<S: Simd>(
+        &self,
+        s: S,
+        mut c: Rect<P>,
+        sums: &[[f32; LANES]],
+        mut seen: S::F,
+    ) -> S::F {
+        let mut sums = sums.iter();
+        while let Some((row, mut panels)) = c.next_row() {
+            while let Some((panel, mut out)) = panels.next_panel()
+                && let Some(sum) = sums.next()
+            {
+                seen = self.finish(s, &mut out, (row, panel), s.load(sum), seen);
+            }
+        }
+        seen
+    }
+
+    /// All rows of a block are finished.
+    #[inline(always)]
+    fn seen<S: Simd>(&self, s: S, seen: S::F) {
+        let _ = (s, seen);
+    }
 }
 
 /// Another epilogue, of the sums times `scale`.
@@ -57,20 +92,40 @@ impl<E: Epilogue<P>, const P: usize> Epilogue<P> for Scaled<E> {
     }
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, at: (usize, usize), c: S::F) {
-        self.of.finish(s, out, at, s.mul(c, s.splat(self.scale)));
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<P>,
+        at: (usize, usize),
+        c: S::F,
+        seen: S::F,
+    ) -> S::F {
+        self.of.finish(s, out, at, s.mul(c, s.splat(self.scale)), seen)
+    }
+
+    #[inline(always)]
+    fn seen<S: Simd>(&self, s: S, seen: S::F) {
+        self.of.seen(s, seen);
     }
 }
 
-/// C as it is.
+/// C, in plane 0, as it is.
 pub(crate) struct Store;
 
-impl Epilogue<1> for Store {
+impl<const P: usize> Epilogue<P> for Store {
     const WEIGHTS: bool = true;
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, _: (usize, usize), c: S::F) {
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<P>,
+        _: (usize, usize),
+        c: S::F,
+        seen: S::F,
+    ) -> S::F {
         out.store(s, 0, c);
+        seen
     }
 }
 
@@ -85,7 +140,14 @@ pub(crate) struct Activate<'a> {
 
 impl Epilogue<1> for Activate<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, (row, panel): (usize, usize), c: S::F) {
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<1>,
+        (row, panel): (usize, usize),
+        c: S::F,
+        seen: S::F,
+    ) -> S::F {
         let mut y = s.add(c, s.splat(self.bias[row]));
         if self.relu {
             // NaN is the second operand, so it stays NaN and is noticed in the loss.
@@ -98,6 +160,7 @@ impl Epilogue<1> for Activate<'_> {
             y = round_lanes(s, y);
         }
         out.store(s, 0, y);
+        seen
     }
 }
 
@@ -114,18 +177,25 @@ pub(crate) struct ActivateGradient<'a> {
 
 impl Epilogue<1> for ActivateGradient<'_> {
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<1>, (row, panel): (usize, usize), c: S::F) {
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<1>,
+        (row, panel): (usize, usize),
+        c: S::F,
+        seen: S::F,
+    ) -> S::F {
         let active = s.gt(s.load(self.y.row(row, panel)), s.splat(0.0));
         let dz = s.select(active, s.mul(c, s.splat(self.scale)), s.splat(0.0));
         out.store(s, 0, if self.round { round_lanes(s, dz) } else { dz });
+        seen
     }
 }
 
 /// An optimiser step in place of the weight gradient, which never reaches memory: plane 0 are the
 /// weights, the others their moments.
 pub(crate) struct Update<'a> {
-    pub rule: Rule,
-    pub weight_decay: f32,
+    pub step: Step,
     /// Limit of the norm of a unit's incoming weights.
     pub max_norm: Option<f32>,
     /// Set when a gradient is not finite, or when what the step makes of it is not.
@@ -151,20 +221,31 @@ impl<const P: usize> Epilogue<P> for Update<'_> {
     }
 
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, out: &mut Row<P>, _: (usize, usize), g: S::F) {
-        let w = out.load(s, 0);
-        let v = out.load(s, 1);
-        let u = if P > 2 { out.load(s, 2) } else { v };
-        let (w, v, u) = self.rule.apply(s, self.weight_decay, w, g, v, u);
-        // NaN and ∞ of g and v reach w under every rule. Adam's u also overflows where g² does,
-        // and then holds w in place for ever.
-        if !s.all_finite(w) || P > 2 && !s.all_finite(u) {
-            self.diverged.store(true, Ordering::Relaxed);
-        }
+    fn finish<S: Simd>(
+        &self,
+        s: S,
+        out: &mut Row<P>,
+        _: (usize, usize),
+        g: S::F,
+        seen: S::F,
+    ) -> S::F {
+        let u = if P > 2 { out.load(s, 2) } else { s.splat(0.0) };
+        let [w, v, u] = self.step.apply(s, [out.load(s, 0), g, out.load(s, 1), u]);
         out.store(s, 0, w);
         out.store(s, 1, v);
+        // NaN and ∞ of g and v reach w under every rule. Adam's u also overflows where g² does,
+        // and then holds w in place for ever.
         if P > 2 {
             out.store(s, 2, u);
+            return watch(s, u, watch(s, w, seen));
+        }
+        watch(s, w, seen)
+    }
+
+    #[inline(always)]
+    fn seen<S: Simd>(&self, s: S, seen: S::F) {
+        if !s.all_finite(seen) {
+            self.diverged.store(true, Ordering::Relaxed);
         }
     }
 }

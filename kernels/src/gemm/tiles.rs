@@ -90,40 +90,45 @@ impl<'a, const P: usize> Tiles<'a, P> {
         self.lanes.div_ceil(LANES)
     }
 
-    /// Calls `work` in parallel for blocks of `mc` rows × `nc` panels that cover C, whose values are
-    /// sums of `depth` terms.
+    /// Calls `work` in parallel for blocks of at most `size` that cover C, whose values are sums of `depth`
+    /// terms. Blocks begin at multiples of `unit`, of which `size` is one. Both are rows and panels.
     ///
     /// Each thread owns a range of the panels, if `by_panels`, or else of the rows, and goes
-    /// through it once for each block of the other side: that side's operand stays in its L2.
+    /// through it once for each block of the other side: that side's operand stays in its L2. The
+    /// ranges are as even as units allow, and each is cut evenly.
     pub fn for_each_block(
         self,
         pool: &Pool,
-        (mc, nc): (usize, usize),
+        (size, unit): ((usize, usize), (usize, usize)),
         by_panels: bool,
         depth: usize,
         work: impl Fn(Block<P>) + Sync,
     ) {
-        let (rows, panels) = (self.rows, self.panels_count());
-        let (row_blocks, panel_blocks) = (rows.div_ceil(mc), panels.div_ceil(nc));
-        let (owned, others) =
-            if by_panels { (panel_blocks, row_blocks) } else { (row_blocks, panel_blocks) };
-        let own = owned.div_ceil(pool.threads());
+        let (rows, panels, threads) = (self.rows, self.panels_count(), pool.threads());
+        let (owned, other) = if by_panels {
+            ((panels, size.1, unit.1), (rows, size.0))
+        } else {
+            ((rows, size.0, unit.0), (panels, size.1))
+        };
+        let (owned, owned_size, unit) = owned;
+        let units = owned.div_ceil(unit);
+        let own = (units.div_ceil(threads) * unit).div_ceil(owned_size);
+        let others = other.0.div_ceil(other.1);
         // The closure borrows `tiles` whole: its Sync covers the raw pointer inside.
         let tiles = &self;
-        pool.for_each(pool.threads() * own * others, rows * panels * depth, |task| {
+        pool.for_each(threads * own * others, rows * panels * depth, |task| {
             let (thread, place) = (task / (own * others), task % (own * others));
-            let (owned_block, other) = (thread * own + place % own, place / own);
-            if owned_block >= owned {
+            let first = thread * units / threads;
+            let count = (thread + 1) * units / threads - first;
+            // Where block i begins.
+            let at = |i: usize| owned.min((first + count * i / own) * unit);
+            let (i, start) = (place % own, place / own * other.1);
+            let (owned, other) = (at(i)..at(i + 1), start..other.0.min(start + other.1));
+            if owned.is_empty() {
                 return;
             }
-            let (row_block, panel_block) =
-                if by_panels { (other, owned_block) } else { (owned_block, other) };
-            let (row, panel) = (row_block * mc, panel_block * nc);
-            work(Block {
-                tiles,
-                rows: row..rows.min(row + mc),
-                panels: panel..panels.min(panel + nc),
-            });
+            let (rows, panels) = if by_panels { (other, owned) } else { (owned, other) };
+            work(Block { tiles, rows, panels });
         });
     }
 }
@@ -144,17 +149,38 @@ impl<const P: usize> Block<'_, P> {
         self.panels.clone()
     }
 
-    /// Row `row` of `panel`. The bounds are checked here and nowhere else.
+    /// Row `row` of `panel`.
     #[inline(always)]
     pub fn row(&mut self, row: usize, panel: usize) -> Row<'_, P> {
-        assert!(self.rows.contains(&row) && self.panels.contains(&panel));
+        let mut rect = self.rect(row..row + 1, panel..panel + 1);
+        let row = rect.next_row().and_then(|(_, mut panels)| panels.next_panel());
+        row.expect("one row of one panel").1
+    }
+
+    /// `rows` of `panels`. The bounds are checked here and nowhere else.
+    #[inline(always)]
+    pub fn rect(&mut self, rows: Range<usize>, panels: Range<usize>) -> Rect<'_, P> {
+        assert!(self.rows.start <= rows.start && rows.end <= self.rows.end);
+        assert!(self.panels.start <= panels.start && panels.end <= self.panels.end);
         let Tiles { starts, row_stride, panel_stride, written, .. } = *self.tiles;
-        let offset = row * row_stride + panel * panel_stride;
         let mut at = starts;
         for at in &mut at {
-            *at = at.wrapping_add(offset);
+            *at = at.wrapping_add(rows.start * row_stride + panels.start * panel_stride);
         }
-        Row { at, width: (written - panel * LANES).min(LANES), _borrow: PhantomData }
+        let across = Across { at, panel_stride, panels, written, _borrow: PhantomData };
+        Rect { rows, row_stride, across }
+    }
+
+    /// Asks for the cache lines of row `row` of each of `panels` in all planes. They need not exist.
+    #[inline(always)]
+    pub fn prefetch<S: Simd>(&self, s: S, row: usize, panels: Range<usize>) {
+        let Tiles { starts, row_stride, panel_stride, .. } = *self.tiles;
+        let first = row * row_stride + panels.start * panel_stride;
+        for start in starts {
+            for i in 0..panels.len() {
+                s.prefetch(start.wrapping_add(first + i * panel_stride));
+            }
+        }
     }
 
     /// Writes the copies of plane 0, in a function of its own.
@@ -224,6 +250,58 @@ impl<const P: usize> Source for Block<'_, P> {
     }
 }
 
+/// Rows of a block, one after the other.
+pub(crate) struct Rect<'b, const P: usize> {
+    rows: Range<usize>,
+    row_stride: usize,
+    across: Across<'b, P>,
+}
+
+// Methods of their own, not iterators: those hand themselves to closures, which are compiled without
+// the ISA's features.
+impl<'b, const P: usize> Rect<'b, P> {
+    /// The next row and its number.
+    #[inline(always)]
+    pub fn next_row(&mut self) -> Option<(usize, Across<'b, P>)> {
+        if self.rows.start >= self.rows.end {
+            return None;
+        }
+        let Across { at, panel_stride, ref panels, written, .. } = self.across;
+        let panels = panels.clone();
+        let row = Across { at, panel_stride, panels, written, _borrow: PhantomData };
+        for at in &mut self.across.at {
+            *at = at.wrapping_add(self.row_stride);
+        }
+        self.rows.start += 1;
+        Some((self.rows.start - 1, row))
+    }
+}
+
+/// A row of one panel after the other.
+pub(crate) struct Across<'b, const P: usize> {
+    at: [*mut f32; P],
+    panel_stride: usize,
+    panels: Range<usize>,
+    written: usize,
+    _borrow: PhantomData<&'b mut [f32]>,
+}
+
+impl<'b, const P: usize> Across<'b, P> {
+    /// That of the next panel, and its number.
+    #[inline(always)]
+    pub fn next_panel(&mut self) -> Option<(usize, Row<'b, P>)> {
+        if self.panels.start >= self.panels.end {
+            return None;
+        }
+        let (at, width) = (self.at, self.written - self.panels.start * LANES);
+        for at in &mut self.at {
+            *at = at.wrapping_add(self.panel_stride);
+        }
+        self.panels.start += 1;
+        Some((self.panels.start - 1, Row { at, width: width.min(LANES), _borrow: PhantomData }))
+    }
+}
+
 /// 16 lanes of a row in each of P planes.
 pub(crate) struct Row<'b, const P: usize> {
     at: [*mut f32; P],
@@ -233,22 +311,21 @@ pub(crate) struct Row<'b, const P: usize> {
 }
 
 impl<const P: usize> Row<'_, P> {
-    /// Asks for the cache lines in all planes.
+    /// Whether all lanes exist: where planes are several they are panels, whose padding is written.
     #[inline(always)]
-    pub fn prefetch<S: Simd>(&self, s: S) {
-        for at in self.at {
-            s.prefetch(at);
-        }
+    fn is_whole(&self) -> bool {
+        P > 1 || self.width == LANES
     }
 
     /// Reads; lanes beyond the edge are zero.
     #[inline(always)]
     pub fn load<S: Simd>(&self, s: S, plane: usize) -> S::F {
         let at = self.at[plane];
-        // SAFETY: `Block::row` checked that the row lies in its block, which lies inside the
-        // borrowed planes and overlaps no other block; `width` lanes of it belong to the plane.
+        // SAFETY: `Block::rect` checked that the row lies in its block, which lies inside the
+        // borrowed planes and overlaps no other block; `width` lanes of it belong to the plane, 16
+        // of one in panels.
         unsafe {
-            if self.width == LANES {
+            if self.is_whole() {
                 return s.load(&*at.cast::<[f32; LANES]>());
             }
             s.load_part(std::slice::from_raw_parts(at, self.width))
@@ -261,7 +338,7 @@ impl<const P: usize> Row<'_, P> {
         let at = self.at[plane];
         // SAFETY: as in `load`; the row is borrowed exclusively.
         unsafe {
-            if self.width == LANES {
+            if self.is_whole() {
                 return s.store(v, &mut *at.cast::<[f32; LANES]>());
             }
             s.store_part(v, std::slice::from_raw_parts_mut(at, self.width));
