@@ -21,7 +21,8 @@
 //!
 //! A thread owns a range of the units, W's panels, in [`forward`] and in [`weight_update`], and a
 //! range of the inputs in [`input_gradient`]: most of what it reads it wrote itself. The
-//! optimiser's part of a tile runs between the multiply-adds of the next one.
+//! optimiser's part of a tile runs right after it, or between the multiply-adds of the next one
+//! (`Isa::defers`). What of A, B and C the next tile needs is fetched while this one runs.
 //!
 //! **Numerics**: every element of C is one chain of fused multiply-adds in ascending k. C is
 //! kept in f32 between K blocks, which does not break the chain, so neither block sizes nor
@@ -338,6 +339,14 @@ impl<W: Walk, E> Product<'_, W, E> {
     where
         E: Epilogue<P>,
     {
+        self.compute_as(context.isa.defers(), context, b, c);
+    }
+
+    /// The same, with a deferred epilogue as it is for this processor or for others.
+    fn compute_as<const P: usize>(self, defers: bool, context: &Context, b: Panels, c: Tiles<P>)
+    where
+        E: Epilogue<P>,
+    {
         let (rows, panels, threads) = (c.rows(), c.panels_count(), context.pool.threads());
         if rows == 0 || panels == 0 {
             return;
@@ -360,7 +369,6 @@ impl<W: Walk, E> Product<'_, W, E> {
         let mc = if self.epilogue.whole_panels() { rows.next_multiple_of(unit.0) } else { mc };
         let panel_blocks = if E::WEIGHTS { tasks } else { tasks.div_ceil(rows.div_ceil(mc)) };
         let nc = (panels.div_ceil(panel_blocks) / wide * wide).max(wide);
-        let defers = context.isa.defers();
         // LOOP 3
         c.for_each_block(&context.pool, ((mc, nc), unit), E::WEIGHTS, self.depth, |block| {
             dispatch(context.isa, Task { product: &self, b, kc, block, unit: tiles, defers });
@@ -371,7 +379,7 @@ impl<W: Walk, E> Product<'_, W, E> {
 /// A block of C under work.
 ///
 /// A deferred epilogue of a tile runs in the shadow of the next tile's multiply-adds, a row at a
-/// time: they keep one unit of the processor busy and leave the others free.
+/// time, where they leave units of the processor free ([`crate::Isa::defers`]).
 struct Work<'t, 'a, W, E, const P: usize> {
     product: &'t Product<'a, W, E>,
     block: Block<'t, P>,
@@ -827,5 +835,57 @@ impl Kernel for PackingTask<'_, '_> {
             }
         }
         work.end(s);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    /// Both ways to run an optimiser on this machine's instruction sets: at once, and between the
+    /// multiply-adds of the next tile.
+    #[test]
+    fn an_update_has_the_same_bits_deferred_and_at_once() {
+        let (inputs, outputs) = (77, 90);
+        for batch in [1, 16, 40, 200] {
+            let values = |len: usize, seed: usize| {
+                let mut buffer = Buffer::zeroed(len);
+                let value = |i: usize| ((i * 7919 + seed) % 1009) as f32 / 1009.0 - 0.5;
+                buffer.iter_mut().enumerate().for_each(|(i, x)| *x = value(i));
+                buffer
+            };
+            let (x, dz) =
+                (values(panel_len(inputs, batch), 1), values(panel_len(batch, outputs), 2));
+            let mut first: Option<Vec<u32>> = None;
+            for isa in Isa::available().filter(|&isa| isa != Isa::Amx) {
+                for (defers, threads) in [(true, 1), (false, 1), (true, 2), (false, 2)] {
+                    let context = Context::new(isa, threads).unwrap();
+                    let mut planes = [3, 4, 5].map(|seed| values(panel_len(inputs, outputs), seed));
+                    planes[2].iter_mut().for_each(|u| *u = u.abs());
+                    let (a, b) = (Panels::new(&x, inputs, batch), Panels::new(&dz, batch, outputs));
+                    let rule = Rule::Adam {
+                        learning_rate: 1e-2,
+                        beta1: 0.9,
+                        beta2: 0.99,
+                        epsilon: 1e-8,
+                        corrections: [0.5, 0.25],
+                    };
+                    let diverged = AtomicBool::new(false);
+                    let step = Step::new(rule, 1e-3);
+                    let epilogue = Update { step, max_norm: None, diverged: &diverged };
+                    let product = Product { walk: Lanes, a, depth: batch, beta: 0.0, epilogue };
+                    let c = planes.each_mut().map(|plane| PanelsMut::new(plane, inputs, outputs));
+                    product.compute_as(defers, &context, b, Tiles::panels(c));
+                    assert!(!diverged.into_inner());
+                    let found: Vec<_> =
+                        planes.iter().flat_map(|p| p.iter()).map(|x| x.to_bits()).collect();
+                    assert!(
+                        *first.get_or_insert_with(|| found.clone()) == found,
+                        "{isa}, {defers}"
+                    );
+                }
+            }
+        }
     }
 }

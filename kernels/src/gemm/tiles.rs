@@ -104,31 +104,30 @@ impl<'a, const P: usize> Tiles<'a, P> {
         depth: usize,
         work: impl Fn(Block<P>) + Sync,
     ) {
-        let (rows, panels, threads) = (self.rows, self.panels_count(), pool.threads());
-        let (owned, other) = if by_panels {
-            ((panels, size.1, unit.1), (rows, size.0))
-        } else {
-            ((rows, size.0, unit.0), (panels, size.1))
-        };
-        let (owned, owned_size, unit) = owned;
+        // What is owned, and the other side, of (rows, panels); and back.
+        let sides = |(rows, panels)| if by_panels { (panels, rows) } else { (rows, panels) };
+        let threads = pool.threads();
+        let (owned, other) = sides((self.rows, self.panels_count()));
+        let ((owned_size, other_size), (unit, _)) = (sides(size), sides(unit));
         let units = owned.div_ceil(unit);
         let own = (units.div_ceil(threads) * unit).div_ceil(owned_size);
-        let others = other.0.div_ceil(other.1);
+        let others = other.div_ceil(other_size);
+        let cost = owned * other * depth;
         // The closure borrows `tiles` whole: its Sync covers the raw pointer inside.
         let tiles = &self;
-        pool.for_each(threads * own * others, rows * panels * depth, |task| {
+        pool.for_each(threads * own * others, cost, |task| {
             let (thread, place) = (task / (own * others), task % (own * others));
             let first = thread * units / threads;
             let count = (thread + 1) * units / threads - first;
-            // Where block i begins.
-            let at = |i: usize| owned.min((first + count * i / own) * unit);
-            let (i, start) = (place % own, place / own * other.1);
-            let (owned, other) = (at(i)..at(i + 1), start..other.0.min(start + other.1));
-            if owned.is_empty() {
+            let start = |block: usize| owned.min((first + count * block / own) * unit);
+            let (block, other_start) = (place % own, place / own * other_size);
+            let (start, end) = (start(block), start(block + 1));
+            if start == end {
                 return;
             }
-            let (rows, panels) = if by_panels { (other, owned) } else { (owned, other) };
-            work(Block { tiles, rows, panels });
+            let (rows, panels) = sides((start, other_start));
+            let (rows_end, panels_end) = sides((end, other.min(other_start + other_size)));
+            work(Block { tiles, rows: rows..rows_end, panels: panels..panels_end });
         });
     }
 }
@@ -342,6 +341,51 @@ impl<const P: usize> Row<'_, P> {
                 return s.store(v, &mut *at.cast::<[f32; LANES]>());
             }
             s.store_part(v, std::slice::from_raw_parts_mut(at, self.width));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Buffer, Context, Isa, panel_len};
+    use std::sync::Mutex;
+
+    #[test]
+    fn blocks_cover_everything_once_and_threads_have_even_shares() {
+        let units = [(16, 1), (32, 2)];
+        for (rows, lanes, threads) in [(1, 1, 1), (1200, 1200, 2), (784, 10, 3), (33, 500, 2)] {
+            for (unit, by_panels, blocks) in units.into_iter().flat_map(|unit| {
+                [(unit, true, (96, 6)), (unit, false, (96, 6)), (unit, true, (unit.0, unit.1))]
+            }) {
+                let context = Context::new(Isa::Portable, threads).unwrap();
+                let mut c = Buffer::zeroed(panel_len(rows, lanes));
+                let tiles = Tiles::panels([PanelsMut::new(&mut c, rows, lanes)]);
+                let panels = tiles.panels_count();
+                let found = Mutex::new(Vec::new());
+                // So many terms that the threads share the work.
+                tiles.for_each_block(&context.pool, (blocks, unit), by_panels, 1 << 20, |block| {
+                    found.lock().unwrap().push((block.rows(), block.panels()));
+                });
+                let found = found.into_inner().unwrap();
+                let mut times = vec![0; rows * panels];
+                for (r, p) in &found {
+                    assert!(r.len() <= blocks.0 && p.len() <= blocks.1, "{found:?}");
+                    assert!(r.start % unit.0 == 0 && p.start % unit.1 == 0, "{found:?}");
+                    r.clone().for_each(|r| p.clone().for_each(|p| times[r * panels + p] += 1));
+                }
+                assert!(times.iter().all(|&times| times == 1), "{found:?}");
+                // The ranges of the threads begin where even shares do, to a unit.
+                let (all, unit) = if by_panels { (panels, unit.1) } else { (rows, unit.0) };
+                for thread in 0..threads {
+                    let start = thread * all.div_ceil(unit) / threads * unit;
+                    assert!((start * threads).abs_diff(thread * all) <= unit * threads);
+                    let begins = |(r, p): &(Range<usize>, Range<usize>)| {
+                        start == if by_panels { p.start } else { r.start }
+                    };
+                    assert!(start >= all || found.iter().any(begins), "{start}: {found:?}");
+                }
+            }
         }
     }
 }
