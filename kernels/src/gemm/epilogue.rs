@@ -14,7 +14,8 @@ pub(crate) trait Epilogue<const P: usize>: Sync {
     /// stay in registers from the first k to the last.
     const ONE_PASS: bool = false;
     /// Whether it is so much work, or waits so long for memory, that it is better done between
-    /// the multiply-adds of the next tile than at once, from registers.
+    /// the multiply-adds of the next tile than at once, where the processor gains by that
+    /// ([`crate::Isa::defers`]).
     const DEFERRED: bool = false;
     /// Whether C are weights or their gradient: so large that its cache lines must be fetched
     /// ahead, and shared out to the threads by panels. The thread that computes a unit in the
