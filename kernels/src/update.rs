@@ -84,7 +84,7 @@ impl Rule {
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Step {
-    form: Form,
+    rule: Rule,
     /// λ, or −ηλ of AdamW.
     decay: All,
     /// −η, or −η/c₁ of Adam.
@@ -106,26 +106,9 @@ pub(crate) struct Step {
 /// A value in all lanes.
 type All = [f32; LANES];
 
-/// [`Rule`] without its coefficients.
-#[derive(Clone, Copy)]
-enum Form {
-    Sgd,
-    Nesterov,
-    Hinton2012,
-    Adam,
-    AdamW,
-}
-
 impl Step {
     /// `rule` with the weight decay λ.
     pub fn new(rule: Rule, weight_decay: f32) -> Self {
-        let form = match rule {
-            Rule::Sgd { .. } => Form::Sgd,
-            Rule::Nesterov { .. } => Form::Nesterov,
-            Rule::Hinton2012 { .. } => Form::Hinton2012,
-            Rule::Adam { .. } => Form::Adam,
-            Rule::AdamW { .. } => Form::AdamW,
-        };
         let [decay, rate, keep, take, keep_square, take_square, unbias, epsilon] = match rule {
             Rule::Sgd { learning_rate: rate, momentum: keep }
             | Rule::Nesterov { learning_rate: rate, momentum: keep } => {
@@ -136,15 +119,15 @@ impl Step {
             }
             Rule::Adam { learning_rate: rate, beta1, beta2, epsilon, corrections: [c1, c2] }
             | Rule::AdamW { learning_rate: rate, beta1, beta2, epsilon, corrections: [c1, c2] } => {
-                let decay = match form {
-                    Form::AdamW => -rate * weight_decay,
+                let decay = match rule {
+                    Rule::AdamW { .. } => -rate * weight_decay,
                     _ => weight_decay,
                 };
                 [decay, -rate / c1, beta1, 1.0 - beta1, beta2, 1.0 - beta2, 1.0 / c2, epsilon]
             }
         }
         .map(|x| [x; LANES]);
-        Self { form, decay, rate, keep, take, keep_square, take_square, unbias, epsilon }
+        Self { rule, decay, rate, keep, take, keep_square, take_square, unbias, epsilon }
     }
 
     /// The new [w, v, u] of 16 parameters with the gradient `g` of the loss. The weight decay λ is
@@ -153,25 +136,25 @@ impl Step {
     #[inline(always)]
     pub fn apply<S: Simd>(&self, s: S, [w, g, v, u]: [S::F; 4]) -> [S::F; 3] {
         let (decay, rate, keep) = (s.load(&self.decay), s.load(&self.rate), s.load(&self.keep));
-        let (w, g) = match self.form {
-            Form::AdamW => (s.fma(decay, w, w), g),
+        let (w, g) = match self.rule {
+            Rule::AdamW { .. } => (s.fma(decay, w, w), g),
             _ => (w, s.fma(decay, w, g)),
         };
-        let (w, v, u) = match self.form {
-            Form::Sgd => {
+        let (w, v, u) = match self.rule {
+            Rule::Sgd { .. } => {
                 let v = s.fma(keep, v, g);
                 (s.fma(rate, v, w), v, u)
             }
-            Form::Nesterov => {
+            Rule::Nesterov { .. } => {
                 let v = s.fma(keep, v, g);
                 let ahead = s.fma(keep, v, g);
                 (s.fma(rate, ahead, w), v, u)
             }
-            Form::Hinton2012 => {
+            Rule::Hinton2012 { .. } => {
                 let v = s.fma(keep, v, s.mul(s.load(&self.take), g));
                 (s.add(w, v), v, u)
             }
-            Form::Adam | Form::AdamW => {
+            Rule::Adam { .. } | Rule::AdamW { .. } => {
                 let v = s.fma(keep, v, s.mul(s.load(&self.take), g));
                 let g = s.flush_below(g, NEGLIGIBLE_ROOT);
                 let square = s.mul(s.mul(s.load(&self.take_square), g), g);
