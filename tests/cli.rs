@@ -311,6 +311,10 @@ fn bench_prints_the_figures_that_scripts_read() {
         assert!(is_measured(&figures[key]), "{key}: {figures}");
     }
     assert!(number("peak_rss_mb") > 1.0);
+    // Of all steps those without a neighbour; which they are depends on the machine.
+    let calm = &figures["calm"];
+    assert!(calm.is_null() || calm["steps"].as_u64() <= figures["steps"].as_u64(), "{figures}");
+    assert!(calm.is_null() || is_measured(&calm["fraction_of_peak"]), "{figures}");
     // One thread forks nothing.
     assert_eq!((number("forks_per_step"), number("fraction_of_forks")), (0.0, 0.0));
     // The trained parameters depend on neither threads nor ISA.

@@ -813,7 +813,10 @@ impl<'a> Table<'a> {
                     let value = number(field).filter(|value: &f32| value.is_finite());
                     let Some(value) = value else {
                         let name = self.shown(column);
-                        return refuse(format!("a finite 32-bit number{}", hint(field, &name)));
+                        // A table without labels is read for a model, which no configuration can change.
+                        let chosen = roles.uses.contains(&Use::Label);
+                        let hint = hint(field, &name, chosen);
+                        return refuse(format!("a finite 32-bit number{hint}"));
                     };
                     row[feature] = value;
                 } else {
@@ -1103,9 +1106,12 @@ fn hint_of_count(record: &ByteRecord, columns: usize) -> &'static str {
     }
 }
 
-/// What to do about a field that is not the number it should be, of the column called `name`.
-fn hint(field: &[u8], name: &str) -> String {
+/// What to do about a field that is not the number it should be, of the column called `name`. Where the
+/// columns are not `chosen` by a configuration, none of its keys is of use.
+fn hint(field: &[u8], name: &str, chosen: bool) -> String {
     let text = text(field);
+    let or = |key: &str| if chosen { format!(", or {key}") } else { String::new() };
+    let or_without = or(&format!("leave out the column with ignore_columns = [{name}]"));
     let is_date = || {
         let digits = text.bytes().filter(u8::is_ascii_digit).count();
         digits > 3 && text.bytes().all(|byte| byte.is_ascii_digit() || b"-/:. TZ".contains(&byte))
@@ -1113,10 +1119,10 @@ fn hint(field: &[u8], name: &str) -> String {
     if text.contains(['\n', '\r']) {
         "; a quote that opens here is not closed before the end of the line".to_owned()
     } else if is_missing(&text) {
+        let or_dropped = or("leave out such rows with drop_incomplete_rows = true");
         format!(
             "; the value is missing: fill it in, in pandas table.fillna(table.median(numeric_only=\
-             True)), or leave out such rows with drop_incomplete_rows = true, or the column with \
-             ignore_columns = [{name}]"
+             True)){or_dropped}{or_without}"
         )
     } else if text.parse::<f64>().is_ok() {
         format!(
@@ -1132,18 +1138,20 @@ fn hint(field: &[u8], name: &str) -> String {
     } else if is_date() && text.contains(['-', '/', ':']) {
         format!(
             "; a date: make numbers of it, in pandas table[{name}] = pandas.to_datetime(table[{name}])\
-             .astype(\"int64\"), or leave it out with ignore_columns = [{name}]"
+             .astype(\"int64\"){or_without}"
         )
     } else if text.split([' ', '|', ':']).all(|part| part.is_empty() || is_number(part)) {
         "; separate the fields by commas, semicolons or tabs".to_owned()
     } else if text.starts_with(char::is_numeric) {
-        format!("; write the number alone, or leave out the column with ignore_columns = [{name}]")
-    } else {
+        format!("; write the number alone{or_without}")
+    } else if chosen {
         format!(
             "; leave out the column with ignore_columns = [{name}], or make columns of numbers of it, in \
              pandas pandas.get_dummies(table, columns=[{name}]); if it holds the labels: label_column = \
              {name}"
         )
+    } else {
+        "; the model takes numbers here".to_owned()
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub fn flops(context: &Context, duration: Duration) -> f64 {
     const ROUNDS: usize = 1 << 12;
     let per_round = |isa| dispatch(isa, MultiplyAdds { rounds: ROUNDS }) as f64;
-    together(context, duration, |_| per_round(context.isa))
+    together(context, duration, |_| per_round(context.isa)).iter().sum()
 }
 
 /// The same for products of bf16: those of the tile unit where the ISA has one, on tiles in registers;
@@ -24,7 +24,9 @@ pub fn flops(context: &Context, duration: Duration) -> f64 {
 pub fn bf16_flops(context: &Context, duration: Duration) -> f64 {
     const ROUNDS: usize = 1 << 10;
     match context.isa.tiles() {
-        Some(unit) => together(context, duration, |_| unit.tiles().spin(ROUNDS) as f64),
+        Some(unit) => {
+            together(context, duration, |_| unit.tiles().spin(ROUNDS) as f64).iter().sum()
+        }
         None => flops(context, duration),
     }
 }
@@ -45,7 +47,7 @@ pub fn read_bandwidth(context: &Context, bytes: usize, duration: Duration) -> f6
     // Random bits would read no slower; zeros that were never written may share one page.
     context.pool.for_each_part(chunks(&mut memory, len), usize::MAX, |_, own| own.fill(1.0));
     let memory: &[f32] = &memory;
-    together(context, duration, |thread| {
+    let rates = together(context, duration, |thread| {
         let own = &memory[thread * len..][..len];
         // Short arrays are read often enough that a round takes microseconds.
         let passes = ((1 << 16) / len).max(1);
@@ -53,7 +55,41 @@ pub fn read_bandwidth(context: &Context, bytes: usize, duration: Duration) -> f6
             black_box(dispatch(context.isa, Read { values: black_box(own) }));
         }
         (passes * len * size_of::<f32>()) as f64
-    })
+    });
+    rates.iter().sum()
+}
+
+/// Instructions per second that the slowest of the threads issues when none of them needs a unit.
+///
+/// The two hardware threads of a core share its front end, so that one alone has twice the rate of one
+/// beside a busy neighbour. A virtual machine is not told of neighbours; this rate tells. Whatever else
+/// takes a thread's time lowers it too. `None` where no such instruction is known.
+pub fn issue_rate(context: &Context, duration: Duration) -> Option<f64> {
+    let rates = together(context, duration, |_| idle_instructions() as f64);
+    rates.into_iter().min_by(f64::total_cmp).filter(|rate| *rate > 0.0)
+}
+
+/// Runs some thousand instructions that need no unit, and returns how many: microseconds' worth, small
+/// enough to be kept decoded.
+fn idle_instructions() -> usize {
+    #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+    {
+        const UNROLLED: usize = 256;
+        const ROUNDS: usize = 64;
+        for _ in 0..ROUNDS {
+            // SAFETY: they do nothing.
+            unsafe {
+                std::arch::asm!(
+                    ".rept {n}", "nop", ".endr",
+                    n = const UNROLLED,
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+        }
+        ROUNDS * UNROLLED
+    }
+    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
+    0
 }
 
 /// Seconds that a fork-join of the threads takes: from the leader's call until every thread has come
@@ -86,8 +122,8 @@ fn meet(here: &AtomicUsize, threads: usize) {
     }
 }
 
-/// The rate of `work`, which returns the units it did, repeated on all threads for `duration`.
-fn together(context: &Context, duration: Duration, work: impl Fn(usize) -> f64 + Sync) -> f64 {
+/// Each thread's rate of `work`, which returns the units it did, repeated on all at once for `duration`.
+fn together(context: &Context, duration: Duration, work: impl Fn(usize) -> f64 + Sync) -> Vec<f64> {
     let threads = context.pool.threads();
     let mut rates = vec![0.0; threads];
     let here = AtomicUsize::new(0);
@@ -96,13 +132,17 @@ fn together(context: &Context, duration: Duration, work: impl Fn(usize) -> f64 +
             work(thread);
             meet(&here, threads);
             let (start, mut units) = (Instant::now(), 0.0);
-            while start.elapsed() < duration {
+            // Once at the least: whoever is put aside for that long did work too.
+            loop {
                 units += work(thread);
+                if start.elapsed() >= duration {
+                    break;
+                }
             }
             rate[0] = units / start.elapsed().as_secs_f64();
         });
     });
-    rates.iter().sum()
+    rates
 }
 
 struct MultiplyAdds {
@@ -186,7 +226,8 @@ mod tests {
             for threads in [1, 2] {
                 let context = Context::new(isa, threads).unwrap();
                 let read = read_bandwidth(&context, 8 << 10, short);
-                let rates = [flops(&context, short), bf16_flops(&context, short), read];
+                let mut rates = vec![flops(&context, short), bf16_flops(&context, short), read];
+                rates.extend(issue_rate(&context, short));
                 assert!(
                     rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
                     "{isa}: {rates:?}"

@@ -70,7 +70,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn transpose(self, rows: [Self::F; LANES]) -> [Self::F; LANES];
     /// Asks for the cache line at `at`, which need not exist, in the level-1 cache.
     fn prefetch(self, at: *const f32);
-    /// The same in the level-2 cache, where the ISA can say so.
+    /// The same for a line that is to be written, where the ISA can say so: no other core then holds it when
+    /// the store comes.
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const f32) {
+        self.prefetch(at);
+    }
+    /// The same as [`Simd::prefetch`] in the level-2 cache, where the ISA can say so.
     #[inline(always)]
     fn prefetch_far(self, at: *const f32) {
         self.prefetch(at);

@@ -245,6 +245,13 @@ mod tests {
         let missing = table("name,a,kind,b").replace("-50.5", "");
         let message = read(&missing, &["a", "b"], None).err().unwrap().to_string();
         assert!(message.contains("t.csv:102: ") && message.contains("missing"), "{message}");
+        // No key of a configuration is of use to who asks a model.
+        for field in ["", "much", "2024-05-01", "12 kg"] {
+            let table = table("name,a,kind,b").replace("-50.5", field);
+            let message = read(&table, &["a", "b"], None).err().unwrap().to_string();
+            let keys = ["ignore_columns", "drop_incomplete_rows", "label_column"];
+            assert!(keys.iter().all(|key| !message.contains(key)), "{message}");
+        }
         let message = read(&text, &["a", "c"], None).err().unwrap().to_string();
         assert!(message.contains("no column \"c\"") && message.contains("a, c"), "{message}");
         let message = read("1,2,3\n4,5,6\n", &[], None).err().unwrap().to_string();

@@ -170,14 +170,15 @@ impl<const P: usize> Block<'_, P> {
         Rect { rows, row_stride, across }
     }
 
-    /// Asks for the cache lines of row `row` of each of `panels` in all planes. They need not exist.
+    /// Asks for the cache lines of row `row` of each of `panels` in all planes, which are to be written. They
+    /// need not exist.
     #[inline(always)]
     pub fn prefetch<S: Simd>(&self, s: S, row: usize, panels: Range<usize>) {
         let Tiles { starts, row_stride, panel_stride, .. } = *self.tiles;
         let first = row * row_stride + panels.start * panel_stride;
         for start in starts {
             for i in 0..panels.len() {
-                s.prefetch(start.wrapping_add(first + i * panel_stride));
+                s.prefetch_to_write(start.wrapping_add(first + i * panel_stride));
             }
         }
     }

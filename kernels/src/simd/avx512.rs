@@ -2,6 +2,7 @@
 
 use super::{LANES, RegisterTile, Simd};
 use crate::isa::Kernel;
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Proof that the CPU has AVX-512F, and with it AVX2 and FMA.
@@ -116,6 +117,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, at: *const f32) {
         call!(_mm_prefetch::<_MM_HINT_T0>; at.cast());
+    }
+    #[inline(always)]
+    fn prefetch_to_write(self, at: *const f32) {
+        // SAFETY: every processor with AVX-512 has it; no address makes it fault, and it changes no memory.
+        unsafe { asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
     }
     #[inline(always)]
     fn prefetch_far(self, at: *const f32) {

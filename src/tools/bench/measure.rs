@@ -19,6 +19,13 @@ pub fn peak_flops(context: &Context, precision: Precision) -> f64 {
     }
 }
 
+/// Which of some moments were calm: those in which every core issued at least 3/4 of the instructions of
+/// the best of them. A neighbour on a core's other hardware thread takes half.
+pub fn calm(issue_rates: &[f64]) -> Vec<bool> {
+    let best = issue_rates.iter().copied().fold(0.0, f64::max);
+    issue_rates.iter().map(|rate| *rate >= 0.75 * best).collect()
+}
+
 /// Where figures were measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -141,6 +148,15 @@ pub fn random(seed: u64, len: usize) -> Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_with_a_neighbour_is_not_calm() {
+        assert_eq!(
+            calm(&[14.0, 7.0, 15.0, 11.2, 11.4, 0.1]),
+            [true, false, true, false, true, false]
+        );
+        assert!(calm(&[]).is_empty());
+    }
 
     #[test]
     fn shares_are_medians_of_pairs() {

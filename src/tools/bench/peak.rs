@@ -1,6 +1,6 @@
 //! The machine's limits: fused multiply-adds, products of bf16 tiles, and reading from caches and memory.
 
-use super::measure::{Machine, Spread};
+use super::measure::{Machine, Spread, calm};
 use crate::files::error::{Error, Result};
 use limbeck_kernels::{Context, Isa, peak};
 use serde::Serialize;
@@ -19,8 +19,34 @@ pub struct Peak {
     pub tile_gflops: Option<Spread>,
     /// Of every instruction set this machine has, with the same threads.
     pub isas: Vec<IsaPeak>,
+    /// How much of the cores was others'; absent where that cannot be told.
+    pub neighbours: Option<Neighbours>,
     /// All threads reading at once, each its own memory.
     pub read_gb_per_s: Vec<Bandwidth>,
+}
+
+/// How much of the cores was others', by [`peak::issue_rate`] in many short moments.
+#[derive(Debug, Serialize)]
+pub struct Neighbours {
+    /// 10⁹ instructions per second of the slowest thread, none of which needs a unit.
+    pub issued_g_per_s: Spread,
+    /// Share of the moments in which a core was not this process's own.
+    pub fraction_of_moments: f64,
+}
+
+impl Neighbours {
+    fn of(context: &Context) -> Option<Neighbours> {
+        const MOMENTS: usize = 2000;
+        const MOMENT: Duration = Duration::from_micros(100);
+        let rates: Option<Vec<f64>> =
+            (0..MOMENTS).map(|_| peak::issue_rate(context, MOMENT)).collect();
+        let rates = rates?;
+        let shared = calm(&rates).into_iter().filter(|calm| !calm).count();
+        Some(Neighbours {
+            issued_g_per_s: Spread::of(rates).times(1e-9),
+            fraction_of_moments: shared as f64 / MOMENTS as f64,
+        })
+    }
 }
 
 /// The peak of one instruction set.
@@ -65,13 +91,14 @@ pub fn peak(context: &Context) -> Result<Peak> {
         tile_gflops: (context.isa == Isa::Amx)
             .then(|| Spread::of((0..9).map(|_| peak::bf16_flops(context, SHORT) / 1e9))),
         isas,
+        neighbours: Neighbours::of(context),
         read_gb_per_s: [16, 512, 8 << 10, 256 << 10].map(bandwidth).into(),
     })
 }
 
 impl Display for Peak {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Peak { machine, peak_gflops, tile_gflops, isas, read_gb_per_s } = self;
+        let Peak { machine, peak_gflops, tile_gflops, isas, neighbours, read_gb_per_s } = self;
         let Spread { median, min, max } = peak_gflops;
         write!(f, "{machine}")?;
         writeln!(f, "fused multiply-add  {median:.1} GFLOP/s ({min:.1} to {max:.1})")?;
@@ -83,6 +110,15 @@ impl Display for Peak {
         }
         for isa in isas {
             writeln!(f, "  {:<16}  {:.1} GFLOP/s", isa.isa, isa.gflops)?;
+        }
+        if let Some(Neighbours { issued_g_per_s, fraction_of_moments }) = neighbours {
+            let Spread { median, min, max } = issued_g_per_s;
+            writeln!(f, "instructions        {median:.1} G/s a thread ({min:.1} to {max:.1})")?;
+            writeln!(
+                f,
+                "  with neighbours   {:.0} % of the time: less than 3/4 of the instructions",
+                fraction_of_moments * 100.0
+            )?;
         }
         for read in read_gb_per_s {
             let size = format!("read {} KiB a thread", read.kib_per_thread);

@@ -1,6 +1,6 @@
 //! A whole training step: gather, dropout, forward, loss, backward, optimiser.
 
-use super::measure::{Machine, Rate, Spread, peak_flops};
+use super::measure::{Machine, Rate, Spread, calm, peak_flops};
 use crate::engine::config::{Config, Precision};
 use crate::engine::trainer::{self, Observer, Progress, Task, Trained};
 use crate::engine::{communicator::Communicator, loss::LossSpec, mlp::Mlp};
@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which training a step is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) const EXAMPLES: usize = 8192;
 const WARM_UP: usize = 8;
 /// Timed steps between two measurements of the peak.
 const WINDOW: usize = 10;
+/// Given to the question whether it is calm, between two steps.
+const PROBE: Duration = Duration::from_micros(30);
 
 /// A training whose steps are timed: SGD with momentum 0.9, images resident as u8 and gathered in
 /// a new random order each epoch.
@@ -62,6 +64,8 @@ pub struct Step {
     /// Of the median step.
     #[serde(flatten)]
     pub rate: Rate,
+    /// Of the steps between two calm moments alone; absent where there was none, or no telling.
+    pub calm: Option<Calm>,
     /// Jobs of a step that were shared out to the threads.
     pub forks_per_step: f64,
     /// What one costs when there is nothing to do, in microseconds.
@@ -72,6 +76,20 @@ pub struct Step {
     pub peak_rss_mb: Option<f64>,
     /// Of the parameters after the timed steps: the same on every machine.
     pub params_sha256: String,
+}
+
+/// Steps before and after which each core was this process's own: see [`peak::issue_rate`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Calm {
+    /// How many of all.
+    pub steps: usize,
+    /// 10⁹ instructions per second in the calmest moment. Far less than [`super::Neighbours`] find at other
+    /// times means that a neighbour never left, and no step was calm.
+    pub issued_g_per_s: f64,
+    /// From one step's end to the next one's.
+    pub ms_per_step: Spread,
+    /// Median of their shares.
+    pub fraction_of_peak: f64,
 }
 
 impl StepBench {
@@ -159,6 +177,7 @@ impl StepBench {
             gflop_per_step: flop / 1e9,
             ms_per_step,
             rate: Rate { gflops: flop / ms_per_step.median / 1e6, ..rate },
+            calm: stopwatch.calm(flop),
             forks_per_step,
             fork_join_us,
             fraction_of_forks: forks_per_step * fork_join_us / (ms_per_step.median * 1e3),
@@ -230,13 +249,14 @@ impl StepBench {
             forks: 0,
             seconds: Vec::with_capacity(steps),
             peaks: Vec::with_capacity(steps / WINDOW + 2),
+            issue_rates: Vec::with_capacity(steps + 1),
         };
         let trained = train(&task, &mut stopwatch)?;
         Ok((stopwatch, trained.model))
     }
 }
 
-/// Times steps and, between them, the peak.
+/// Times steps and, between them, the peak and how calm it is.
 struct Stopwatch<'c> {
     context: &'c Context,
     precision: Precision,
@@ -249,7 +269,32 @@ struct Stopwatch<'c> {
     forks_before: u64,
     forks: u64,
     seconds: Vec<f64>,
+    /// Before, between and behind windows of steps.
     peaks: Vec<f64>,
+    /// Before, between and behind steps.
+    issue_rates: Vec<f64>,
+}
+
+impl Stopwatch<'_> {
+    /// The calm ones of the timed steps, of `flop` operations each.
+    fn calm(&self, flop: f64) -> Option<Calm> {
+        let calm = calm(&self.issue_rates);
+        let between = calm.windows(2).map(|around| around[0] && around[1]);
+        let steps: Vec<(f64, f64)> = between
+            .zip(self.seconds.iter().enumerate())
+            .filter(|(calm, _)| *calm)
+            .map(|(_, (step, seconds))| {
+                let around = &self.peaks[step / WINDOW..][..2];
+                (*seconds, flop / seconds / ((around[0] + around[1]) / 2.0))
+            })
+            .collect();
+        (!steps.is_empty()).then(|| Calm {
+            steps: steps.len(),
+            issued_g_per_s: Spread::of(self.issue_rates.iter().copied()).max / 1e9,
+            ms_per_step: Spread::of(steps.iter().map(|(seconds, _)| seconds * 1e3)),
+            fraction_of_peak: Spread::of(steps.iter().map(|(_, share)| *share)).median,
+        })
+    }
 }
 
 impl Observer for Stopwatch<'_> {
@@ -269,6 +314,7 @@ impl Observer for Stopwatch<'_> {
         if done.is_multiple_of(WINDOW) || done == self.steps {
             self.peaks.push(peak_flops(self.context, self.precision));
         }
+        self.issue_rates.extend(peak::issue_rate(self.context, PROBE));
         self.forks_before = self.context.pool.forks();
         self.last = Instant::now();
     }
@@ -303,6 +349,19 @@ impl Display for Step {
             ms.max
         )?;
         write!(f, "{}", step.rate)?;
+        if let Some(calm) = &step.calm {
+            let Calm { steps, issued_g_per_s, ms_per_step: ms, fraction_of_peak } = calm;
+            writeln!(
+                f,
+                "{steps} of {} steps without neighbours ({issued_g_per_s:.1} G instructions/s): \
+                 {:.3} ms ({:.3} to {:.3}), {:.1} %",
+                step.steps,
+                ms.median,
+                ms.min,
+                ms.max,
+                fraction_of_peak * 100.0
+            )?;
+        }
         writeln!(f, "{:.0} samples/s", 1e3 * step.batch as f64 / ms.median)?;
         writeln!(
             f,
