@@ -55,8 +55,12 @@ fn made(root: &Path) -> Result<(String, String)> {
         .iter()
         .map(|run| {
             let name = run.root.strip_prefix(root).unwrap_or(&run.root).display().to_string();
-            let link = Some(format!("README.md#{}", name.replace('/', "")));
-            Entry { run, name, link }
+            // The page of the claims has a heading for whoever makes some.
+            let link = match run.summary.claims.is_empty() {
+                true => format!("{name}/manifest.json"),
+                false => format!("README.md#{}", name.replace('/', "")),
+            };
+            Entry { run, name, link: Some(link) }
         })
         .collect();
     // The paper's preset before the others.
