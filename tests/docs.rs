@@ -282,7 +282,7 @@ fn the_readme_counts_the_verdicts_that_are_there() {
     let of = |verdict: &str| rows.iter().filter(|cells| cells[2] == verdict).count();
     let different: BTreeSet<&str> = rows.iter().map(|cells| cells[0]).collect();
     let counted = format!(
-        "{} verdicts on {} claims of the paper, some judged in two runs: {} *reproduced*, {} *not \
+        "{} verdicts on {} claims of the paper, some judged in several runs: {} *reproduced*, {} *not \
          reproduced*, {} *inconclusive*",
         rows.len(),
         different.len(),
