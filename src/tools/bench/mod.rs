@@ -3,8 +3,8 @@
 //! Every rate stands beside the peak of fused multiply-adds, measured between the timings with the
 //! same threads: a slower clock slows both. Shares are medians of such pairs. A neighbour on a core's
 //! other hardware thread takes more from a step than from the peak; `bench step` tells what the steps
-//! without one reach. Data is random, never zero; the first calls are not counted; floating-point operations are 2·m·n·k for
-//! each product.
+//! without one reach. Data is random, never zero; the first calls are not counted; floating-point
+//! operations are 2·m·n·k for each product.
 
 mod dropout;
 mod gemm;
