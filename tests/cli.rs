@@ -622,13 +622,37 @@ fn train_then_distill_then_eval() {
         limbeck(&["distill", &config, "--teacher", teacher, "--json", "--out", &out("student")]);
     assert!(student.stderr.contains("student epoch 2/2"), "{}", student.stderr);
     assert_eq!(student.json()["variant"], "student");
-    fs::remove_file(dir.path().join("student/summary.json")).unwrap();
-    limbeck(&["distill", "--resume", &out("student")])
-        .fails(2, &["give --teacher", &format!("--teacher {teacher}")]);
-    let manifest = fs::read_to_string(dir.path().join("student/manifest.json")).unwrap();
-    let manifest: Value = serde_json::from_str(&manifest).unwrap();
-    assert_eq!(manifest["loss_contract"]["temperature"], 20.0);
-    assert_eq!(manifest["data"]["teacher 0"], report["sha256"]);
+    let manifest = dir.path().join("student/manifest.json");
+    let begun: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    assert_eq!(begun["loss_contract"]["temperature"], 20.0);
+    assert_eq!(begun["data"]["teacher 0"], report["sha256"]);
+    // It knows its teacher, wherever it is resumed from.
+    assert_eq!(begun["paths"]["teacher 0"], teacher);
+    let resume = ["distill", "--resume", &out("student")];
+    let summary = dir.path().join("student/summary.json");
+    fs::remove_file(&summary).unwrap();
+    let again = limbeck_in(dir.path(), &[&resume[..], &["--json"]].concat()).json();
+    assert_eq!(again["sha256"], student.json()["sha256"]);
+
+    // It goes on as it began, or not at all.
+    fs::remove_file(&summary).unwrap();
+    let kept = dir.path().join("student/config.toml");
+    let text = fs::read_to_string(&kept).unwrap();
+    fs::write(&kept, text.replace("epochs = 2\n", "epochs = 3\n")).unwrap();
+    let said = ["student/config.toml", "training.epochs: found 3, expected 2", "new run"];
+    limbeck(&resume).fails(65, &said);
+    fs::write(&kept, text).unwrap();
+    let moved = dir.path().join("moved.safetensors");
+    fs::rename(teacher, &moved).unwrap();
+    limbeck(&resume).fails(74, &[teacher, "a teacher that the run began with", "--teacher"]);
+    // An earlier version did not write down where the teacher lay.
+    let mut earlier = begun.clone();
+    earlier["paths"].as_object_mut().unwrap().remove("teacher 0");
+    fs::write(&manifest, earlier.to_string()).unwrap();
+    let said = ["no teacher: limbeck distill --resume", &format!("--teacher {teacher}")];
+    limbeck(&resume).fails(2, &said);
+    let given = [&resume[..], &["--teacher", moved.to_str().unwrap(), "--json"]].concat();
+    assert_eq!(limbeck(&given).json()["sha256"], student.json()["sha256"]);
 }
 
 #[test]

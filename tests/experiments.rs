@@ -124,6 +124,10 @@ fn rows_that_were_asked_for_are_trained_alone_and_the_others_added() {
         assert_eq!(found, [only], "{experiment}");
         let kept = fs::read_to_string(folder.path().join(experiment).join("summary.json")).unwrap();
         assert!(!kept.contains("NaN"), "{experiment}: {kept}");
+        let kept: Value = serde_json::from_str(&kept).unwrap();
+        for table in kept["tables"].as_array().unwrap() {
+            assert_ne!(table["rows"].as_array().unwrap().len(), 0, "{experiment}: {table}");
+        }
     }
     let narrow = run("temperature", &["30 units, T = 1", "30 units, T = 3"]).unwrap();
     assert_eq!(variants(&narrow), ["teacher", "30 units, T = 1", "30 units, T = 3"]);
@@ -136,6 +140,7 @@ fn rows_that_were_asked_for_are_trained_alone_and_the_others_added() {
     let (code, error) = run("mnist", &["teachers"]).unwrap_err();
     assert!(code == Some(2) && error.contains("found \"teachers\""), "{error}");
     assert!(error.contains("teacher; baseline; student"), "{error}");
+    assert!(error.contains("more with --extended"), "{error}");
     // Some of the variance table's may diverge, which is a result of its own.
     for experiment in ["all", "variance"] {
         let (code, error) = run(experiment, &["teacher"]).unwrap_err();

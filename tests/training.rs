@@ -712,16 +712,20 @@ fn views_that_cannot_be_are_refused() {
     let cached = Task::soft("net", &config, &split, MIXED, seen(&config, &split, &logits));
     let refused = |task: &Task| task.check().unwrap_err().to_string();
     assert!(refused(&cached).contains("views need the teacher itself"));
-    // Images of 2 × 4 pixels.
-    for hiding in ["mask 1", "mix 0.5 + block 4"] {
-        let text = format!("[distillation]\nhard_weight = 0\nviews = [\"plain\", \"{hiding}\"]");
-        let distillation = Config::from_text(&text).unwrap().distillation;
-        let config = Config { distillation, ..config.clone() };
-        let message = refused(&Task::hard("net", &config, &split));
-        let said =
-            format!("views: found {hiding}, expected one that leaves something of an image of 2x4");
+    let plain_and =
+        |view: &str| format!("[distillation]\nhard_weight = 0\nviews = [\"plain\", \"{view}\"]");
+    // Of no image is anything left by the first two, of one of 2 × 4 pixels by the last.
+    for hiding in ["mask 1", "mix 0.5 + mask 0.999..1"] {
+        let config = Config::from_toml(&plain_and(hiding), Path::new("c.toml"));
+        let message = config.unwrap_err().to_string();
+        let said = format!("views that leave something of an image; found {hiding}");
         assert!(message.contains(&said), "{message}");
     }
+    let distillation = Config::from_text(&plain_and("mix 0.5 + block 4")).unwrap().distillation;
+    let blocked = Config { distillation, ..config.clone() };
+    let message = refused(&Task::hard("net", &blocked, &split));
+    let said = "found mix 0.5 + block 4, expected one that leaves something of an image of 2x4";
+    assert!(message.contains(said), "{message}");
     let narrow = [Mlp::new(&[8, 4], 0)];
     let task = Task { teachers: &narrow, objective: MIXED, ..Task::hard("net", &config, &split) };
     assert!(refused(&task).contains("found 8 inputs and 4 classes, expected 8 and 3"));

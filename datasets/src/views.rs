@@ -11,14 +11,17 @@
 //! | `mask r` | 0 with the probability r |
 //! | `block n` | 0 in a square of n × n pixels, anywhere within the image |
 //!
-//! They are applied in this order. λ and r are numbers, or drawn uniformly for each image from an
-//! interval `a..b`. r is rounded to a multiple of 1/256 and λ to one of 2⁻¹⁶. g is the sum of four
-//! uniform numbers, which is a normal one to within 0.02 of its distribution function.
+//! They are applied in this order, however they are written. λ and r are numbers, or drawn uniformly
+//! for each image from an interval `a..b`. r is rounded to a multiple of 1/256 and λ to one of 2⁻¹⁶. g
+//! is the sum of four uniform numbers, which is a normal one to within 0.02 of its distribution
+//! function. A block that is higher or wider than the image is cut to its height or width.
 //!
 //! Every draw is a function of (seed, epoch, position in the epoch): no order of threads and no
 //! interruption changes a pixel. With n pixels an image takes 8 + ⌈n/4⌉ + n 32-bit words of the views'
-//! keystream of (seed, epoch), those behind the words of the positions before its own. u is a word
-//! over 2³², and an interval a..b gives a + (b − a)·word/(2³² − 1):
+//! keystream of (seed, epoch), those behind the words of the positions before its own. The keystream is
+//! ChaCha of 8 rounds, whose key is the 8 bytes `limbeck\0` and, as little-endian 64-bit numbers, the
+//! seed, 12 and 0, and whose stream number is the epoch, counted from 0. u is a word over 2³², and an
+//! interval a..b gives a + (b − a)·word/(2³² − 1):
 //!
 //! | word | |
 //! |---|---|
@@ -80,7 +83,7 @@ impl View {
     /// Whether nothing is left of an image of this size.
     #[must_use]
     pub fn hides(&self, height: usize, width: usize) -> bool {
-        self.mask.is_some_and(|mask| mask.low >= 1.0)
+        self.mask.is_some_and(|mask| of_256(mask.low) == 256)
             || self.block.is_some_and(|side| side >= height && side >= width)
     }
 
@@ -140,7 +143,7 @@ impl Draw<'_> {
         }
         if let Some(mask) = view.mask {
             rng.set_word_pos(start + HEAD as u128);
-            let rate = (mask.at(head[3]) * 256.0).round() as u16;
+            let rate = of_256(mask.at(head[3]));
             for pixels in image.chunks_mut(4) {
                 for (x, byte) in pixels.iter_mut().zip(rng.next_u32().to_le_bytes()) {
                     *x = if u16::from(byte) < rate { 0 } else { *x };
@@ -159,6 +162,11 @@ impl Draw<'_> {
     }
 }
 
+/// A mask's rate as the number of bytes, of 256, that hide their pixel.
+fn of_256(rate: f64) -> u16 {
+    (rate * 256.0).round() as u16
+}
+
 impl Interval {
     fn at(self, word: u32) -> f64 {
         self.low + (self.high - self.low) * f64::from(word) / f64::from(u32::MAX)
@@ -166,6 +174,7 @@ impl Interval {
 }
 
 impl FromStr for Interval {
+    /// What was expected.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Interval, String> {
@@ -178,7 +187,10 @@ impl FromStr for Interval {
             Some((low, high)) if 0.0 <= low && low <= high && high <= 1.0 => {
                 Ok(Interval { low, high })
             }
-            _ => Err(format!("found {text:?}, expected a number from 0 to 1, or an interval a..b")),
+            Some((low, high)) if low > high && high >= 0.0 && low <= 1.0 => {
+                Err(format!("an interval whose ends are the other way round, {high}..{low}"))
+            }
+            _ => Err("a number from 0 to 1, or an interval a..b".into()),
         }
     }
 }
@@ -190,20 +202,29 @@ impl FromStr for View {
         let mut view = View::default();
         for way in text.split('+').map(str::trim) {
             let (name, value) = way.split_once(' ').unwrap_or((way, ""));
-            let bad = |expected: &str| format!("{name}: found {value:?}, expected {expected}");
-            let value = value.trim();
+            let bad = |expected: &str| match way == text {
+                true => format!("found {text:?}, expected {name} with {expected}"),
+                false => format!("found {way:?} in {text:?}, expected {name} with {expected}"),
+            };
+            let interval = || value.parse::<Interval>().map_err(|expected| bad(&expected));
             let twice = match name {
                 "plain" if text.trim() == "plain" => false,
-                "mix" => view.mix.replace(value.parse()?).is_some(),
-                "mask" => view.mask.replace(value.parse()?).is_some(),
+                "mix" => view.mix.replace(interval()?).is_some(),
+                "mask" => {
+                    let rate = interval()?;
+                    if rate.high > 0.0 && of_256(rate.high) == 0 {
+                        return Err(bad("0, or 1/256 and more: rates are multiples of it"));
+                    }
+                    view.mask.replace(rate).is_some()
+                }
                 "noise" => {
-                    let sd = value.parse().ok().filter(|sd| (0.0..=1.0).contains(sd));
+                    let sd = value.trim().parse().ok().filter(|sd| (0.0..=1.0).contains(sd));
                     let sd =
                         sd.ok_or_else(|| bad("a deviation from 0 to 1, the range of a pixel"))?;
                     view.noise.replace(sd).is_some()
                 }
                 "block" => {
-                    let side = value.parse().ok().filter(|side| (1..=4096).contains(side));
+                    let side = value.trim().parse().ok().filter(|side| (1..=4096).contains(side));
                     let side = side.ok_or_else(|| bad("a side of 1 to 4096 pixels"))?;
                     view.block.replace(side).is_some()
                 }
@@ -283,9 +304,13 @@ mod tests {
             ("shift 2", "expected `plain`"),
             ("", "expected `plain`"),
             ("plain + mask 0.1", "expected `plain`"),
-            ("mask", "found \"\", expected a number from 0 to 1"),
+            ("mask", "found \"mask\", expected mask with a number from 0 to 1"),
             ("mask 1.5", "from 0 to 1"),
-            ("mask 0.5..0.2", "an interval a..b"),
+            ("mask -0.1..0.2", "an interval a..b"),
+            ("mask 0.5..0.2", "the other way round, 0.2..0.5"),
+            ("mix +0.5", "found \"mix\" in \"mix +0.5\", expected mix with a number"),
+            ("mask 0.0001", "1/256 and more"),
+            ("mask 0..0.001", "1/256 and more"),
             ("noise x", "a deviation from 0 to 1"),
             ("block 0", "a side of 1"),
             ("mask 0.1 + mask 0.2", "mask once"),
@@ -316,6 +341,9 @@ mod tests {
         assert!((of_image(&shares) - 0.146).abs() < 0.01, "{}", of_image(&shares));
         assert!(seen(view("mask 1"), 2).concat().iter().all(|&x| x == 0));
         assert!(view("mask 1").hides(9, 9) && !view("mask 0..1").hides(9, 9));
+        // 255.488 of 256 rounds to 255, 255.744 to all of them.
+        assert!(view("mask 0.999").hides(9, 9) && !view("mask 0.998").hides(9, 9));
+        assert!(seen(view("noise 0.5 + mask 0.999"), 2).concat().iter().all(|&x| x == 0));
         assert!(view("block 9").hides(9, 8) && !view("block 8").hides(9, 8));
     }
 

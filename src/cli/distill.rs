@@ -11,11 +11,12 @@ use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::teacher::{self, Given};
 use limbeck::files::digest::sha256_of;
-use limbeck::run::manifest::command_line;
+use limbeck::run::manifest::{self, command_line};
 use limbeck::{Error, Result};
 use limbeck_datasets::Dataset;
 use limbeck_datasets::npy::Matrix;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -33,8 +34,17 @@ pub fn run(
     args: &DistillArgs,
     mut communicator: Option<&mut Communicator>,
 ) -> Result<()> {
-    let Prepared { mut config, located, mut parts, initial, resumed } =
+    let Prepared { mut config, located, mut parts, initial, teachers: began_with, resumed } =
         args.config.prepare(session, "distill")?;
+    let models = match &args.teachers[..] {
+        [] => &began_with[..],
+        given => given,
+    };
+    if let Some(gone) = models.iter().find(|path| args.teachers.is_empty() && !path.exists()) {
+        let advice = "no such file, a teacher that the run began with: give its folder as --data DIR, or the \
+                      models as --teacher";
+        return Err(Error::io("read", gone)(io::Error::new(io::ErrorKind::NotFound, advice)));
+    }
     let loss = LossSpec::soft(&config);
     let table = located.distillation.as_ref();
     let file = table.and_then(|table| {
@@ -43,7 +53,7 @@ pub fn run(
     });
     let asks = config.distillation.iter().any(|table| !table.views.is_empty());
     let mut teachers = Vec::new();
-    let (logits, teacher_hashes) = match (file, &args.teachers[..]) {
+    let (logits, teacher_hashes) = match (file, models) {
         (Some((path, given)), []) => {
             let (matrix, remark) = teacher::read(path, given)?;
             remark.iter().for_each(|remark| session.say(remark));
@@ -54,8 +64,7 @@ pub fn run(
         }
         (None, [_, ..]) => {
             let hashes;
-            (teachers, hashes) =
-                read_teachers(session, &args.teachers, &config, &mut parts.dataset)?;
+            (teachers, hashes) = read_teachers(session, models, &config, &mut parts.dataset)?;
             if let Some(ranks) = communicator.as_deref_mut() {
                 ranks.agree("the teachers", &format!("{hashes:?}"))?;
             }
@@ -69,10 +78,13 @@ pub fn run(
                 None => "no teacher: give --teacher MODEL, or distillation.teacher_logits or teacher_probs \
                          in the configuration"
                     .into(),
+                // Of a version that did not write down where they lay.
                 Some(folder) => {
                     let command = folder.read_manifest()?.remove("command").unwrap_or_default();
                     format!(
-                        "no teacher: give --teacher with the models that the run began with: {}",
+                        "no teacher: limbeck distill --resume {} --teacher with the models that the run \
+                         began with: {}",
+                        folder.root.display(),
                         command_line(&command)
                     )
                 }
@@ -95,7 +107,7 @@ pub fn run(
         teacher_logits: logits.as_deref(),
         asked: if asks { &teachers } else { &[] },
         teacher_hashes,
-        teachers: &args.teachers,
+        teachers: models,
         initial: initial.as_ref(),
     };
     model.train(session, resumed, &parts, communicator)
@@ -163,7 +175,7 @@ fn read_teachers(
         let first: Vec<u32> = (0..dataset.train.len().min(256) as u32).collect();
         let name = |i| format!("{}: training example {i}, counted from 0", path.display());
         data::finite_logits(&session.context, &teacher, &dataset.train.subset(&first), name)?;
-        hashes.insert(format!("teacher {i}"), sha256);
+        hashes.insert(manifest::teacher_key(i), sha256);
         teachers.push(teacher);
     }
     Ok((teachers, hashes))

@@ -55,7 +55,7 @@ impl ConfigArgs {
     /// that is finished, or options that would change an interrupted one.
     pub fn prepare(&self, session: &Session, command: &str) -> Result<Prepared> {
         let (mut config, resumed) = self.open(session, command)?;
-        let located = self.located(session, &config)?;
+        let (located, teachers) = self.located(session, &config)?;
         let kept = self.resume.as_ref().map(|folder| folder.join("config.toml"));
         let origin = kept.or_else(|| self.config.clone()).unwrap_or_default();
         let whole = data::load_whole(&located, &origin, session.data.as_deref())?;
@@ -65,7 +65,7 @@ impl ConfigArgs {
         if self.resume.is_none() && config.data.dataset.is_own() {
             decide(session, &mut config, &parts);
         }
-        Ok(Prepared { config, located, parts, initial, resumed })
+        Ok(Prepared { config, located, parts, initial, teachers, resumed })
     }
 
     fn open(&self, session: &Session, command: &str) -> Result<(Config, Option<RunFolder>)> {
@@ -96,22 +96,23 @@ impl ConfigArgs {
         let loss = folder.read_manifest()?.remove("loss_contract").unwrap_or_default();
         let begun = if loss.is_null() { "train" } else { "distill" };
         if begun != command {
-            let teacher = if begun == "distill" { ", with its --teacher" } else { "" };
             return Err(Error::Usage(format!(
-                "{0}: found a run of `{begun}`, expected one of `{command}`: limbeck {begun} --resume \
-                 {0}{teacher}",
+                "{0}: found a run of `{begun}`, expected one of `{command}`: limbeck {begun} --resume {0}",
                 folder.root.display()
             )));
         }
-        Ok((Config::load(&folder.config())?, Some(folder)))
+        let config = Config::load(&folder.config())?;
+        folder.expect_config(&config)?;
+        Ok((config, Some(folder)))
     }
 
-    /// `config` with the places where its files are now: a resumed run may have been moved.
+    /// `config` with the places where its files are now, and the teacher models that an interrupted run
+    /// began with: such a run may have been moved.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that is nowhere; [`Error::Io`] and [`Error::Data`] of the manifest.
-    fn located(&self, session: &Session, config: &Config) -> Result<Config> {
-        let Some(folder) = &self.resume else { return Ok(config.clone()) };
+    fn located(&self, session: &Session, config: &Config) -> Result<(Config, Vec<PathBuf>)> {
+        let Some(folder) = &self.resume else { return Ok((config.clone(), Vec::new())) };
         let manifest = read_json(&folder.join("manifest.json"), "manifest")?;
         let (data, asked) = (session.data.as_deref(), session.data_is_asked);
         let mut located = manifest::located(config, &manifest, data, asked);
@@ -120,7 +121,7 @@ impl ConfigArgs {
             let source = io::Error::new(io::ErrorKind::NotFound, advice);
             return Err(Error::io("read", path)(source));
         }
-        Ok(located)
+        Ok((located, manifest::teachers(&manifest, data, asked)))
     }
 }
 
@@ -162,6 +163,8 @@ pub struct Prepared {
     pub parts: Parts,
     /// The model to start from.
     pub initial: Option<Mlp>,
+    /// The teacher models that an interrupted run began with.
+    pub teachers: Vec<PathBuf>,
     /// The folder of an interrupted run.
     pub resumed: Option<RunFolder>,
 }
@@ -314,7 +317,12 @@ impl ModelRun<'_> {
         manifest.loss_contract = (self.command == "distill").then_some(self.loss);
         let mut config = self.config.clone();
         let paths = config.paths_mut();
-        manifest.paths = paths.map(|(key, path)| (key, path.display().to_string())).collect();
+        let paths = paths.map(|(key, path)| (key.to_string(), path.display().to_string()));
+        manifest.paths = paths.collect();
+        for (i, path) in self.teachers.iter().enumerate() {
+            let path = std::path::absolute(path).map_err(Error::io("resolve", path))?;
+            manifest.paths.insert(manifest::teacher_key(i), path.display().to_string());
+        }
         manifest.precision = self.config.training.precision;
         manifest.config = Some(resolved);
         folder.write_json("manifest.json", &manifest)

@@ -180,12 +180,16 @@ impl Mlp {
         &self.params[layer.bias.clone()][..layer.outputs]
     }
 
-    /// Floating-point operations of a training step: 2·B·Dᵢ·Hᵢ for each of the forward product,
-    /// the weight gradient and, but for the first layer, the input gradient.
+    /// Floating-point operations of a training step: those of [`Mlp::flop_of_forward`] for each of the
+    /// forward product, the weight gradient and, but for the first layer, the input gradient.
     pub fn flop_per_step(&self, batch: usize) -> f64 {
-        let products = |i| if i == 0 { 2.0 } else { 3.0 };
-        let layers = self.layers.iter().enumerate();
-        layers.map(|(i, l)| 2.0 * products(i) * (batch * l.inputs * l.outputs) as f64).sum()
+        let first = &self.layers[0];
+        3.0 * self.flop_of_forward(batch) - 2.0 * (batch * first.inputs * first.outputs) as f64
+    }
+
+    /// Floating-point operations of the forward products, Σ 2·B·Dᵢ·Hᵢ.
+    pub fn flop_of_forward(&self, batch: usize) -> f64 {
+        self.layers.iter().map(|l| 2.0 * (batch * l.inputs * l.outputs) as f64).sum()
     }
 
     /// The logits of the batch that [`Workspace::load`] took, left in `work`; `dropout` has an entry for the

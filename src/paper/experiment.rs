@@ -115,6 +115,7 @@ impl Conclusion {
         let cells = self.tables.iter_mut().flat_map(|table| table.rows.iter_mut().flatten());
         cells.filter(|cell| !is_known(cell)).for_each(|cell| *cell = "–".into());
         self.headline = self.headline.take().filter(|text| is_known(text) && !text.contains('–'));
+        self.tables.retain(|table| !table.rows.is_empty());
         self.claims.retain(|claim| is_known(&claim.ours));
         self.charts.retain(|(_, chart)| chart.is_finite());
     }

@@ -54,7 +54,7 @@ pub fn execute(
     for (_, config) in &mut spec.configs {
         config.training.precision = request.precision;
     }
-    spec.graph = chosen(spec.graph, &request.only)?;
+    spec.graph = chosen(spec.graph, request)?;
     let mut run = ExperimentRun::open(run, request, &spec, out)?;
     let mut order = Vec::new();
     let mut graph = Some(spec.graph);
@@ -77,9 +77,10 @@ pub fn execute(
     run.finish(conclusion, &order)
 }
 
-/// Of `graph` the variants that have one of the names of `only`, or names that begin so, and what they need;
-/// all if it is empty.
-fn chosen(graph: Graph, only: &[String]) -> Result<Graph> {
+/// Of `graph` the variants that have one of the names of [`Request::only`], or names that begin so, and what
+/// they need; all if it is empty.
+fn chosen(graph: Graph, request: &Request) -> Result<Graph> {
+    let only = &request.only;
     if only.is_empty() {
         return Ok(graph);
     }
@@ -101,8 +102,9 @@ fn chosen(graph: Graph, only: &[String]) -> Result<Graph> {
         let mut seen = BTreeSet::new();
         known.retain(|variant| seen.insert(*variant));
         return Err(Error::Usage(format!(
-            "--only: found {unknown:?}, expected what the name of a row begins with: {}",
-            known.join("; ")
+            "--only: found {unknown:?}, expected what the name of a row begins with: {}{}",
+            known.join("; "),
+            if request.extended { "" } else { "; some experiments have more with --extended" }
         )));
     }
     let is_asked = |key: &&Key| only.iter().any(|with| begins(key, with));

@@ -8,6 +8,7 @@
 //! | `.turn` | one of those that share it | to write a file that all of them write |
 //! | `checkpoints/.NAME.lock` | one of those that share it | to make the model NAME |
 
+use crate::engine::config::Config;
 use crate::files::error::{Error, Result};
 use crate::files::read::read_json;
 use crate::files::write::{atomic_write, is_temporary};
@@ -236,6 +237,31 @@ impl RunFolder {
             found: format!("{}, as given now", list(|(_, _, now)| now)),
             expected: format!("{}; give the files of then", list(|(_, then, _)| then)),
         })
+    }
+
+    /// Checks that `config`, which is kept in the folder, is what the run began with, but for the places
+    /// of its files.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with a key that differs, its value of now and that of then; those of
+    /// [`RunFolder::read_manifest`] and [`Config::from_toml`].
+    pub fn expect_config(&self, config: &Config) -> Result<()> {
+        let manifest = self.read_manifest()?;
+        let Some(text) = manifest.get("config").and_then(|text| text.as_str()) else {
+            return Ok(());
+        };
+        let begun = Config::from_toml(text, &self.manifest())?.kept_by_a_run();
+        match config.difference(&begun)? {
+            None => Ok(()),
+            Some((key, now, then)) => Err(Error::Config {
+                path: self.config(),
+                line: None,
+                message: format!(
+                    "{key}: found {now}, expected {then}, with which the run began; undo the change, or \
+                     begin a new run"
+                ),
+            }),
+        }
     }
 
     /// The file of the resolved configuration.

@@ -35,9 +35,10 @@ pub struct Manifest {
     pub seeds: Vec<u64>,
     /// SHA-256 of each data file and teacher: by the configuration's key, or its published name.
     pub data: BTreeMap<String, String>,
-    /// Where the files of the configuration's keys lay when the run began.
+    /// Where the files of the configuration's keys and the teacher models lay when the run began, by the
+    /// names that they have in `data`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub paths: BTreeMap<&'static str, String>,
+    pub paths: BTreeMap<String, String>,
     /// The distillation loss; absent for training on labels alone.
     pub loss_contract: Option<LossSpec>,
     /// The words of the command line that repeats the run.
@@ -87,17 +88,33 @@ pub fn located(
 ) -> Config {
     let mut config = config.clone();
     for (key, path) in config.paths_mut() {
-        let by_name = data.zip(path.file_name()).map(|(folder, name)| folder.join(name));
-        let then = manifest["paths"][key].as_str().map(PathBuf::from);
-        let mut places = [Some(path.clone()), by_name, then];
-        if asked {
-            places.swap(0, 1);
-        }
-        if let Some(place) = places.into_iter().flatten().find(|place| place.exists()) {
-            *path = place;
-        }
+        *path = place(path, manifest["paths"][key].as_str(), data, asked);
     }
     config
+}
+
+/// The teacher models with which the run that has this `manifest` began, where they are now: where they
+/// lay then, or in `data` by their names. Versions that did not write it down know none.
+pub fn teachers(manifest: &serde_json::Value, data: Option<&Path>, asked: bool) -> Vec<PathBuf> {
+    let then = |i| manifest["paths"][teacher_key(i)].as_str().map(Path::new);
+    (0..).map_while(then).map(|then| place(then, None, data, asked)).collect()
+}
+
+/// The name of a teacher model in [`Manifest::data`] and [`Manifest::paths`].
+pub fn teacher_key(i: usize) -> String {
+    format!("teacher {i}")
+}
+
+/// The first place where there is a file: `kept`, `data` with its name, or where it was `then`. With
+/// `asked` the second one goes first. `kept` where there is none.
+fn place(kept: &Path, then: Option<&str>, data: Option<&Path>, asked: bool) -> PathBuf {
+    let by_name = data.zip(kept.file_name()).map(|(folder, name)| folder.join(name));
+    let mut places = [Some(kept.to_path_buf()), by_name, then.map(PathBuf::from)];
+    if asked {
+        places.swap(0, 1);
+    }
+    let there = places.into_iter().flatten().find(|place| place.exists());
+    there.unwrap_or_else(|| kept.to_path_buf())
 }
 
 /// What of `sources`, SHA-256 by name, differs from the `data` of a manifest: name, digest there and

@@ -254,6 +254,12 @@ impl DistillationConfig {
             "absent with teacher_logits or teacher_probs: the teachers are asked about each view",
             self.views.iter().map(|view| view.to_string()).collect::<Vec<_>>().join(", "),
         )?;
+        // Whatever the size of the images.
+        let black = self.views.iter().find(|view| view.hides(usize::MAX, usize::MAX));
+        if let Some(view) = black {
+            let expected = "views that leave something of an image";
+            require(false, "distillation.views", expected, view)?;
+        }
         if let (Some(_), Some(probs)) = (&self.teacher_logits, &self.teacher_probs) {
             let expected = "absent beside distillation.teacher_logits";
             require(false, "distillation.teacher_probs", expected, probs.display())?;

@@ -22,6 +22,7 @@ pub use tables::{
 
 pub use overrides::Overrides;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use limbeck_datasets::foreign::Wanted;
@@ -173,6 +174,39 @@ impl Config {
     /// [`Error::Internal`], which no configuration gives.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::Internal(format!("configuration to TOML: {e}")))
+    }
+
+    /// A key whose value differs from that in `other`, such as `training.epochs`, and both values; where
+    /// the files lie is no difference.
+    ///
+    /// # Errors
+    /// As [`Config::to_toml`].
+    pub fn difference(&self, other: &Config) -> Result<Option<(String, String, String)>> {
+        let (here, there) = (self.keys()?, other.keys()?);
+        let value = |keys: &BTreeMap<String, String>, key: &String| {
+            keys.get(key).map_or("none", String::as_str).to_string()
+        };
+        let mut keys = here.keys().chain(there.keys());
+        let differing = keys.find(|key| here.get(*key) != there.get(*key));
+        Ok(differing.map(|key| (key.clone(), value(&here, key), value(&there, key))))
+    }
+
+    /// Every key with its value in TOML; a path is empty.
+    fn keys(&self) -> Result<BTreeMap<String, String>> {
+        let table = toml::Table::try_from(self.without_places())
+            .map_err(|e| Error::Internal(format!("configuration to TOML: {e}")))?;
+        let mut keys = BTreeMap::new();
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(table) => {
+                    keys.extend(
+                        table.iter().map(|(key, v)| (format!("{name}.{key}"), v.to_string())),
+                    );
+                }
+                value => _ = keys.insert(name, value.to_string()),
+            }
+        }
+        Ok(keys)
     }
 
     /// Checks every range. For a configuration put together in memory, from the command line.

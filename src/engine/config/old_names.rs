@@ -52,7 +52,7 @@ pub(super) fn replace(root: &mut DeTable) -> Check {
 
 impl Config {
     /// Gives a configuration that a run keeps the values that its absent keys then had.
-    pub(super) fn kept_by_a_run(mut self) -> Config {
+    pub(crate) fn kept_by_a_run(mut self) -> Config {
         self.data.standardize.get_or_insert(Standardize::Off);
         self.data.split.get_or_insert(SplitKind::Last);
         self

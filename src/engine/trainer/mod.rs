@@ -227,7 +227,10 @@ impl<'a> Run<'a> {
                 let outcome = self.step(context, observer)?;
                 let batch = self.sums.examples - before;
                 pace.examples += batch;
-                pace.flop += self.replica.model.flop_per_step(batch as usize);
+                // Teachers that are asked in each step do a forward pass.
+                let of_teacher = |teacher: &Mlp| teacher.flop_of_forward(batch as usize);
+                pace.flop += self.replica.model.flop_per_step(batch as usize)
+                    + self.task.teachers.iter().map(of_teacher).sum::<f64>();
                 // All ranks stop after the same step.
                 let alone = self.communicator.is_none();
                 let stop = if alone { observer.stop() } else { outcome.stop };

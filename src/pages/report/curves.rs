@@ -53,8 +53,8 @@ pub fn learning_curves(
     charts(
         "Training errors",
         "% of the examples",
-        "Errors on training examples as they were seen, with dropout and jitter where there is any; \
-         epochs without an error are not drawn.",
+        "Errors on training examples as they were seen, with dropout, jitter and views where there are \
+         any; epochs without an error are not drawn.",
         &|record| match (record.train_errors, record.examples) {
             (Some(wrong), 1..) => Some(100.0 * wrong as f64 / record.examples as f64),
             _ => None,

@@ -293,12 +293,14 @@ fn conclude(summary: &Summary) -> Conclusion {
         table
             .note(format!("'{JITTERED}' translates the transfer set, which the paper did not do."));
     }
-    if summary.rows_of(VIEWED).next().is_some() {
+    let of_views = [VIEWED, VIEWED_LABELS, SAME_STEPS];
+    if of_views.iter().any(|variant| summary.rows_of(variant).next().is_some()) {
         table.note(format!(
             "'{VIEWED}' asks its teacher about images as they are, with pixels masked and mixed with each \
              other, others each time; \
              '{VIEWED_LABELS}' learns the labels of the same images, '{SAME_STEPS}' those of the \
-             images as they are, for as many steps. The paper did none of these."
+             images as they are, for as many steps. The paper did none of these. Views, epochs and rate \
+             stand in config-viewed.toml."
         ));
     }
     let of_several = |variant: &&str| variant.starts_with(OF_SEVERAL);

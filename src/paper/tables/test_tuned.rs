@@ -109,16 +109,19 @@ fn choice(seed: u64) -> Node {
 
 /// What the row is, for whoever reads it in a table; nothing where there is none.
 pub(super) fn note(summary: &Summary) -> Option<String> {
+    summary.rows_of(TUNED).next()?;
     let gain = |tuned: &Row| {
         let student = summary.row("student", tuned.seed)?;
         Some(student.test_errors as f64 - tuned.test_errors as f64)
     };
     let gains: Vec<f64> = summary.rows_of(TUNED).filter_map(gain).collect();
-    let gain = MeanSd::of(&gains)?.text(usize::from(gains.len() > 1));
+    let gain = MeanSd::of(&gains).map_or(String::new(), |gain| {
+        let gain = gain.text(usize::from(gains.len() > 1));
+        format!(", here {gain} errors fewer than the student's")
+    });
     Some(format!(
         "'{TUNED}' is no result: it is chosen on the test set, the lowest count over all epochs at T \
-         = {}. It shows how much such a choice could give, here {gain} errors fewer than the \
-         student's.",
+         = {}. It shows how much such a choice could give{gain}.",
         TEMPERATURES.map(|t| t.to_string()).join(", ")
     ))
 }
