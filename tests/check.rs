@@ -933,6 +933,14 @@ fn reductions_over_sequences_are_told_apart() {
             assert!(report_of(&ignored, weight).iter().all(|r| r.verdict == Verdict::Agrees));
         }
     }
+    // What is divided by where a sum is wanted.
+    for (id, weight) in [("seq_batchmean", 1.0 / 2.0), ("length_times_classes", 1.0 / 28.0)] {
+        let case = sequences(false);
+        let (loss, d) = weighted(&case, |_| weight);
+        let summed = CheckCase { reduction: Reduction::Sum, ..case };
+        let report = check(&CheckCase { loss: Some(loss), d_logits: Some(d), ..summed }).unwrap();
+        assert!(report.fits.contains(&id), "{id} {report:?}");
+    }
     // Where the sides are not told, [8, 7] as [2, 4, 7], it is a factor of the number of tokens.
     let flat = CheckCase { length: 1, ..sequences(false) };
     let (loss, d) = weighted(&flat, |_| 1.0 / 2.0);

@@ -606,6 +606,11 @@ fn train_then_distill_then_eval() {
     // A finished run is neither overwritten nor resumed.
     limbeck(&["train", &config, "--out", &out("teacher")])
         .fails(2, &["already holds a finished run of `train`", "limbeck report", "--out DIR"]);
+    // Options may stand before the command.
+    let threads_first = ["--threads", "1", "train", &config, "--out", &out("first")];
+    assert_eq!(limbeck(&threads_first).code, Some(0));
+    fs::remove_file(dir.path().join("first/summary.json")).unwrap();
+    limbeck(&threads_first).fails(2, &["go on with limbeck train --resume"]);
     limbeck(&["train", "--resume", &out("teacher")]).fails(2, &["finished"]);
     // Without its summary, damaged, it is trained again.
     let kept = fs::read(run.join("summary.json")).unwrap();

@@ -277,6 +277,29 @@ fn an_ensembles_soft_targets_are_the_mean_of_its_members() {
         // Not the geometric mean, which the mean of the logits would give.
         assert!(relative_error(&means[0], &means[1]) > 0.01 / (t * t));
     }
+    // A constant beside each row's logits changes nothing. At a high T theirs are not what is left of
+    // rounded probabilities, and in the end those of the mean.
+    let centred = |row: &[f64]| -> Vec<f64> {
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        row.iter().map(|z| z - mean).collect()
+    };
+    for temperature in [150.0f32, 1e4, 1e7, 1e30] {
+        let t = f64::from(temperature);
+        let logits = distill::teacher_logits(&best(1), &teachers, &split, temperature, None);
+        for (e, found) in logits.chunks(CLASSES).map(widen).enumerate() {
+            let [a, b] = [0, 1].map(|m| members[m].row(e).to_vec());
+            let expected: Vec<f64> = if t > 1e5 {
+                a.iter().zip(&b).map(|(a, b)| (a + b) / 2.0).collect()
+            } else {
+                let [a, b] = [softmax(&a, t), softmax(&b, t)];
+                a.iter().zip(&b).map(|(a, b)| t * ((a + b) / 2.0).ln()).collect()
+            };
+            for (found, expected) in centred(&found).iter().zip(centred(&expected)) {
+                let near = (found - expected).abs() < logit_tolerance(40);
+                assert!(near, "T = {t}: {found} {expected}");
+            }
+        }
+    }
     // But for the matching of logits it is their mean.
     let logits = distill::teacher_logits(&best(1), &teachers, &split, f32::INFINITY, None);
     for (found, mean) in logits.iter().zip((&members[0] + &members[1]) / 2.0) {

@@ -149,6 +149,44 @@ fn rows_that_were_asked_for_are_trained_alone_and_the_others_added() {
 }
 
 #[test]
+fn the_folder_of_another_run_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |experiment: &str, more: &[&str]| {
+        let out = folder.path().join("run");
+        let args = ["reproduce", experiment, "--preset", "smoke", "--out", out.to_str().unwrap()];
+        limbeck(&[&args[..], more].concat())
+    };
+    run("mnist", &["--only", "teacher"]).unwrap();
+    let place = folder.path().join("run");
+    let listing = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = listing();
+    // The two have teachers of the same configuration. Nor is it one where there is no row yet.
+    for _ in 0..2 {
+        let (code, error) = run("omitted", &[]).unwrap_err();
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("found a run of `reproduce mnist`, expected one of"), "{error}");
+        let _ = fs::remove_file(place.join("summary.json"));
+    }
+    assert_eq!(listing().len() + 1, before.len());
+    // A copied run is shared too, whose lock is left behind.
+    fs::remove_file(place.join(".lock")).unwrap();
+    run("mnist", &["--only", "teacher", "--worker", "0"]).unwrap();
+    // What the conclusion reads is made again where it is gone.
+    let out = folder.path().join("specialists");
+    let args = ["reproduce", "specialists", "--preset", "smoke", "--out", out.to_str().unwrap()];
+    let made = limbeck(&args).unwrap();
+    fs::remove_dir_all(out.join("models")).unwrap();
+    let again = limbeck(&args).unwrap();
+    let of = |printed: &Value| rows(printed)[0]["sha256"].clone();
+    assert_eq!(of(&again), of(&made));
+}
+
+#[test]
 fn another_teacher_than_the_runs_own_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = |out: &str, more: &[&str]| {
@@ -218,6 +256,12 @@ fn a_continued_experiment_ends_with_the_same_models() {
     assert!(error.contains("in bf16"), "{error}");
     // or another experiment.
     let other = [&["reproduce", "omitted", "--out", part.to_str().unwrap()], &SMOKE[..]].concat();
+    let (code, error) = limbeck(&other).unwrap_err();
+    assert!(code == Some(2) && error.contains("found a run of `reproduce mnist`"), "{error}");
+    // An earlier version wrote that into the summary alone.
+    let mut earlier = manifest;
+    earlier.as_object_mut().unwrap().remove("experiment").unwrap();
+    fs::write(part.join("manifest.json"), earlier.to_string()).unwrap();
     let (code, error) = limbeck(&other).unwrap_err();
     assert!(code == Some(65) && error.contains("summary.json"), "{code:?} {error}");
 }

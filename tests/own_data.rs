@@ -798,13 +798,13 @@ fn outputs_replace_nothing_of_another_kind() {
     json(&place.run("train", "run"));
     let model = "run/models/model-0.safetensors";
     let table = fs::read(place.path("t.csv")).unwrap();
-    for args in [
-        &["eval", "run", "--logits", "t.csv"][..],
-        &["export", model, "--onnx", "t.csv"],
-        &["report", "run", "--out", "t.csv"],
-        &["report", "run", "run", "--out", "t.csv"],
+    for (args, why) in [
+        (&["eval", "run", "--logits", "t.csv"][..], "found an input of the command"),
+        (&["export", model, "--onnx", "t.csv"], "would be replaced"),
+        (&["report", "run", "--out", "t.csv"], "would be replaced"),
+        (&["report", "run", "run", "--out", "t.csv"], "would be replaced"),
     ] {
-        says(&place.limbeck(args), 2, &["t.csv", "would be replaced"]);
+        says(&place.limbeck(args), 2, &["t.csv", why]);
         assert_eq!(fs::read(place.path("t.csv")).unwrap(), table, "{args:?}");
     }
     for _ in 0..2 {

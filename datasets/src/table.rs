@@ -742,6 +742,16 @@ impl<'a> Table<'a> {
 
     /// Reads the examples of all lines of values.
     fn rows(&mut self, roles: &Roles, drop_incomplete: bool) -> Result<Part, Error> {
+        self.rows_if_any(roles, drop_incomplete, false)
+    }
+
+    /// The same of a part of a file, which may have none.
+    fn rows_if_any(
+        &mut self,
+        roles: &Roles,
+        drop_incomplete: bool,
+        may_be_empty: bool,
+    ) -> Result<Part, Error> {
         let mut records = Records::new(self, self.start);
         let labelled = roles.uses.iter().any(|what| matches!(what, Use::Label | Use::LabelIfAny));
         let mut labels = labelled.then(Labels::default);
@@ -851,7 +861,7 @@ impl<'a> Table<'a> {
             let expected = "a quote at the end of each field that begins with one";
             return Err(self.bad(self.line(offset), "a quote that is not closed", expected));
         }
-        if offsets.is_empty() {
+        if offsets.is_empty() && !may_be_empty {
             let line = self.line(self.bytes.len());
             let mut expected = "at least one example".to_owned();
             if dropped > 0 {

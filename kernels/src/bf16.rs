@@ -21,7 +21,9 @@
 //! **Why all machines agree.** An operand is a multiple of 2⁻⁵⁷, or 0, so that each product and each
 //! sum is a multiple of 2⁻¹¹⁴: none is subnormal, and that the tile unit flushes subnormal numbers
 //! makes no difference. A product has 16 significant bits and is exact in f32: multiplying and then
-//! adding rounds as often as a fused multiply-add, once.
+//! adding rounds as often as a fused multiply-add, once. That holds for products below 2¹²⁸. A larger one
+//! is infinite where it is added in a second step, while a fused multiply-add may bring it back within
+//! range: the promise ends where a net diverges.
 //!
 //! **Error.** With ε = 2⁻²⁴ a term passes at most 16 additions in its chain, one of the two chains and
 //! one for each block from its own on:

@@ -91,7 +91,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c` with one rounding.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// `a · b + c` with one rounding, where `a · b` is an f32 or overflows: no fused multiply-add is needed.
+    /// `a · b + c` with one rounding, where `a · b` is an f32: no fused multiply-add is needed. Where it
+    /// overflows, the sum of it is infinite without one and may be finite with one.
     #[inline(always)]
     fn add_exact_product(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
         self.fma(a, b, c)

@@ -126,7 +126,7 @@ impl<'a, S: Simd> Column<'a, S> {
 
 /// Above this T the probabilities of student and teacher are so much alike that their difference
 /// would be lost in rounding, and the differences of the logits are taken instead.
-const HIGH: f32 = 100.0;
+pub const HIGH: f32 = 100.0;
 
 /// Student and teacher at a high T, by what their logits differ in.
 ///

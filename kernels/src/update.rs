@@ -8,7 +8,8 @@ use crate::simd::{LANES, NEGLIGIBLE, Simd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// 2⁻⁵⁷: gradients below it count as 0 in Adam's second moment, and (2⁻⁵⁷)² in that moment itself.
-/// Its root, beside ε ≥ 10⁻⁸, is far below the last bit.
+/// Its root over √(1 − β₂) is 2·10⁻¹⁶ at β₂ = 0.999, below the last bit of an ε of 10⁻⁸ and
+/// 2 millionths of one of 10⁻¹⁰, the least that a configuration may have.
 const NEGLIGIBLE_ROOT: f32 = f32::from_bits((127 - 57) << 23);
 
 /// How a parameter w moves for a gradient g; v and u are its moments, zero at the start.

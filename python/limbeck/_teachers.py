@@ -10,8 +10,6 @@ import numpy as np
 from limbeck import _arrays
 from limbeck._arrays import Array, Floats
 
-LEAST = 2.0**-24
-"""A smaller probability beside 1 is none in float32. The logarithm of 0 is taken to be that of this."""
 PART = 4096
 """Examples that a torch module is given at once."""
 
@@ -32,15 +30,20 @@ def is_fitted(teacher: Any) -> bool:
     return any(name.endswith("_") and not name.startswith("__") for name in names)
 
 
-def of_probabilities(values: Floats, name: str) -> Floats:
-    """Logits whose softmax these are."""
+def of_probabilities(given: Any, name: str, examples: int) -> Floats:
+    """Logits whose softmax these are, ln p. A probability of 0 is less than its type can hold, and counts as
+    the type's least number above 0."""
+    values = checked(given, name, examples)
     if not looks_probable(values):
         raise ValueError(
             f"{name}: found rows that are no probabilities (from {values.min():.3g} to "
             f"{values.max():.3g}), expected numbers of at least 0 that sum to 1; logits are given as "
             "teacher_logits"
         )
-    return np.log(np.maximum(values, np.float32(LEAST)))
+    exact = _arrays.plain(given, name)
+    exact = exact if exact.dtype in (np.float16, np.float32, np.float64) else values
+    least = np.finfo(exact.dtype).smallest_subnormal
+    return np.log(np.maximum(exact, least), dtype=np.float64).astype(np.float32)
 
 
 def looks_probable(values: Floats) -> bool:
@@ -71,8 +74,7 @@ def targets_of_arrays(logits: Any, probs: Any, examples: int) -> Targets:
     if logits is not None:
         values = checked(logits, "teacher_logits", examples)
         return Targets(of_logits(values, "teacher_logits", "pass them as teacher_probs"))
-    values = checked(probs, "teacher_probs", examples)
-    return Targets(of_probabilities(values, "teacher_probs"))
+    return Targets(of_probabilities(probs, "teacher_probs", examples))
 
 
 def targets_of(teacher: Any, X: Any, x: Floats) -> Targets:
@@ -83,8 +85,8 @@ def targets_of(teacher: Any, X: Any, x: Floats) -> Targets:
     if hasattr(model, "forward") and hasattr(teacher, "_logits"):  # our own
         return Targets(teacher._logits(X), classes)
     if hasattr(teacher, "predict_proba"):
-        values = checked(teacher.predict_proba(X), "teacher.predict_proba", len(x))
-        return Targets(of_probabilities(values, "teacher.predict_proba"), classes)
+        probs = teacher.predict_proba(X)
+        return Targets(of_probabilities(probs, "teacher.predict_proba", len(x)), classes)
     if hasattr(teacher, "decision_function"):
         raw = _arrays.plain(teacher.decision_function(X), "teacher.decision_function")
         if raw.ndim == 1:  # log-odds of the second class
@@ -109,7 +111,8 @@ def ask_module(module: Any, x: Floats) -> Array:
     import torch
 
     parameter = next(iter(module.parameters()), torch.zeros(1))
-    was_training = module.training
+    # Each has a mode of its own: layers may have been frozen.
+    modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
@@ -118,5 +121,6 @@ def ask_module(module: Any, x: Floats) -> Array:
                 for part in torch.from_numpy(x.copy()).split(PART)
             ]
     finally:
-        module.train(was_training)
+        for part, was_training in modes:
+            part.training = was_training
     return np.concatenate(parts)

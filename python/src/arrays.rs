@@ -83,6 +83,17 @@ impl Logits {
         )))
     }
 
+    /// Checks that no logit is infinite: the soft term's p·ln q would be 0·∞ for a class that both exclude.
+    pub fn expect_no_infinity(&self, name: &str) -> PyResult<()> {
+        let Some(at) = self.values.iter().position(|z| z.is_infinite()) else { return Ok(()) };
+        let (row, column) = (at / self.classes, at % self.classes);
+        Err(PyValueError::new_err(format!(
+            "{name}: found {} at row {row}, column {column}, expected finite numbers; a class is excluded by \
+             one far below the others, such as -1e4",
+            self.values[at]
+        )))
+    }
+
     /// The panel matrix [classes, n].
     pub fn panels(&self) -> Buffer {
         let mut buffer = Buffer::zeroed(panel_len(self.classes, self.examples));

@@ -9,12 +9,19 @@ use limbeck_kernels::{Buffer, Context, Isa, Panels, PanelsMut, panel_len};
 use numpy::PyArray2;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use std::sync::OnceLock;
 
 type Array<'py> = Bound<'py, PyArray2<f32>>;
 
-/// The best instruction set with one thread; the count changes no bit, and batches are small.
-fn context() -> PyResult<Context> {
-    Context::new(Isa::best(), 1).map_err(|e| exception(Error::Usage(e)))
+/// The best instruction set with one thread; the count changes no bit, and batches are small. It is made
+/// once: even a pool of one thread has one in waiting.
+fn context() -> PyResult<&'static Context> {
+    static CONTEXT: OnceLock<Context> = OnceLock::new();
+    if let Some(context) = CONTEXT.get() {
+        return Ok(context);
+    }
+    let context = Context::new(Isa::best(), 1).map_err(|e| exception(Error::Usage(e)))?;
+    Ok(CONTEXT.get_or_init(|| context))
 }
 
 /// `value` as the f32 it is computed with.
@@ -24,6 +31,11 @@ fn number(name: &str, value: f64, valid: impl Fn(f32) -> bool, range: &str) -> P
         return Ok(rounded);
     }
     Err(PyValueError::new_err(format!("{name}: found {value}, expected {range} in float32")))
+}
+
+/// Whether 1/T can be told from infinity.
+fn is_temperature(t: f32) -> bool {
+    t > 0.0 && (1.0 / t).is_finite()
 }
 
 fn weight(name: &str, value: f64) -> PyResult<f32> {
@@ -36,7 +48,7 @@ fn normalise<'py>(
     temperature: f64,
     of: fn(&Context, Panels, f32, PanelsMut),
 ) -> PyResult<Array<'py>> {
-    let valid = |t: f32| t > 0.0 && t.is_finite();
+    let valid = |t: f32| is_temperature(t) && t.is_finite();
     let temperature = number("temperature", temperature, valid, "a finite number above 0")?;
     let (logits, context) = (Logits::extract("logits", logits)?, context()?);
     let Logits { examples, classes, .. } = logits;
@@ -44,7 +56,7 @@ fn normalise<'py>(
         let z = logits.panels();
         let mut out = Buffer::zeroed(z.len());
         let z = Panels::new(&z, classes, examples);
-        of(&context, z, temperature, PanelsMut::new(&mut out, classes, examples));
+        of(context, z, temperature, PanelsMut::new(&mut out, classes, examples));
         logits.with(&out)
     });
     out.into_array(py)
@@ -83,8 +95,8 @@ pub fn log_softmax<'py>(
 /// d_logits = (soft_weight T (softmax(z/T) - softmax(v/T)) + hard_weight (softmax(z) - y)) / n
 ///
 /// logits z, teacher_logits v: float32 [n, classes]; labels y: integers [n]. A term whose targets
-/// are None must have weight 0. T = inf matches the centred logits, the limit of large T. Returns
-/// (loss, d_logits float32 [n, classes]).
+/// are None must have weight 0. T = inf matches the centred logits, the limit of large T. The soft term takes
+/// no infinite logits: -1e4 excludes a class. Returns (loss, d_logits float32 [n, classes]).
 #[pyfunction]
 #[pyo3(signature = (
     logits, teacher_logits=None, labels=None, *, temperature=20.0, soft_weight=1.0, hard_weight=0.05
@@ -99,7 +111,7 @@ pub fn distillation<'py>(
     hard_weight: f64,
 ) -> PyResult<(f64, Array<'py>)> {
     let objective = LossSpec {
-        temperature: number("temperature", temperature, |t| t > 0.0, "a number above 0")?,
+        temperature: number("temperature", temperature, is_temperature, "a number above 0")?,
         soft_weight: weight("soft_weight", soft_weight)?,
         hard_weight: weight("hard_weight", hard_weight)?,
     };
@@ -118,11 +130,15 @@ pub fn distillation<'py>(
         Logits::extract(name, teacher)?.like(name, &logits, "logits")
     });
     let teacher = teacher.transpose()?;
+    if objective.soft_weight > 0.0 {
+        logits.expect_no_infinity("logits")?;
+        teacher.iter().try_for_each(|teacher| teacher.expect_no_infinity("teacher_logits"))?;
+    }
     let labels =
         labels.map(|labels| arrays::labels("labels", labels, logits.examples, logits.classes));
     let (labels, context) = (labels.transpose()?, context()?);
     let (loss, d_logits) =
-        py.detach(|| gradient(&context, logits, teacher.as_ref(), labels.as_deref(), objective));
+        py.detach(|| gradient(context, logits, teacher.as_ref(), labels.as_deref(), objective));
     Ok((loss, d_logits.into_array(py)?))
 }
 
@@ -139,8 +155,12 @@ fn gradient(
     let v = teacher.map(Logits::panels);
     let LossSpec { temperature, soft_weight, hard_weight } = objective;
     let task = Distillation {
-        teacher: v.as_ref().map(|v| Panels::new(v, classes, examples)),
-        labels,
+        // A term of weight 0 is left out, whatever its targets: 0·NaN is NaN.
+        teacher: v
+            .as_ref()
+            .filter(|_| soft_weight > 0.0)
+            .map(|v| Panels::new(v, classes, examples)),
+        labels: labels.filter(|_| hard_weight > 0.0),
         temperature,
         soft_weight,
         hard_weight,

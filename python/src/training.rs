@@ -383,7 +383,8 @@ const MOMENT: Duration = Duration::from_millis(50);
 
 impl Observer for Watcher<'_> {
     fn on_step(&mut self, _: &Progress) {
-        if self.asked.elapsed() >= MOMENT {
+        // What was raised first is what is told.
+        if self.raised.is_none() && self.asked.elapsed() >= MOMENT {
             self.raised = Python::attach(|py| py.check_signals()).err();
             self.asked = Instant::now();
         }
@@ -405,10 +406,9 @@ impl Observer for Watcher<'_> {
             epoch.set_item("seconds", record.seconds)?;
             on_epoch.call1(py, (epoch,)).map(drop)
         });
-        told.map_err(|raised| {
-            self.raised = Some(raised);
-            Error::Interrupted { command: None }
-        })
+        // The trainer stops after its next step, and hands over the model.
+        self.raised = told.err();
+        Ok(())
     }
 
     fn stop(&self) -> bool {

@@ -287,6 +287,9 @@ def test_teachers_of_torch():
     said = net.eval()(torch.tensor(X)).argmax(1).numpy()
     assert (made.predict(X) == said).mean() > 0.93
     assert student(net.train()).fit(X) and net.training  # left as it was
+    frozen = torch.nn.Sequential(*net, torch.nn.BatchNorm1d(3, affine=False)).double().train()
+    frozen[-1].eval()
+    assert student(frozen).fit(X) and frozen.training and not frozen[-1].training
     with pytest.raises(ValueError, match="teacher: found probabilities.*expected logits"):
         student(torch.nn.Sequential(net, torch.nn.Softmax(1))).fit(X)
     assert agrees(student(lambda x: torch.tensor(model_logits(x))).fit(X), made, -1)

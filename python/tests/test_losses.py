@@ -67,6 +67,21 @@ def test_cross_entropy_and_logit_matching():
     assert loss == same and (d == d_same).all()
 
 
+def test_a_term_of_weight_0_is_left_out_and_a_class_is_excluded_by_a_low_logit():
+    expected = limbeck.cross_entropy(Z, Y)
+    loss, d = limbeck.distillation(Z, V * np.float32("nan"), Y, soft_weight=0, hard_weight=1)
+    assert loss == expected[0] and (d == expected[1]).all()
+    with_and_without = []
+    for columns, low in [(11, -1e4), (10, None)]:
+        z, v = Z[:, :columns].copy(), V[:, :columns].copy()
+        if low is not None:
+            z[:, 10] = v[:, 10] = low
+        loss, d = limbeck.distillation(z, v, temperature=4, hard_weight=0)
+        with_and_without.append((loss, d[:, :10]))
+    (loss, d), (expected, d_expected) = with_and_without
+    assert abs(loss - expected) < 1e-5 * expected and np.abs(d - d_expected).max() < 1e-7
+
+
 def test_agrees_with_pytorch():
     torch = pytest.importorskip("torch")
     t, soft, hard = 4.0, 0.9, 0.1
@@ -91,6 +106,8 @@ def test_strides_and_label_types_do_not_matter():
         assert loss == expected[0] and (d == expected[1]).all()
 
 
+ONE_EXCLUDED = V.copy()
+ONE_EXCLUDED[2, 3] = -np.inf
 FAULTS = [
     (lambda: limbeck.softmax([[1.0]]), TypeError, "logits: found .*list.*, expected a NumPy array"),
     (lambda: limbeck.softmax(Z.astype(np.float64)), TypeError, "found float64 of shape"),
@@ -99,6 +116,10 @@ FAULTS = [
     (lambda: limbeck.softmax(Z, 0.0), ValueError, "temperature: found 0"),
     (lambda: limbeck.softmax(Z, float("nan")), ValueError, "temperature: found NaN"),
     (lambda: limbeck.softmax(Z, 1e-60), ValueError, "in float32"),
+    (lambda: limbeck.softmax(Z, 1e-39), ValueError, "temperature: found 1e-39"),
+    (lambda: limbeck.distillation(Z, V, Y, temperature=1e-39), ValueError, "a number above 0"),
+    (lambda: limbeck.distillation(Z, V - np.inf, Y), ValueError, "found -inf at row 0.*such as -1e4"),
+    (lambda: limbeck.distillation(Z, ONE_EXCLUDED, Y), ValueError, "found -inf at row 2, column 3"),
     (lambda: limbeck.distillation(Z), ValueError, "soft_weight is 1 without teacher_logits"),
     (lambda: limbeck.distillation(Z, V), ValueError, "hard_weight is 0.05 without labels"),
     (lambda: limbeck.distillation(Z, V, Y, soft_weight=-1), ValueError, "soft_weight: found -1"),

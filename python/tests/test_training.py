@@ -1,6 +1,7 @@
 """Models, training and distillation: against NumPy, the program's promises, and each other."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -113,8 +114,20 @@ def test_epochs_are_told_and_exceptions_end_the_training():
         if epoch["epoch"] == 3:
             raise KeyError("enough")
 
-    with pytest.raises(KeyError, match="enough"):
+    with pytest.raises(KeyError, match="enough") as stopped:
         limbeck.train(IMAGES, LABELS, on_epoch=stop, **SETTINGS)
+    # What was trained so far goes with it.
+    assert stopped.value.model.layers == limbeck.train(IMAGES, LABELS, **SETTINGS).layers
+
+
+def test_the_first_exception_is_told():
+    # Steps of more than 50 ms: signals are looked for after each.
+    def slow(epoch):
+        time.sleep(0.1)
+        raise TimeoutError("first")
+
+    with pytest.raises(TimeoutError, match="first"):
+        limbeck.train(IMAGES, LABELS, on_epoch=slow, **SETTINGS)
 
 
 def test_other_threads_run_meanwhile():

@@ -46,9 +46,14 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
     let models = args.models.iter().map(|path| models_of(path));
     let models = models.collect::<Result<Vec<_>>>()?.concat();
     if let Some(output) = &args.logits {
-        let data = config.iter_mut().flat_map(Config::paths_mut).map(|(_, path)| &**path);
-        let inputs = models.iter().chain(&args.config).map(|path| &**path);
-        session.expect_no_input(output, inputs.chain(data))?;
+        let mut inputs = models.clone();
+        inputs.extend(args.config.clone());
+        inputs.extend(config.iter_mut().flat_map(files_of));
+        for path in &models {
+            let located = run_of(path).map(|run| located(session, &run)).transpose()?;
+            inputs.extend(located.into_iter().flat_map(|mut config| files_of(&mut config)));
+        }
+        session.expect_no_input(output, inputs.iter().map(|path| &**path))?;
         session.expect_replaceable(output, b"\x93NUMPY", "array of NumPy")?;
     }
     let files = models.iter().map(|path| session.model(path));
@@ -146,6 +151,32 @@ fn with_advice(error: Error, args: &EvalArgs) -> Error {
     }
 }
 
+/// The folder of the run of one model that a model lies in, if it does.
+fn run_of(model: &Path) -> Option<PathBuf> {
+    let run = model.parent().and_then(Path::parent)?;
+    let is_run = ["config.toml", "manifest.json"].iter().all(|file| run.join(file).is_file());
+    is_run.then(|| run.to_path_buf())
+}
+
+/// The configuration of a run, with the places where its files are now.
+fn located(session: &Session, run: &Path) -> Result<Config> {
+    let manifest = read_json(&run.join("manifest.json"), "manifest")?;
+    let (data, asked) = (session.data.as_deref(), session.data_is_asked);
+    let config = Config::load(&run.join("config.toml"))?;
+    Ok(manifest::located(&config, &manifest, data, asked))
+}
+
+/// The files that a configuration names, and those of the folders that it names.
+fn files_of(config: &mut Config) -> Vec<PathBuf> {
+    let inside = |path: &PathBuf| {
+        let entries = path.read_dir().into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let paths: Vec<PathBuf> = config.paths_mut().map(|(_, path)| path.clone()).collect();
+    let below: Vec<PathBuf> = paths.iter().flat_map(inside).collect();
+    [paths, below].concat()
+}
+
 /// What the models are tested on: what is asked for; else the data of the run that they lie in, or of
 /// the name that they were trained on; else what there is.
 fn test_data(
@@ -163,15 +194,12 @@ fn test_data(
     if args.dataset.is_some() {
         return session.dataset(args.dataset);
     }
-    let run = path.parent().and_then(Path::parent);
-    let kept = run.map(|run| run.join("config.toml")).filter(|config| config.is_file());
-    if let Some((run, kept)) = run.zip(kept).filter(|(run, _)| run.join("manifest.json").is_file())
-    {
-        let manifest = read_json(&run.join("manifest.json"), "manifest")?;
-        let (data, asked) = (session.data.as_deref(), session.data_is_asked);
-        let mut located = manifest::located(&Config::load(&kept)?, &manifest, data, asked);
+    if let Some(run) = run_of(path) {
+        let (manifest, kept) = (run.join("manifest.json"), run.join("config.toml"));
+        let manifest: serde_json::Value = read_json(&manifest, "manifest")?;
+        let mut located = located(session, &run)?;
         session.note(&format!("the test examples are those of {}", kept.display()));
-        let dataset = data::load_data(&located, &kept, data)?;
+        let dataset = data::load_data(&located, &kept, session.data.as_deref())?;
         // The manifest knows teachers and a model to start from too.
         let differing = manifest::differing(&manifest["data"], &dataset.sha256);
         let changed = differing.iter().find(|(key, ..)| dataset.sha256.contains_key(key));

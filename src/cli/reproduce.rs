@@ -54,8 +54,8 @@ pub struct ReproduceArgs {
     /// each trains what nobody else is at, and all end with the same result
     ///
     /// The folder must lie on a file system that all of them see and on which file locks work. The
-    /// number only decides where a process begins; others may join and leave at any time. What one
-    /// of them was at when it died another takes over from the last checkpoint.
+    /// number decides where a process begins, and 0 writes the report; others may join and leave at any
+    /// time. What one of them was at when it died another takes over from the last checkpoint.
     #[arg(long, value_name = "I", alias = "member")]
     worker: Option<u32>,
 }
@@ -112,6 +112,15 @@ pub fn run(
             "--teacher: found a model, expected none: '{}' trains its own",
             args.experiment.name()
         )));
+    }
+    if let Choice::One(experiment) = args.experiment {
+        let About { name, takes_seeds, has_more_rows, .. } = experiment.about();
+        if args.seeds > 1 && !takes_seeds {
+            session.note(&format!("--seeds changes nothing: '{name}' has seeds of its own"));
+        }
+        if args.extended && !has_more_rows {
+            session.note(&format!("--extended changes nothing: '{name}' has no further rows"));
+        }
     }
     if let (Choice::All, [_, ..]) = (args.experiment, &args.only[..]) {
         return Err(Error::Usage(

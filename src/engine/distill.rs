@@ -106,8 +106,10 @@ pub fn ensemble_logits(
 ) -> Vec<f32> {
     let mut sum: Vec<f64> = Vec::new();
     let mut count = 0.0;
+    let t = f64::from(temperature);
+    let is_high = temperature.is_finite() && temperature > softmax::HIGH;
     for mut member in members {
-        if temperature.is_finite() {
+        if temperature.is_finite() && !is_high {
             let n = member.len() / classes;
             let mut logits = Buffer::zeroed(panel_len(classes, n));
             let mut probs = logits.clone();
@@ -120,22 +122,41 @@ pub fn ensemble_logits(
             sum.resize(member.len(), 0.0);
         }
         assert_eq!(sum.len(), member.len(), "values of each member's logits");
-        for (sum, p) in sum.iter_mut().zip(&member) {
-            *sum += f64::from(*p);
-        }
+        let rows = sum.chunks_mut(classes).zip(member.chunks(classes));
+        rows.for_each(|(sum, row)| match is_high {
+            true => add_excess(sum, row, t),
+            false => sum.iter_mut().zip(row).for_each(|(sum, p)| *sum += f64::from(*p)),
+        });
         count += 1.0;
     }
-    // A probability that underflowed in every member stays finite: the smallest f32.
+    // A probability that underflowed in every member stays finite: the smallest f32, or the least that is
+    // told from 0 where the excess over the uniform one is taken.
     let floor = f64::from(f32::from_bits(1));
-    let to_logit = |mean: f64| {
-        if temperature.is_infinite() {
-            return mean;
-        }
-        f64::from(temperature) * libm::log(mean.max(floor))
+    let to_logit = |mean: f64| match temperature {
+        f32::INFINITY => mean,
+        _ if is_high => t * libm::log1p(mean.max(f64::EPSILON - 1.0)),
+        _ => t * libm::log(mean.max(floor)),
     };
     let parts: Vec<&[f64]> = sum.chunks(1 << 14).collect();
     let part = |i: usize| -> Vec<f32> {
         parts[i].iter().map(|sum| to_logit(sum / count) as f32).collect()
     };
     context.pool.map(parts.len(), part).concat()
+}
+
+/// Adds to each sum by how much softmax(z/T) of the row exceeds the uniform distribution, relatively:
+///
+/// ```text
+/// C·softmax(z/T)_c − 1 = exp(l_c/T) − 1    l_c = (z_c − m) − T·ln(1 + (1/C) Σ_k (exp((z_k − m)/T) − 1))
+/// ```
+///
+/// with m = max z. At a high T all probabilities are near 1/C, where f32 and even f64 would keep little of
+/// what tells them apart; of this nothing is lost. The logarithm of 1 + its mean differs from that of the
+/// mean probability by ln C, the same for every class.
+fn add_excess(sum: &mut [f64], row: &[f32], t: f64) {
+    let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let below = row.iter().map(|&z| f64::from(z) - max);
+    let mean = below.clone().map(|z| libm::expm1(z / t)).sum::<f64>() / row.len() as f64;
+    let level = t * libm::log1p(mean);
+    sum.iter_mut().zip(below).for_each(|(sum, z)| *sum += libm::expm1((z - level) / t));
 }

@@ -208,7 +208,7 @@ pub fn reliability(logits: &[f32], labels: &[u16], classes: usize) -> Option<[Bi
     let mut bins = [Bin::default(); BINS];
     for (row, label) in labelled_rows(logits, labels, classes) {
         let predicted = predict(row)?;
-        let confidence = LogSoftmax::new(row, 1.0).of(row[predicted]).exp();
+        let confidence = libm::exp(LogSoftmax::new(row, 1.0).of(row[predicted]));
         let bin = (confidence * BINS as f64).ceil() as usize;
         let bin = &mut bins[bin.clamp(1, BINS) - 1];
         bin.examples += 1;
@@ -221,7 +221,7 @@ pub fn reliability(logits: &[f32], labels: &[u16], classes: usize) -> Option<[Bi
 /// softmax(z/T) of one row of logits; NaN when a logit is not finite.
 pub fn soft_prediction(row: &[f32], temperature: f64) -> Vec<f64> {
     let log = LogSoftmax::new(row, temperature);
-    row.iter().map(|&z| log.of(z).exp()).collect()
+    row.iter().map(|&z| libm::exp(log.of(z))).collect()
 }
 
 /// What a model sees in each class: row c is the mean of [`soft_prediction`] over the examples
@@ -294,8 +294,10 @@ impl LogSoftmax {
             true => row.iter().copied().fold(f32::MIN, f32::max).into(),
             false => f64::NAN,
         };
-        let sum: f64 = row.iter().map(|&z| ((f64::from(z) - max) / temperature).exp()).sum();
-        LogSoftmax { max, ln_sum: sum.ln(), temperature }
+        // Early stopping chooses by it: not by the exponential of the platform.
+        let exp = |&z: &f32| libm::exp((f64::from(z) - max) / temperature);
+        let sum: f64 = row.iter().map(exp).sum();
+        LogSoftmax { max, ln_sum: libm::log(sum), temperature }
     }
 
     fn of(&self, logit: f32) -> f64 {

@@ -42,7 +42,7 @@ pub struct Layer {
 pub struct Standardizer {
     /// `[inputs]`.
     pub mean: Vec<f32>,
-    /// `[inputs]`: one over the standard deviation; 1 for a column that is constant.
+    /// `[inputs]`: one over the standard deviation; 0 for a column that is constant.
     pub scale: Vec<f32>,
 }
 

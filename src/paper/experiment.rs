@@ -36,6 +36,10 @@ pub struct About {
     pub data: &'static [Data],
     /// Whether it takes trained teachers in place of its own.
     pub takes_teachers: bool,
+    /// Whether it is done for each seed that is asked for: else it has seeds of its own.
+    pub takes_seeds: bool,
+    /// Whether `--extended` adds rows.
+    pub has_more_rows: bool,
 }
 
 /// The kinds of data that experiments are done on.

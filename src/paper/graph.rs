@@ -23,11 +23,14 @@ pub struct Node {
     pub(super) may_diverge: bool,
     /// Whether it is the user's own model where one was given for its seed.
     pub(super) may_be_given: bool,
+    /// Whether the conclusion reads its model.
+    pub(super) is_concluded: bool,
 }
 
 impl Node {
     fn new(key: Key, needs: Vec<Key>, make: Make) -> Node {
-        Node { key, needs, make, may_diverge: false, may_be_given: false }
+        let (may_diverge, may_be_given, is_concluded) = (false, false, false);
+        Node { key, needs, make, may_diverge, may_be_given, is_concluded }
     }
 
     /// A row that `make` gives once all that it `needs` is there.
@@ -82,6 +85,11 @@ impl Node {
     /// That the model diverges is a result: it then has no row, and the others go on.
     pub fn may_diverge(self) -> Node {
         Node { may_diverge: true, ..self }
+    }
+
+    /// That the conclusion reads its model, not only its row.
+    pub fn concluded(self) -> Node {
+        Node { is_concluded: true, ..self }
     }
 }
 

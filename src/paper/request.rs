@@ -21,7 +21,7 @@ pub struct Request {
     /// Teachers that are given, by seed; others are trained.
     pub teachers: BTreeMap<u64, PathBuf>,
     /// The number of this process, of several that share the run folder: it begins with its
-    /// `worker`-th model, from 0. Any numbers do; different ones get in each other's way least.
+    /// `worker`-th model, from 0. Different ones get in each other's way least; 0 writes the report.
     /// `None` where the folder is this process's own.
     pub worker: Option<u32>,
 }

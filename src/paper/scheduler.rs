@@ -159,6 +159,7 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             atomic_write(&self.config(name), config.to_toml()?.as_bytes())?;
         }
         let mut manifest = manifest(self.run, &self.dataset, spec.seeds.clone());
+        manifest.experiment = Some(spec.experiment.to_string());
         manifest.loss_contract = spec.loss;
         manifest.precision = self.request.precision;
         if self.folder.is_shared() {
@@ -171,6 +172,8 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
     /// Checks that the folder holds the same experiment, reads what was found, and adds to the
     /// manifest who goes on with it, on what machine.
     fn go_on(&mut self, spec: &ExperimentSpec) -> Result<()> {
+        self.folder.expect_experiment(spec.experiment)?;
+        self.read_summary()?;
         self.folder.expect_data(&self.dataset.sha256)?;
         for (name, config) in &spec.configs {
             let path = self.config(name);
@@ -192,7 +195,6 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
                 )));
             }
         }
-        self.read_summary()?;
         let mut kept = self.folder.read_manifest()?;
         let now = manifest(self.run, &self.dataset, spec.seeds.clone());
         let entry = json!({
@@ -224,11 +226,11 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
             self.read_rows()?;
             let missing = |i: &usize| !diverged.contains(i) && !self.has(&nodes[*i].key);
             let missing: Vec<usize> = (0..nodes.len()).filter(missing).collect();
-            if missing.is_empty() {
-                return Ok(());
-            }
             if self.forget_lost(nodes, &missing)? {
                 continue;
+            }
+            if missing.is_empty() {
+                return Ok(());
             }
             let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
             self.models.retain(|key, _| needed.contains(key));
@@ -266,14 +268,15 @@ impl<'r, 'c> ExperimentRun<'r, 'c> {
         }
     }
 
-    /// Forgets the rows of models that the `missing` ones of `nodes` need and whose files are gone, so that
-    /// they are made again. Whether there were any.
+    /// Forgets the rows of models that the `missing` ones of `nodes`, or the conclusion, need and whose files
+    /// are gone, so that they are made again. Whether there were any.
     fn forget_lost(&mut self, nodes: &[Node], missing: &[usize]) -> Result<bool> {
         let needed: BTreeSet<&Key> = missing.iter().flat_map(|&i| &nodes[i].needs).collect();
         let root = self.folder.root.clone();
         let is_lost = |row: &Row| {
             let key = Key::row(&row.variant, row.seed);
-            let in_reach = needed.contains(&key) && nodes.iter().any(|node| node.key == key);
+            let node = nodes.iter().find(|node| node.key == key);
+            let in_reach = node.is_some_and(|node| node.is_concluded || needed.contains(&key));
             in_reach && !row.model.is_empty() && !root.join(&row.model).exists()
         };
         // This is asked before every node: the summary is written only where something is lost.

@@ -38,19 +38,27 @@ pub struct LockGuard {
     _lock: Option<File>,
 }
 
-/// "a run of `train` begun 2026-11-30T01:02:03Z, which is not finished: …": the run in a folder, and the
-/// command for it.
+/// "a run of `train` begun 2026-11-30T01:02:03Z that is not finished: go on with …; or choose another
+/// folder": what a folder holds, and what to do.
 fn what_it_holds(out: &Path) -> String {
     let manifest: serde_json::Value =
         read_json(&out.join(MANIFEST), "manifest").unwrap_or_default();
-    let command = manifest["command"][1].as_str().filter(|word| !word.starts_with('-'));
+    // Options may stand before the command.
+    let words = manifest["command"].as_array().into_iter().flatten().skip(1);
+    let command = words
+        .filter_map(|word| word.as_str())
+        .find(|word| ["train", "distill", "reproduce", "verify"].contains(word));
     let of = command.map(|command| format!(" of `{command}`")).unwrap_or_default();
     let begun = manifest["started"].as_str().map(|when| format!(" begun {when}"));
     // An experiment writes its summary with its first row.
     let concluded = command != Some("reproduce") || manifest["finished"].is_string();
     let is_finished = out.join("summary.json").exists() && concluded;
     let (begun, out) = (begun.unwrap_or_default(), out.display());
-    match (is_finished, command) {
+    let what = match (is_finished, command) {
+        // It has no page, and is not gone on with.
+        (_, Some("verify")) => {
+            return format!("results{of}{begun}; choose another folder, --out DIR");
+        }
         (true, _) => format!("a finished run{of}{begun}: see it with limbeck report {out}"),
         (false, Some(command @ ("train" | "distill"))) => {
             format!(
@@ -60,7 +68,8 @@ fn what_it_holds(out: &Path) -> String {
         (false, _) => {
             format!("a run{of}{begun} that is not finished: resume it by its own command")
         }
-    }
+    };
+    what + "; or choose another folder, --out DIR"
 }
 
 impl RunFolder {
@@ -71,19 +80,39 @@ impl RunFolder {
     /// [`Error::Io`] naming the folder that cannot be made or written.
     pub fn create(out: &Path) -> Result<RunFolder> {
         if out.join(MANIFEST).exists() {
-            return Err(Error::Usage(format!(
-                "{} already holds {}; or choose another folder, --out DIR",
-                out.display(),
-                what_it_holds(out)
-            )));
+            return Err(RunFolder::taken(out));
         }
         RunFolder::expect_no_strangers(out)?;
         RunFolder::acquire(out, false)
     }
 
+    fn taken(out: &Path) -> Error {
+        Error::Usage(format!("{} already holds {}", out.display(), what_it_holds(out)))
+    }
+
+    /// Checks that the run in the folder is one of this experiment. Earlier versions did not write down which it
+    /// is: that of a single model is known by its configuration.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with what it is, and what to do; those of [`RunFolder::read_manifest`].
+    pub fn expect_experiment(&self, experiment: &str) -> Result<()> {
+        let manifest = self.read_manifest()?;
+        let is_model = manifest.get("config").is_some_and(|config| config.is_string());
+        match manifest.get("experiment").and_then(|name| name.as_str()) {
+            Some(name) if name != experiment => Err(Error::Usage(format!(
+                "{}: found a run of `reproduce {name}`, expected one of `reproduce {experiment}`; choose \
+                 another folder, --out DIR",
+                self.root.display()
+            ))),
+            None if is_model => Err(RunFolder::taken(&self.root)),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that a folder in which no run was begun holds no file that a run would replace.
     fn expect_no_strangers(out: &Path) -> Result<()> {
-        if out.join(".lock").exists() {
+        // That of a copied run may be missing.
+        if out.join(".lock").exists() || out.join(MANIFEST).exists() {
             return Ok(());
         }
         let names = ["config.toml", "summary.json", "metrics.jsonl", "report.html"];
@@ -320,9 +349,14 @@ impl RunFolder {
         line.push(b'\n');
         let path = self.metrics();
         let _exclusive = self.exclusive()?;
-        // One unbuffered write of the whole line: a kill leaves whole lines.
-        let file = File::options().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(&line)).map_err(Error::io("append to", &path))
+        // One unbuffered write of the whole line: a kill leaves whole lines. What a full disk cut short is
+        // taken back, lest another that shares the run go on in that line.
+        let append = || {
+            let mut file = File::options().create(true).append(true).open(&path)?;
+            let before = file.metadata()?.len();
+            file.write_all(&line).inspect_err(|_| _ = file.set_len(before))
+        };
+        append().map_err(Error::io("append to", &path))
     }
 
     /// Writes the lines of [`RunFolder::append_metrics`] through to the disk. Called before a

@@ -12,6 +12,9 @@ use std::{collections::BTreeMap, fs};
 pub struct Manifest {
     /// `limbeck`.
     pub program: &'static str,
+    /// The experiment whose run it is; absent for a single model's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<String>,
     /// Version of this crate.
     pub version: &'static str,
     /// Commit of the source; absent where the program was not built from a checkout.
@@ -58,6 +61,7 @@ impl Manifest {
     ) -> Manifest {
         Manifest {
             program: "limbeck",
+            experiment: None,
             version: env!("CARGO_PKG_VERSION"),
             git_commit,
             started: utc(SystemTime::now()),

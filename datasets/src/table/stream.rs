@@ -38,6 +38,8 @@ pub struct Stream {
     lines: usize,
     /// Whether all was read.
     ended: bool,
+    /// Whether there was an example.
+    begun: bool,
 }
 
 impl Stream {
@@ -64,7 +66,8 @@ impl Stream {
             roles: Roles { uses: Vec::new(), features: features.to_vec(), label: None },
         };
         let path = path.to_path_buf();
-        let mut stream = Stream { path, reader, head, rest: Vec::new(), lines: 0, ended: false };
+        let mut stream =
+            Stream { path, reader, head, rest: Vec::new(), lines: 0, ended: false, begun: false };
         stream.fill()?;
         Error::if_foreign(&stream.rest, &stream.path, Wanted::Table, KIND)?;
         let block = stream.rest.clone();
@@ -92,11 +95,21 @@ impl Stream {
     /// # Errors
     /// As [`super::load_dataset`]; a row without a value is an error, so that there is an answer for each.
     pub fn next_rows(&mut self) -> Result<Option<Rows>, Error> {
-        self.fill()?;
-        let end = if self.ended { self.rest.len() } else { end_of_rows(&self.rest) };
-        if self.rest[..end].iter().all(u8::is_ascii_whitespace) {
-            return Ok(None);
+        loop {
+            self.fill()?;
+            let end = if self.ended { self.rest.len() } else { end_of_rows(&self.rest) };
+            let is_blank = self.rest[..end].iter().all(u8::is_ascii_whitespace);
+            let rows = if is_blank { None } else { self.rows_before(end)? };
+            self.skip(end);
+            if rows.is_some() || self.ended {
+                return Ok(rows);
+            }
         }
+    }
+
+    /// The rows of a block that ends there; none where it has but empty lines and comments, unless that is all
+    /// that the file has.
+    fn rows_before(&mut self, end: usize) -> Result<Option<Rows>, Error> {
         let Head { separator, names, has_header, extra, roles } = &self.head;
         let mut table = Table {
             path: &self.path,
@@ -112,16 +125,19 @@ impl Stream {
             notes: Vec::new(),
         };
         let lines = self.lines;
-        let part = table.rows(roles, false).map_err(|error| match error {
+        let may_be_empty = self.begun || !self.ended;
+        let part = table.rows_if_any(roles, false, may_be_empty).map_err(|error| match error {
             Error::Line { path, line, found, expected } => {
                 Error::Line { path, line: line + lines, found, expected }
             }
             other => other,
         })?;
+        if part.values.is_empty() {
+            return Ok(None);
+        }
+        self.begun = true;
         let labels = part.labels.map(|labels| labels.texts());
-        let values = part.values;
-        self.skip(end);
-        Ok(Some(Rows { values, labels }))
+        Ok(Some(Rows { values: part.values, labels }))
     }
 
     /// Reads until there is a block, or the end.
@@ -234,6 +250,26 @@ mod tests {
         assert_eq!(read(plain, &[], None).unwrap().values, [1.0, 2.0, 3.0, 4.0]);
         let long = plain.repeat(200);
         assert_eq!(read(&long, &["x", "y"], None).unwrap().values.len(), 800);
+    }
+
+    #[test]
+    fn blocks_without_an_example_are_passed_over() {
+        let text = table("name,a,kind,b");
+        let expected = read(&text, &["b", "a"], None).unwrap().values;
+        let (first, second) = text.split_at(text.len() / 2);
+        let cut = first.rfind("\r\n\"").unwrap() + 2;
+        for nothing in [",,,\r\n", "\r\n", "# a comment\r\n"] {
+            let behind = format!("{text}{}", nothing.repeat(60));
+            assert_eq!(read(&behind, &["b", "a"], None).unwrap().values, expected, "{nothing:?}");
+            let between = [&first[..cut], &nothing.repeat(60), &first[cut..], second].concat();
+            assert_eq!(read(&between, &["b", "a"], None).unwrap().values, expected, "{nothing:?}");
+            let (header, rows) = text.split_once("\r\n").unwrap();
+            let before = format!("{header}\r\n{}{rows}", nothing.repeat(60));
+            assert_eq!(read(&before, &["b", "a"], None).unwrap().values, expected, "{nothing:?}");
+        }
+        let none = format!("name,a,kind,b\r\n{}", ",,,\r\n".repeat(60));
+        let message = read(&none, &["b", "a"], None).err().unwrap().to_string();
+        assert!(message.contains("at least one example"), "{message}");
     }
 
     #[test]

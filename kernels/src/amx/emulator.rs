@@ -142,6 +142,8 @@ impl Instruction {
                 // SAFETY: the operand is 64 bytes.
                 let shapes = unsafe { *(start.wrapping_add(stride) as *const [u8; 64]) };
                 assert_eq!(shapes[..16], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+                // Of tiles that palette 1 has not: reserved.
+                assert!(shapes[32..48].iter().chain(&shapes[56..]).all(|&byte| byte == 0));
                 for tile in 0..8 {
                     let bytes = u16::from_le_bytes([shapes[16 + 2 * tile], shapes[17 + 2 * tile]]);
                     // Of others the kernels make no use.

@@ -222,9 +222,9 @@ impl TrainingConfig {
         fraction("training.beta2", self.beta2)?;
         // Squares below 2⁻¹¹⁴ are taken for 0, which is nothing beside this and would be much beside less.
         require(
-            positive(self.epsilon) && self.epsilon >= 1e-15,
+            positive(self.epsilon) && self.epsilon >= 1e-10,
             "training.epsilon",
-            ">= 1e-15 and finite",
+            ">= 1e-10 and finite",
             self.epsilon,
         )?;
         size("training.momentum_epochs", self.momentum_epochs, 1_000_000)?;

@@ -182,18 +182,18 @@ impl Config {
     /// # Errors
     /// As [`Config::to_toml`].
     pub fn difference(&self, other: &Config) -> Result<Option<(String, String, String)>> {
-        let (here, there) = (self.keys()?, other.keys()?);
-        let value = |keys: &BTreeMap<String, String>, key: &String| {
-            keys.get(key).map_or("none", String::as_str).to_string()
-        };
+        let (here, there) = (self.without_places().keys()?, other.without_places().keys()?);
         let mut keys = here.keys().chain(there.keys());
-        let differing = keys.find(|key| here.get(*key) != there.get(*key));
-        Ok(differing.map(|key| (key.clone(), value(&here, key), value(&there, key))))
+        let Some(key) = keys.find(|key| here.get(*key) != there.get(*key)) else { return Ok(None) };
+        let value = |config: &Config| -> Result<String> {
+            Ok(config.keys()?.remove(key).unwrap_or_else(|| "none".into()))
+        };
+        Ok(Some((key.clone(), value(self)?, value(other)?)))
     }
 
-    /// Every key with its value in TOML; a path is empty.
+    /// Every key with its value in TOML.
     fn keys(&self) -> Result<BTreeMap<String, String>> {
-        let table = toml::Table::try_from(self.without_places())
+        let table = toml::Table::try_from(self)
             .map_err(|e| Error::Internal(format!("configuration to TOML: {e}")))?;
         let mut keys = BTreeMap::new();
         for (name, value) in table {

@@ -273,7 +273,7 @@ pub struct TrainingConfig {
     pub checkpoint_minutes: f64,
     /// In [0, 1): β₂ of `adam` and `adamw`.
     pub beta2: f64,
-    /// ε ≥ 10⁻¹⁵ of `adam` and `adamw`.
+    /// ε ≥ 10⁻¹⁰ of `adam` and `adamw`.
     pub epsilon: f64,
     /// Optimiser `hinton2012`: epochs over which the momentum rises, at least 1.
     pub momentum_epochs: usize,

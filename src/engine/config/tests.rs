@@ -152,7 +152,7 @@ fn values_out_of_range_name_line_key_range_and_value() {
         ("[training]\ncheckpoint_minutes = 0", "checkpoint_minutes must be > 0"),
         ("[training]\nbeta2 = 1", "beta2 must be in [0, 1)"),
         ("[distillation]\ntemperature = 1e-39", "temperature must be so large that 1/T"),
-        ("[training]\nepsilon = 0", "epsilon must be >= 1e-15"),
+        ("[training]\nepsilon = 0", "epsilon must be >= 1e-10"),
         ("[training]\nmomentum_epochs = 0", "momentum_epochs must be 1"),
         ("[training]\ndecay = 1.5", "decay must be in (0, 1]"),
         ("[training]\nstep_epochs = 0", "step_epochs must be 1"),

@@ -48,6 +48,8 @@ impl Experiment for Logits {
             shows: "the limit of high temperature, and students that match logits",
             data: &[Data::Images],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: false,
         }
     }
 

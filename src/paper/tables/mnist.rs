@@ -68,6 +68,8 @@ impl Experiment for Mnist {
             shows: "teacher, plain net, and the same net distilled",
             data: &[Data::Images],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: true,
         }
     }
 

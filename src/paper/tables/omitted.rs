@@ -91,6 +91,8 @@ impl Experiment for Omitted {
             shows: "a transfer set without 3s, or of 7s and 8s alone, and the bias correction",
             data: &[Data::Images],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: false,
         }
     }
 

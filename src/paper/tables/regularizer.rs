@@ -63,6 +63,8 @@ impl Experiment for Regularizer {
             shows: "3 % of the data with hard and with soft targets",
             data: &[Data::Speech, Data::Images],
             takes_teachers: false,
+            takes_seeds: true,
+            has_more_rows: false,
         }
     }
 

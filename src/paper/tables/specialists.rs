@@ -112,6 +112,8 @@ impl Experiment for Specialists {
             shows: "a generalist, and specialists for the classes that it confuses",
             data: &[Data::Writers],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: true,
         }
     }
 
@@ -205,7 +207,8 @@ impl Models {
         let generalist = || Key::row(GENERALIST, seed);
         let members = || (0..configs.specialists).map(|i| Key::row(nth_specialist(i), seed));
         let all = || std::iter::once(generalist()).chain(members()).collect::<Vec<_>>();
-        let mut nodes = vec![Node::teacher(GENERALIST, &configs.generalist, seed, train, dataset)];
+        let generalist_node = Node::teacher(GENERALIST, &configs.generalist, seed, train, dataset);
+        let mut nodes = vec![generalist_node.concluded()];
         nodes.extend(configs.controls.clone().map(|(name, config)| {
             let models = self.clone();
             Node::row(name, seed, vec![generalist()], move |run| {

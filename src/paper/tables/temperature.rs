@@ -45,6 +45,8 @@ impl Experiment for Temperature {
             shows: "the best temperature against the size of the student",
             data: &[Data::Images],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: false,
         }
     }
 

@@ -79,6 +79,8 @@ impl Experiment for Variance {
             shows: "variance of the gradient, less data, higher learning rates",
             data: &[Data::Images],
             takes_teachers: true,
+            takes_seeds: true,
+            has_more_rows: false,
         }
     }
 

@@ -63,8 +63,8 @@ impl CheckCase {
     /// Tensors, in f16, bf16, f32 or f64: `student_logits` and `d_logits` \[B, C\] or \[B, L, C\];
     /// `teacher_logits` of that shape, or with one more side before it for an ensemble;
     /// `teacher_logits_again` and `d_teacher` as one teacher's; `loss` \[1\] or \[\]; in integers
-    /// `labels` \[B\] or \[B, L\]; `mask` of that shape, in any of these or bool, not 0 where an
-    /// example counts. Metadata, in an archive arrays of one value: `temperature` (`inf` for the
+    /// `labels` \[B\] or \[B, L\]; `mask` of that shape, in any of these or bool, 1 where an
+    /// example counts and else 0. Metadata, in an archive arrays of one value: `temperature` (`inf` for the
     /// matching of logits), which may be absent without `teacher_logits`; `soft_weight` and
     /// `hard_weight`, by default 1 where there are `teacher_logits` and `labels`, else 0;
     /// `reduction`, `mean` or `sum` over the examples that count, by default `mean`; `divergence`,

@@ -73,7 +73,7 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: TOKENS,
         aspect: Aspect::Reduction,
         forms: |s, from| {
-            let forms = s.also_padded(s.scaled(from, [s.count / s.batch]));
+            let forms = s.also_padded(s.scaled(from, [s.divisor / s.batch]));
             forms.into_iter().filter(|_| s.length > 1.0).collect()
         },
     },
@@ -84,7 +84,7 @@ pub static MISTAKES: [Mistake; 35] = [
         fix: TOKENS,
         aspect: Aspect::Reduction,
         forms: |s, from| {
-            let forms = s.scaled(from, [s.count / (s.length * s.classes), s.count / s.length]);
+            let forms = s.scaled(from, [s.divisor / (s.length * s.classes), s.divisor / s.length]);
             forms.into_iter().filter(|_| s.length > 1.0).collect()
         },
     },

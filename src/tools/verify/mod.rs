@@ -124,9 +124,10 @@ impl Faults {
     }
 }
 
-/// How many workers to share jobs: as many as the machine runs at once.
+/// How many workers to share jobs: as many as the machine runs at once, but no more than 16. Each may have
+/// dozens of threads for all the contexts that it compares, and containers limit their number.
 fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(16))
 }
 
 /// Calls `work` for every job 0 … `jobs` − 1, shared by one worker for each of `states`, and

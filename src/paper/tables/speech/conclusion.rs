@@ -274,7 +274,8 @@ fn claims(comparison: &Comparison) -> Vec<Claim> {
                 100.0 * kept,
                 in_words(beyond)
             ),
-            verdict: of_interval(beyond),
+            // Of no gain there is no share.
+            verdict: if ensemble.low > 0.0 { of_interval(beyond) } else { Verdict::Inconclusive },
         },
     ];
     for (model, name) in [(1, "unigram"), (2, "bigram")] {
@@ -305,12 +306,16 @@ mod tests {
     /// Ten members with 20 wrong frames in each of 40 utterances, their ensemble with 10, and three
     /// students.
     fn kept(students: [f64; 3]) -> (String, Verdict) {
+        kept_of(10.0, students)
+    }
+
+    fn kept_of(ensemble: f64, students: [f64; 3]) -> (String, Verdict) {
         let each = |errors: f64| vec![errors; 40];
         let of = |nets: Vec<Vec<f64>>| [nets.clone(), nets.clone(), nets];
         let comparison = Comparison {
             errors: BTreeMap::from([
                 (MEMBER, of(vec![each(20.0); 10])),
-                (ENSEMBLE, of(vec![each(10.0)])),
+                (ENSEMBLE, of(vec![each(ensemble)])),
                 (STUDENT, of(students.map(each).into())),
             ]),
             frames: vec![1000.0; 40],
@@ -330,6 +335,8 @@ mod tests {
         assert_eq!(ours, said);
         assert_eq!(kept([13.0; 3]).1, Verdict::NotReproduced);
         assert_eq!(kept([12.5, 12.0, 11.5]).1, Verdict::Inconclusive);
+        // Of an ensemble that is worse than its members there is nothing to keep.
+        assert_eq!(kept_of(21.0, [20.0; 3]).1, Verdict::Inconclusive);
         // In the mean 83 %, but 70, 80 and 100 by the three.
         assert_eq!(kept([13.0, 12.0, 10.0]).1, Verdict::Inconclusive);
     }

@@ -73,6 +73,8 @@ impl Experiment for Speech {
             shows: "ten acoustic models of AN4, their ensemble, and one distilled from it",
             data: &[Data::Speech],
             takes_teachers: false,
+            takes_seeds: false,
+            has_more_rows: false,
         }
     }
 
@@ -192,7 +194,7 @@ impl Nets {
             let searches = if is_first { None } else { nets.first_search(run)? };
             Ok(labelled.measures(run.kernels(), logits, searches))
         });
-        [trained, measured]
+        [trained.concluded(), measured]
     }
 
     fn measured_first(&self) -> Key {
@@ -238,6 +240,7 @@ impl Nets {
             let measures = labelled.measures(run.kernels(), logits, nets.first_search(run)?);
             Ok(Row { measures, ..row })
         })
+        .concluded()
     }
 
     /// The temperature with the fewest held-out errors.
