@@ -30,7 +30,7 @@ fn number(name: &str, value: f64, valid: impl Fn(f32) -> bool, range: &str) -> P
     if valid(rounded) {
         return Ok(rounded);
     }
-    Err(PyValueError::new_err(format!("{name}: found {value}, expected {range} in float32")))
+    Err(PyValueError::new_err(format!("{name}: found {value:?}, expected {range} in float32")))
 }
 
 /// Whether 1/T can be told from infinity.
@@ -49,7 +49,8 @@ fn normalise<'py>(
     of: fn(&Context, Panels, f32, PanelsMut),
 ) -> PyResult<Array<'py>> {
     let valid = |t: f32| is_temperature(t) && t.is_finite();
-    let temperature = number("temperature", temperature, valid, "a finite number above 0")?;
+    let temperature =
+        number("temperature", temperature, valid, "a finite number above 0 with a finite 1/T")?;
     let (logits, context) = (Logits::extract("logits", logits)?, context()?);
     let Logits { examples, classes, .. } = logits;
     let out = py.detach(|| {
@@ -111,7 +112,12 @@ pub fn distillation<'py>(
     hard_weight: f64,
 ) -> PyResult<(f64, Array<'py>)> {
     let objective = LossSpec {
-        temperature: number("temperature", temperature, is_temperature, "a number above 0")?,
+        temperature: number(
+            "temperature",
+            temperature,
+            is_temperature,
+            "a number above 0 with a finite 1/T",
+        )?,
         soft_weight: weight("soft_weight", soft_weight)?,
         hard_weight: weight("hard_weight", hard_weight)?,
     };
