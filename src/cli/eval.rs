@@ -51,7 +51,7 @@ pub fn run(session: &Session, args: &EvalArgs) -> Result<()> {
         inputs.extend(config.iter_mut().flat_map(files_of));
         for path in &models {
             let located = run_of(path).map(|run| located(session, &run)).transpose()?;
-            inputs.extend(located.into_iter().flat_map(|mut config| files_of(&mut config)));
+            inputs.extend(located.into_iter().flat_map(|(mut config, _)| files_of(&mut config)));
         }
         session.expect_no_input(output, inputs.iter().map(|path| &**path))?;
         session.expect_replaceable(output, b"\x93NUMPY", "array of NumPy")?;
@@ -158,12 +158,12 @@ fn run_of(model: &Path) -> Option<PathBuf> {
     is_run.then(|| run.to_path_buf())
 }
 
-/// The configuration of a run, with the places where its files are now.
-fn located(session: &Session, run: &Path) -> Result<Config> {
+/// The configuration of a run, with the places where its files are now, and its manifest.
+fn located(session: &Session, run: &Path) -> Result<(Config, serde_json::Value)> {
     let manifest = read_json(&run.join("manifest.json"), "manifest")?;
     let (data, asked) = (session.data.as_deref(), session.data_is_asked);
     let config = Config::load(&run.join("config.toml"))?;
-    Ok(manifest::located(&config, &manifest, data, asked))
+    Ok((manifest::located(&config, &manifest, data, asked), manifest))
 }
 
 /// The files that a configuration names, and those of the folders that it names.
@@ -195,9 +195,8 @@ fn test_data(
         return session.dataset(args.dataset);
     }
     if let Some(run) = run_of(path) {
-        let (manifest, kept) = (run.join("manifest.json"), run.join("config.toml"));
-        let manifest: serde_json::Value = read_json(&manifest, "manifest")?;
-        let mut located = located(session, &run)?;
+        let kept = run.join("config.toml");
+        let (mut located, manifest) = located(session, &run)?;
         session.note(&format!("the test examples are those of {}", kept.display()));
         let dataset = data::load_data(&located, &kept, session.data.as_deref())?;
         // The manifest knows teachers and a model to start from too.
