@@ -43,7 +43,8 @@ def of_probabilities(given: Any, name: str, examples: int) -> Floats:
     exact = _arrays.plain(given, name)
     exact = exact if exact.dtype in (np.float16, np.float32, np.float64) else values
     least = np.finfo(exact.dtype).smallest_subnormal
-    return np.log(np.maximum(exact, least), dtype=np.float64).astype(np.float32)
+    logits: Floats = np.log(np.maximum(exact, least), dtype=np.float64).astype(np.float32)
+    return logits
 
 
 def looks_probable(values: Floats) -> bool:
