@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::program::{program, stderr};
 use common::required::data_dir;
 use limbeck_datasets::an4;
 use serde_json::Value;
@@ -407,7 +408,12 @@ fn speech_is_aligned_distilled_and_recognised() {
 
 #[test]
 fn speech_without_its_corpus_says_what_is_missing() {
-    let (code, message) = limbeck(&["reproduce", "speech", "--preset", "smoke"]).unwrap_err();
-    assert_eq!(code, Some(2));
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = program(&["reproduce", "speech", "--preset", "smoke"]);
+    let output = command.current_dir(folder.path()).output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(message.contains("an4/"), "{message}");
+    // The folder that it chose for the run is gone with the request.
+    assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 0);
 }

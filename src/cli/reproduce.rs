@@ -15,6 +15,7 @@ use limbeck::run::context::RunContext;
 use limbeck::{Error, Result};
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -160,6 +161,8 @@ pub fn run(
         // The same again, in the same folder.
         let mut arguments = session.command();
         if session.out.is_none() {
+            // A request that was refused has written nothing there; what is not empty stays.
+            let _ = fs::remove_dir(&out);
             arguments.extend(["--out".into(), out.display().to_string()]);
         }
         session.resumable(error, arguments)

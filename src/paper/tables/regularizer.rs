@@ -347,6 +347,7 @@ fn claims(
     let recovered = (soft.mean - hard.mean) / lost;
     // By how much soft targets are above the middle of hard ones on few and on all data.
     let beyond_half = soft.mean - (hard.mean + all.mean) / 2.0;
+    let margin = noise(soft).zip(noise(hard)).map(|(soft, hard)| soft + hard / 2.0);
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
     let mut claims = vec![
         Claim {
@@ -366,15 +367,17 @@ fn claims(
                     ask for half."
                 .into(),
             ours: format!(
-                "{}: {}, {} of what was lost",
+                "{}: {}, {} of what was lost; {:.2}{} points above half",
                 summary.dataset,
                 percent(soft.mean),
-                percent(recovered)
+                percent(recovered),
+                100.0 * beyond_half,
+                margin.map_or(String::new(), |margin| format!(" ± {:.2}", 100.0 * margin))
             ),
-            verdict: match (noise(hard), noise(soft)) {
+            verdict: match margin {
                 _ if lost <= 0.0 => Verdict::Inconclusive,
-                (Some(h), Some(s)) if beyond_half > s + h / 2.0 => Verdict::Reproduced,
-                (Some(h), Some(s)) if beyond_half < -(s + h / 2.0) => Verdict::NotReproduced,
+                Some(margin) if beyond_half > margin => Verdict::Reproduced,
+                Some(margin) if beyond_half < -margin => Verdict::NotReproduced,
                 _ => Verdict::Inconclusive,
             },
         },
