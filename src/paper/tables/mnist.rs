@@ -12,12 +12,12 @@
 //! | variant | differs from the student in |
 //! |---|---|
 //! | student, jittered | the transfer set, which is translated by up to 2 pixels |
-//! | student, no labels | the weight of the hard term, 0 |
-//! | student, with labels | the weight of the hard term, 0.05 |
-//! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
 //! | student, masked views | the transfer set, which teacher and student see as it is, masked, or mixed, otherwise in each epoch, budget and learning rate |
 //! | baseline, masked views | the targets of that, labels: what the masks alone do |
 //! | baseline, same steps | the transfer set of that, the images as they are: what the budget alone does |
+//! | student, no labels | the weight of the hard term, 0 |
+//! | student, with labels | the weight of the hard term, 0.05 |
+//! | label smoothing | the targets, 0.9 of the label and 0.1 of all classes alike, at T = 1 |
 //! | student of N | the teacher, the mean of those of all N seeds, the same for every seed |
 //! | student, test-tuned | no result: the lowest test error over epochs and temperatures, see `test_tuned.rs` |
 
@@ -137,11 +137,11 @@ impl Models {
         if extended {
             let (variant, loss) = other_hard_weight(loss);
             nets.extend([
-                (variant, Targets::Teacher(loss)),
-                (SMOOTHED, Targets::SmoothedLabels),
                 (VIEWED, Targets::Viewed(LossSpec { hard_weight: 0.0, ..loss })),
                 (VIEWED_LABELS, Targets::ViewedLabels),
                 (SAME_STEPS, Targets::SameSteps),
+                (variant, Targets::Teacher(loss)),
+                (SMOOTHED, Targets::SmoothedLabels),
             ]);
         }
         let net = |(variant, targets)| {
