@@ -57,6 +57,9 @@ pub fn page(root: &Path) -> Result<String> {
         if let Some(caveat) = summary.caveat() {
             let _ = writeln!(page, "\n{caveat}");
         }
+        if root.join(folder).join("README.md").is_file() {
+            let _ = writeln!(page, "\n[What else is to be said of it]({folder}/README.md).");
+        }
         for table in &summary.tables {
             let _ = write!(page, "\n{}", markdown(table));
         }
@@ -75,7 +78,8 @@ struct Kind {
 }
 
 /// The summaries with claims of the run folders below `folder`, at any depth: an experiment of
-/// several parts has a run folder for each. By path from `root`.
+/// several parts has a run folder for each. What lies in the folder of a run belongs to it. By path
+/// from `root`.
 fn summaries(root: &Path, folder: &Path) -> Result<Vec<(String, Summary)>> {
     let mut found = Vec::new();
     for folder in entries(folder)?.into_iter().filter(|path| path.is_dir()) {

@@ -78,13 +78,15 @@ fn made(root: &Path) -> Result<(String, String)> {
 /// A comparison of arithmetic, whose runs show nothing of the paper.
 const LEFT_OUT: &str = "bf16";
 
-/// The folders of experiments below `folder`. Runs of one configuration are none.
+/// The folders of experiments below `folder`. Runs of one configuration are none, and what lies in the
+/// folder of a run belongs to it.
 fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     let summary = folder.join("summary.json");
     if summary.is_file() {
         let summary: Value = read_json(&summary, "summary")?;
         if ORDER.iter().any(|name| summary["experiment"] == *name) {
             found.push(folder.to_path_buf());
+            return Ok(());
         }
     }
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {

@@ -345,7 +345,8 @@ fn claims(
     let noise = |a: &MeanSd| a.sd.map(|sd| 2.0 * sd / (a.n as f64).sqrt());
     let lost = all.mean - hard.mean;
     let recovered = (soft.mean - hard.mean) / lost;
-    // By how much soft targets are above the middle of hard ones on few and on all data.
+    // By how much soft targets are above the middle of hard ones on few and on all data, s̄ − (h̄ + a)/2, and
+    // what chance may make of it.
     let beyond_half = soft.mean - (hard.mean + all.mean) / 2.0;
     let margin = noise(soft).zip(noise(hard)).map(|(soft, hard)| soft + hard / 2.0);
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
@@ -367,12 +368,12 @@ fn claims(
                     ask for half."
                 .into(),
             ours: format!(
-                "{}: {}, {} of what was lost; {:.2}{} points above half",
+                "{}: {}, {} of what was lost; {:.2} points above half{}",
                 summary.dataset,
                 percent(soft.mean),
                 percent(recovered),
                 100.0 * beyond_half,
-                margin.map_or(String::new(), |margin| format!(" ± {:.2}", 100.0 * margin))
+                margin.map_or(String::new(), |margin| format!(", margin {:.2}", 100.0 * margin))
             ),
             verdict: match margin {
                 _ if lost <= 0.0 => Verdict::Inconclusive,
