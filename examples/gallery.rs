@@ -86,8 +86,8 @@ fn find(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         let summary: Value = read_json(&summary, "summary")?;
         if ORDER.iter().any(|name| summary["experiment"] == *name) {
             found.push(folder.to_path_buf());
-            return Ok(());
         }
+        return Ok(());
     }
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();

@@ -10,23 +10,16 @@ use limbeck_datasets::an4;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
 /// Runs the program with no settings from the environment; its JSON, or its error.
 fn limbeck(args: &[&str]) -> Result<Value, (Option<i32>, String)> {
-    let output = Command::new(env!("CARGO_BIN_EXE_limbeck"))
-        .args(args)
-        .args(["--json", "--quiet"])
-        .env_remove("LIMBECK_DATA")
-        .env_remove("LIMBECK_ISA")
-        .output()
-        .unwrap();
+    let output = program(args).args(["--json", "--quiet"]).output().unwrap();
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).unwrap());
     }
-    Err((output.status.code(), String::from_utf8(output.stderr).unwrap()))
+    Err((output.status.code(), stderr(&output)))
 }
 
 const SMOKE: [&str; 4] = ["--preset", "smoke", "--seeds", "2"];

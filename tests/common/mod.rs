@@ -5,7 +5,7 @@
 
 #[cfg(all(unix, feature = "cli"))]
 pub mod finding;
-#[cfg(all(unix, feature = "cli"))]
+#[cfg(feature = "cli")]
 pub mod program;
 #[path = "../../datasets/tests/common/mod.rs"]
 pub mod required;
