@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, TryReserveError};
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek};
+use std::iter;
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 use zip::read::ZipFile;
@@ -815,8 +816,27 @@ impl<'p> Arrays<'p> {
             said(&y, "y_test");
             test = Some(Pair { x, y: Some(y) });
         }
-        let note = (!notes.is_empty())
-            .then(|| Remark::Note(format!("{}: {}", self.path.display(), notes.join(", "))));
+        let mut sentences = Vec::from_iter((!notes.is_empty()).then(|| notes.join(", ")));
+        let of_validation = |name: &str| {
+            let mut parts = ["val", "valid", "validation", "dev"].iter();
+            parts.any(|part| [EXAMPLES, LABELS].iter().any(|words| is_called(name, part, words)))
+        };
+        let read: Vec<&String> = iter::once(&train).chain(&test).flat_map(Pair::names).collect();
+        let unread: Vec<&str> = names
+            .iter()
+            .filter(|name| !read.contains(name))
+            .map(String::as_str)
+            // A folder may hold arrays for other purposes.
+            .filter(|name| self.archive.is_some() || of_validation(name))
+            .collect();
+        if !unread.is_empty() {
+            sentences.push(format!("not read: {}", unread.join(", ")));
+        }
+        if unread.iter().any(|name| of_validation(name)) {
+            sentences.push("validation in [data] takes a part of the training examples".into());
+        }
+        let note = (!sentences.is_empty())
+            .then(|| Remark::Note(format!("{}: {}", self.path.display(), sentences.join("; "))));
         Ok((train, test, note))
     }
 
@@ -902,6 +922,12 @@ fn is_called(name: &str, part: &str, words: &[&str]) -> bool {
 struct Pair {
     x: String,
     y: Option<String>,
+}
+
+impl Pair {
+    fn names(&self) -> impl Iterator<Item = &String> {
+        iter::once(&self.x).chain(&self.y)
+    }
 }
 
 /// The labels of examples, and where they come from.
@@ -1477,6 +1503,7 @@ mod tests {
             assert_eq!((&found.train, &found.test), (&expected.train, &expected.test));
             let Remark::Note(note) = &found.notes[0] else { panic!("a warning") };
             assert!(note.contains(names[0].trim_end_matches(".npy")), "{note}");
+            assert!(!note.contains("not read"), "{note}");
         }
         let refused = |names, held_out, part: &str| {
             let message = named(names, held_out).unwrap_err().to_string();
@@ -1490,6 +1517,32 @@ mod tests {
         let unnamed = ["arr_0.npy", "arr_1.npy", "arr_2.npy", "arr_3.npy"];
         refused(unnamed, false, "found the arrays [arr_0, arr_1, arr_2, arr_3]");
         refused(unnamed, false, "x_train=…");
+    }
+
+    #[test]
+    fn arrays_that_are_not_read_are_said() {
+        let mut files = features();
+        files.extend([
+            ("val_images.npy", files[0].1.clone()),
+            ("val_labels.npy", files[1].1.clone()),
+            ("weights.npy", files[0].1.clone()),
+        ]);
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in &files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let archive = dir.path().join("data.npz");
+        std::fs::write(&archive, zipped(&files, zip::CompressionMethod::Stored)).unwrap();
+        for (path, unread) in [
+            (archive.as_path(), "val_images, val_labels, weights"),
+            // Of a folder weights may be for another purpose.
+            (dir.path(), "val_images, val_labels"),
+        ] {
+            let found = load_dataset(path, Some(3), false).unwrap();
+            assert_eq!(found.train, load(&features(), 3, false).unwrap().train);
+            let Remark::Note(note) = &found.notes[0] else { panic!("a warning") };
+            assert!(note.contains(&format!("not read: {unread}; validation in [data]")), "{note}");
+        }
     }
 
     #[test]
