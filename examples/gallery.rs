@@ -49,7 +49,7 @@ fn made(root: &Path) -> Result<(String, String)> {
     let mut folders = Vec::new();
     find(root, &mut folders)?;
     let runs: Result<Vec<RunContents>> =
-        folders.iter().map(|folder| RunContents::read(&context, folder, None, None)).collect();
+        folders.iter().map(|folder| RunContents::read(&context, folder, None, None, &[])).collect();
     let runs = runs?;
     let mut entries: Vec<Entry> = runs
         .iter()

@@ -767,7 +767,8 @@ fn own_tables_and_arrays_are_learnt_and_distilled_from_logits_alone() {
     run(&["distill", "rows.toml", "--json", "--out", "limited"]).json();
 }
 
-/// The data is read once, and the report at the end does not wait for it to come again.
+/// The data is read once; the report at the end shows it all the same, and a later one does not wait for
+/// it to come again.
 #[cfg(unix)]
 #[test]
 fn a_table_from_a_pipe_is_learnt_and_reported() {
@@ -793,7 +794,13 @@ fn a_table_from_a_pipe_is_learnt_and_reported() {
     let piped = train("pipe.csv");
     writer.join().unwrap();
     assert_eq!(piped["sha256"], filed["sha256"]);
+    let shown = |run: &str| {
+        let page = fs::read_to_string(dir.path().join(run).join("report.html")).unwrap();
+        page.contains("What it gets wrong")
+    };
+    assert!(shown("train") && shown("pipe"));
     assert_eq!(limbeck_in(dir.path(), &["report", "pipe"]).code, Some(0));
+    assert!(!shown("pipe"));
 }
 
 #[test]

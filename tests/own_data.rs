@@ -105,6 +105,73 @@ fn the_advice_for_a_run_that_diverges_is_right() {
     says(&place.run("train", "rate"), 76, &["lower the learning rate"]);
 }
 
+/// Images of 4×4: of class c the row c is bright.
+fn images(place: &Place, turned: usize) {
+    let of = |i: usize, pixel: usize| if pixel / 4 == i % 3 { 200 + (i % 50) as u8 } else { 20 };
+    let pixels = |from: usize| -> Vec<u8> {
+        (from..from + 60).flat_map(|i| (0..16).map(move |pixel| of(i, pixel))).collect()
+    };
+    let header = |kind: u8, sizes: &[u32]| -> Vec<u8> {
+        let sizes = sizes.iter().flat_map(|size| size.to_be_bytes());
+        [0, 0, 8, kind].into_iter().chain(sizes).collect()
+    };
+    let labels = |turned: usize| (0..60).map(|i| ((i + turned) % 3) as u8).collect::<Vec<_>>();
+    for (name, head, rest) in [
+        ("x.idx", header(3, &[60, 4, 4]), pixels(0)),
+        ("t.idx", header(3, &[60, 4, 4]), pixels(60)),
+        ("y.idx", header(1, &[60]), labels(turned)),
+    ] {
+        fs::write(place.path(name), [head, rest].concat()).unwrap();
+    }
+}
+
+const IDX: &str = "[data]\ndataset = \"idx\"\ntrain_images = \"x.idx\"\ntrain_labels = \"y.idx\"\n\
+                   test_labels = \"y.idx\"\ntest_images = ";
+
+#[test]
+fn a_teacher_of_other_classes_is_told_however_the_images_are_shown() {
+    let place = Place::new("", HELD, TRAINING);
+    let config = format!("{IDX}\"t.idx\"\n[model]\nlayers = [16, 8, 3]\n{TRAINING}");
+    fs::write(place.path("c.toml"), config).unwrap();
+    images(&place, 1);
+    says(&place.run("train", "teacher"), 0, &[]);
+    images(&place, 0);
+    for (i, shown) in
+        ["distillation.views=[]", "distillation.views=[\"mask 0.1\"]", "data.jitter=1"]
+            .into_iter()
+            .enumerate()
+    {
+        let told = place.limbeck(&[
+            "distill",
+            "c.toml",
+            "--teacher",
+            "teacher/models/model-0.safetensors",
+            "--set",
+            shown,
+            "--out",
+            &format!("student-{i}"),
+        ]);
+        says(&told, 0, &["model-0.safetensors: ", "agree with 0 of 60 labels, and with 60 if"]);
+        assert_eq!(stderr(&told).matches("agree with").count(), 1, "{shown}");
+    }
+    let far = place.limbeck(&["train", "c.toml", "--set", "data.jitter=4", "--out", "far"]);
+    says(&far, 2, &["data.jitter: found 4 pixels for images of 4x4"]);
+    assert!(!place.path("far").exists());
+}
+
+#[test]
+fn a_test_set_that_is_the_training_set_is_told() {
+    let place = Place::new("", HELD, TRAINING);
+    images(&place, 0);
+    for (test, told) in [("t.idx", false), ("x.idx", true)] {
+        let config = format!("{IDX}\"{test}\"\n[model]\nlayers = [16, 8, 3]\n{TRAINING}");
+        fs::write(place.path("c.toml"), config).unwrap();
+        let output = place.run("train", test.trim_end_matches(".idx"));
+        says(&output, 0, &[]);
+        assert_eq!(stderr(&output).contains("the test examples are the training examples"), told);
+    }
+}
+
 #[test]
 fn training_without_labels_is_told_what_it_lacks() {
     let unlabelled = table(mixed(), 1.0).replace(",label", "");

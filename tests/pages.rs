@@ -11,11 +11,13 @@ use limbeck::pages::{demo, report as page};
 use limbeck::run::chart::palette::{COLOURS, Colours, MAX_LINES, PAPER};
 use limbeck::run::chart::{Chart, Point, Series, Size};
 use limbeck::run::summary::Summary;
+use limbeck_datasets::{Dataset, glyphs};
 use limbeck_kernels::{Context, Isa};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
@@ -46,7 +48,7 @@ fn context() -> Context {
 }
 
 fn read(root: &Path) -> RunContents {
-    RunContents::read(&context(), root, None, None).unwrap()
+    RunContents::read(&context(), root, None, None, &[]).unwrap()
 }
 
 /// A run folder with this summary and nothing else.
@@ -68,6 +70,22 @@ fn headings(html: &str) -> Vec<(u8, String)> {
         Some((level, html[start..end].to_string()))
     });
     starts.collect()
+}
+
+#[test]
+fn a_data_set_that_was_loaded_is_taken_only_if_it_is_the_run_s() {
+    let logits = |loaded: &[Rc<Dataset>]| {
+        let contents = RunContents::read(&context(), &run(), None, None, loaded).unwrap();
+        let predictions = contents.predictions.ok().unwrap();
+        let logits: Vec<_> = predictions.models.into_iter().map(|model| model.logits).collect();
+        (predictions.dataset, logits)
+    };
+    let (read, expected) = logits(&[]);
+    let [other, same] = [glyphs::load(1, 10, 10), glyphs::default()].map(Rc::new);
+    let (taken, found) = logits(&[other, Rc::clone(&same)]);
+    assert!(Rc::ptr_eq(&taken, &same));
+    assert_eq!(read.test, taken.test);
+    assert_eq!(expected, found);
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn it_is_told_for_no_result() {
     assert!(!is_named(&by_seed.to_string()));
     assert!(summary.claims.is_empty() && summary.headline.is_none());
 
-    let mut contents = RunContents::read(&best(1), &folder.path().join("run"), None, None).unwrap();
+    let mut contents =
+        RunContents::read(&best(1), &folder.path().join("run"), None, None, &[]).unwrap();
     assert!(!is_named(&sentence(&contents.summary)));
     let figure = Figure::of(&contents).unwrap().to_svg();
     assert!(figure.contains("label smoothing") && !is_named(&figure), "{figure}");

@@ -110,7 +110,7 @@ pub fn run(
         teachers: models,
         initial: initial.as_ref(),
     };
-    model.train(session, resumed, &parts, communicator)
+    model.train(session, resumed, parts, communicator)
 }
 
 /// Teacher logits of the training split [n, classes], and the SHA-256 of what they come from.
@@ -171,10 +171,17 @@ fn read_teachers(
         let teacher = Mlp::from_file(&file.arranged(&dataset.names, path)?);
         learn_classes(teacher.classes(), config, dataset);
         data::expect_fit(&teacher, path, dataset.train.input_size(), dataset.classes)?;
-        // A teacher that overflows is refused here, where its file is known: by the first examples.
-        let first: Vec<u32> = (0..dataset.train.len().min(256) as u32).collect();
-        let name = |i| format!("{}: training example {i}, counted from 0", path.display());
-        data::finite_logits(&session.context, &teacher, &dataset.train.subset(&first), name)?;
+        // Here, where its file is known, and of the images as they are, however they are shown later: a
+        // teacher that overflows is refused, and one of other classes told.
+        let n = dataset.train.len();
+        let asked: Vec<u32> = (0..n.min(10_000)).map(|i| (i * n / n.min(10_000)) as u32).collect();
+        let name =
+            |i: usize| format!("{}: training example {}, counted from 0", path.display(), asked[i]);
+        let examples = dataset.train.subset(&asked);
+        let logits = data::finite_logits(&session.context, &teacher, &examples, name)?;
+        if let Some(doubt) = data::doubtful_logits(&logits, &examples, dataset.classes) {
+            session.warn(&format!("{}: {doubt}", path.display()));
+        }
         hashes.insert(manifest::teacher_key(i), sha256);
         teachers.push(teacher);
     }

@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::slice;
 
 /// Which configuration to train.
@@ -213,7 +214,7 @@ impl ModelRun<'_> {
         self,
         session: &Session,
         resumed: Option<RunFolder>,
-        parts: &Parts,
+        parts: Parts,
         mut communicator: Option<&mut Communicator>,
     ) -> Result<()> {
         let dataset = &parts.dataset;
@@ -240,8 +241,13 @@ impl ModelRun<'_> {
                 .validation
                 .as_ref()
                 .and_then(|part| data::doubtful_labels(&dataset.names, train, VALIDATION, part)),
+            // Teacher models were judged as they were read.
             self.teacher_logits
+                .filter(|_| self.teachers.is_empty())
                 .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
+            (dataset.train.inputs == dataset.test.inputs).then(|| {
+                "the test examples are the training examples: their errors say nothing of others".into()
+            }),
         ];
         doubts.into_iter().flatten().for_each(|doubt| session.warn(&doubt));
         let mut progress = progress::observer(session);
@@ -286,7 +292,7 @@ impl ModelRun<'_> {
             row,
             by_class,
         })?;
-        pages::write_reports(session, slice::from_ref(&folder.root))
+        pages::write_reports(session, slice::from_ref(&folder.root), &[Rc::new(parts.dataset)])
     }
 
     /// What the model makes of each class of the test set; and a warning where that is nothing.

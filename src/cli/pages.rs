@@ -9,9 +9,11 @@ use limbeck::pages::gallery::{self, Entry};
 use limbeck::pages::{demo, report};
 use limbeck::run::folder::default_out;
 use limbeck::run::manifest::shell_line;
+use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::slice;
 
 /// What a page begins with.
@@ -22,7 +24,7 @@ const PAGE: &[u8] = b"<!doctype html";
 /// # Errors
 /// Those of [`RunContents::read`].
 pub fn read_run(session: &Session, root: &Path, seed: Option<u64>) -> Result<RunContents> {
-    RunContents::read(&session.context, root, session.data.as_deref(), seed)
+    RunContents::read(&session.context, root, session.data.as_deref(), seed, &[])
 }
 
 /// Writes a page and prints where: to `--out`, a file or a folder, else to `name` in the folder
@@ -86,15 +88,16 @@ fn link(from: &Path, to: &Path) -> Option<String> {
     Some(path.replace(' ', "%20"))
 }
 
-/// Writes a report into each of the finished `runs`, and notes the command that a user may want
-/// next.
+/// Writes a report into each of the finished `runs`, whose data sets are `loaded`, and notes the
+/// command that a user may want next.
 ///
 /// # Errors
 /// Those of [`RunContents::read`] and [`report::page`]; [`limbeck::Error::Io`].
-pub fn write_reports(session: &Session, runs: &[PathBuf]) -> Result<()> {
+pub fn write_reports(session: &Session, runs: &[PathBuf], loaded: &[Rc<Dataset>]) -> Result<()> {
     let mut next = String::new();
     for root in runs {
-        let run = read_run(session, root, None)?;
+        let data = session.data.as_deref();
+        let run = RunContents::read(&session.context, root, data, None, loaded)?;
         let path = root.join("report.html");
         atomic_write(&path, report::page(&run)?.as_bytes())?;
         session.note(&format!("report: {}", path.display()));

@@ -19,7 +19,14 @@ pub fn run(session: &Session, args: &ReportArgs) -> Result<()> {
     let runs = args.runs.iter().map(|run| read_run(session, run, None));
     let runs: Vec<RunContents> = runs.collect::<Result<_>>()?;
     match &runs[..] {
-        [run] => write_page(session, &run.root, "report.html", &report::page(run)?),
+        [run] => {
+            if let Err(why) = &run.predictions {
+                session.note(&format!(
+                    "the page is without confusions, examples and calibration: {why}"
+                ));
+            }
+            write_page(session, &run.root, "report.html", &report::page(run)?)
+        }
         _ => write_gallery(session, &runs),
     }
 }

@@ -13,6 +13,7 @@ use limbeck::paper::request::Request;
 use limbeck::paper::{self, EXPERIMENTS};
 use limbeck::run::context::RunContext;
 use limbeck::{Error, Result};
+use limbeck_datasets::Dataset;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::fs;
@@ -152,9 +153,12 @@ pub fn run(
         teachers: (first..).zip(args.teachers.iter().cloned()).collect(),
         worker,
     };
+    let mut loaded = Loaded::new();
     let runs = match args.experiment {
-        Choice::One(experiment) => tables(session, experiment, &request, &mut run, &out),
-        Choice::All => all(session, &mut request, &mut run, &out),
+        Choice::One(experiment) => {
+            tables(session, experiment, &request, &mut run, &out, &mut loaded)
+        }
+        Choice::All => all(session, &mut request, &mut run, &out, &mut loaded),
     };
     drop(progress);
     let runs = runs.map_err(|error| {
@@ -174,7 +178,10 @@ pub fn run(
     }?;
     // One page for all.
     match worker {
-        None | Some(0) => pages::write_reports(session, &folders),
+        None | Some(0) => {
+            let loaded: Vec<_> = loaded.into_iter().map(|(_, dataset)| dataset).collect();
+            pages::write_reports(session, &folders, &loaded)
+        }
         Some(_) => Ok(()),
     }
 }
@@ -185,6 +192,7 @@ fn all(
     request: &mut Request,
     run: &mut RunContext,
     out: &Path,
+    loaded: &mut Loaded,
 ) -> Result<Vec<Outcome>> {
     let mut runs: Vec<Outcome> = Vec::new();
     for experiment in EXPERIMENTS {
@@ -198,7 +206,7 @@ fn all(
         if !data.contains(&Data::Images) {
             own.teachers.clear();
         }
-        runs.extend(tables(session, experiment, &own, run, &out.join(name))?);
+        runs.extend(tables(session, experiment, &own, run, &out.join(name), loaded)?);
         if let [first] = &runs[..] {
             for row in first.summary.rows_of("teacher") {
                 let model = first.run.join(&row.model);
@@ -216,6 +224,7 @@ fn tables(
     request: &Request,
     run: &mut RunContext,
     out: &Path,
+    loaded: &mut Loaded,
 ) -> Result<Vec<Outcome>> {
     let kinds = experiment.about().data;
     let is_there =
@@ -224,10 +233,10 @@ fn tables(
     let mut done = Vec::new();
     for &data in &there {
         let (input, folder) = match data {
-            Data::Images => (Input::Images(Rc::new(session.dataset(None)?)), "images"),
+            Data::Images => (Input::Images(dataset(session, data, None, loaded)?), "images"),
             Data::Writers => {
-                let writers = session.dataset(Some(DatasetName::Writers))?;
-                (Input::Images(Rc::new(writers)), "writers")
+                let name = Some(DatasetName::Writers);
+                (Input::Images(dataset(session, data, name, loaded)?), "writers")
             }
             Data::Speech => (Input::Speech, "speech"),
         };
@@ -235,6 +244,24 @@ fn tables(
         done.push(paper::reproduce(run, experiment, request, &input, &out)?);
     }
     Ok(done)
+}
+
+/// The data sets that were loaded.
+type Loaded = Vec<(Data, Rc<Dataset>)>;
+
+/// Loads the data set `name`, unless it is `loaded`.
+fn dataset(
+    session: &Session,
+    data: Data,
+    name: Option<DatasetName>,
+    loaded: &mut Loaded,
+) -> Result<Rc<Dataset>> {
+    if let Some((_, dataset)) = loaded.iter().find(|(of, _)| *of == data) {
+        return Ok(Rc::clone(dataset));
+    }
+    let dataset = Rc::new(session.dataset(name)?);
+    loaded.push((data, Rc::clone(&dataset)));
+    Ok(dataset)
 }
 
 /// Those of several experiments.

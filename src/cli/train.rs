@@ -34,5 +34,5 @@ pub fn run(
         teachers: &[],
         initial: initial.as_ref(),
     };
-    model.train(session, resumed, &parts, communicator)
+    model.train(session, resumed, parts, communicator)
 }

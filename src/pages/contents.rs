@@ -17,6 +17,7 @@ use limbeck_kernels::Context;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Variants whose models are evaluated for a page, in the order in which it shows them.
 const EVALUATED: [&str; 4] = ["teacher", "baseline", "student", "model"];
@@ -42,7 +43,7 @@ pub struct RunContents {
 /// The models of a run and their predictions of the run's test set.
 pub struct Predictions {
     /// A data set whose test set has labels.
-    pub dataset: Dataset,
+    pub dataset: Rc<Dataset>,
     /// At least one model.
     pub models: Vec<EvaluatedModel>,
 }
@@ -106,8 +107,9 @@ impl Predictions {
 
 impl RunContents {
     /// Reads the records of the run in `root`, and computes the logits on the test set of its
-    /// teacher, baseline and student, or of its one model, of `seed` or the first seed. `data` is
-    /// the folder of the data sets.
+    /// teacher, baseline and student, or of its one model, of `seed` or the first seed. Where the
+    /// run's data set is among those that are `loaded`, it is not read again. `data` is the folder of
+    /// the data sets.
     ///
     /// # Errors
     /// [`Error::Data`] if there is no summary or a file is damaged; [`Error::Io`].
@@ -116,6 +118,7 @@ impl RunContents {
         root: &Path,
         data: Option<&Path>,
         seed: Option<u64>,
+        loaded: &[Rc<Dataset>],
     ) -> Result<RunContents> {
         let [summary, manifest, metrics] =
             ["summary.json", "manifest.json", "metrics.jsonl"].map(|name| root.join(name));
@@ -157,7 +160,7 @@ impl RunContents {
             figures,
             predictions: Err(String::new()),
         };
-        run.predictions = run.predict(context, data, seed)?;
+        run.predictions = run.predict(context, data, seed, loaded)?;
         Ok(run)
     }
 
@@ -181,6 +184,7 @@ impl RunContents {
         context: &Context,
         data: Option<&Path>,
         seed: Option<u64>,
+        loaded: &[Rc<Dataset>],
     ) -> Result<std::result::Result<Predictions, String>> {
         let rows = &self.summary.rows;
         let Some(seed) = seed.or(rows.first().map(|row| row.seed)) else {
@@ -194,7 +198,7 @@ impl RunContents {
                 "no teacher, baseline, student or single model of seed {seed} in the run folder"
             )));
         }
-        let dataset = match self.dataset(data) {
+        let dataset = match self.dataset(data, loaded) {
             Ok(dataset) => dataset,
             Err(why) => return Ok(Err(why)),
         };
@@ -227,8 +231,28 @@ impl RunContents {
         Ok(Ok(Predictions { dataset, models }))
     }
 
-    /// Loads the data set that the run was trained on, by its SHA-256; or says why it cannot.
-    fn dataset(&self, data: Option<&Path>) -> std::result::Result<Dataset, String> {
+    /// The data set that the run was trained on, by its SHA-256: one that is `loaded`, or loads it; or
+    /// says why it cannot.
+    fn dataset(
+        &self,
+        data: Option<&Path>,
+        loaded: &[Rc<Dataset>],
+    ) -> std::result::Result<Rc<Dataset>, String> {
+        let is_its = |dataset: &&Rc<Dataset>| {
+            let changed = differing(&self.manifest["data"], &dataset.sha256);
+            dataset.name == self.summary.dataset && changed.is_empty()
+        };
+        let dataset = match loaded.iter().find(is_its) {
+            Some(dataset) => Rc::clone(dataset),
+            None => Rc::new(self.load(data)?),
+        };
+        match &dataset.test.labels {
+            Some(labels) if !labels.is_empty() => Ok(dataset),
+            _ => Err(format!("the test set of {} has no labels", dataset.name)),
+        }
+    }
+
+    fn load(&self, data: Option<&Path>) -> std::result::Result<Dataset, String> {
         let config = self.root.join("config.toml");
         let name = self.summary.dataset.as_str();
         let loaded = if config.is_file() {
@@ -252,10 +276,7 @@ impl RunContents {
         if changed.iter().any(|(name, ..)| dataset.sha256.contains_key(name)) {
             return Err(format!("the data of {name} are others than the run's manifest names"));
         }
-        match &dataset.test.labels {
-            Some(labels) if !labels.is_empty() => Ok(dataset),
-            _ => Err(format!("the test set of {name} has no labels")),
-        }
+        Ok(dataset)
     }
 }
 

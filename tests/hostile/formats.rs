@@ -185,7 +185,7 @@ pub const FORMATS: [Format; 21] = [
 fn report(dir: &Path) -> Result<Loaded> {
     static CONTEXT: LazyLock<Context> =
         LazyLock::new(|| Context::new(Isa::Portable, 1).expect("a context"));
-    let run = contents::RunContents::read(&CONTEXT, &dir.join(RUN), None, None)?;
+    let run = contents::RunContents::read(&CONTEXT, &dir.join(RUN), None, None, &[])?;
     page::page(&run).map(Loaded::of)
 }
 

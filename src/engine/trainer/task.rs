@@ -129,6 +129,13 @@ impl<'a> Task<'a> {
         }
         if let Inputs::Images(images) = &self.split.inputs {
             let (height, width) = (images.height, images.width);
+            let side = height.min(width);
+            if let Some(jitter) = self.config.data.jitter.filter(|&jitter| jitter >= side.max(1)) {
+                return Err(Error::Usage(format!(
+                    "data.jitter: found {jitter} pixels for images of {height}x{width}, expected less than \
+                     either side: such a shift leaves nothing"
+                )));
+            }
             let hides = |view: &&View| view.hides(height, width);
             if let Some(view) = self.views().iter().find(hides) {
                 return Err(Error::Usage(format!(
