@@ -181,8 +181,51 @@ impl DotRow {
                 y + 8.0,
                 short(paper)
             );
-            text(svg, (at + 5.0, y + 18.0), "start", "axis", &format!("paper {}", short(paper)));
+            let said = format!("paper {}", short(paper));
+            // Beyond the axis are the edge of the picture or the row's texts.
+            let (anchor, beside) =
+                if at + 5.0 + width_of(&said) <= x.to { ("start", 5.0) } else { ("end", -5.0) };
+            text(svg, (at + beside, y + 18.0), anchor, "axis", &said);
         }
         let _ = writeln!(svg, "</g>");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_figure_is_named_inside_the_axis() {
+        let row = |paper: f64| DotRow {
+            name: "baseline".into(),
+            of: vec!["seed 0".into(), "seed 1".into()],
+            values: vec![60.0, 138.0],
+            interval: None,
+            is_student: false,
+            paper: Some(paper),
+            text: "99".into(),
+            remark: String::new(),
+        };
+        for width in [Size::NARROW.width, Size::HALF.width, Size::WIDE.width] {
+            for paper in [10.0, 60.0, 100.0, 146.0, 200.0] {
+                let dots = Dots {
+                    title: String::new(),
+                    caption: String::new(),
+                    x_label: String::new(),
+                    rows: vec![row(paper)],
+                    gap: None,
+                };
+                let svg = dots.picture(width, &Colours::of(["baseline"]));
+                let said = format!("paper {paper}");
+                let line = svg.lines().find(|line| line.contains(&format!(">{said}<"))).unwrap();
+                let at: f64 = line.split('"').nth(1).unwrap().parse().unwrap();
+                let (from, to) = match line.contains("\"end\"") {
+                    true => (at - width_of(&said), at),
+                    false => (at, at + width_of(&said)),
+                };
+                assert!(from >= 0.0 && to <= width, "{said} from {from} to {to} of {width}");
+            }
+        }
     }
 }
