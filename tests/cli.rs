@@ -931,6 +931,16 @@ fn a_killed_run_resumes_to_the_same_bits() {
     limbeck(&[&resume[..], &["--seed", "4"]].concat()).fails(2, &["--seed"]);
     let resumed = limbeck(&resume);
     assert_eq!(resumed.json()["sha256"], through.json()["sha256"]);
+
+    // Without its checkpoints it can only begin again, and says so.
+    fs::remove_file(dir.path().join("killed/summary.json")).unwrap();
+    let again = limbeck(&resume);
+    assert_eq!(again.json()["sha256"], through.json()["sha256"]);
+    assert!(
+        again
+            .stderr
+            .contains("found no checkpoint of model, seed 3, which had trained 1000 epochs")
+    );
     limbeck(&["train", "--resume", &out("nowhere")]).fails(65, &["nowhere", "manifest.json"]);
 }
 

@@ -636,7 +636,7 @@ fn keys_are_set_on_the_command_line_and_refused_with_their_name() {
     says(&set("training.epochs"), 2, &["training.epochs", "expected KEY=VALUE"]);
     says(&set("training.epoch=2"), 2, &["--set training.epoch=2", "did you mean `epochs`"]);
     says(&set("training.epochs=0"), 2, &["--set training.epochs=0", "1 to 1000000", "found 0"]);
-    says(&set("training.epochs=two"), 2, &["--set training.epochs=\"two\"", "string"]);
+    says(&set("training.epochs=two"), 2, &["--set training.epochs=\"two\"", "found \"two\""]);
     says(&set("a b=2"), 2, &["the key \"a b\""]);
     let view = set("distillation.views=[\"shift 2\"]");
     says(&view, 2, &["found \"shift 2\"", "joined by +"]);
@@ -917,4 +917,145 @@ fn what_figures_cannot_show_is_said() {
     says(&output, 0, &["1, the first \"strange\""]);
     let report = json(&output);
     assert_eq!((&report["rows"], &report["labelled"]), (&4.into(), &2.into()));
+}
+
+/// `table` with the field `column` of row `row` replaced.
+fn with_value(table: &str, row: usize, column: usize, value: &str) -> String {
+    let lines = table.lines().enumerate().map(|(i, line)| {
+        let mut fields: Vec<&str> = line.split(',').collect();
+        if i == row {
+            fields[column] = value;
+        }
+        fields.join(",") + "\n"
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_value_that_hides_the_others_of_its_column_is_named() {
+    let plain = table(mixed(), 1.0);
+    let place = Place::new(&with_value(&plain, 7, 0, "1e12"), "holdout = 15", TRAINING);
+    // Wherever it lands, in the training examples or in the test set.
+    place.configure("test_table = \"test.csv\"", TRAINING);
+    fs::write(place.path("test.csv"), &plain).unwrap();
+    let run = place.run("train", "far");
+    says(&run, 0, &["\"a\" (so far off: 1, up to 1e12)", "stands for a missing value"]);
+    assert!(!stderr(&run).contains("\"b\" (so far"), "{}", stderr(&run));
+    let many = (0..6).fold(plain.clone(), |text, i| with_value(&text, 3 + 9 * i, 1, "-99999"));
+    fs::write(place.path("t.csv"), many).unwrap();
+    says(&place.run("train", "many"), 0, &["\"b\" (so far off: 6, up to -99999)"]);
+
+    // A rare indicator, a tail and two clusters are columns as any.
+    let rows = (0..600).map(|i| {
+        let (rare, tail) = (usize::from(i % 100 == 3), (0.05 * (i * 37 % 600) as f64).exp());
+        let cluster = f64::from(u8::from(i % 5 == 1)) + (i % 7) as f64 * 0.02;
+        format!("{rare},{tail},{cluster},{}\n", i % 3)
+    });
+    fs::write(place.path("t.csv"), format!("a,b,c,label\n{}", rows.collect::<String>())).unwrap();
+    let text = "[data]\ntrain_table = \"t.csv\"\nholdout = 15\n[model]\nhidden = [4]\n[training]\nepochs = 1\n";
+    fs::write(place.path("c.toml"), text).unwrap();
+    let run = place.run("train", "usual");
+    says(&run, 0, &[]);
+    assert!(!stderr(&run).contains("far off"), "{}", stderr(&run));
+}
+
+#[test]
+fn test_examples_in_another_unit_are_told() {
+    let place = Place::new(&table(mixed(), 1.0), "test_table = \"test.csv\"", TRAINING);
+    fs::write(place.path("test.csv"), table(mixed(), 25.4)).unwrap();
+    let said = ["\"a\" (26.87", "beside 0 to 2.12", "of the same unit"];
+    says(&place.run("train", "other"), 0, &said);
+    fs::write(place.path("test.csv"), table(mixed(), 1.1)).unwrap();
+    let run = place.run("train", "same");
+    assert!(!stderr(&run).contains("unit"), "{}", stderr(&run));
+}
+
+#[test]
+fn what_a_configuration_says_in_vain_is_told() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let set = |values: &[&str], out: &str| {
+        let values = values.iter().flat_map(|value| ["--set", value]);
+        let args: Vec<&str> = ["train", "c.toml", "--out", out].into_iter().chain(values).collect();
+        place.limbeck(&args)
+    };
+    let vain = set(&["training.beta2=0.5", "training.decay=0.5", "data.train_limit=100"], "vain");
+    says(&vain, 0, &["training.beta2 = 0.5 plays no part: optimizer = \"sgd\""]);
+    says(&vain, 0, &["training.decay = 0.5 plays no part", "train_limit = 100: there are 45"]);
+    let read = ["training.beta2=0.5", "training.optimizer=adam", "training.decay=0.5"];
+    let read = set(&[&read[..], &["training.schedule=exponential"]].concat(), "read");
+    says(&read, 0, &[]);
+    assert!(!stderr(&read).contains("no part"), "{}", stderr(&read));
+    // Neither does the resolved configuration of a run, which has all keys.
+    let again = place.limbeck(&["train", "read/config.toml", "--out", "again"]);
+    says(&again, 0, &[]);
+    assert!(!stderr(&again).contains("no part"), "{}", stderr(&again));
+
+    let teacher = "read/models/model-0.safetensors";
+    let distil = |values: &str, out: &str| {
+        place.configure(HELD, &format!("{TRAINING}[distillation]\n{values}\n"));
+        place.limbeck(&["distill", "c.toml", "--teacher", teacher, "--out", out])
+    };
+    let cold = distil("temperature = 1e-30", "cold");
+    says(&cold, 0, &["the teacher hardly takes part", "at most 1e-30, that of the labels up to"]);
+    says(
+        &distil("soft_weight = 0", "labels"),
+        0,
+        &["the teacher hardly takes part", "at most 0e0"],
+    );
+    let warm = distil("temperature = 4", "warm");
+    assert!(!stderr(&warm).contains("hardly"), "{}", stderr(&warm));
+}
+
+#[test]
+fn the_key_at_fault_is_named_in_words() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    let set = |value: &str, said: &[&str]| {
+        let args = ["train", "c.toml", "--out", "no", "--set", value, "--set", "training.epochs=1"];
+        says(&place.limbeck(&args), 2, said);
+    };
+    set(
+        "training.batch_size=1.5",
+        &["--set training.batch_size=1.5: found 1.5, expected a whole number"],
+    );
+    set("seed=99999999999999999999", &["found 99999999999999999999, expected a whole number"]);
+    set("training.learning_rate=fast", &["found \"fast\", expected a number"]);
+    set("model.hidden=7", &["found 7, expected a list"]);
+    set("training.max_norm=[1]", &["found a list, expected a number"]);
+    set("training=5", &["--set: found training=5", "training.KEY=VALUE"]);
+    set("training.train_limit=7", &["unknown key `train_limit` here; it is one of [data]"]);
+    set("epochs=7", &["it is one of [training]"]);
+}
+
+/// An archive's labels are what its answers are compared with.
+#[test]
+fn arrays_are_answered_with_the_labels_beside_them() {
+    let place = Place::new(&table(mixed(), 1.0), HELD, TRAINING);
+    json(&place.run("train", "run"));
+    let arrays = place.path("arrays");
+    fs::create_dir(&arrays).unwrap();
+    let rows: Vec<f32> = table(mixed(), 1.0)
+        .lines()
+        .skip(1)
+        .flat_map(|line| {
+            line.split(',').take(2).map(|x| x.parse::<f32>().unwrap()).collect::<Vec<_>>()
+        })
+        .collect();
+    let labels: Vec<f32> = mixed().map(|label| label as f32).collect();
+    let array = limbeck_datasets::npy::of_logits;
+    fs::write(arrays.join("x_train.npy"), array(&rows[..20], 2)).unwrap();
+    fs::write(arrays.join("x_test.npy"), array(&rows, 2)).unwrap();
+    fs::write(arrays.join("y_test.npy"), array(&labels, 1)).unwrap();
+    let predict = || {
+        let model = "run/models/model-0.safetensors";
+        place.limbeck(&["predict", model, "arrays", "--out", "answers.csv"])
+    };
+    let said = ["the rows are x_test, and their labels are y_test", "model's features, a, b"];
+    let answered = predict();
+    says(&answered, 0, &said);
+    let shown = String::from_utf8(answered.stdout).unwrap();
+    assert!(shown.contains("0 errors in 60 rows with labels"), "{shown}");
+    let answers = fs::read_to_string(place.path("answers.csv")).unwrap();
+    assert!(answers.starts_with("label,prediction,probability\n0,0,"), "{answers}");
+    fs::write(arrays.join("y_test.npy"), array(&labels[1..], 1)).unwrap();
+    says(&predict(), 0, &["no answer is compared", "y_test.npy"]);
 }

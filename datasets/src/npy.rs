@@ -880,31 +880,46 @@ pub fn has_test_examples(path: &Path) -> Result<bool, Error> {
     Ok(Arrays::open(path)?.names()?.iter().any(|name| is_called(name, "test", &EXAMPLES)))
 }
 
-/// Reads examples without labels: an `.npy` file; the one array of an archive or folder; or of several
-/// the one called `x`, `images`, `data`, `features` or `inputs`, alone or with `test`. They are images or
-/// features as in [`load_dataset`].
+/// Examples to be asked about.
+pub struct Asked {
+    /// The examples, without labels.
+    pub split: Split,
+    /// What their array and that of their labels are called in an archive or folder of several arrays.
+    pub names: Option<(String, Option<String>)>,
+    /// The label of each example, or why the array that is called like labels has none.
+    pub labels: Option<Result<Vec<String>, Error>>,
+}
+
+/// Reads examples to be asked about: an `.npy` file; the one array of an archive or folder; or of several
+/// the one called `x`, `images`, `data`, `features` or `inputs`, alone or with `test`, and the labels that are
+/// called so too. They are images or features as in [`load_dataset`].
 ///
 /// # Errors
-/// As [`load_dataset`].
-pub fn read_examples(path: &Path) -> Result<Split, Error> {
+/// As [`load_dataset`], for the examples.
+pub fn read_asked(path: &Path) -> Result<Asked, Error> {
+    let alone = |split| Asked { split, names: None, labels: None };
     // A pipe is no archive, of which no byte is taken to look at it.
     let is_archive = path.is_dir() || path.is_file() && Arrays::is_archive(path)?;
     if !is_archive {
-        return with_array(path, |array| array.split());
+        return with_array(path, |array| array.split()).map(alone);
     }
     let mut arrays = Arrays::open(path)?;
     let names = arrays.names()?;
-    let called = |part| names.iter().find(|name| is_called(name, part, &EXAMPLES));
-    let name = match &names[..] {
-        [name] => Some(name),
-        _ => called("").or_else(|| called("test")),
-    };
-    let name = name.cloned().ok_or_else(|| Error::Archive {
+    if let [name] = &names[..] {
+        return arrays.array(name)?.split().map(alone);
+    }
+    let called = |part, words| names.iter().find(|name| is_called(name, part, words)).cloned();
+    let pair = ["", "test"]
+        .into_iter()
+        .find_map(|part| called(part, &EXAMPLES).map(|x| (x, called(part, &LABELS))));
+    let (x, y) = pair.ok_or_else(|| Error::Archive {
         path: path.to_path_buf(),
         found: format!("the arrays [{}]", names.join(", ")),
         expected: "one called x or x_test, or one alone".to_owned(),
     })?;
-    arrays.array(&name)?.split()
+    let split = arrays.array(&x)?.split()?;
+    let labels = y.as_deref().map(|y| Ok(arrays.array(y)?.answers(split.len(), &x)?.texts()));
+    Ok(Asked { split, names: Some((x, y)), labels })
 }
 
 /// What arrays of examples and of labels are called, with `train` or `test` or alone.
@@ -947,6 +962,14 @@ enum Answer {
 }
 
 impl Answers {
+    /// The label of each example; of rows with one 1 its place.
+    fn texts(&self) -> Vec<String> {
+        match &self.what {
+            Answer::Named(labels) => labels.texts(),
+            Answer::OneHot(_, places) => places.iter().map(u16::to_string).collect(),
+        }
+    }
+
     fn classes(&self, given: Option<usize>) -> Result<Classes, Error> {
         match &self.what {
             Answer::Named(labels) => Classes::of(labels, given).map_err(|fault| self.bad(fault)),

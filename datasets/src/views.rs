@@ -34,6 +34,7 @@
 //!
 //! `tests/golden/views.py` computes them from this page alone.
 
+use crate::nearest;
 use crate::random::{Purpose, keystream};
 use rand::Rng;
 use std::fmt::{self, Display, Formatter};
@@ -220,18 +221,26 @@ impl FromStr for View {
                 "noise" => {
                     let sd = value.trim().parse().ok().filter(|sd| (0.0..=1.0).contains(sd));
                     let sd =
-                        sd.ok_or_else(|| bad("a deviation from 0 to 1, the range of a pixel"))?;
+                        sd.ok_or_else(|| bad("one deviation from 0 to 1, the range of a pixel"))?;
                     view.noise.replace(sd).is_some()
                 }
                 "block" => {
                     let side = value.trim().parse().ok().filter(|side| (1..=4096).contains(side));
-                    let side = side.ok_or_else(|| bad("a side of 1 to 4096 pixels"))?;
+                    let side = side.ok_or_else(|| bad("one side of 1 to 4096 pixels"))?;
                     view.block.replace(side).is_some()
                 }
                 _ => {
+                    let meant = match nearest(
+                        &name.to_lowercase(),
+                        ["plain", "mix", "noise", "mask", "block"],
+                    ) {
+                        Some(known) => format!("; did you mean {known}?"),
+                        None if name == "jitter" => "; translations are data.jitter = n".into(),
+                        None => String::new(),
+                    };
                     return Err(format!(
                         "found {text:?}, expected `plain`, or some of `mix λ`, `noise s`, `mask r` \
-                         and `block n`, joined by +"
+                         and `block n`, joined by +{meant}"
                     ));
                 }
             };
@@ -311,8 +320,11 @@ mod tests {
             ("mix +0.5", "found \"mix\" in \"mix +0.5\", expected mix with a number"),
             ("mask 0.0001", "1/256 and more"),
             ("mask 0..0.001", "1/256 and more"),
-            ("noise x", "a deviation from 0 to 1"),
-            ("block 0", "a side of 1"),
+            ("noise x", "one deviation from 0 to 1"),
+            ("block 0", "one side of 1"),
+            ("noise 0.1..0.3", "one deviation"),
+            ("Mask 0.3", "did you mean mask?"),
+            ("jitter 2", "data.jitter"),
             ("mask 0.1 + mask 0.2", "mask once"),
         ] {
             let message = text.parse::<View>().unwrap_err();

@@ -7,6 +7,7 @@ use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::Config;
 use limbeck::engine::data::{self, Parts};
 use limbeck::engine::distill;
+use limbeck::engine::doubts;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::teacher::{self, Given};
@@ -179,7 +180,7 @@ fn read_teachers(
             |i: usize| format!("{}: training example {}, counted from 0", path.display(), asked[i]);
         let examples = dataset.train.subset(&asked);
         let logits = data::finite_logits(&session.context, &teacher, &examples, name)?;
-        if let Some(doubt) = data::doubtful_logits(&logits, &examples, dataset.classes) {
+        if let Some(doubt) = doubts::logits(&logits, &examples, dataset.classes) {
             session.warn(&format!("{}: {doubt}", path.display()));
         }
         hashes.insert(manifest::teacher_key(i), sha256);

@@ -4,6 +4,7 @@ use crate::session::Session;
 use clap::Args;
 use limbeck::engine::config::{ColumnKey, Config};
 use limbeck::engine::data;
+use limbeck::engine::doubts;
 use limbeck::engine::teacher::{self, Given};
 use limbeck::files::read::read_start;
 use limbeck::files::shown::ShownPath;
@@ -44,12 +45,6 @@ pub struct InitArgs {
 
 pub fn run(session: &Session, args: &InitArgs) -> Result<()> {
     let out = session.out.clone().unwrap_or_else(|| "config.toml".into());
-    if out.exists() {
-        return Err(Error::Usage(format!(
-            "{}: exists already; name another file: --out FILE",
-            out.display()
-        )));
-    }
     let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io("resolve", path));
     let mut config = Config::default();
     let teacher = match (&args.teacher_logits, &args.teacher_probs) {
@@ -65,6 +60,12 @@ pub fn run(session: &Session, args: &InitArgs) -> Result<()> {
         }
     }
     let tries = tries(&absolute(&args.path)?, args.label_column.as_deref(), config)?;
+    if out.exists() {
+        return Err(Error::Usage(format!(
+            "{}: exists already; name another file: --out FILE",
+            out.display()
+        )));
+    }
     let (mut refused, mut untested) = (None, None);
     for attempt in tries {
         match attempt.load(&out) {
@@ -276,7 +277,7 @@ fn finish(
                 expected: format!("{examples}, one for each training example"),
             });
         }
-        let doubt = data::doubtful_logits(&matrix.values, &dataset.train, dataset.classes);
+        let doubt = doubts::logits(&matrix.values, &dataset.train, dataset.classes);
         doubt.iter().for_each(|doubt| session.warn(doubt));
     }
     let found = Found::of(&dataset, &args.path, attempt);

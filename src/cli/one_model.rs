@@ -7,6 +7,7 @@ use clap::Args;
 use limbeck::engine::communicator::Communicator;
 use limbeck::engine::config::{Config, Overrides, Precision, SplitKind};
 use limbeck::engine::data::{self, Parts};
+use limbeck::engine::doubts;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::metrics::Confusion;
 use limbeck::engine::mlp::Mlp;
@@ -63,6 +64,15 @@ impl ConfigArgs {
         whole.notes.iter().for_each(|remark| session.say(remark));
         let parts = data::cut(whole, &located, &origin)?;
         let initial = initial(session, &located, &parts.dataset)?;
+        if self.resume.is_none() {
+            config.unused().iter().for_each(|unused| session.warn(unused));
+            let limit = config.data.train_limit.filter(|&limit| limit > parts.rows.len());
+            if let Some(limit) = limit {
+                let n = parts.rows.len();
+                session
+                    .note(&format!("data.train_limit = {limit}: there are {n} training examples"));
+            }
+        }
         if self.resume.is_none() && config.data.dataset.is_own() {
             decide(session, &mut config, &parts);
         }
@@ -149,7 +159,7 @@ fn decide(session: &Session, config: &mut Config, parts: &Parts) {
         session.note("the test set is not read: the hold-out takes its place");
     }
     let choice = standardize::choose(keys.standardize, &dataset.train, &dataset.names);
-    choice.coarse.iter().for_each(|coarse| session.warn(coarse));
+    choice.doubts.iter().for_each(|doubt| session.warn(doubt));
     choice.constant.iter().for_each(|constant| session.note(constant));
     choice.why.iter().for_each(|why| session.note(why));
     keys.standardize = Some(choice.how);
@@ -236,15 +246,16 @@ impl ModelRun<'_> {
         }
         let train = &dataset.train;
         let doubts = [
-            data::doubtful_labels(&dataset.names, train, "test", &dataset.test),
+            doubts::labels(&dataset.names, train, "test", &dataset.test),
             parts
                 .validation
                 .as_ref()
-                .and_then(|part| data::doubtful_labels(&dataset.names, train, VALIDATION, part)),
+                .and_then(|part| doubts::labels(&dataset.names, train, VALIDATION, part)),
             // Teacher models were judged as they were read.
             self.teacher_logits
                 .filter(|_| self.teachers.is_empty())
-                .and_then(|logits| data::doubtful_logits(logits, &dataset.train, dataset.classes)),
+                .and_then(|logits| doubts::logits(logits, &dataset.train, dataset.classes)),
+            standardize::outside(train, "test", &dataset.test, &dataset.names),
             (dataset.train.inputs == dataset.test.inputs).then(|| {
                 "the test examples are the training examples: their errors say nothing of others".into()
             }),
@@ -300,7 +311,7 @@ impl ModelRun<'_> {
         let labels = dataset.test.labels.as_deref().unwrap_or_default();
         let logits = model.logits(&session.context, &dataset.test);
         let confusion = Confusion::new(&logits, labels, dataset.classes);
-        let failed = data::did_not_learn(&confusion, &dataset.names);
+        let failed = doubts::did_not_learn(&confusion, &dataset.names);
         failed.iter().for_each(|failed| session.warn(failed));
         ByClass::new(&confusion, &dataset.names)
     }

@@ -10,6 +10,7 @@ use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write_with;
 use limbeck::run::by_class::ByClass;
 use limbeck::{Error, Result};
+use limbeck_datasets::npy::Asked;
 use limbeck_datasets::table::{Rows, Stream};
 use limbeck_datasets::{Split, idx, npy};
 use serde::Serialize;
@@ -26,7 +27,8 @@ pub struct PredictArgs {
     /// Rows: CSV, also gzipped, NPY or NPZ, or images in IDX
     ///
     /// Columns of a table are found by the names that the model knows; others are left out. Where the
-    /// column of the labels is among them, the answers are compared with it.
+    /// column of the labels is among them, or an archive has labels beside its examples, the answers are
+    /// compared with these.
     rows: PathBuf,
 
     /// Print the probability of every class
@@ -114,12 +116,10 @@ impl Predictor<'_> {
                 let names = &self.about.names;
                 let (inputs, label) = (self.model.inputs(), names.label.as_deref());
                 let mut stream = Stream::open(path, &names.features, inputs, label)?;
-                if !stream.has_names() && !names.features.is_empty() {
-                    self.session.warn(&format!(
-                        "{}: no names of columns in the first line: taken in the order of the model's \
-                         features, {}",
-                        path.display(),
-                        names.features.join(", ")
+                if !stream.has_names() {
+                    self.warn_of_places(&format!(
+                        "{}: no names of columns in the first line",
+                        path.display()
                     ));
                 }
                 while let Some(Rows { values, labels }) = stream.next_rows()? {
@@ -127,12 +127,38 @@ impl Predictor<'_> {
                     self.write_rows(&mut csv, &split, labels.as_deref())?;
                 }
             }
-            Kind::Arrays => self.write_rows(&mut csv, &npy::read_examples(path)?, None)?,
+            Kind::Arrays => {
+                let Asked { split, names, labels } = npy::read_asked(path)?;
+                if let Some((x, y)) = names {
+                    let labels = y.map_or(String::new(), |y| format!(", and their labels are {y}"));
+                    let path = path.display();
+                    self.session.note(&format!("{path}: the rows are {x}{labels}"));
+                }
+                self.warn_of_places(&format!(
+                    "{}: an array has no names of columns",
+                    path.display()
+                ));
+                let labels = labels.transpose().unwrap_or_else(|error| {
+                    self.session.warn(&format!("no answer is compared: {error}"));
+                    None
+                });
+                self.write_rows(&mut csv, &split, labels.as_deref())?;
+            }
             Kind::Images => {
                 self.write_rows(&mut csv, &idx::read_images(path)?.unlabelled(), None)?;
             }
         }
         csv.finish()
+    }
+
+    /// Rows without names where the model knows those of its features.
+    fn warn_of_places(&self, why: &str) {
+        let features = &self.about.names.features;
+        if !features.is_empty() {
+            let features = features.join(", ");
+            self.session
+                .warn(&format!("{why}: taken in the order of the model's features, {features}"));
+        }
     }
 
     fn write_header<W: Write>(&self, csv: &mut Csv<W>, labelled: bool) -> Result<()> {

@@ -6,6 +6,7 @@ pub mod communicator;
 pub mod config;
 pub mod data;
 pub mod distill;
+pub mod doubts;
 pub mod init;
 pub mod loss;
 pub mod metrics;

@@ -16,6 +16,10 @@ use limbeck_datasets::{Features, Images, Inputs, Names, Split};
 
 /// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
 const ROUNDING: f64 = 1e-6;
+/// Values farther from the mean than so many deviations are far,
+const FAR: f64 = 2.0;
+/// and drown the others of a column where the deviation of these is less than this share of the whole one.
+const DROWNED: f64 = 0.01;
 /// How many columns a message names.
 const SHOWN: usize = 10;
 /// Mean and deviation of a column that needs no standardising: |mean| and |ln sd| up to this.
@@ -53,9 +57,9 @@ pub struct Choice {
     pub how: Standardize,
     /// Why, where nobody asked for it.
     pub why: Option<String>,
-    /// Columns whose values lie so near each other that 32-bit numbers hardly tell them apart, as the seconds
-    /// of an epoch.
-    pub coarse: Option<String>,
+    /// Columns that tell the model little: their values lie so near each other that 32-bit numbers hardly tell
+    /// them apart, as the seconds of an epoch, or a few lie so far off that the others seem the same.
+    pub doubts: Vec<String>,
     /// Columns that are standardised and of one value.
     pub constant: Option<String>,
 }
@@ -70,7 +74,7 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
     };
     let Some(features) = of_rows else {
         let how = asked.unwrap_or(Standardize::Off);
-        return Choice { how, why: None, coarse: None, constant: None };
+        return Choice { how, why: None, doubts: Vec::new(), constant: None };
     };
     let columns = columns(features);
     let far = columns.iter().filter(|column| !column.is_standard()).count();
@@ -86,29 +90,82 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
     };
     let by_columns = if far > 0 { Standardize::On } else { Standardize::Off };
     let how = asked.unwrap_or(by_columns);
-    let all = |which: fn(&Column) -> bool| -> Option<String> {
-        let mut all = (0..columns.len()).filter(|&place| which(&columns[place])).peekable();
-        all.peek()?;
-        let shown: Vec<String> =
-            all.by_ref().take(SHOWN).map(|place| format!("{:?}", names.feature(place))).collect();
-        let more = all.count();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Some(shown.join(", ") + &more)
+    let all = |which: fn(&Column) -> bool, told: fn(&Column) -> String| {
+        let all = columns.iter().enumerate().filter(|(_, column)| which(column));
+        listed(names, all.map(|(place, column)| (place, told(column))))
     };
     let left_out = if how == Standardize::On { ", and are left out" } else { "" };
-    let coarse = all(Column::is_coarse).map(|which| {
+    let coarse = all(Column::is_coarse, |_| String::new()).map(|which| {
         format!(
             "features {which}: their values differ by hardly more than the rounding of 32-bit numbers\
              {left_out}: subtract an offset from the column"
         )
     });
-    let constant = all(Column::is_constant).filter(|_| how == Standardize::On).map(|which| {
+    let far = |column: &Column| {
+        format!(" (so far off: {}, up to {})", column.far, plain(column.farthest))
+    };
+    let drowned = all(Column::is_drowned, far).map(|which| {
+        format!(
+            "features {which}: a few values lie so far off that the others seem the same beside them: correct \
+             them or leave out their rows; a number that stands for a missing value is none to learn from"
+        )
+    });
+    let constant = all(Column::is_constant, |_| String::new()).filter(|_| how == Standardize::On).map(|which| {
         format!(
             "features {which}: all their values are the same as 32-bit numbers{left_out}; where they differ in \
              the data, subtract an offset from the column"
         )
     });
-    Choice { how, why: asked.is_none().then_some(why), coarse, constant }
+    let doubts = coarse.into_iter().chain(drowned).collect();
+    Choice { how, why: asked.is_none().then_some(why), doubts, constant }
+}
+
+/// Columns of `other`, which is called `part`, whose mean no training example reaches: another unit, or
+/// standardised already. `None` if there is none, or no features.
+pub fn outside(split: &Split, part: &str, other: &Split, names: &Names) -> Option<String> {
+    let (Inputs::Features(train), Inputs::Features(other)) = (&split.inputs, &other.inputs) else {
+        return None;
+    };
+    if !train.are_rows() || other.is_empty() {
+        return None;
+    }
+    let means = mean_of(other, |_, x| x);
+    let all = columns(train).into_iter().zip(means).enumerate();
+    let outside = all.filter(|(_, (column, mean))| {
+        *mean < f64::from(column.least) || *mean > f64::from(column.most)
+    });
+    let told = |(place, (column, mean)): (usize, (Column, f64))| {
+        (
+            place,
+            format!(
+                " ({}, beside {} to {})",
+                plain(mean as f32),
+                plain(column.least),
+                plain(column.most)
+            ),
+        )
+    };
+    let which = listed(names, outside.map(told))?;
+    Some(format!(
+        "features {which}: no training example reaches their mean over the {part} examples: are both of the same \
+         unit, and neither standardised already?"
+    ))
+}
+
+/// A value as it stands in a table, not as a row of zeros.
+fn plain(x: f32) -> String {
+    if x.abs() < 1e7 { x.to_string() } else { format!("{x:e}") }
+}
+
+/// The names of columns, each with what is told of it; `None` if there are none.
+fn listed(names: &Names, columns: impl Iterator<Item = (usize, String)>) -> Option<String> {
+    let mut columns = columns.peekable();
+    columns.peek()?;
+    let name = |(place, told): (usize, String)| format!("{:?}{told}", names.feature(place));
+    let shown: Vec<String> = columns.by_ref().take(SHOWN).map(name).collect();
+    let more = columns.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(shown.join(", ") + &more)
 }
 
 struct Column {
@@ -118,6 +175,13 @@ struct Column {
     most: f32,
     /// Whether all values are whole numbers, which are exact below 2²⁴.
     whole: bool,
+    /// How many values are [`FAR`], and the farthest.
+    far: usize,
+    farthest: f32,
+    /// How many are not, their mean, and the sum of their squared distances from it.
+    near: usize,
+    near_mean: f64,
+    near_squares: f64,
 }
 
 impl Column {
@@ -136,6 +200,31 @@ impl Column {
         let is_exact = self.whole && self.mean.abs() < 16_777_216.0;
         self.sd <= ROUNDING * self.mean.abs() && !is_exact && !self.is_constant()
     }
+
+    /// Whether far values hide what the others differ in; a column of two values has nothing to hide.
+    fn is_drowned(&self) -> bool {
+        let near_sd = (self.near_squares / self.near.max(1) as f64).sqrt();
+        self.far > 0 && near_sd > 0.0 && near_sd < DROWNED * self.sd
+    }
+
+    fn add(&mut self, x: f32) {
+        self.least = self.least.min(x);
+        self.most = self.most.max(x);
+        self.whole &= x.fract() == 0.0;
+        let distance = |x: f32| (f64::from(x) - self.mean).abs();
+        if distance(x) > FAR * self.sd {
+            self.far += 1;
+            if self.far == 1 || distance(x) > distance(self.farthest) {
+                self.farthest = x;
+            }
+        } else {
+            // Welford's sums: beside a far mean the sum of squares itself would lose all digits.
+            self.near += 1;
+            let from_mean = f64::from(x) - self.near_mean;
+            self.near_mean += from_mean / self.near as f64;
+            self.near_squares += from_mean * (f64::from(x) - self.near_mean);
+        }
+    }
 }
 
 fn columns(features: &Features) -> Vec<Column> {
@@ -150,14 +239,17 @@ fn columns(features: &Features) -> Vec<Column> {
             least: f32::MAX,
             most: f32::MIN,
             whole: true,
+            far: 0,
+            farthest: 0.0,
+            near: 0,
+            near_mean: 0.0,
+            near_squares: 0.0,
         })
         .collect();
     let mut space = vec![0.0; columns.len()];
     for i in 0..features.len() {
         for (column, &x) in columns.iter_mut().zip(features.input(i, &mut space)) {
-            column.least = column.least.min(x);
-            column.most = column.most.max(x);
-            column.whole &= x.fract() == 0.0;
+            column.add(x);
         }
     }
     columns

@@ -8,6 +8,9 @@ use std::path::Path;
 /// How far the sum of a row of probabilities may be from 1: f16 rounds each of them by up to 2⁻¹¹ of it.
 const SUM: f64 = 1e-2;
 
+/// Logits of nets hardly reach a hundred.
+const HUGE: f32 = 1e5;
+
 /// What the numbers of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
@@ -57,6 +60,18 @@ pub fn read(path: &Path, given: Given) -> Result<(Matrix, Option<Remark>)> {
     }
     let matrix = npy::read_matrix(path)?;
     let rows = || matrix.values.chunks(matrix.columns);
+    // Of their rounding to whole ones as many halves as there are classes.
+    let percents = 0.5 * matrix.columns as f64 + 0.1;
+    let is_hundred =
+        |row: &[f32]| row.iter().all(|&p| p >= 0.0) && (sum(row) - 100.0).abs() < percents.min(5.0);
+    if rows().all(is_hundred) {
+        return Err(bad(
+            "teacher_logits",
+            "percentages: each row sums to 100".into(),
+            "the values before the softmax; or divide by 100 and name the file teacher_probs",
+        ));
+    }
+    let largest = matrix.values.iter().fold(0.0f32, |most, z| most.max(z.abs()));
     let in_unit = |row: &[f32]| row.iter().all(|p| (0.0..=1.01).contains(p));
     let remark = if rows().all(in_unit) {
         if rows().all(|row| is_one(sum(row))) {
@@ -73,6 +88,13 @@ pub fn read(path: &Path, given: Given) -> Result<(Matrix, Option<Remark>)> {
     } else if rows().all(|row| row.iter().all(|&z| z <= 0.0) && is_one(sum_of_exp(row))) {
         Some(Remark::Note(format!(
             "{place}: logarithms of probabilities, which are logits for every temperature"
+        )))
+    } else if largest > HUGE {
+        let row =
+            matrix.values.iter().position(|z| z.abs() == largest).unwrap_or(0) / matrix.columns;
+        Some(Remark::Warning(format!(
+            "{place}: the teacher's logits reach {largest:e} (row {row}), beside which no temperature softens \
+             anything: is it a value that fills a gap?"
         )))
     } else {
         None
@@ -138,6 +160,10 @@ mod tests {
         assert!(message.contains("teacher_logits"), "{message}");
         let (_, remark) = read_values(&[0.5; 6], Given::Logits).unwrap();
         assert!(matches!(remark, Some(Remark::Warning(text)) if text.contains("sigmoid")));
+        let message = read_values(&[50.0, 25.0, 25.0, 10.0, 20.0, 70.0], Given::Logits);
+        assert!(message.unwrap_err().to_string().contains("divide by 100"));
+        let (_, remark) = read_values(&[4.0, -1.0, 0.5, 0.0, -1e30, 0.0], Given::Logits).unwrap();
+        assert!(matches!(remark, Some(Remark::Warning(text)) if text.contains("1e30 (row 1)")));
         let (_, remark) = read_values(&[4.0, -1.0, 0.5, 0.0, 1.0, 0.0], Given::Logits).unwrap();
         assert_eq!(remark, None);
         let (matrix, remark) = read_values(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0], Given::Probs).unwrap();

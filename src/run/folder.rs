@@ -251,20 +251,19 @@ impl RunFolder {
         if differing.is_empty() {
             return Ok(());
         }
-        let list = |side: fn(&(String, String, String)) -> &String| {
-            let each = differing.iter().map(|all| {
-                let name = &all.0;
-                let key = name.split('/').next().unwrap_or_default();
-                let path = paths[key].as_str().map(|path| format!(", {path}")).unwrap_or_default();
-                format!("{} ({name}{path})", side(all))
-            });
-            each.collect::<Vec<_>>().join(", ")
-        };
+        // Where the files of now lie the manifest does not know.
+        let now = differing.iter().map(|(name, _, now)| format!("{now} ({name})"));
+        let then = differing.iter().map(|(name, then, _)| {
+            let key = name.split('/').next().unwrap_or_default();
+            let path = paths[key].as_str().map(|path| format!(", {path}")).unwrap_or_default();
+            format!("{then} ({name}{path})")
+        });
+        let list = |each: Vec<String>| each.join(", ");
         Err(Error::Data {
             path: self.manifest(),
             what: "SHA-256 of the data and teachers that the run began with".into(),
-            found: format!("{}, as given now", list(|(_, _, now)| now)),
-            expected: format!("{}; give the files of then", list(|(_, then, _)| then)),
+            found: format!("{}, as given now", list(now.collect())),
+            expected: format!("{}; give the files of then", list(then.collect())),
         })
     }
 

@@ -13,6 +13,7 @@ mod paths;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unused;
 
 pub use column::ColumnKey;
 pub use tables::{
@@ -156,7 +157,16 @@ impl Config {
             Error::Config { message, .. } if !overrides.is_empty() => {
                 // What is wrong without these values is the file's.
                 Config::from_toml(&text, path)?;
-                Err(Error::Usage(format!("--set {overrides}: {message}")))
+                // So is what one of them says alone; else they contradict each other.
+                let alone =
+                    overrides.each().find_map(|one| match Config::parse(&text, path, &one) {
+                        Err(Error::Config { message, .. }) => Some((one, message)),
+                        _ => None,
+                    });
+                Err(Error::Usage(match alone {
+                    Some((one, message)) => format!("--set {one}: {message}"),
+                    None => format!("--set {overrides}: {message}"),
+                }))
             }
             other => Err(other),
         })?;

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::explain::TABLES;
 use crate::files::error::{Error, Result};
 
 /// Values of keys that go before those of a file.
@@ -40,6 +41,12 @@ impl Overrides {
                 )));
             }
             let as_it_is = format!("{key} = {value}");
+            let is_table = TABLES.contains(&key);
+            if is_table && !value.starts_with('{') {
+                return Err(Error::Usage(format!(
+                    "--set: found {text}, expected a key of the table, such as {key}.KEY=VALUE"
+                )));
+            }
             let is_value = DeTable::parse(&as_it_is).is_ok_and(|table| table.get_ref().len() == 1);
             let text = || format!("{key} = {}", toml::Value::String(value.to_string()));
             overrides.documents.push(if is_value { as_it_is } else { text() });
@@ -51,6 +58,14 @@ impl Overrides {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// Each alone.
+    pub(super) fn each(&self) -> impl Iterator<Item = Overrides> {
+        self.documents.iter().zip(&self.keys).map(|(document, key)| Overrides {
+            documents: vec![document.clone()],
+            keys: vec![key.clone()],
+        })
     }
 
     /// Whether one is of the key `name`, which is given without its table.
