@@ -21,7 +21,12 @@ fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let path = root.join("README.md");
     let committed = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    assert_eq!(page(&root)?, committed, "results/README.md is not the page of its summaries");
+    let is_made = page(&root)? == committed;
+    assert!(
+        is_made,
+        "results/README.md is not the page of its summaries: cargo run --example claims results > \
+         results/README.md"
+    );
     println!("results/README.md is the page of its summaries");
     Ok(())
 }

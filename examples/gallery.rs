@@ -36,7 +36,13 @@ fn main() -> Result<()> {
             fs::write(&path, made).map_err(Error::io("write", &path))?;
         } else {
             let committed = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-            assert_eq!(made, committed, "{} is not that of the summaries", path.display());
+            // Not as assert_eq, which would print both pages.
+            let is_made = made == committed;
+            assert!(
+                is_made,
+                "{} is not that of the summaries: cargo run --example gallery results",
+                path.display()
+            );
         }
     }
     println!("results/gallery.html and results/gap.svg are those of the summaries");

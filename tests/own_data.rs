@@ -1000,7 +1000,7 @@ fn what_a_configuration_says_in_vain_is_told() {
     says(
         &distil("soft_weight = 0", "labels"),
         0,
-        &["the teacher hardly takes part", "at most 0e0"],
+        &["the teacher hardly takes part", "at most 0, that"],
     );
     let warm = distil("temperature = 4", "warm");
     assert!(!stderr(&warm).contains("hardly"), "{}", stderr(&warm));

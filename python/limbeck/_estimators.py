@@ -450,7 +450,6 @@ class DistilledClassifier(_Classifier):
                 "early_stopping, validation_fraction: found without labels (y is None), which they "
                 "compare with; expected False, None"
             )
-        warn_of_another_order(targets.logits, codes)
         self._fit(X, x, codes, classes, targets.logits, temperature=self.temperature,
                   soft_weight=self.soft_weight, hard_weight=hard)
         return self
@@ -545,40 +544,6 @@ def joined(
             f"{classes.tolist()[:20]}"
         )
     return np.arange(count), labels.astype(np.int64)
-
-
-def warn_of_another_order(logits: Floats, codes: Array | None) -> None:
-    """Where teacher and labels agree no more often than by chance, or far more with other columns."""
-    if codes is None:
-        return
-    said, n = logits.argmax(axis=1), len(codes)
-    shares = [np.bincount(which, minlength=logits.shape[1]) / n for which in (said, codes)]
-    chance = float(shares[0] @ shares[1])
-    agree = float((said == codes).mean())
-    # The columns in another order, in which each is the class that it names most often.
-    order = np.full(logits.shape[1], -1)
-    pairs, counts = np.unique(codes * len(order) + said, return_counts=True)
-    rising = pairs[counts.argsort(kind="stable")]
-    order[rising // len(order)] = rising % len(order)
-    used = order[order >= 0]
-    permuted = float((said == order[codes]).mean())
-    better = permuted > agree + 3 / math.sqrt(n) and 1 - permuted < (1 - agree) / 2
-    if better and len(set(used)) == len(used) and n >= 2 * len(order):
-        warnings.warn(
-            f"the teacher agrees with {agree:.1%} of the labels, and with {permuted:.1%} if its columns "
-            f"are taken in the order {used.tolist()[:20]}: are they in that of the sorted classes? "
-            "scikit-learn's classes_ of texts are sorted as texts: 1, 10, 2",
-            UserWarning,
-            stacklevel=3,
-        )
-        return
-    if agree <= chance + math.sqrt(chance * (1 - chance) / n) and n >= 20 and chance < 0.95:
-        warnings.warn(
-            f"the teacher agrees with {agree:.1%} of the labels, as chance would ({chance:.1%}): are "
-            "its rows in the order of X, and its columns in that of the sorted classes?",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def class_names(classes: Array) -> list[str] | None:

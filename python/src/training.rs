@@ -6,6 +6,7 @@ use crate::model::{Model, names};
 use limbeck::Error;
 use limbeck::engine::config::{Amount, Config};
 use limbeck::engine::distill as teachers;
+use limbeck::engine::doubts;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::standardize;
@@ -13,9 +14,10 @@ use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task, VALI
 use limbeck::files::about::About;
 use limbeck_datasets::{Inputs, Names, Split};
 use limbeck_kernels::{Context, Isa};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyList};
+use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 /// As many threads as the machine runs at once, or `threads`; no bit depends on it.
@@ -59,12 +61,10 @@ fn config(keywords: Option<&Bound<PyDict>>) -> PyResult<Config> {
         };
         table.insert(key, value);
     }
-    Config::from_text(&root.to_string()).map_err(|e| {
-        let message = e.message().trim().to_string();
-        if message.starts_with("unknown field") {
-            PyTypeError::new_err(message.replacen("unknown field", "unknown keyword", 1))
-        } else {
-            PyValueError::new_err(message)
+    Config::from_text(&root.to_string()).map_err(|message| {
+        match message.strip_prefix("found the unknown key ") {
+            Some(rest) => PyTypeError::new_err(format!("unknown keyword {rest}")),
+            None => PyValueError::new_err(message),
         }
     })
 }
@@ -336,8 +336,15 @@ impl Run {
         let names = names(inputs, outputs)?;
         let about = About { names, ..About::default() };
         let asked = self.config.data.standardize;
-        let how = standardize::choose(asked, &self.split, &about.names).how;
-        self.config.data.standardize = Some(how);
+        let choice = standardize::choose(asked, &self.split, &about.names);
+        self.config.data.standardize = Some(choice.how);
+        // Those of shifted images say little of the images.
+        let logits = self.logits.as_deref().filter(|_| self.config.data.jitter.is_none());
+        let of_teacher = logits.and_then(|logits| doubts::logits(logits, &self.split, outputs));
+        for doubt in choice.doubts.into_iter().chain(self.config.unused()).chain(of_teacher) {
+            let doubt = CString::new(doubt)?;
+            PyErr::warn(py, &py.get_type::<PyUserWarning>(), &doubt, 1)?;
+        }
 
         let Run { config, split, objective, logits, watched, on_epoch } = &self;
         let watch: Vec<_> = watched.iter().map(|split| (VALIDATION, split)).collect();

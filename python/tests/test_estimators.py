@@ -328,7 +328,7 @@ def test_answers_in_place_of_a_teacher(model):
         student(None, early_stopping=True).fit(X, teacher_logits=logits)
     with pytest.raises(TypeError, match="teacher: found .*str"):
         student("teacher.pt").fit(X)
-    with pytest.warns(UserWarning, match="agrees with .* as chance would"):
+    with pytest.warns(UserWarning, match="agree with .* more than chance would"):
         student(None).fit(X, Y, teacher_logits=RNG.permutation(model.decision_function(X)))
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -187,3 +188,26 @@ def test_faulty_arrays_are_named(teacher):
         limbeck.distill(IMAGES, logits, **SETTINGS)
     with pytest.raises(ValueError, match="expected 4 classes"):
         limbeck.distill(IMAGES, teacher, LABELS, **dict(SETTINGS, layers=[42, 4]))
+
+
+def test_what_is_most_likely_not_meant_is_warned_of():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 2))
+    y = (x[:, 0] > 0).astype(int)
+    keywords = dict(layers=[2, 4, 2], epochs=1, batch_size=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        limbeck.train(x, y, **keywords)
+    with pytest.warns(UserWarning, match="beta2 = 0.5 plays no part: optimizer = \"sgd\""):
+        limbeck.train(x, y, beta2=0.5, **keywords)
+    far = x.copy()
+    far[7, 1] = 1e12
+    with pytest.warns(UserWarning, match=r'"1" \(so far off: 1, up to 1e12\)'):
+        limbeck.train(far, y, **keywords)
+    teacher = 5.0 * (y[:, None] == [0, 1])
+    with pytest.warns(UserWarning, match="the teacher hardly takes part"):
+        limbeck.distill(x, teacher, y, temperature=1e-30, **keywords)
+    with pytest.warns(UserWarning, match="agree with 0 of 60 labels, and with 60 if"):
+        limbeck.distill(x, teacher[:, ::-1], y, **keywords)
+    with pytest.raises(ValueError, match="found \"two\", expected a whole number"):
+        limbeck.train(x, y, **(keywords | dict(epochs="two")))

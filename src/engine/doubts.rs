@@ -105,7 +105,9 @@ pub fn logits(logits: &[f32], split: &Split, classes: usize) -> Option<String> {
     let pairs = by_label.iter().zip(&by_teacher);
     let p: f64 = pairs.map(|(label, teacher)| label * teacher / (n * n)).sum();
     let bound = n * p + 3.0 * (n * p * (1.0 - p)).sqrt();
-    (agree <= bound && agree < n).then(|| {
+    // Where nearly all are of one class, or there are few, a good teacher agrees no more often.
+    let can_tell = n >= 20.0 && p < 0.95;
+    (can_tell && agree <= bound).then(|| {
         format!(
             "the teacher's logits agree with {agree} of {n} labels, hardly more than chance would \
              ({:.0}): are their rows in the order of the examples, and their columns in that of \

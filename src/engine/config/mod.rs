@@ -109,14 +109,17 @@ impl Config {
     /// paths stay as they are, ranges are for [`Config::validate`].
     ///
     /// # Errors
-    /// The parser's, for what is no TOML or no key or value of a configuration.
-    pub fn from_text(text: &str) -> std::result::Result<Config, toml::de::Error> {
-        let mut document = DeTable::parse(text)?;
-        let custom = |violation: Violation| serde::de::Error::custom(violation.message);
-        old_names::replace(document.get_mut()).map_err(custom)?;
+    /// What is no TOML or no key or value of a configuration, in words.
+    pub fn from_text(text: &str) -> std::result::Result<Config, String> {
+        let not_toml =
+            |e: toml::de::Error| explain(text, e.span().map(|span| span.start), e.message());
+        let violation = |Violation { message, .. }| message;
+        let mut document = DeTable::parse(text).map_err(not_toml)?;
+        old_names::replace(document.get_mut()).map_err(violation)?;
         let given = Given::of(document.get_ref());
-        let mut config = Config::deserialize(toml::Deserializer::from(document))?;
-        config.infer(&given).map_err(custom)?;
+        let mut config =
+            Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
+        config.infer(&given).map_err(violation)?;
         Ok(config)
     }
 

@@ -52,7 +52,9 @@ impl Config {
         let distillation = self.distillation.as_ref()?;
         let (soft, hard, t) =
             (distillation.soft_weight, distillation.hard_weight, distillation.temperature);
-        let most = soft * t.min(1.0);
+        // T may be infinite.
+        let most = if soft > 0.0 { soft * t } else { 0.0 };
+        let shown = if soft > 0.0 { format!("{most:e}") } else { "0".into() };
         let labels = if hard > 0.0 {
             format!("that of the labels up to hard_weight = {hard}")
         } else {
@@ -61,7 +63,7 @@ impl Config {
         (most < HARDLY * if hard > 0.0 { hard } else { 1.0 }).then(|| {
             format!(
                 "the teacher hardly takes part: its gradient, distillation.soft_weight · T · (q − p), is at most \
-                 {most:e}, {labels}"
+                 {shown}, {labels}"
             )
         })
     }

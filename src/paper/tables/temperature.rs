@@ -215,7 +215,9 @@ fn headline(summary: &Summary, temperatures: &[f64], widths: &[usize]) -> Option
         let found = temperatures.iter().filter_map(|&t| Some((t, mean(width, t)?)));
         let (t, least) = found.min_by(|a, b| a.1.total_cmp(&b.1))?;
         let at_hottest = mean(width, hottest)?;
-        Some(format!("T = {t} makes the fewest, {least:.0}, and T = {hottest} {at_hottest:.0}"))
+        Some(format!(
+            "T = {t} makes the fewest, {least:.0}, and T = {hottest} makes {at_hottest:.0}"
+        ))
     };
     let (&narrow, &wide) = (widths.iter().min()?, widths.iter().max()?);
     Some(format!(
