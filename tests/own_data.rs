@@ -648,6 +648,16 @@ fn keys_are_set_on_the_command_line_and_refused_with_their_name() {
     fs::rename(place.path("c.toml"), place.path("there/c.toml")).unwrap();
     let args = ["train", "there/c.toml", "--json", "--set", "data.train_table=t.csv", "--set"];
     json(&place.limbeck(&[&args[..], &["training.epochs=1", "--out", "run"]].concat()));
+    let table = [
+        "train",
+        "there/c.toml",
+        "--json",
+        "--set",
+        "data={train_table=\"t.csv\"}",
+        "--out",
+        "table",
+    ];
+    json(&place.limbeck(&table));
 }
 
 #[test]
@@ -978,9 +988,15 @@ fn what_a_configuration_says_in_vain_is_told() {
         let args: Vec<&str> = ["train", "c.toml", "--out", out].into_iter().chain(values).collect();
         place.limbeck(&args)
     };
-    let vain = set(&["training.beta2=0.5", "training.decay=0.5", "data.train_limit=100"], "vain");
+    let few = ["data.train_limit=100", "training.batch_size=64"];
+    let vain = set(&[&["training.beta2=0.5", "training.decay=0.5"], &few[..]].concat(), "vain");
     says(&vain, 0, &["training.beta2 = 0.5 plays no part: optimizer = \"sgd\""]);
     says(&vain, 0, &["training.decay = 0.5 plays no part", "train_limit = 100: there are 45"]);
+    says(
+        &vain,
+        0,
+        &["batch_size = 64: there are 45 training examples, and each epoch is one step"],
+    );
     let read = ["training.beta2=0.5", "training.optimizer=adam", "training.decay=0.5"];
     let read = set(&[&read[..], &["training.schedule=exponential"]].concat(), "read");
     says(&read, 0, &[]);

@@ -65,16 +65,10 @@ impl ConfigArgs {
         let parts = data::cut(whole, &located, &origin)?;
         let initial = initial(session, &located, &parts.dataset)?;
         if self.resume.is_none() {
-            config.unused().iter().for_each(|unused| session.warn(unused));
-            let limit = config.data.train_limit.filter(|&limit| limit > parts.rows.len());
-            if let Some(limit) = limit {
-                let n = parts.rows.len();
-                session
-                    .note(&format!("data.train_limit = {limit}: there are {n} training examples"));
+            tell_unused(session, &config, parts.rows.len());
+            if config.data.dataset.is_own() {
+                decide(session, &mut config, &parts);
             }
-        }
-        if self.resume.is_none() && config.data.dataset.is_own() {
-            decide(session, &mut config, &parts);
         }
         Ok(Prepared { config, located, parts, initial, teachers, resumed })
     }
@@ -133,6 +127,21 @@ impl ConfigArgs {
             return Err(Error::io("read", path)(source));
         }
         Ok((located, manifest::teachers(&manifest, data, asked)))
+    }
+}
+
+/// Says what a new configuration says in vain, of `n` training examples.
+fn tell_unused(session: &Session, config: &Config, n: usize) {
+    config.unused().iter().for_each(|unused| session.warn(unused));
+    let there_are = |key: &str, value: usize, effect: &str| {
+        session.note(&format!("{key} = {value}: there are {n} training examples{effect}"));
+    };
+    if let Some(limit) = config.data.train_limit.filter(|&limit| limit > n) {
+        there_are("data.train_limit", limit, "");
+    }
+    let batch = config.training.batch_size;
+    if batch > n {
+        there_are("training.batch_size", batch, ", and each epoch is one step");
     }
 }
 
@@ -273,6 +282,8 @@ impl ModelRun<'_> {
         let folder = match resumed {
             Some(folder) => {
                 folder.expect_data(&self.sources(dataset))?;
+                let lost = training::lost_checkpoints(&folder, self.name, self.config.seed);
+                lost.iter().for_each(|lost| session.warn(lost));
                 folder
             }
             None => {

@@ -90,7 +90,7 @@ impl Observer for Recorder<'_> {
             read => read.map_err(Error::io("read", &path))?,
         };
         let text = String::from_utf8_lossy(&bytes);
-        let (mut kept, mut of_model, mut again, mut damaged) = (String::new(), 0, 0, Vec::new());
+        let (mut kept, mut of_model, mut damaged) = (String::new(), 0, Vec::new());
         for (i, line) in text.lines().enumerate() {
             let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else {
                 damaged.push((i + 1).to_string());
@@ -102,17 +102,7 @@ impl Observer for Recorder<'_> {
                 of_model += usize::from(is_its);
                 kept += line;
                 kept.push('\n');
-            } else {
-                again += 1;
             }
-        }
-        if epochs_done == 0 && again > 0 {
-            let checkpoints = self.folder.checkpoints().join(file_stem(model, self.seed));
-            self.inner.warn(&format!(
-                "{}: found no checkpoint of {model}, seed {}, which had trained {again} epochs: it begins again",
-                checkpoints.display(),
-                self.seed
-            ));
         }
         if kept.as_bytes() != bytes {
             atomic_write(&path, kept.as_bytes())?;

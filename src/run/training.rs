@@ -10,7 +10,7 @@ use crate::run::summary::{Measure, Row};
 use crate::run::{
     context::RunContext,
     folder::{RunFolder, file_stem},
-    records::Recorder,
+    records::{Recorder, records},
 };
 use limbeck_datasets::{Dataset, Inputs, Split};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +81,19 @@ pub fn remove_checkpoints(folder: &RunFolder, variant: &str, seed: u64) -> Resul
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &checkpoints)(e)),
         _ => Ok(()),
     }
+}
+
+/// That epochs of a model were trained of which no checkpoint is there, as a sentence.
+pub fn lost_checkpoints(folder: &RunFolder, variant: &str, seed: u64) -> Option<String> {
+    let checkpoints = folder.checkpoints().join(file_stem(variant, seed));
+    let is_there = std::fs::read_dir(&checkpoints).is_ok_and(|mut files| files.next().is_some());
+    let trained = records(folder, variant, seed).map_or(0, |records| records.len());
+    (!is_there && trained > 0).then(|| {
+        format!(
+            "{}: found no checkpoint of the {trained} epochs that were trained: it begins again",
+            checkpoints.display()
+        )
+    })
 }
 
 /// Writes `model` to the run folder; evaluates it on the test set and on `split`, its training set.

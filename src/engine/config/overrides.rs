@@ -13,7 +13,6 @@ use crate::files::error::{Error, Result};
 pub struct Overrides {
     /// Each as a document of one key, `training.epochs = 20`.
     documents: Vec<String>,
-    keys: Vec<String>,
 }
 
 impl Overrides {
@@ -50,27 +49,26 @@ impl Overrides {
             let is_value = DeTable::parse(&as_it_is).is_ok_and(|table| table.get_ref().len() == 1);
             let text = || format!("{key} = {}", toml::Value::String(value.to_string()));
             overrides.documents.push(if is_value { as_it_is } else { text() });
-            overrides.keys.push(key.to_string());
         }
         Ok(overrides)
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.documents.is_empty()
     }
 
     /// Each alone.
     pub(super) fn each(&self) -> impl Iterator<Item = Overrides> {
-        self.documents.iter().zip(&self.keys).map(|(document, key)| Overrides {
-            documents: vec![document.clone()],
-            keys: vec![key.clone()],
-        })
+        self.documents.iter().map(|document| Overrides { documents: vec![document.clone()] })
     }
 
-    /// Whether one is of the key `name`, which is given without its table.
+    /// Whether one is of the key `name`, which is given without its table, or of a table that has it.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.keys.iter().any(|key| key.rsplit('.').next() == Some(name))
+        let has = |document: &String| {
+            DeTable::parse(document).is_ok_and(|table| is_in(table.get_ref(), name))
+        };
+        self.documents.iter().any(has)
     }
 
     /// Puts the values into the tables of a document.
@@ -81,6 +79,14 @@ impl Overrides {
             }
         }
     }
+}
+
+/// Whether a table, or one in it, has such a key.
+fn is_in(table: &DeTable, name: &str) -> bool {
+    table.iter().any(|(key, value)| {
+        let inner = value.get_ref().as_table();
+        key.get_ref() == name || inner.is_some_and(|inner| is_in(inner, name))
+    })
 }
 
 fn merge<'d>(into: &mut DeTable<'d>, from: DeTable<'d>) {
