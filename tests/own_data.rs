@@ -955,10 +955,14 @@ fn a_value_that_hides_the_others_of_its_column_is_named() {
     fs::write(place.path("t.csv"), many).unwrap();
     says(&place.run("train", "many"), 0, &["\"b\" (so far off: 6, up to -99999)"]);
 
+    let third = (0..60).step_by(3).fold(plain, |text, i| with_value(&text, 1 + i, 1, "-99999"));
+    fs::write(place.path("t.csv"), third).unwrap();
+    says(&place.run("train", "third"), 0, &["\"b\" (so far off: 20, up to -99999)"]);
+
     // A rare indicator, a tail and two clusters are columns as any.
     let rows = (0..600).map(|i| {
         let (rare, tail) = (usize::from(i % 100 == 3), (0.05 * (i * 37 % 600) as f64).exp());
-        let cluster = f64::from(u8::from(i % 5 == 1)) + (i % 7) as f64 * 0.02;
+        let cluster = f64::from(u8::from(i % 5 == 1)) + (i % 7) as f64 * 0.0002;
         format!("{rare},{tail},{cluster},{}\n", i % 3)
     });
     fs::write(place.path("t.csv"), format!("a,b,c,label\n{}", rows.collect::<String>())).unwrap();

@@ -17,8 +17,10 @@ use limbeck_datasets::{Features, Images, Inputs, Names, Split};
 /// A deviation below this share of the mean is rounding: 8 units in the last place of an f32.
 const ROUNDING: f64 = 1e-6;
 /// Values farther from the mean than so many deviations are far,
-const FAR: f64 = 2.0;
-/// and drown the others of a column where the deviation of these is less than this share of the whole one.
+const FAR: f64 = 1.0;
+/// and drown the others of a column where the deviation of these is less than this share of the whole one: far
+/// values that are all the same, as what stands for a missing value, or no larger a share of all than this one.
+/// Others are a cluster of their own.
 const DROWNED: f64 = 0.01;
 /// How many columns a message names.
 const SHOWN: usize = 10;
@@ -106,7 +108,7 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
     };
     let drowned = all(Column::is_drowned, far).map(|which| {
         format!(
-            "features {which}: a few values lie so far off that the others seem the same beside them: correct \
+            "features {which}: some values lie so far off that the others seem the same beside them: correct \
              them or leave out their rows; a number that stands for a missing value is none to learn from"
         )
     });
@@ -175,8 +177,10 @@ struct Column {
     most: f32,
     /// Whether all values are whole numbers, which are exact below 2²⁴.
     whole: bool,
-    /// How many values are [`FAR`], and the farthest.
+    /// How many values are [`FAR`], the first of them, whether all are like it, and the farthest.
     far: usize,
+    first_far: f32,
+    far_alike: bool,
     farthest: f32,
     /// How many are not, their mean, and the sum of their squared distances from it.
     near: usize,
@@ -204,7 +208,9 @@ impl Column {
     /// Whether far values hide what the others differ in; a column of two values has nothing to hide.
     fn is_drowned(&self) -> bool {
         let near_sd = (self.near_squares / self.near.max(1) as f64).sqrt();
-        self.far > 0 && near_sd > 0.0 && near_sd < DROWNED * self.sd
+        let is_cluster = self.far as f64 > DROWNED * (self.far + self.near) as f64;
+        let are_strays = self.far > 0 && (self.far_alike || !is_cluster);
+        are_strays && near_sd > 0.0 && near_sd < DROWNED * self.sd
     }
 
     fn add(&mut self, x: f32) {
@@ -213,8 +219,12 @@ impl Column {
         self.whole &= x.fract() == 0.0;
         let distance = |x: f32| (f64::from(x) - self.mean).abs();
         if distance(x) > FAR * self.sd {
+            if self.far == 0 {
+                (self.first_far, self.farthest) = (x, x);
+            }
             self.far += 1;
-            if self.far == 1 || distance(x) > distance(self.farthest) {
+            self.far_alike &= x == self.first_far;
+            if distance(x) > distance(self.farthest) {
                 self.farthest = x;
             }
         } else {
@@ -240,6 +250,8 @@ fn columns(features: &Features) -> Vec<Column> {
             most: f32::MIN,
             whole: true,
             far: 0,
+            first_far: 0.0,
+            far_alike: true,
             farthest: 0.0,
             near: 0,
             near_mean: 0.0,
