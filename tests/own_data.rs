@@ -1076,6 +1076,18 @@ fn arrays_are_answered_with_the_labels_beside_them() {
     assert!(shown.contains("0 errors in 60 rows with labels"), "{shown}");
     let answers = fs::read_to_string(place.path("answers.csv")).unwrap();
     assert!(answers.starts_with("label,prediction,probability\n0,0,"), "{answers}");
+    // One 1 in each row names a class by its place, whatever it is called.
+    let one_hot: Vec<f32> =
+        mixed().flat_map(|y| [0, 1, 2].map(|c| f32::from(u8::from(c == y)))).collect();
+    fs::write(arrays.join("y_test.npy"), array(&one_hot, 3)).unwrap();
+    let words =
+        table(mixed(), 1.0).replace(",0\n", ",x\n").replace(",1\n", ",y\n").replace(",2\n", ",z\n");
+    fs::write(place.path("t.csv"), words).unwrap();
+    json(&place.run("train", "words"));
+    let model = "words/models/model-0.safetensors";
+    let answered = place.limbeck(&["predict", model, "arrays", "--out", "words.csv"]);
+    let shown = String::from_utf8(answered.stdout).unwrap();
+    assert!(shown.contains("0 errors in 60 rows with labels"), "{shown}");
     fs::write(arrays.join("y_test.npy"), array(&labels[1..], 1)).unwrap();
     says(&predict(), 0, &["no answer is compared", "y_test.npy"]);
 }

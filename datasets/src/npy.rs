@@ -887,7 +887,15 @@ pub struct Asked {
     /// What their array and that of their labels are called in an archive or folder of several arrays.
     pub names: Option<(String, Option<String>)>,
     /// The label of each example, or why the array that is called like labels has none.
-    pub labels: Option<Result<Vec<String>, Error>>,
+    pub labels: Option<Result<AskedLabels, Error>>,
+}
+
+/// Labels of examples to be asked about.
+pub enum AskedLabels {
+    /// The name of each one's class.
+    Names(Vec<String>),
+    /// The place of each one's class, of rows with one 1.
+    Places(Vec<u16>),
 }
 
 /// Reads examples to be asked about: an `.npy` file; the one array of an archive or folder; or of several
@@ -918,7 +926,12 @@ pub fn read_asked(path: &Path) -> Result<Asked, Error> {
         expected: "one called x or x_test, or one alone".to_owned(),
     })?;
     let split = arrays.array(&x)?.split()?;
-    let labels = y.as_deref().map(|y| Ok(arrays.array(y)?.answers(split.len(), &x)?.texts()));
+    let labels = y.as_deref().map(|y| {
+        Ok(match arrays.array(y)?.answers(split.len(), &x)?.what {
+            Answer::Named(labels) => AskedLabels::Names(labels.texts()),
+            Answer::OneHot(_, places) => AskedLabels::Places(places),
+        })
+    });
     Ok(Asked { split, names: Some((x, y)), labels })
 }
 
@@ -962,14 +975,6 @@ enum Answer {
 }
 
 impl Answers {
-    /// The label of each example; of rows with one 1 its place.
-    fn texts(&self) -> Vec<String> {
-        match &self.what {
-            Answer::Named(labels) => labels.texts(),
-            Answer::OneHot(_, places) => places.iter().map(u16::to_string).collect(),
-        }
-    }
-
     fn classes(&self, given: Option<usize>) -> Result<Classes, Error> {
         match &self.what {
             Answer::Named(labels) => Classes::of(labels, given).map_err(|fault| self.bad(fault)),

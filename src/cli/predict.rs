@@ -10,7 +10,7 @@ use limbeck::files::shown::ShownPath;
 use limbeck::files::write::atomic_write_with;
 use limbeck::run::by_class::ByClass;
 use limbeck::{Error, Result};
-use limbeck_datasets::npy::Asked;
+use limbeck_datasets::npy::{Asked, AskedLabels};
 use limbeck_datasets::table::{Rows, Stream};
 use limbeck_datasets::{Split, idx, npy};
 use serde::Serialize;
@@ -141,6 +141,11 @@ impl Predictor<'_> {
                 let labels = labels.transpose().unwrap_or_else(|error| {
                     self.session.warn(&format!("no answer is compared: {error}"));
                     None
+                });
+                let name = |&place: &u16| self.about.names.class(usize::from(place));
+                let labels = labels.map(|labels| match labels {
+                    AskedLabels::Names(names) => names,
+                    AskedLabels::Places(places) => places.iter().map(name).collect(),
                 });
                 self.write_rows(&mut csv, &split, labels.as_deref())?;
             }
