@@ -217,7 +217,7 @@ fn what_is_most_likely_not_meant_is_said() {
     };
     let right = |i: usize, c: usize| if i % 3 == c { 4.0 } else { (c + i % 5) as f32 * 0.1 };
     let probabilities = |i: usize, c: usize| if i % 3 == c { 0.5 } else { 0.25 };
-    says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "name the file teacher_probs"]);
+    says(&distil(&probabilities, 45, "p"), 65, &["probabilities", "are named teacher_probs"]);
     assert!(!place.path("p").exists());
     let shuffled = |i: usize, c: usize| right(i / 3, c);
     says(&distil(&shuffled, 45, "s"), 0, &["agree with", "hardly more than chance"]);
@@ -1015,6 +1015,11 @@ fn what_a_configuration_says_in_vain_is_told() {
         place.configure(HELD, &format!("{TRAINING}[distillation]\n{values}\n"));
         place.limbeck(&["distill", "c.toml", "--teacher", teacher, "--out", out])
     };
+    // What only distilling reads is none of a training's.
+    place.configure(HELD, &format!("{TRAINING}[distillation]\nsoft_weight = 0\n"));
+    let trained = place.run("train", "plain");
+    says(&trained, 0, &[]);
+    assert!(!stderr(&trained).contains("hardly"), "{}", stderr(&trained));
     let cold = distil("temperature = 1e-30", "cold");
     says(&cold, 0, &["the teacher hardly takes part", "at most 1e-30, that of the labels up to"]);
     says(

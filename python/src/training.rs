@@ -10,9 +10,10 @@ use limbeck::engine::doubts;
 use limbeck::engine::loss::LossSpec;
 use limbeck::engine::mlp::Mlp;
 use limbeck::engine::standardize;
+use limbeck::engine::teacher::judge;
 use limbeck::engine::trainer::{self, EpochRecord, Observer, Progress, Task, VALIDATION};
 use limbeck::files::about::About;
-use limbeck_datasets::{Inputs, Names, Split};
+use limbeck_datasets::{Inputs, Names, Remark, Split};
 use limbeck_kernels::{Context, Isa};
 use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
@@ -205,6 +206,15 @@ fn soft_targets(
                     ));
                 }
                 if [examples, found] == [n, classes] {
+                    let remark = judge(&logits.values, classes).map_err(|found| {
+                        PyValueError::new_err(format!(
+                            "teacher: found {found}, expected the values before the softmax; of \
+                             probabilities, which sum to 1, their logarithms: numpy.log(p)"
+                        ))
+                    })?;
+                    if let Some(Remark::Warning(doubt)) = remark {
+                        warn(py, doubt)?;
+                    }
                     return Ok(logits.values);
                 }
                 return Err(PyValueError::new_err(format!(
@@ -341,9 +351,14 @@ impl Run {
         // Those of shifted images say little of the images.
         let logits = self.logits.as_deref().filter(|_| self.config.data.jitter.is_none());
         let of_teacher = logits.and_then(|logits| doubts::logits(logits, &self.split, outputs));
-        for doubt in choice.doubts.into_iter().chain(self.config.unused()).chain(of_teacher) {
-            let doubt = CString::new(doubt)?;
-            PyErr::warn(py, &py.get_type::<PyUserWarning>(), &doubt, 1)?;
+        for doubt in choice
+            .doubts
+            .into_iter()
+            .chain(self.config.unused())
+            .chain(self.config.silent_teacher())
+            .chain(of_teacher)
+        {
+            warn(py, doubt)?;
         }
 
         let Run { config, split, objective, logits, watched, on_epoch } = &self;
@@ -372,6 +387,10 @@ impl Run {
             (trained, None) => Ok(Model { net: trained.map_err(exception)?.model, about }),
         }
     }
+}
+
+fn warn(py: Python, doubt: String) -> PyResult<()> {
+    PyErr::warn(py, &py.get_type::<PyUserWarning>(), &CString::new(doubt)?, 1)
 }
 
 /// Passes epochs on to Python, and Ctrl-C or an exception from there back to the trainer.

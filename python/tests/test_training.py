@@ -209,5 +209,9 @@ def test_what_is_most_likely_not_meant_is_warned_of():
         limbeck.distill(x, teacher, y, temperature=1e-30, **keywords)
     with pytest.warns(UserWarning, match="agree with 0 of 60 labels, and with 60 if"):
         limbeck.distill(x, teacher[:, ::-1], y, **keywords)
+    with pytest.raises(ValueError, match="teacher: found percentages: each row sums to 100"):
+        limbeck.distill(x, 100.0 * (y[:, None] == [0, 1]), y, **keywords)
+    with pytest.warns(UserWarning, match="logits reach 1e30"):
+        limbeck.distill(x, np.where(teacher > 0, 1e30, 0.5), y, **keywords)
     with pytest.raises(ValueError, match="found \"two\", expected a whole number"):
         limbeck.train(x, y, **(keywords | dict(epochs="two")))

@@ -66,6 +66,8 @@ impl ConfigArgs {
         let initial = initial(session, &located, &parts.dataset)?;
         if self.resume.is_none() {
             tell_unused(session, &config, parts.rows.len());
+            let silent = config.silent_teacher().filter(|_| command == "distill");
+            silent.iter().for_each(|silent| session.warn(silent));
             if config.data.dataset.is_own() {
                 decide(session, &mut config, &parts);
             }

@@ -37,10 +37,6 @@ pub fn read(path: &Path, given: Given) -> Result<(Matrix, Option<Remark>)> {
         expected: expected.into(),
     };
     let place = shown(&path.display().to_string());
-    let sum = |row: &[f32]| row.iter().map(|&p| f64::from(p)).sum::<f64>();
-    // ln of them sums to what their probabilities sum to.
-    let sum_of_exp = |row: &[f32]| row.iter().map(|&z| libm::exp(f64::from(z))).sum::<f64>();
-    let is_one = |sum: f64| (sum - 1.0).abs() < SUM;
     if given == Given::Probs {
         let matrix = npy::read_log_probs(path)?;
         let mut rows = matrix.values.chunks(matrix.columns).map(sum_of_exp).enumerate();
@@ -59,47 +55,67 @@ pub fn read(path: &Path, given: Given) -> Result<(Matrix, Option<Remark>)> {
         return Ok((matrix, remark));
     }
     let matrix = npy::read_matrix(path)?;
-    let rows = || matrix.values.chunks(matrix.columns);
-    // Of their rounding to whole ones as many halves as there are classes.
-    let percents = 0.5 * matrix.columns as f64 + 0.1;
-    let is_hundred =
-        |row: &[f32]| row.iter().all(|&p| p >= 0.0) && (sum(row) - 100.0).abs() < percents.min(5.0);
-    if rows().all(is_hundred) {
-        return Err(bad(
-            "teacher_logits",
-            "percentages: each row sums to 100".into(),
-            "the values before the softmax; or divide by 100 and name the file teacher_probs",
-        ));
-    }
-    let largest = matrix.values.iter().fold(0.0f32, |most, z| most.max(z.abs()));
+    let remark = judge(&matrix.values, matrix.columns).map_err(|found| {
+        let expected =
+            "the values before the softmax; probabilities, which sum to 1, are named teacher_probs";
+        bad("teacher_logits", found.into(), expected)
+    })?;
+    let place = |text: String| format!("{place}: {text}");
+    let remark = remark.map(|remark| match remark {
+        Remark::Note(text) => Remark::Note(place(text)),
+        Remark::Warning(text) => Remark::Warning(place(text)),
+    });
+    Ok((matrix, remark))
+}
+
+/// What should be said of a teacher's logits [n, columns].
+///
+/// # Errors
+/// What they are in place of logits: probabilities or percentages.
+pub fn judge(logits: &[f32], columns: usize) -> std::result::Result<Option<Remark>, &'static str> {
+    let rows = || logits.chunks(columns);
     let in_unit = |row: &[f32]| row.iter().all(|p| (0.0..=1.01).contains(p));
-    let remark = if rows().all(in_unit) {
-        if rows().all(|row| is_one(sum(row))) {
-            return Err(bad(
-                "teacher_logits",
-                "probabilities: each row sums to 1".into(),
-                "the values before the softmax; name the file teacher_probs",
-            ));
-        }
-        Some(Remark::Warning(format!(
-            "{place}: all of the teacher's logits lie between 0 and 1: are they outputs of a sigmoid? The \
-             values before it are wanted"
-        )))
+    // Of their rounding to whole ones as many halves as there are classes.
+    let most = (0.5 * columns as f64 + 0.1).min(5.0);
+    let is_hundred = |row: &[f32]| row.iter().all(|&p| p >= 0.0) && (sum(row) - 100.0).abs() < most;
+    if rows().all(|row| in_unit(row) && is_one(sum(row))) {
+        return Err("probabilities: each row sums to 1");
+    }
+    if rows().all(is_hundred) {
+        return Err("percentages: each row sums to 100");
+    }
+    let largest = logits.iter().fold(0.0f32, |most, z| most.max(z.abs()));
+    Ok(if rows().all(in_unit) {
+        Some(Remark::Warning(
+            "all of the teacher's logits lie between 0 and 1: are they outputs of a sigmoid? The values before \
+             it are wanted"
+                .into(),
+        ))
     } else if rows().all(|row| row.iter().all(|&z| z <= 0.0) && is_one(sum_of_exp(row))) {
-        Some(Remark::Note(format!(
-            "{place}: logarithms of probabilities, which are logits for every temperature"
-        )))
+        let text = "logarithms of probabilities, which are logits for every temperature";
+        Some(Remark::Note(text.into()))
     } else if largest > HUGE {
-        let row =
-            matrix.values.iter().position(|z| z.abs() == largest).unwrap_or(0) / matrix.columns;
+        let row = logits.iter().position(|z| z.abs() == largest).unwrap_or(0) / columns;
         Some(Remark::Warning(format!(
-            "{place}: the teacher's logits reach {largest:e} (row {row}), beside which no temperature softens \
-             anything: is it a value that fills a gap?"
+            "the teacher's logits reach {largest:e} (row {row}), beside which no temperature softens anything: \
+             is it a value that fills a gap?"
         )))
     } else {
         None
-    };
-    Ok((matrix, remark))
+    })
+}
+
+fn sum(row: &[f32]) -> f64 {
+    row.iter().map(|&p| f64::from(p)).sum()
+}
+
+/// ln of probabilities sums to what these sum to.
+fn sum_of_exp(row: &[f32]) -> f64 {
+    row.iter().map(|&z| libm::exp(f64::from(z))).sum()
+}
+
+fn is_one(sum: f64) -> bool {
+    (sum - 1.0).abs() < SUM
 }
 
 /// Checks that a teacher, called `path`, has the data's classes.
@@ -136,7 +152,7 @@ mod tests {
     fn probabilities_are_recognised_and_their_logarithms_are_logits() {
         let probs = [0.5f32, 0.25, 0.25, 0.1, 0.2, 0.7];
         let message = read_values(&probs, Given::Logits).unwrap_err().to_string();
-        assert!(message.contains("name the file teacher_probs"), "{message}");
+        assert!(message.contains("are named teacher_probs"), "{message}");
         let (matrix, remark) = read_values(&probs, Given::Probs).unwrap();
         assert_eq!(remark, None);
         // softmax(ln p/T) is p^(1/T), normalised.
@@ -161,7 +177,7 @@ mod tests {
         let (_, remark) = read_values(&[0.5; 6], Given::Logits).unwrap();
         assert!(matches!(remark, Some(Remark::Warning(text)) if text.contains("sigmoid")));
         let message = read_values(&[50.0, 25.0, 25.0, 10.0, 20.0, 70.0], Given::Logits);
-        assert!(message.unwrap_err().to_string().contains("divide by 100"));
+        assert!(message.unwrap_err().to_string().contains("percentages: each row sums to 100"));
         let (_, remark) = read_values(&[4.0, -1.0, 0.5, 0.0, -1e30, 0.0], Given::Logits).unwrap();
         assert!(matches!(remark, Some(Remark::Warning(text)) if text.contains("1e30 (row 1)")));
         let (_, remark) = read_values(&[4.0, -1.0, 0.5, 0.0, 1.0, 0.0], Given::Logits).unwrap();

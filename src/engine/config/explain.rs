@@ -28,15 +28,15 @@ pub(super) fn offset_of(text: &str, key: &str) -> Option<usize> {
 /// Rewords the parser's message: for an unknown name the table that has it or the nearest known one, else
 /// what was found and expected in the words of TOML, and the line at fault.
 pub(super) fn explain(text: &str, at: Option<usize>, message: &str) -> String {
+    let line = at.and_then(|at| text.lines().nth(line_of(text, at) - 1));
+    let line = line.map(str::trim).filter(|line| !line.is_empty());
+    let place = line.map(|line| format!(", in `{}`", shown(line))).unwrap_or_default();
     let (kind, names) = if message.starts_with("unknown field") {
         ("key", quoted(message))
     } else if message.starts_with("unknown variant") {
         ("value", quoted(message))
     } else {
-        let line = at.and_then(|at| text.lines().nth(line_of(text, at) - 1));
-        let line = line.map(str::trim).filter(|line| !line.is_empty());
-        let line = line.map(|line| format!(", in `{}`", shown(line))).unwrap_or_default();
-        return shown(&in_words(&message.replace('\n', ", "))) + &line;
+        return shown(&in_words(&message.replace('\n', ", "))) + &place;
     };
     let Some((found, known)) = names.split_first() else {
         return shown(message);
@@ -49,7 +49,8 @@ pub(super) fn explain(text: &str, at: Option<usize>, message: &str) -> String {
         (None, None) => ".".into(),
     };
     let known = known.join(", ");
-    format!("found the unknown {kind} `{found}`{meant} Expected one of: {known}")
+    let place = if kind == "value" { place } else { String::new() };
+    format!("found the unknown {kind} `{found}`{place}{meant} Expected one of: {known}")
 }
 
 /// The tables of a configuration.

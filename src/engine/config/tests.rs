@@ -101,7 +101,7 @@ fn unknown_names_get_the_nearest_known_one() {
     );
     assert_eq!(
         refusal("\n\n[data]\ndataset = \"cifar\""),
-        "/etc/limbeck/a.toml:4: found the unknown value `cifar`. \
+        "/etc/limbeck/a.toml:4: found the unknown value `cifar`, in `dataset = \"cifar\"`. \
          Expected one of: mnist, glyphs, writers, frames, an4, idx, csv, npz"
     );
     assert!(refusal("[trainning]").contains("did you mean `training`?"));

@@ -6,7 +6,7 @@ use super::{Config, OptimizerKind, ScheduleKind, TrainingConfig};
 const HARDLY: f64 = 1e-3;
 
 impl Config {
-    /// What the configuration says and nothing reads, or as good as nothing: a sentence for each. A key with
+    /// What the configuration says of the training and nothing reads: a sentence for each. A key with
     /// its default value counts as not given, for a resolved configuration has all keys.
     pub fn unused(&self) -> Vec<String> {
         let (training, default) = (&self.training, TrainingConfig::default());
@@ -43,12 +43,14 @@ impl Config {
             };
             format!("training.{key} = {value} plays no part: {beside} does not read it")
         };
-        unused.map(told).chain(self.silent_teacher()).collect()
+        unused.map(told).collect()
     }
 
+    /// That the teacher has no part in a distillation, or as good as none: a sentence.
+    ///
     /// The soft term's gradient by a logit, soft_weight · T · (q − p), is at most soft_weight · T; that of the
     /// hard term is at most hard_weight.
-    fn silent_teacher(&self) -> Option<String> {
+    pub fn silent_teacher(&self) -> Option<String> {
         let distillation = self.distillation.as_ref()?;
         let (soft, hard, t) =
             (distillation.soft_weight, distillation.hard_weight, distillation.temperature);
