@@ -1,4 +1,4 @@
-//! Features to mean 0 and variance 1, or to mean 0 alone; pixels to mean 0.
+//! Features to mean 0 and variance 1, or to mean 0 alone; pixels to mean 0; and what is to be doubted of columns.
 //!
 //! With the n training examples xᵢⱼ of feature j:
 //!
@@ -104,7 +104,7 @@ pub fn choose(asked: Option<Standardize>, split: &Split, names: &Names) -> Choic
         )
     });
     let far = |column: &Column| {
-        format!(" (so far off: {}, up to {})", column.far, plain(column.farthest))
+        format!(" (so far off: {}, up to {})", column.far, plain(column.farthest()))
     };
     let drowned = all(Column::is_drowned, far).map(|which| {
         format!(
@@ -131,23 +131,23 @@ pub fn outside(split: &Split, part: &str, other: &Split, names: &Names) -> Optio
     if !train.are_rows() || other.is_empty() {
         return None;
     }
-    let means = mean_of(other, |_, x| x);
-    let all = columns(train).into_iter().zip(means).enumerate();
-    let outside = all.filter(|(_, (column, mean))| {
-        *mean < f64::from(column.least) || *mean > f64::from(column.most)
+    // Of the training examples no more than this: their means and deviations cost two passes more.
+    let mut ranges = vec![[f32::MAX, f32::MIN]; train.input_size()];
+    let mut space = vec![0.0; ranges.len()];
+    for i in 0..train.len() {
+        for ([least, most], &x) in ranges.iter_mut().zip(train.input(i, &mut space)) {
+            (*least, *most) = (least.min(x), most.max(x));
+        }
+    }
+    let all = ranges.into_iter().zip(mean_of(other, |_, x| x)).enumerate();
+    let outside = all.filter_map(|(place, ([least, most], mean))| {
+        let is_reached = (f64::from(least)..=f64::from(most)).contains(&mean);
+        (!is_reached).then(|| {
+            let [mean, least, most] = [mean as f32, least, most].map(plain);
+            (place, format!(" ({mean}, beside {least} to {most})"))
+        })
     });
-    let told = |(place, (column, mean)): (usize, (Column, f64))| {
-        (
-            place,
-            format!(
-                " ({}, beside {} to {})",
-                plain(mean as f32),
-                plain(column.least),
-                plain(column.most)
-            ),
-        )
-    };
-    let which = listed(names, outside.map(told))?;
+    let which = listed(names, outside)?;
     Some(format!(
         "features {which}: no training example reaches their mean over the {part} examples: are both of the same \
          unit, and neither standardised already?"
@@ -177,11 +177,10 @@ struct Column {
     most: f32,
     /// Whether all values are whole numbers, which are exact below 2²⁴.
     whole: bool,
-    /// How many values are [`FAR`], the first of them, whether all are like it, and the farthest.
+    /// How many values are [`FAR`], and their least and most.
     far: usize,
-    first_far: f32,
-    far_alike: bool,
-    farthest: f32,
+    far_least: f32,
+    far_most: f32,
     /// How many are not, their mean, and the sum of their squared distances from it.
     near: usize,
     near_mean: f64,
@@ -209,24 +208,29 @@ impl Column {
     fn is_drowned(&self) -> bool {
         let near_sd = (self.near_squares / self.near.max(1) as f64).sqrt();
         let is_cluster = self.far as f64 > DROWNED * (self.far + self.near) as f64;
-        let are_strays = self.far > 0 && (self.far_alike || !is_cluster);
+        let are_alike = self.far_least == self.far_most;
+        let are_strays = self.far > 0 && (are_alike || !is_cluster);
         are_strays && near_sd > 0.0 && near_sd < DROWNED * self.sd
+    }
+
+    /// The farthest of its far values.
+    fn farthest(&self) -> f32 {
+        let [least, most] = [self.far_least, self.far_most];
+        if self.distance(least) > self.distance(most) { least } else { most }
+    }
+
+    fn distance(&self, x: f32) -> f64 {
+        (f64::from(x) - self.mean).abs()
     }
 
     fn add(&mut self, x: f32) {
         self.least = self.least.min(x);
         self.most = self.most.max(x);
         self.whole &= x.fract() == 0.0;
-        let distance = |x: f32| (f64::from(x) - self.mean).abs();
-        if distance(x) > FAR * self.sd {
-            if self.far == 0 {
-                (self.first_far, self.farthest) = (x, x);
-            }
+        if self.distance(x) > FAR * self.sd {
             self.far += 1;
-            self.far_alike &= x == self.first_far;
-            if distance(x) > distance(self.farthest) {
-                self.farthest = x;
-            }
+            self.far_least = self.far_least.min(x);
+            self.far_most = self.far_most.max(x);
         } else {
             // Welford's sums: beside a far mean the sum of squares itself would lose all digits.
             self.near += 1;
@@ -250,9 +254,8 @@ fn columns(features: &Features) -> Vec<Column> {
             most: f32::MIN,
             whole: true,
             far: 0,
-            first_far: 0.0,
-            far_alike: true,
-            farthest: 0.0,
+            far_least: f32::MAX,
+            far_most: f32::MIN,
             near: 0,
             near_mean: 0.0,
             near_squares: 0.0,

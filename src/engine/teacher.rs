@@ -1,4 +1,4 @@
-//! What a teacher of any framework says of the training examples, from a file.
+//! What a teacher of any framework says of the training examples, from a file, and whether it is logits.
 
 use crate::files::error::{Error, Result};
 use limbeck_datasets::npy::{self, Matrix};

@@ -253,17 +253,18 @@ impl RunFolder {
         }
         // Where the files of now lie the manifest does not know.
         let now = differing.iter().map(|(name, _, now)| format!("{now} ({name})"));
+        let now: Vec<String> = now.collect();
         let then = differing.iter().map(|(name, then, _)| {
             let key = name.split('/').next().unwrap_or_default();
             let path = paths[key].as_str().map(|path| format!(", {path}")).unwrap_or_default();
             format!("{then} ({name}{path})")
         });
-        let list = |each: Vec<String>| each.join(", ");
+        let then: Vec<String> = then.collect();
         Err(Error::Data {
             path: self.manifest(),
             what: "SHA-256 of the data and teachers that the run began with".into(),
-            found: format!("{}, as given now", list(now.collect())),
-            expected: format!("{}; give the files of then", list(then.collect())),
+            found: format!("{}, as given now", now.join(", ")),
+            expected: format!("{}; give the files of then", then.join(", ")),
         })
     }
 

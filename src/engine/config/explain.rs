@@ -59,7 +59,7 @@ pub(super) const TABLES: [&str; 4] = ["data", "model", "training", "distillation
 /// Whether a table has such a key, which the parser tells beside one that is none.
 fn has_key(table: &str, key: &str) -> bool {
     let refused = toml::from_str::<Config>(&format!("[{table}]\n\"?\" = 0")).err();
-    refused.is_some_and(|error| quoted(error.message())[1..].contains(&key))
+    refused.is_some_and(|error| quoted(error.message()).iter().skip(1).any(|known| *known == key))
 }
 
 /// A message of the parser without the names of Rust's types.

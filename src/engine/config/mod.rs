@@ -56,6 +56,9 @@ pub struct Config {
     pub distillation: Option<DistillationConfig>,
 }
 
+/// What is wrong in a text: the offset of its byte, where it has a place, and a message.
+type Fault = (Option<usize>, String);
+
 impl Config {
     /// Parses and checks `text`. `origin` is the file it came from: messages name it, and relative
     /// paths in `text` are taken from its folder and made absolute.
@@ -67,31 +70,13 @@ impl Config {
     }
 
     fn parse(text: &str, origin: &Path, overrides: &Overrides) -> Result<Config> {
-        let error = |offset: Option<usize>, message: String| Error::Config {
+        let error = |(offset, message): Fault| Error::Config {
             path: origin.to_path_buf(),
             line: offset.map(|at| line_of(text, at)),
             message,
         };
-        let not_toml = |e: toml::de::Error| {
-            // What the command line says has no place in the file.
-            let at = e.span().filter(|_| overrides.is_empty()).map(|span| span.start);
-            let message = explain(text, at, e.message());
-            // Too deep a nesting has no place of its own.
-            let expected = match at.is_none() && overrides.is_empty() {
-                true => ", expected the tables of a configuration",
-                false => "",
-            };
-            error(at, message + expected)
-        };
-        let violation = |v: Violation| error(offset_of(text, v.key), v.message);
-        let mut document = DeTable::parse(text).map_err(not_toml)?;
-        overrides.apply(document.get_mut());
-        old_names::replace(document.get_mut()).map_err(violation)?;
-        let given = Given::of(document.get_ref());
-        let mut config =
-            Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
-        config.infer(&given).map_err(violation)?;
-        config.check().map_err(violation)?;
+        let mut config = Config::read(text, overrides).map_err(error)?;
+        config.check().map_err(|v| error((offset_of(text, v.key), v.message)))?;
 
         let origin = std::path::absolute(origin).map_err(Error::io("resolve", origin))?;
         let folder = origin.parent().unwrap_or(&origin);
@@ -105,22 +90,37 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration of a `text` that is no file's, such as keywords that a program was given:
-    /// paths stay as they are, ranges are for [`Config::validate`].
-    ///
-    /// # Errors
-    /// What is no TOML or no key or value of a configuration, in words.
-    pub fn from_text(text: &str) -> std::result::Result<Config, String> {
-        let not_toml =
-            |e: toml::de::Error| explain(text, e.span().map(|span| span.start), e.message());
-        let violation = |Violation { message, .. }| message;
+    /// Parses `text`; of what is wrong the place and what it is, in words.
+    fn read(text: &str, overrides: &Overrides) -> std::result::Result<Config, Fault> {
+        let not_toml = |e: toml::de::Error| {
+            // What the command line says has no place in the file.
+            let at = e.span().filter(|_| overrides.is_empty()).map(|span| span.start);
+            let message = explain(text, at, e.message());
+            // Too deep a nesting has no place of its own.
+            let expected = match at.is_none() && overrides.is_empty() {
+                true => ", expected the tables of a configuration",
+                false => "",
+            };
+            (at, message + expected)
+        };
+        let violation = |v: Violation| (offset_of(text, v.key), v.message);
         let mut document = DeTable::parse(text).map_err(not_toml)?;
+        overrides.apply(document.get_mut());
         old_names::replace(document.get_mut()).map_err(violation)?;
         let given = Given::of(document.get_ref());
         let mut config =
             Config::deserialize(toml::Deserializer::from(document)).map_err(not_toml)?;
         config.infer(&given).map_err(violation)?;
         Ok(config)
+    }
+
+    /// The configuration of a `text` that is no file's, such as keywords that a program was given:
+    /// paths stay as they are, ranges are for [`Config::validate`].
+    ///
+    /// # Errors
+    /// What is no TOML or no key or value of a configuration, in words.
+    pub fn from_text(text: &str) -> std::result::Result<Config, String> {
+        Config::read(text, &Overrides::default()).map_err(|(_, message)| message)
     }
 
     /// Reads, parses and checks the file at `path`, of at most 64 KiB, in at most 256 times its

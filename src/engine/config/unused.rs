@@ -12,36 +12,29 @@ impl Config {
         let (training, default) = (&self.training, TrainingConfig::default());
         let is_adam = matches!(training.optimizer, OptimizerKind::Adam | OptimizerKind::AdamW);
         let is_hinton = training.optimizer == OptimizerKind::Hinton2012;
-        let (steps, decays) = (
-            training.schedule == ScheduleKind::Step,
-            training.schedule == ScheduleKind::Exponential,
-        );
-        let mut keys = vec![
-            ("momentum", !is_hinton, training.momentum, default.momentum),
-            ("beta2", is_adam, training.beta2, default.beta2),
-            ("epsilon", is_adam, training.epsilon, default.epsilon),
-            ("decay", decays, training.decay, default.decay),
-            ("step_factor", steps, training.step_factor, default.step_factor),
+        let steps = training.schedule == ScheduleKind::Step;
+        let decays = training.schedule == ScheduleKind::Exponential;
+        let optimizer = format!("optimizer = \"{:?}\"", training.optimizer).to_lowercase();
+        let schedule = format!("schedule = \"{:?}\"", training.schedule).to_lowercase();
+        let [momentum, step] = [
+            [training.momentum_epochs, default.momentum_epochs],
+            [training.step_epochs, default.step_epochs],
+        ]
+        .map(|epochs| epochs.map(|epochs| epochs as f64));
+        // Key, its value and its default, whether it is read, and by what.
+        let keys = [
+            ("momentum", [training.momentum, default.momentum], !is_hinton, &optimizer),
+            ("beta2", [training.beta2, default.beta2], is_adam, &optimizer),
+            ("epsilon", [training.epsilon, default.epsilon], is_adam, &optimizer),
+            ("decay", [training.decay, default.decay], decays, &schedule),
+            ("step_factor", [training.step_factor, default.step_factor], steps, &schedule),
+            ("momentum_epochs", momentum, is_hinton, &optimizer),
+            ("step_epochs", step, steps, &schedule),
         ];
-        let epochs = [
-            ("momentum_epochs", is_hinton, training.momentum_epochs, default.momentum_epochs),
-            ("step_epochs", steps, training.step_epochs, default.step_epochs),
-        ];
-        keys.extend(
-            epochs.map(|(key, used, value, default)| (key, used, value as f64, default as f64)),
-        );
-        let unused = keys.into_iter().filter(|(_, used, value, default)| !used && value != default);
-        let told = |(key, _, value, _): (&str, bool, f64, f64)| {
-            let beside = match key {
-                "decay" | "step_factor" | "step_epochs" => {
-                    format!("schedule = \"{}\"", format!("{:?}", training.schedule).to_lowercase())
-                }
-                _ => format!(
-                    "optimizer = \"{}\"",
-                    format!("{:?}", training.optimizer).to_lowercase()
-                ),
-            };
-            format!("training.{key} = {value} plays no part: {beside} does not read it")
+        let unused =
+            keys.into_iter().filter(|(_, [value, default], used, _)| !used && value != default);
+        let told = |(key, [value, _], _, reader): (&str, [f64; 2], bool, &String)| {
+            format!("training.{key} = {value} plays no part: {reader} does not read it")
         };
         unused.map(told).collect()
     }
@@ -55,14 +48,15 @@ impl Config {
         let (soft, hard, t) =
             (distillation.soft_weight, distillation.hard_weight, distillation.temperature);
         // T may be infinite.
-        let most = if soft > 0.0 { soft * t } else { 0.0 };
-        let shown = if soft > 0.0 { format!("{most:e}") } else { "0".into() };
-        let labels = if hard > 0.0 {
-            format!("that of the labels up to hard_weight = {hard}")
-        } else {
-            "and there is no other".into()
+        let (most, shown) = match soft > 0.0 {
+            true => (soft * t, format!("{:e}", soft * t)),
+            false => (0.0, "0".into()),
         };
-        (most < HARDLY * if hard > 0.0 { hard } else { 1.0 }).then(|| {
+        let (enough, labels) = match hard > 0.0 {
+            true => (HARDLY * hard, format!("that of the labels up to hard_weight = {hard}")),
+            false => (HARDLY, "and there is no other".into()),
+        };
+        (most < enough).then(|| {
             format!(
                 "the teacher hardly takes part: its gradient, distillation.soft_weight · T · (q − p), is at most \
                  {shown}, {labels}"
